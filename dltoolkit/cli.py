@@ -1,0 +1,248 @@
+"""The ``dltoolkit`` command: verbs. Anything heavy is imported inside the verb that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import click
+
+import dltoolkit
+from dltoolkit import config as configuration
+from dltoolkit import lazy, output, recipe
+from dltoolkit.errors import UserError, suggestion
+
+RECIPE_LIST = "image-classifier, a recipe of 'dltoolkit list', or ./FILE.py"
+out_dir_option = click.option(
+    "--out-dir", default="saved_models", show_default=True, metavar="DIR", help="Where runs are kept."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong input, 130 or 143 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    if debug:
+        os.environ[lazy.DEBUG_VARIABLE] = "1"
+        words = [word for word in words if word != "--debug"]
+    try:
+        code = dltoolkit_command.main(words, prog_name="dltoolkit", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help())
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(_plain(error), 2, debug)
+    except UserError as error:
+        _fail(str(error), 2, debug)
+    except (KeyboardInterrupt, click.Abort) as error:
+        command = getattr(error, "resume_command", None)
+        _fail(f"Interrupted; all is saved. Go on with: {command}" if command else "Interrupted.", _signal_code(error), debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+        sys.exit(0)
+    except Exception as error:
+        text = str(error).splitlines()[0] if str(error) else "no message"
+        _fail(f"{type(error).__name__}: {text} (--debug shows where).", 1, debug)
+
+
+class RecipeGroup(click.Group):
+    """``train``: one subcommand a recipe, made from its ``Config``; a path to a .py file is one too."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(recipe.names())
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        return _train_command(name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Recipes"):
+            formatter.write_dl([(name, recipe.summary(path)) for name, path in recipe.names().items()])
+
+
+@click.group(
+    name="dltoolkit",
+    epilog="Example: dltoolkit train image-classifier --data ~/flowers --max-time 10m",
+    context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(dltoolkit.__version__, message="dltoolkit %(version)s")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks and TensorFlow's own messages.")
+def dltoolkit_command() -> None:
+    """Train, measure and use neural networks without writing training code."""
+
+
+@dltoolkit_command.group(
+    cls=RecipeGroup,
+    subcommand_metavar="RECIPE [OPTIONS]",
+    epilog="Example: dltoolkit train image-classifier --data ~/flowers --epochs 20. "
+    "'dltoolkit train RECIPE --help' lists a recipe's options.",
+)
+def train() -> None:
+    """Train a recipe, or a copied recipe ./FILE.py."""
+
+
+@dltoolkit_command.command(epilog="Example: dltoolkit resume latest --epochs 40")
+@click.argument("run")
+@click.option("--epochs", metavar="N", help="Train up to this many epochs in all.")
+@click.option("--max-time", metavar="T", help="Train this much longer, e.g. 10m.")
+@click.option("--device", metavar="D", help="Go on on another device.")
+@out_dir_option
+def resume(run: str, out_dir: str, **options: str | None) -> None:
+    """Go on with RUN where it stopped."""
+    found = dltoolkit.load(run, out_dir)
+    changed = {name: value for name, value in options.items() if value is not None}
+    output.training_summary(dltoolkit.resume(found, **changed))
+
+
+@dltoolkit_command.command(epilog="Example: dltoolkit evaluate latest --data ~/new-flowers --format json")
+@click.argument("run")
+@click.option("--data", metavar="DATA", help="Other labelled data; by default the run's own test split.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@out_dir_option
+def evaluate(run: str, data: str | None, form: str, out_dir: str) -> None:
+    """Measure RUN on its own test split, or on other labelled data."""
+    measured = dltoolkit.load(run, out_dir).evaluate(data)
+    output.as_json(measured) if form == "json" else output.measures(measured)
+
+
+@dltoolkit_command.command(epilog="Example: dltoolkit predict latest photo.jpg 'holiday/*.png' --format csv")
+@click.argument("run")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--format", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table", show_default=True)
+@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to list.")
+@out_dir_option
+def predict(run: str, inputs: tuple[str, ...], form: str, top_k: int, out_dir: str) -> int:
+    """Answer files, folders, globs or, with -, lines from stdin.
+
+    An input that cannot be answered gets its own error row, the rest go on, and the exit code is 2.
+    """
+    found = dltoolkit.load(run, out_dir)
+    stream = getattr(found.recipe, "predictions", found.recipe.predict)
+    return 2 if output.predictions(stream(found, _inputs(inputs), top_k=top_k), form) else 0
+
+
+@dltoolkit_command.command(epilog="Example: dltoolkit show latest")
+@click.argument("run")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@out_dir_option
+def show(run: str, form: str, out_dir: str) -> None:
+    """Show what RUN is, what it was trained on and how good it is."""
+    found = dltoolkit.load(run, out_dir)
+    output.as_json({**found.info, "metrics": found.metrics}) if form == "json" else output.run(found)
+
+
+@dltoolkit_command.command(name="list", epilog="Example: dltoolkit list runs")
+@click.argument("what", required=False, type=click.Choice(["recipes", "runs", "data"]))
+@out_dir_option
+def list_(what: str | None, out_dir: str) -> None:
+    """List the recipes, the runs, or the data that need no download (all three by default)."""
+    if what in (None, "recipes"):
+        output.recipes()
+    if what in (None, "data"):
+        output.data_sets()
+    if what in (None, "runs"):
+        output.runs(dltoolkit.runs(out_dir), out_dir)
+
+
+@dltoolkit_command.command(epilog="Example: dltoolkit compare digits-1 digits-2")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@out_dir_option
+def compare(runs: tuple[str, ...], out_dir: str) -> None:
+    """Lay runs side by side: their scores, and the options in which they differ."""
+    output.comparison([dltoolkit.load(run, out_dir) for run in runs])
+
+
+@dltoolkit_command.command(epilog="Example: dltoolkit copy image-classifier . && dltoolkit train ./image_classifier.py")
+@click.argument("recipe_name", metavar="RECIPE")
+@click.argument("folder", default=".", metavar="[DIR]")
+def copy(recipe_name: str, folder: str) -> None:
+    """Copy a recipe's file into DIR, to change it and train with the copy."""
+    target = recipe.copy(recipe_name, folder)
+    click.echo(target)
+    click.echo(f"Train with it: dltoolkit train ./{target.name}", err=True)
+
+
+@dltoolkit_command.command(epilog="Example: dltoolkit doctor")
+def doctor() -> int:
+    """Check this machine: versions, devices, memory, folders, and a few real training steps of each recipe."""
+    from dltoolkit import doctor as check
+
+    return check.run()
+
+
+def _train_command(name: str) -> click.Command:
+    module = recipe.load(name)
+
+    def train_recipe(config_file: str | None, **flags: Any) -> None:
+        given = click.get_current_context()
+        values = configuration.read_file(config_file) if config_file else {}
+        chosen = {
+            key: ",".join(value) if isinstance(value, tuple) else value
+            for key, value in flags.items()
+            if given.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
+        }
+        from_file = configuration.make(module.Config, values)  # a wrong name in the file is the file's error
+        settings = configuration.make(
+            module.Config, {**{k: v for k, v in from_file.to_dict().items() if k not in chosen}, **chosen}, flags=True
+        )
+        lazy.import_tensorflow()
+        output.training_summary(module.train(settings))
+
+    parameters: list[click.Parameter] = [
+        click.Option(["--config", "config_file"], metavar="FILE", help="Read options from a YAML or JSON file; flags win.")
+    ]
+    parameters += [_flag(item) for item in configuration.options(module.Config).values()]
+    text = (module.__doc__ or "").strip()
+    return click.Command(
+        name=name,
+        callback=train_recipe,
+        params=parameters,
+        help=text.partition("\n")[0],
+        epilog=f"Example: dltoolkit train {name} --epochs 20 --learning-rate 1e-3",
+    )
+
+
+def _flag(item: configuration.Option) -> click.Option:
+    shown = item.default if item.default is not None and item.default != "" else None
+    if item.kind is bool:
+        spelled = f"{item.flag}/--no-{item.flag.removeprefix('--')}"
+        return click.Option([spelled], default=item.default, help=item.help, show_default=shown is not None)
+    metavar = "|".join(item.choices) or {int: "N", float: "X", str: "TEXT", configuration.Duration: "TIME"}[item.kind]
+    text = f"{item.help}  [default: {shown}]" if shown is not None else item.help
+    return click.Option([item.flag], metavar=metavar, multiple=item.multiple, help=text, type=str)
+
+
+def _inputs(words: Iterable[str]) -> Iterator[str]:
+    for word in words:
+        if word == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin)
+        else:
+            yield word
+
+
+def _plain(error: click.ClickException) -> str:
+    """Return click's message as one sentence with the nearest right word."""
+    if isinstance(error, click.NoSuchOption):
+        known = [name for parameter in error.ctx.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+        where = error.ctx.command_path
+        return f"There is no option '{error.option_name}'.{suggestion(error.option_name, known)} See '{where} --help'."
+    if isinstance(error, click.UsageError) and error.message.startswith("No such command"):
+        word = error.message.split("'")[1]
+        known = error.ctx.command.list_commands(error.ctx)
+        return f"There is no command '{word}'.{suggestion(word, known)} See 'dltoolkit --help'."
+    return " ".join(error.format_message().split())
+
+
+def _signal_code(error: BaseException) -> int:
+    return 128 + getattr(error, "signal", 2)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,7 @@
+"""Metrics with intervals, baselines on the same split, plots and the report."""
+
+from dltoolkit.lazy import submodules
+
+__getattr__, __dir__ = submodules(
+    __name__, plain=["baseline", "classification", "metrics", "plots", "prediction", "report"]
+)

@@ -1,0 +1,169 @@
+"""What a report is made from: all that is known of a run, and the pieces of HTML that its sections share."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dltoolkit.evaluation import plots
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong answer.
+
+    Attributes:
+        name: the file's name, or whatever identifies the example.
+        truth, predicted: labels.
+        probability: of the predicted label, 0 to 1.
+        image: uint8 (height, width, channels), or None.
+        text: the example's text, or None.
+    """
+
+    name: str
+    truth: str
+    predicted: str
+    probability: float
+    image: np.ndarray | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything the sections draw on; any part may be empty in a run that is not finished.
+
+    Attributes:
+        path, info, metrics, history: the run's directory, run.json, metrics.json and rows of history.csv.
+        mistakes: the worst ones, worst first.
+        samples: pages of pictures, uint8 (n, height, width, channels), by the name of their file in plots/.
+        reliability: what ``metrics.reliability`` returned.
+    """
+
+    path: Path
+    info: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    history: Sequence[Mapping[str, float]]
+    mistakes: Sequence[Mistake] = ()
+    samples: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reliability: Mapping[str, Any] | None = None
+
+    @property
+    def state(self) -> str:
+        """The run's state; one that has its test scores is finished, though its last seconds still run."""
+        state = str(self.info.get("state", "unknown"))
+        return "finished" if state == "running" and self.test else state
+
+    @property
+    def test(self) -> Mapping[str, Any]:
+        """The scores on the test split."""
+        return self.metrics.get("test") or {}
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names in the order of the confusion matrix."""
+        return list(self.test.get("per_class") or self.info.get("data", {}).get("classes") or [])
+
+    @property
+    def best(self) -> Mapping[str, float]:
+        """The history's row of the epoch that was kept: best validation accuracy, else lowest validation loss."""
+        for column, sign in (("validation_accuracy", 1), ("validation_loss", -1)):
+            rows = [row for row in self.history if math.isfinite(row.get(column, math.nan))]
+            if rows:
+                return max(rows, key=lambda row: (sign * row[column], -row.get("validation_loss", 0)))
+        return {}
+
+    @functools.cached_property
+    def plots(self) -> dict[str, bytes]:
+        """The PNG files that this run has something to show in, by name."""
+        drawn = {}
+        if any(column not in plots.NOT_CURVES for row in self.history for column in row):
+            drawn["curves"] = plots.curves(self.history, self.best.get("epoch"))
+        if matrix := self.test.get("confusion"):
+            drawn["confusion"] = plots.confusion(matrix, self.classes)
+            drawn["confusion_normalised"] = plots.confusion(matrix, self.classes, normalised=True)
+        if self.reliability is not None:
+            drawn["reliability"] = plots.reliability(self.reliability)
+        if any(mistake.image is not None for mistake in self.mistakes):
+            drawn["mistakes"] = plots.mistakes(self.mistakes)
+        return drawn | {key: plots.page(images) for key, images in self.samples.items() if len(images)}
+
+
+def escaped(value: Any) -> str:
+    """Escape for HTML; a file name's undecodable bytes become question marks."""
+    return html.escape(str(value).encode("utf-8", "replace").decode())
+
+
+def named(value: Any) -> str:
+    """A user's word, kept from turning the words around it when it is written right to left."""
+    return f"<bdi>{escaped(value)}</bdi>"
+
+
+def section(title: str, content: str, kind: str = "") -> str:
+    """One card of the page; ``title`` is escaped, ``content`` is HTML."""
+    return f'<section class="{kind}"><h2>{escaped(title)}</h2>{content}</section>'
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, most: int = 1000) -> str:
+    """A table of HTML cells; what goes beyond ``most`` rows is folded away."""
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    lines = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
+    whole = (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines[:most])}</tbody></table></div>'
+    )
+    if len(lines) > most:
+        whole += f"<details><summary>{len(lines) - most} more</summary>{table(columns, rows[most:])}</details>"
+    return whole
+
+
+def pairs(rows: Mapping[str, Any]) -> str:
+    """A list of names and values, both escaped; what has no value is left out."""
+    lines = (
+        f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in rows.items() if value not in (None, "")
+    )
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+def caption(text: str) -> str:
+    """A quiet paragraph; ``text`` is HTML."""
+    return f'<p class="caption">{text}</p>' if text else ""
+
+
+def figure(png: bytes, alt: str, kind: str) -> str:
+    """A PNG inside the page. Of kind "chart" (and then some) it is inverted in the dark; "sheet" is left alone."""
+    return f'<img class="{kind}" alt="{escaped(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share of 0.5 is "50.0 %", with a space at which no line is broken."""
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def duration(seconds: float | None) -> str | None:
+    """Seconds in the words of people: 41.3 s, 3 min 20 s, 2 h 5 min."""
+    if seconds is None:
+        return None
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def words(value: Any) -> str:
+    """A JSON value in a line of words: ``{"kind": "cpu", "replicas": 2}`` is "kind cpu · replicas 2"."""
+    if isinstance(value, Mapping):
+        return " · ".join(f"{key.replace('_', ' ')} {words(part)}" for key, part in value.items() if part is not None)
+    if isinstance(value, list | tuple):
+        return " × ".join(map(words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else str(value)

@@ -1,0 +1,272 @@
+"""The pictures of a report, each returned as the bytes of a PNG file.
+
+Figures are drawn without pyplot, so nothing global is touched and no window is ever opened. The background is white;
+the report's dark mode inverts the charts, which the chosen colours survive.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
+
+if TYPE_CHECKING:
+    from dltoolkit.evaluation.page import Mistake
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # its first use builds a cache, and says so
+
+DPI = 150
+FONT = "DejaVu Sans"  # comes with matplotlib, so every machine draws the same
+TRAINING, VALIDATION, INK, FAINT = "#2563c9", "#e07b1a", "#2b3440", "#8a94a3"
+DASHED = (0, (4, 3))
+STYLE = {
+    "font.family": FONT,
+    "font.size": 10,
+    "text.usetex": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "white",
+    "figure.facecolor": "white",
+    "grid.color": "#e3e7ec",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.08,
+}
+NOT_CURVES = ("epoch", "step", "learning_rate", "seconds")
+ANNOTATED = 20  # classes up to which the numbers stand in the cells of a confusion matrix
+NAMED = 100  # names along an axis; of more classes, every second or third is named
+
+
+def _styled(draw):
+    """Draw in this module's style, whatever the user's own matplotlib settings are, and leave those as they were."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **options) -> bytes:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE)
+            png = io.BytesIO()
+            draw(*args, **options).savefig(png, format="png", dpi=DPI)
+        return png.getvalue()
+
+    return drawn
+
+
+@_styled
+def curves(history: Sequence[Mapping[str, float]], best_epoch: float | None = None) -> Figure:
+    """Draw every column of a history against the epoch, training and validation in one panel.
+
+    Args:
+        history: one mapping an epoch; a value may be missing. ``X`` and ``validation_X`` share a panel.
+        best_epoch: where to draw the line that marks the epoch that was kept.
+    """
+    columns = dict.fromkeys(name.removeprefix("validation_") for row in history for name in row)
+    names = [name for name in columns if name not in NOT_CURVES]
+    across = min(2, len(names))
+    down = math.ceil(len(names) / across)
+    figure = Figure(figsize=(5.2 * across, 3.1 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for name, axes in zip(names, panels[: len(names)], strict=True):
+        for column, label, colour in ((name, "training", TRAINING), (f"validation_{name}", "validation", VALIDATION)):
+            points = [(row["epoch"], row[column]) for row in history if _finite(row.get(column))]
+            if points:
+                marker = "o" if len(points) < 40 else ""
+                axes.plot(
+                    *np.transpose(points), color=colour, linewidth=1.8, marker=marker, markersize=3.5, label=label
+                )
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=DASHED, label=f"best epoch ({best_epoch:g})")
+        axes.set(title=name.replace("_", " "), xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name == "accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(True)
+        axes.legend(fontsize=8.5)
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    return figure
+
+
+@_styled
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, normalised: bool = False) -> Figure:
+    """Draw a confusion matrix, rows the truth: counts, or per cent of each row.
+
+    The colours follow the square root, so that a few confusions still show beside a strong diagonal.
+    """
+    counts = np.asarray(matrix, float)
+    values = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalised else counts
+    size = len(classes)
+    side = 5.0 + 0.08 * min(max(0, size - ANNOTATED), 90) + 0.12 * min(max(0, size - 10), 10)
+    figure = Figure(figsize=(side + 0.4, side), layout="constrained")
+    axes = figure.subplots()
+    top = 100.0 if normalised else max(values.max(), 1.0)
+    image = axes.imshow(values, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=top), interpolation="nearest")
+    every = math.ceil(size / NAMED)
+    ticks = range(0, size, every)
+    names = [label(classes[i], i, longest=16) for i in ticks]
+    small = {"fontsize": 9 if size <= 12 else 7.5 if size <= 30 else 5.5}
+    axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 or size > 40 else 0, **small)
+    axes.set_yticks(ticks, names, **small)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="predicted", ylabel="truth", title="per cent of each true class" if normalised else "counts")
+    if size <= ANNOTATED:
+        axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.5)
+        axes.tick_params(which="minor", length=0)
+        for row, column in np.argwhere(counts > 0):
+            value = values[row, column]
+            text = f"{value:.0f}" if not normalised or value >= 9.95 else f"{value:.1f}"
+            colour = "white" if value > 0.36 * top else INK
+            size_of_text = min(9, 90 / size) - (2 if len(text) > 4 else 0)
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size_of_text)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, length=2)
+    return figure
+
+
+@_styled
+def reliability(bins: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw what ``metrics.reliability`` returns: accuracy against confidence, and how many answers are in each bin."""
+    count, accuracy, confidence = (np.asarray(bins[name], float) for name in ("count", "accuracy", "confidence"))
+    width = 1 / len(count)
+    left = np.arange(len(count)) * width
+    used = count > 0
+    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    style = {"width": width * 0.94, "align": "edge"}
+    above.bar(left[used], accuracy[used], color=TRAINING, alpha=0.85, label="accuracy in the bin", **style)
+    above.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle=DASHED, label="perfectly calibrated")
+    above.plot(confidence[used], accuracy[used], "o", color=VALIDATION, markersize=4, label="mean confidence")
+    above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="accuracy against confidence")
+    above.legend(fontsize=8.5, loc="upper left")
+    below.bar(left, count / max(count.sum(), 1), color=FAINT, **style)
+    below.set(xlabel="confidence", ylabel="share of answers")
+    for axes in (above, below):
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(True, axis="y")
+        axes.set_axisbelow(True)
+    return figure
+
+
+@_styled
+def mistakes(wrong: Sequence[Mistake]) -> Figure:
+    """Draw mistakes that have a picture, in rows of five, with truth, answer, its probability and the file's name."""
+    wrong = [mistake for mistake in wrong if mistake.image is not None]
+    cell, gap, room = 96, 44, 62  # pixels: a picture, between two, and under each for its three lines
+    across = min(5, len(wrong))
+    down = math.ceil(len(wrong) / across)
+    canvas = np.full((down * (cell + room), across * (cell + gap), 3), 255, np.uint8)
+    figure = Figure(figsize=(canvas.shape[1] / 80, canvas.shape[0] / 80))
+    axes = figure.add_axes((0, 0, 1, 1))
+    for number, mistake in enumerate(wrong):
+        top, left = number // across * (cell + room), number % across * (cell + gap) + gap // 2
+        small = np.asarray(_fit(mistake.image, cell).convert("RGB"))
+        y, x = top + (cell - small.shape[0]) // 2, left + (cell - small.shape[1]) // 2
+        canvas[y : y + small.shape[0], x : x + small.shape[1]] = small
+        lines = [
+            (f"truth: {label(mistake.truth)}", INK),
+            (f"{label(mistake.predicted)} ({100 * mistake.probability:.0f} %)", "#b42318"),
+            (label(mistake.name.replace("\\", "/").rpartition("/")[2]), FAINT),
+        ]
+        for line, (text, colour) in enumerate(lines):
+            place = left + cell / 2, top + cell + 5 + 16 * line
+            axes.text(*place, text, ha="center", va="top", color=colour, fontsize=7)
+    axes.imshow(canvas, interpolation="nearest")
+    axes.set_axis_off()
+    return figure
+
+
+def page(images: np.ndarray, *, most: int = 48) -> bytes:
+    """Lay pictures, uint8 (n, height, width, channels), side by side on a transparent page; the first ``most``."""
+    images = images[:most]
+    height, width = images.shape[1:3]
+    factor = max(1, 72 // max(height, width))
+    scale = factor if factor > 1 else min(1.0, 112 / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    smoothly = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX
+    across = min(len(images), max(1, 1000 // (size[0] + 4)), math.ceil(math.sqrt(2 * len(images))))
+    down = math.ceil(len(images) / across)
+    sheet = Image.new("RGBA", (across * (size[0] + 4) - 4, down * (size[1] + 4) - 4), (0, 0, 0, 0))
+    for number, image in enumerate(images):
+        place = number % across * (size[0] + 4), number // across * (size[1] + 4)
+        sheet.paste(_picture(image).resize(size, smoothly), place)
+    png = io.BytesIO()
+    sheet.save(png, "PNG")
+    return png.getvalue()
+
+
+def thumbnail(image: np.ndarray, *, side: int = 160) -> bytes:
+    """Return one picture, uint8 (height, width, channels), as a PNG of at most ``side`` pixels."""
+    picture = _picture(image)
+    if max(picture.size) > side:
+        picture.thumbnail((side, side), Image.Resampling.BOX)
+    png = io.BytesIO()
+    picture.save(png, "PNG")
+    return png.getvalue()
+
+
+def label(text: str, number: int | None = None, *, longest: int = 22) -> str:
+    """Return a class or file name as the charts can draw it: on one line, not long, without letters the font lacks.
+
+    Where letters had to go, ``#number`` stands in for them.
+    """
+    text = " ".join(text.split())
+    stand_in = ("…" if number is None else f"#{number}") if unspeakable(text) else ""
+    shown = "".join(letter for letter in text if ord(letter) in _letters())
+    if len(shown) > longest:
+        shown = shown[: longest - 1] + "…"
+    shown = f"{shown.strip()} {stand_in}".strip()
+    return shown.replace("$", r"\$")  # else two dollar signs would begin a formula
+
+
+def unspeakable(text: str) -> bool:
+    """Say whether a name holds letters that the charts' font lacks."""
+    return not _letters().issuperset(map(ord, " ".join(text.split())))
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """The code points that the font can draw."""
+    return frozenset(font_manager.get_font(font_manager.findfont(FONT)).get_charmap())
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    """A Pillow image of uint8 (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); of other depths the first channel."""
+    image = np.asarray(image, np.uint8)
+    if image.ndim == 3 and image.shape[2] not in (3, 4):
+        image = image[..., 0]
+    return Image.fromarray(np.ascontiguousarray(image))
+
+
+def _fit(image: np.ndarray, side: int) -> Image.Image:
+    """The picture at the largest size that fits a square of ``side`` pixels."""
+    picture = _picture(image)
+    scale = side / max(picture.size)
+    size = tuple(max(1, round(edge * scale)) for edge in picture.size)
+    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+
+
+def _finite(value: float | None) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

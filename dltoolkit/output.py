@@ -1,0 +1,196 @@
+"""What the verbs print on stdout: tables for people, JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dltoolkit import recipe
+
+if TYPE_CHECKING:
+    from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.run import Run
+
+
+def as_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def training_summary(run: Run) -> None:
+    """Print what a training came to: the score, its interval, the baselines, and what to do next."""
+    metrics = run.metrics
+    for part in ("test", "validation"):
+        if "accuracy" in metrics.get(part, {}):
+            low, high = (100 * bound for bound in metrics[part]["accuracy_ci95"])
+            values = metrics[part]
+            click.echo(
+                f"{part + ' accuracy':20}{percent(values['accuracy'])}  (95 % interval {low:.1f} to {high:.1f} %)  "
+                f"macro F1 {values['macro_f1']:.3f}"
+            )
+    for name, values in metrics.get("baseline", {}).items():
+        click.echo(f"{name + ' baseline':20}{percent(values['accuracy'])}")
+    from dltoolkit.training.progress import duration
+
+    times = run.info.get("time", {})
+    if "train_seconds" in times:
+        click.echo(f"{'time':20}{duration(times['train_seconds'])} training, {duration(times['total_seconds'])} in all")
+    click.echo(f"{'run':20}{run.path}")
+    click.echo(f"{'report':20}{run.path / 'report.html'}")
+    click.echo(f"{'use it':20}dltoolkit predict {run.path} INPUT...")
+
+
+def measures(measured: dict[str, Any]) -> None:
+    """Print one evaluation: the overall figures and a row for each class."""
+    single = {key: value for key, value in measured.items() if isinstance(value, (int, float))}
+    rows = [[key.replace("_", " "), f"{value:.4f}"] for key, value in single.items()]
+    if "accuracy_ci95" in measured:
+        rows.insert(2, ["accuracy 95 % interval", "{:.4f} to {:.4f}".format(*measured["accuracy_ci95"])])
+    table([], rows)
+    if "per_class" in measured:
+        click.echo()
+        columns = ["precision", "recall", "f1"]
+        table(
+            ["class", *columns, "support"],
+            [
+                [label, *(f"{values[column]:.3f}" for column in columns), str(values["support"])]
+                for label, values in measured["per_class"].items()
+            ],
+        )
+
+
+def predictions(answers: Iterable[Prediction], form: str) -> bool:
+    """Print predictions as table, json, jsonl or csv; return whether any input could not be answered."""
+    failed = False
+
+    def watched() -> Iterable[Prediction]:
+        nonlocal failed
+        for answer in answers:
+            failed = failed or answer.error is not None
+            yield answer
+
+    if form == "json":
+        as_json([answer.to_dict() for answer in watched()])
+    elif form == "jsonl":
+        for answer in watched():
+            click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["input", "label", "probability", "top", "error"])
+        for answer in watched():
+            top = " ".join(f"{item['label']}={item['probability']:.4f}" for item in answer.top)
+            writer.writerow([answer.input, answer.label, answer.probability, top, answer.error])
+            sys.stdout.flush()
+    else:
+        rows = []
+        for answer in watched():
+            if answer.error is not None:
+                rows.append([answer.input, "-", "-", answer.error])
+                continue
+            others = "  ".join(f"{item['label']} {percent(item['probability'])}" for item in answer.top[1:])
+            rows.append([answer.input, answer.label, percent(answer.probability), others])
+        table(["input", "label", "probability", "next"], rows)
+    return failed
+
+
+def run(found: Run) -> None:
+    """Print what a run is, what it was trained on and how good it is."""
+    info = found.info
+    data, metrics = info.get("data", {}), found.metrics
+    rows = [
+        ["run", str(found.path)],
+        ["state", info["state"] + (f": {info['error']}" if info.get("error") else "")],
+        ["command", info.get("command", "")],
+        ["data", data.get("source", "")],
+        ["splits", ", ".join(f"{part} {count}" for part, count in data.get("splits", {}).items())],
+        ["classes", _shortened(data.get("classes", []))],
+        ["model", "{name}, {parameters:,} parameters".format(**info["model"]) if "model" in info else ""],
+        ["device", "{kind} × {replicas}, {precision}".format(**info["device"]) if "device" in info else ""],
+        ["epochs", str(len(found.history))],
+    ]
+    for part in ("validation", "test"):
+        rows += [[f"{part} {key}".replace("_", " "), value] for key, value in _figures(metrics.get(part, {})).items()]
+    rows += [[f"{name} baseline", percent(values["accuracy"])] for name, values in metrics.get("baseline", {}).items()]
+    rows.append(["report", str(found.path / "report.html")])
+    table([], [row for row in rows if row[1]])
+
+
+def recipes() -> None:
+    """Print the recipes with their first docstring lines."""
+    table(["recipe", "what it does"], [[name, recipe.summary(path)] for name, path in recipe.names().items()])
+
+
+def data_sets() -> None:
+    """Print what --data takes."""
+    from dltoolkit.data import source
+
+    click.echo()
+    rows = [[name, text] for name, text in source.bundled().items()]
+    table(["data", "what it is"], [*rows, *([form, text] for form, text in source.FORMS.items())])
+
+
+def runs(found: Sequence[Run], out_dir: str) -> None:
+    """Print the runs there are, oldest first."""
+    click.echo()
+    if not found:
+        click.echo(f"No runs in {out_dir} yet.")
+        return
+    rows = []
+    for one in found:
+        figures = _figures(one.metrics.get("test", {}))
+        rows.append([f"{one.path.parent.name}/{one.path.name}", one.info["state"], _first(figures), one.info.get("created", "")])
+    table(["run", "state", "test", "created"], rows)
+
+
+def comparison(found: Sequence[Run]) -> None:
+    """Print runs side by side: their scores, and the options in which they differ."""
+    names = [one.path.name for one in found]
+    options = list(dict.fromkeys(key for one in found for key in one.info["config"]))
+    rows = [["state", *(one.info["state"] for one in found)]]
+    figures = [_figures(one.metrics.get("test", {})) for one in found]
+    for key in dict.fromkeys(key for each in figures for key in each):
+        rows.append([f"test {key}".replace("_", " "), *(each.get(key, "") for each in figures)])
+    rows.append(["train seconds", *(str(one.info.get("time", {}).get("train_seconds", "")) for one in found)])
+    rows.append(["parameters", *(f"{one.info.get('model', {}).get('parameters', 0):,}" for one in found)])
+    for key in options:
+        values = [str(one.info["config"].get(key)) for one in found]
+        if len(set(values)) > 1 and key != "name":
+            rows.append([key, *values])
+    table(["", *names], rows)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in aligned columns, without frames, so that cut and awk can read them."""
+    lines = [list(header), *rows] if header else list(rows)
+    if not lines:
+        return
+    widths = [max(len(str(line[i])) for line in lines) for i in range(len(lines[0]))]
+    for number, line in enumerate(lines):
+        cells = [str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)]
+        text = "  ".join(cells).rstrip()
+        click.echo(click.style(text, bold=True) if header and number == 0 else text)
+
+
+def percent(share: float) -> str:
+    """Write a share of one as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def _figures(metrics: dict[str, Any]) -> dict[str, str]:
+    keys = ("accuracy", "macro_f1", "loss", "bits_per_character", "perplexity", "frechet_distance")
+    return {
+        key: percent(metrics[key]) if key == "accuracy" else f"{metrics[key]:.4f}" for key in keys if key in metrics
+    }
+
+
+def _first(figures: dict[str, str]) -> str:
+    return next((f"{key.replace('_', ' ')} {value}" for key, value in figures.items()), "")
+
+
+def _shortened(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")

@@ -1,0 +1,391 @@
+"""A run: one self-describing directory, readable at any moment, and the Python object over it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import io
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dltoolkit import config as configuration
+from dltoolkit import interrupt, recipe
+from dltoolkit.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT = 1  # raised when run.json changes in a way that older code cannot read
+PACKAGES = ("dltoolkit", "tensorflow", "keras", "numpy", "scikit-learn")
+
+
+class Run:
+    """A run directory. Make one with :meth:`create`, open one with :func:`load`.
+
+    Attributes:
+        path: the directory.
+        info: what run.json holds (see docs/runs.md).
+    """
+
+    def __init__(self, path: Path, info: dict[str, Any]):
+        self.path = path
+        self.info = info
+        self._model: keras.Model | None = None
+
+    # Making and changing a run
+
+    @classmethod
+    def create(cls, module_file: str, settings: configuration.RunConfig, data_name: str) -> Run:
+        """Make a new run directory, ``<out_dir>/<recipe>/<name>``, with run.json as its first file.
+
+        Args:
+            module_file: the recipe's ``__file__``.
+            settings: every option as used.
+            data_name: what the data call themselves; the run is named after it unless ``settings.name`` says otherwise.
+
+        Raises:
+            UserError: if the name exists or is no good, or the directory cannot be written.
+        """
+        file = Path(module_file).resolve()
+        shipped = {path.resolve(): name for name, path in recipe.names().items()}
+        recipe_name = shipped.get(file) or file.stem.replace("_", "-")
+        parent = Path(settings.out_dir).expanduser() / recipe_name
+        path = _new_directory(parent, settings.name, data_name)
+        info = {
+            "format": FORMAT,
+            "recipe": recipe_name,
+            **({} if file in shipped else {"recipe_file": str(file)}),
+            "name": path.name,
+            "state": "starting",
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "command": _command(recipe_name),
+            "config": settings.to_dict(),
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+            "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()},
+        }
+        run = cls(path, info)
+        try:
+            run.update()
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return run
+
+    def update(self, **fields: Any) -> None:
+        """Change run.json; a dictionary is merged into the one that is there."""
+        for name, value in fields.items():
+            old = self.info.get(name)
+            self.info[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        self.write_json("run.json", self.info)
+
+    def write(self, name: str, content: bytes | str) -> Path:
+        """Write a file of the run: beside its place first, then renamed into it, so that a reader never sees half."""
+        path = self.path / name
+        with writing(path) as beside:
+            beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write a JSON file of the run, indented for people."""
+        return self.write(name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_history(self, rows: Sequence[dict[str, float]]) -> Path:
+        """Write history.csv from one dictionary an epoch, all with the same keys."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["epoch"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return self.write("history.csv", text.getvalue())
+
+    def save_model(self, model: keras.Model) -> Path:
+        """Save the model for inference (no optimizer) as model.keras."""
+        import keras
+
+        bare = keras.Model(model.inputs, model.outputs, name=model.name)
+        path = self.path / "model.keras"
+        with writing(path, suffix=".keras") as beside:
+            bare.save(beside)
+        self._model = None
+        return path
+
+    def describe_data(self, description: dict[str, Any]) -> None:
+        """Put the data's description into run.json, and print its warnings.
+
+        Raises:
+            UserError: if this is a resumed run and the data are not those that it began with.
+        """
+        from dltoolkit.training import progress
+
+        if "data" in self.info:
+            self.check_data(description)
+            return
+        self.update(data=description)
+        for warning in description.get("warnings", []):
+            progress.warn(warning)
+
+    def check_data(self, description: dict[str, Any]) -> None:
+        """Make sure that data read again are the data that the run was trained on."""
+        if description["fingerprint"] != self.info["data"]["fingerprint"]:
+            raise UserError(
+                f"The data in {description['source']} have changed since {self.path} was trained, so its splits "
+                "no longer hold; train a new run, or name data with --data."
+            )
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Run]:
+        """Hold the run's state in step with the work inside: running, then finished, interrupted or failed.
+
+        A run that fails before its training has begun leaves nothing behind; SIGINT and SIGTERM become
+        :class:`dltoolkit.interrupt.Interrupted`.
+        """
+        began = time.monotonic()
+        resumed = self.info["state"] != "starting"
+
+        def leave(state: str, **fields: Any) -> None:
+            before = self.info.get("time", {}).get("total_seconds", 0.0) if resumed else 0.0
+            total = {"total_seconds": round(before + time.monotonic() - began, 2)}
+            self.update(state=state, time=total, peak_memory_mb=peak_memory_mb(), **fields)
+
+        try:
+            with interrupt.signals_raise():
+                yield self
+                leave("finished")
+        except (KeyboardInterrupt, Exception) as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            if self.info["state"] == "starting":
+                shutil.rmtree(self.path, ignore_errors=True)
+            else:
+                if interrupted:
+                    error.resume_command = f"dltoolkit resume {self.path}"
+                with contextlib.suppress(OSError, UserError):  # a full disk must not hide the first error
+                    leave("interrupted" if interrupted else "failed", error=None if interrupted else str(error))
+            raise
+
+    # Reading a run
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the model's outputs."""
+        return self.info["data"]["classes"]
+
+    @property
+    def config(self) -> Any:
+        """The recipe's ``Config`` with every option as this run used it."""
+        return configuration.make(self.recipe.Config, self.info["config"])
+
+    @property
+    def recipe(self) -> Any:
+        """The recipe's module."""
+        file = self.info.get("recipe_file")
+        if file is None:
+            return recipe.load(self.info["recipe"])
+        if self.path.resolve() in Path(file).resolve().parents:
+            raise UserError(f"{self.path} names a recipe file inside itself; code that travels with a run is not executed.")
+        return recipe.load(file)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds; empty before the run was evaluated."""
+        return self._read_json("metrics.json") if (self.path / "metrics.json").exists() else {}
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of history.csv as numbers, one an epoch."""
+        path = self.path / "history.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        try:
+            return [{name: float(value) for name, value in row.items() if value != ""} for row in rows]
+        except (TypeError, ValueError):
+            raise UserError(f"{path} is damaged; the run's other files may still be good.") from None
+
+    @property
+    def model(self) -> keras.Model:
+        """The trained Keras model, loaded once.
+
+        Raises:
+            UserError: if there is none yet, it is damaged, or it carries code (Keras' safe mode refuses that).
+        """
+        if self._model is None:
+            path = self.path / "model.keras"
+            if not path.exists():
+                raise UserError(f"{self.path} has no model yet; its state is '{self.info['state']}'.")
+            self._model = load_model(path)
+        return self._model
+
+    def predict(self, inputs: Any, **options: Any) -> Any:
+        """Answer inputs with the recipe's ``predict``."""
+        return self.recipe.predict(self, inputs, **options)
+
+    def evaluate(self, data: str | None = None) -> dict[str, Any]:
+        """Measure on the run's own test split, or on other labelled data; the result is shaped like ``metrics["test"]``."""
+        return self.recipe.evaluate(self, data)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, state={self.info['state']!r})"
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (ValueError, OSError):
+            raise UserError(f"{self.path / name} is damaged or cannot be read.") from None
+
+
+def load(run: str | Path, out_dir: str | Path = "saved_models") -> Run:
+    """Open a run: a path, ``RECIPE/NAME``, a NAME that is unique, or ``latest``.
+
+    Raises:
+        UserError: if there is no such run (with the nearest name), or its run.json is damaged.
+    """
+    for path in (Path(run).expanduser(), Path(out_dir).expanduser() / str(run)):
+        if (path / "run.json").is_file():
+            return _open(path)
+    if Path(run).expanduser().is_dir() and str(run) not in (".", ""):
+        raise UserError(f"{run} is no run: it has no run.json.")
+    known = runs(out_dir)
+    if str(run) == "latest":
+        if not known:
+            raise UserError(f"There are no runs in {out_dir} yet; 'dltoolkit train image-classifier' makes one.")
+        return max(known, key=lambda found: (found.info.get("created", ""), found.path.stat().st_mtime_ns))
+    named = [found for found in known if found.path.name == str(run)]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        ways = ", ".join(f"{found.path.parent.name}/{found.path.name}" for found in named)
+        raise UserError(f"'{run}' names several runs; say which: {ways}.")
+    hint = suggestion(str(run), [found.path.name for found in known])
+    raise UserError(f"There is no run '{run}' in {out_dir}; 'dltoolkit list runs' shows what there is.{hint}")
+
+
+def resume(run: Run | str | Path, **changes: Any) -> Run:
+    """Go on with a run where it stopped; everything but ``changes`` comes from its run.json.
+
+    Args:
+        run: a run, or what :func:`load` takes.
+        changes: ``epochs``, ``max_time`` or ``device``.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    module = run.recipe
+    config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True)
+    run.update(config=config.to_dict())
+    return module.train(config, resume=run)
+
+
+def runs(out_dir: str | Path = "saved_models") -> list[Run]:
+    """Return every readable run under ``out_dir``, oldest first."""
+    found = []
+    for file in Path(out_dir).expanduser().glob("*/*/run.json"):
+        with contextlib.suppress(UserError):
+            found.append(_open(file.parent))
+    return sorted(found, key=lambda run: run.info.get("created", ""))
+
+
+def load_model(path: Path) -> keras.Model:
+    """Load a .keras file, in safe mode always: a file that hides code is refused."""
+    from dltoolkit import lazy
+
+    lazy.import_tensorflow()
+    import keras
+
+    from dltoolkit import models
+
+    _ = models.layers  # registers the layers that the file may name
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        text = str(error)
+        if "safe_mode" in text or "unsafe" in text or "lambda" in text.lower():
+            raise UserError(f"{path} holds code of its own and was not loaded; only load models that you trust.") from None
+        raise UserError(f"{path} is damaged or no Keras model, and was not loaded.") from error
+    model.compile(jit_compile=False)  # XLA's convolutions are slower than oneDNN's on a CPU
+    return model
+
+
+@contextlib.contextmanager
+def writing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to, and rename it into place when the block ends well.
+
+    Raises:
+        UserError: if the disk is full or the directory cannot be written; nothing half-written stays.
+    """
+    beside = path.with_name(f".{path.name}.partial{suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory that this process has held so far, in megabytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def _open(path: Path) -> Run:
+    run = Run(path, {})
+    run.info = run._read_json("run.json")
+    if not isinstance(run.info, dict) or not {"recipe", "state", "config"} <= run.info.keys():
+        raise UserError(f"{path / 'run.json'} is damaged: it does not name its recipe, state and config.")
+    return run
+
+
+def _new_directory(parent: Path, name: str | None, data_name: str) -> Path:
+    if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
+        raise UserError(f"'{name}' is no name for a run: use letters, digits, '-', '_' and '.'.")
+    stem = re.sub(r"[^\w.-]+", "-", data_name).strip("-.") or "run"
+    number = 0
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            number += 1
+            path = parent / (name or f"{stem}-{number}")
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                if name is not None:
+                    raise UserError(f"A run '{name}' exists already in {parent}; choose another --name.") from None
+    except OSError as error:
+        raise UserError(f"Cannot write runs to {parent}: {error.strerror}; choose another --out-dir.") from None
+
+
+def _command(recipe_name: str) -> str:
+    if Path(sys.argv[0]).stem in ("dltoolkit", "__main__"):
+        import shlex
+
+        return shlex.join(["dltoolkit", *sys.argv[1:]])
+    return f"from Python: {recipe_name}.train"
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

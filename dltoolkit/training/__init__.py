@@ -1,0 +1,5 @@
+"""Devices, the one training loop, checkpoints and progress."""
+
+from dltoolkit.lazy import submodules
+
+__getattr__, __dir__ = submodules(__name__, keras=["checkpoint", "fit", "optimizer", "strategy"], plain=["plan", "progress"])

@@ -1,0 +1,251 @@
+"""The one training loop: Keras' ``fit``, watched by one callback that plans, records, keeps the best epoch and can stop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dltoolkit import interrupt
+from dltoolkit.config import RunConfig
+from dltoolkit.errors import UserError
+from dltoolkit.run import Run
+from dltoolkit.training import checkpoint, optimizer, progress, strategy
+from dltoolkit.training.plan import Plan
+
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints; one more is written when training ends or is stopped
+FOREVER = 10**9  # epochs for Keras; the plan says when to stop
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train; everything the loop cannot know by itself.
+
+    Attributes:
+        build_model: makes the model, in the strategy's scope.
+        batches: ``(batch_size, start_step)`` to endless training batches, from that step on.
+        validation: ``batch_size`` to the validation batches, each once.
+        examples: training examples in an epoch.
+        validation_examples: examples in a validation.
+        loss: makes the loss.
+        metrics: makes the metrics.
+        score: the history column that picks the best epoch; higher is better unless it is a loss.
+        epochs: how many, where neither ``--epochs`` nor ``--max-time`` is given.
+    """
+
+    build_model: Callable[[], keras.Model]
+    batches: Callable[[int, int], tf.data.Dataset]
+    validation: Callable[[int], tf.data.Dataset]
+    examples: int
+    validation_examples: int
+    loss: Callable[[], keras.losses.Loss]
+    metrics: Callable[[], list[Any]]
+    score: str = "validation_accuracy"
+    epochs: int = 10
+
+
+def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
+    """Train, going on from the run's checkpoint if it has one, and return the model of the best epoch.
+
+    Writes history.csv, checkpoint/ and model.keras as it goes, and run.json's plan, device and times. When memory
+    runs out, the batch size is halved once.
+
+    Raises:
+        UserError: if the loss becomes NaN, or memory runs out twice.
+        Interrupted: after SIGINT or SIGTERM, when all is saved.
+    """
+    batch_size = min(run.info.get("plan", {}).get("batch_size", config.batch_size), job.examples)
+    run.update(state="running")
+    try:
+        return _fit(run, config, job, batch_size)
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        if batch_size < 2:
+            raise UserError("Out of memory with a batch of one; use a smaller --image-size or a smaller model.") from None
+    progress.warn(f"Out of memory with batches of {batch_size}; trying {batch_size // 2}.")
+    keras.utils.clear_session()
+    try:
+        return _fit(run, config, job, batch_size // 2)
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        raise UserError(
+            f"Out of memory even with batches of {batch_size // 2}; use a smaller --batch-size, --image-size or model."
+        ) from None
+
+
+def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
+    devices = strategy.devices(config.device)
+    number_format = strategy.precision(config.precision, devices)
+    compiled = strategy.xla(config.xla, devices)
+    batch_size = max(devices.replicas, batch_size - batch_size % devices.replicas)
+    steps_per_epoch = max(1, job.examples // batch_size)
+    run.update(
+        device={"kind": devices.kind, "replicas": devices.replicas, "precision": number_format, "xla": compiled},
+        plan={"batch_size": batch_size},
+    )
+    keras.utils.set_random_seed(config.seed)
+    with devices.strategy.scope():
+        model = job.build_model()
+        update_rule, schedule = optimizer.make(config, batch_size)
+        optimizer.spare_vectors(update_rule, model)
+        update_rule.build(model.trainable_variables)
+        model.compile(update_rule, job.loss(), metrics=job.metrics(), jit_compile=compiled)
+    run.update(model={"name": model.name, "parameters": model.count_params(), "input_shape": list(model.input_shape[1:])})
+
+    restored = checkpoint.restore(run, model)
+    state, best_weights, accumulators = restored or (checkpoint.State(), None, [])
+    epochs = config.epochs or (None if config.max_time else job.epochs)
+    plan = Plan(steps_per_epoch, epochs, config.max_time, job.validation_examples / job.examples)
+    if state.planned_for == [epochs, config.max_time]:
+        plan.steps = state.planned_steps  # a resumed run follows the plan that it was made with
+    else:
+        state.planned_for, state.finished = [epochs, config.max_time], False
+    watcher = _Watcher(run, config, job, state, plan, schedule, best_weights)
+    with contextlib.closing(watcher), interrupt.deferred():
+        while not state.finished:
+            epoch, within = divmod(state.step, steps_per_epoch)
+            if within:
+                model.test_on_batch(*next(iter(job.validation(batch_size))))  # makes the metrics' variables
+            watcher.resume_epoch(within, accumulators if within else [])
+            model.fit(
+                job.batches(batch_size, state.step),
+                validation_data=job.validation(batch_size),
+                initial_epoch=epoch,
+                epochs=epoch + 1 if within else FOREVER,
+                steps_per_epoch=steps_per_epoch - within,
+                callbacks=[watcher],
+                shuffle=False,  # the batches are shuffled already
+                verbose=0,
+            )
+    model.set_weights(watcher.best_weights)
+    run.save_model(model)
+    return model
+
+
+class _Watcher(keras.callbacks.Callback):
+    """Everything that happens around the steps, in the order in which it must happen."""
+
+    def __init__(
+        self,
+        run: Run,
+        config: RunConfig,
+        job: Job,
+        state: checkpoint.State,
+        plan: Plan,
+        schedule: optimizer.WarmupCosine,
+        best_weights: list[np.ndarray] | None,
+    ):
+        super().__init__()
+        self._run, self._config, self._job, self._state = run, config, job, state
+        self._plan, self._schedule = plan, schedule
+        self.best_weights = best_weights
+        self._display = progress.EpochDisplay()
+        self._ema = None
+        self._seconds_before = state.seconds
+        self._saved = time.monotonic()
+        self._within = 0
+        self._accumulators: list[np.ndarray] = []
+        if plan.steps is not None and state.step >= plan.steps and best_weights is not None:
+            state.finished = True
+        plan.start()
+        self._began = time.monotonic()
+        self._follow_plan()
+
+    def resume_epoch(self, within: int, accumulators: list[np.ndarray]) -> None:
+        """Say that the next epoch has ``within`` steps behind it, with these metric accumulators."""
+        self._within, self._accumulators = within, accumulators
+
+    def close(self) -> None:
+        """Take the live display away."""
+        self._display.close()
+
+    # Called by Keras
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.model.optimizer.use_ema:
+            self._ema = keras.callbacks.SwapEMAWeights()
+            self._ema.set_model(self.model)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        for variable, value in zip(self.model.metrics_variables, self._accumulators):
+            variable.assign(value)
+        steps = self.params["steps"] + self._within
+        self._display.start(epoch + 1, self._plan.epochs, steps)
+        self._epoch_began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        state = self._state
+        state.step += 1
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"The loss became {logs['loss']} at step {state.step}; try a lower --learning-rate, or --precision float32."
+            )
+        self._display.step(self._within + batch + 1, logs)
+        if self._plan.step_done(state.step):
+            self._follow_plan()
+        if (self._plan.steps is not None and state.step >= self._plan.steps) or self._plan.out_of_time:
+            self._finish()
+        if (signal := interrupt.pending()) is not None:
+            self._save(everything=True)
+            raise interrupt.Interrupted(signal)
+        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self._save()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._test_began = time.monotonic()
+        if self._ema:
+            self._ema.on_test_begin()
+
+    def on_test_end(self, logs: Any = None) -> None:
+        score = logs[self._job.score.removeprefix("validation_")]
+        standing = (-score if self._job.score.endswith("loss") else score, -logs["loss"])
+        self._is_best = self._state.best is None or standing > self._state.best
+        if self._is_best:
+            self._state.best, self._state.stale_epochs = standing, 0
+            self.best_weights = self.model.get_weights()  # the averaged ones, if there is an average
+        else:
+            self._state.stale_epochs += 1
+        if self._ema:
+            self._ema.on_test_end()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        state, now = self._state, time.monotonic()
+        named = {name.replace("val_", "validation_"): value for name, value in logs.items()}
+        row = {"epoch": epoch + 1, "step": state.step, **{name: round(float(v), 6) for name, v in named.items()}}
+        row["learning_rate"] = float(f"{float(self._schedule(state.step - 1)):.6g}")
+        row["seconds"] = round(now - self._epoch_began, 2)
+        state.history.append(row)
+        self._run.write_history(state.history)
+        if self._plan.validation_done(state.step, now - self._test_began):
+            self._follow_plan()
+        self._display.end(epoch + 1, self._plan.epochs, row, self._is_best)
+        self._within, self._accumulators = 0, []
+        patience = self._config.patience
+        if patience and state.stale_epochs >= patience:
+            progress.note(f"No better {self._job.score.replace('_', ' ')} for {patience} epochs: stopping here.")
+            self._finish()
+        if state.finished or now - self._saved > CHECKPOINT_SECONDS:
+            self._save(everything=state.finished)
+
+    # The watcher's own business
+
+    def _follow_plan(self) -> None:
+        if self._plan.steps is not None:
+            self._schedule.steps = self._state.planned_steps = self._plan.steps
+            self._run.update(plan={"epochs": self._plan.epochs, "steps": self._plan.steps})
+
+    def _finish(self) -> None:
+        self._state.finished = self.model.stop_training = True
+
+    def _save(self, everything: bool = False) -> None:
+        """Write a checkpoint; with ``everything``, the times too."""
+        self._state.seconds = self._seconds_before + time.monotonic() - self._began
+        checkpoint.save(self._run, self._state, self.model, self.best_weights)
+        if everything:
+            self._run.update(time={"train_seconds": round(self._state.seconds, 2)})
+        self._saved = time.monotonic()

@@ -1,0 +1,78 @@
+"""The optimizer and its learning rate: a linear warm-up, then a cosine to zero, over a length planned while running."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import tensorflow as tf
+
+from dltoolkit.config import RunConfig
+
+# Peak rate and decoupled weight decay for a batch of 128; the rate grows with the root of the batch size.
+DEFAULTS = {"adamw": (2e-3, 0.05), "adam": (2e-3, 0.0), "sgd": (0.1, 5e-4), "muon": (2e-3, 0.05)}
+WARMUP = 0.1  # of all steps
+PROVISIONAL_STEPS = 10_000  # until the run's length is planned, which is within its first seconds
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from zero over the first tenth of the steps, then a half cosine to zero (Loshchilov & Hutter 2017).
+
+    The number of steps is a variable, so that it can be planned after training has started without compiling again.
+
+    Args:
+        peak: the highest learning rate.
+        steps: the number of steps from the start to zero.
+    """
+
+    def __init__(self, peak: float, steps: int = PROVISIONAL_STEPS):
+        self.peak = peak
+        self._steps = tf.Variable(float(steps), trainable=False, dtype="float32", name="planned_steps")
+
+    @property
+    def steps(self) -> int:
+        """The planned number of steps; assign to change it while training."""
+        return int(self._steps.numpy())
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._steps.assign(float(steps))
+
+    def __call__(self, step):
+        step, steps = tf.cast(step, "float32") + 1.0, self._steps
+        warmup = tf.maximum(1.0, WARMUP * steps)
+        falling = tf.clip_by_value((step - warmup) / tf.maximum(1.0, steps - warmup), 0.0, 1.0)
+        cosine = 0.5 * (1.0 + tf.cos(math.pi * falling))
+        return self.peak * tf.where(step < warmup, step / warmup, cosine)
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps}
+
+
+def make(config: RunConfig, batch_size: int) -> tuple[keras.optimizers.Optimizer, WarmupCosine]:
+    """Return the optimizer that the options ask for, and its schedule, whose length the caller plans.
+
+    Weight decay spares biases, normalisation and other vectors. Muon (Jordan 2024) as
+    Keras has it takes the hidden matrices, and leaves convolutions, vectors and the logits to its own AdamW.
+    """
+    rate, decay = DEFAULTS[config.optimizer]
+    peak = config.learning_rate if config.learning_rate is not None else rate * math.sqrt(batch_size / 128)
+    decay = config.weight_decay if config.weight_decay is not None else decay
+    schedule = WarmupCosine(peak)
+    shared = dict(learning_rate=schedule, weight_decay=decay or None, global_clipnorm=1.0 if config.optimizer != "sgd" else None)
+    if config.ema:
+        shared.update(use_ema=True, ema_momentum=config.ema)
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
+    elif config.optimizer == "muon":
+        optimizer = keras.optimizers.Muon(exclude_layers=["logits"], adam_weight_decay=decay, **shared)
+    else:
+        optimizer = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer](**shared)
+    return optimizer, schedule
+
+
+def spare_vectors(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
+    """Keep weight decay off biases, normalisation weights and other vectors; call once, before training."""
+    if optimizer.weight_decay:
+        optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])

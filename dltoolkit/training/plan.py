@@ -1,0 +1,94 @@
+"""How long a run is, in steps: from ``--epochs``, or from ``--max-time`` and the step time measured in the first seconds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+
+MEASURE_SECONDS = 3.0  # after compilation, before the length is planned
+RESERVE = 0.03  # of the time left, kept for a machine that slows down
+REPLAN = 0.05  # a plan that would miss the end by more than this share of the whole time is made again
+
+
+class Plan:
+    """Plans the number of steps and follows the clock.
+
+    Args:
+        steps_per_epoch: optimizer steps in an epoch.
+        epochs: at most this many epochs; None for no bound.
+        max_seconds: at most this long from :meth:`start` on; None for no bound.
+        validation_share: examples validated per example trained in an epoch.
+    """
+
+    def __init__(self, steps_per_epoch: int, epochs: int | None, max_seconds: float | None, validation_share: float):
+        self._per_epoch = steps_per_epoch
+        self._bound = None if epochs is None else epochs * steps_per_epoch
+        self._max_seconds = max_seconds
+        self._validation_seconds = None if max_seconds is None else 0.0
+        self._validation_share = validation_share
+        self._durations: list[float] = []
+        self.steps: int | None = self._bound if max_seconds is None else None
+
+    @property
+    def epochs(self) -> int | None:
+        """The planned number of epochs, the last one perhaps cut short; None before the plan is made."""
+        return None if self.steps is None else max(1, math.ceil(self.steps / self._per_epoch))
+
+    def start(self) -> None:
+        """Start the clock: from here on, all counts, compilation included."""
+        self._began = self._last = time.monotonic()
+        self._compiled: float | None = None
+        self._skip_next = True
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether ``max_seconds`` have passed."""
+        return self._max_seconds is not None and time.monotonic() - self._began >= self._max_seconds
+
+    def step_done(self, step: int) -> bool:
+        """Take note of a step; return True when a plan was made (or made again) that the caller should follow."""
+        now = time.monotonic()
+        took, self._last = now - self._last, now
+        if self._max_seconds is None:
+            return False
+        if self._skip_next:  # it held the compilation, or a validation
+            self._skip_next = False
+            self._compiled = self._compiled or now
+            return False
+        self._durations.append(took)
+        if self.steps is None and now - self._compiled >= min(MEASURE_SECONDS, 0.05 * self._max_seconds):
+            if self._validation_seconds == 0.0:  # a guess until the first is measured: forward only, a third of a step
+                self._validation_seconds = statistics.median(self._durations) * self._per_epoch * self._validation_share / 3
+            return self._make(step)
+        return False
+
+    def validation_done(self, step: int, seconds: float) -> bool:
+        """Take note of a validation; return True when the plan was made again because it would miss the end."""
+        self._skip_next = True
+        if self._max_seconds is None or self.steps is None:
+            return False
+        self._validation_seconds = seconds
+        left = self._max_seconds - (time.monotonic() - self._began)
+        needed = self._cost(self.steps - step, step)
+        if abs(needed - left) <= REPLAN * self._max_seconds or step >= self.steps:
+            return False
+        return self._make(step)
+
+    def _cost(self, steps: int, done: int) -> float:
+        validations = math.ceil((done + steps) / self._per_epoch) - done // self._per_epoch
+        return steps * self._step_seconds() + validations * self._validation_seconds
+
+    def _step_seconds(self) -> float:
+        recent = self._durations[-500:]
+        return sum(recent) / len(recent)
+
+    def _make(self, step: int) -> bool:
+        left = (self._max_seconds - (time.monotonic() - self._began)) * (1 - RESERVE)
+        per_epoch = self._per_epoch * self._step_seconds() + self._validation_seconds
+        steps = int(left / per_epoch * self._per_epoch)
+        while steps > 1 and self._cost(steps, step) > left:
+            steps -= max(1, steps // 100)
+        planned = step + max(1, steps)
+        old, self.steps = self.steps, planned if self._bound is None else min(planned, self._bound)
+        return self.steps != old

@@ -1,0 +1,175 @@
+"""Train an image classifier from scratch on a folder of class folders, a TFDS data set or the bundled digits.
+
+    dltoolkit train image-classifier --data ~/flowers --max-time 10m
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dltoolkit import data, evaluation, models, training
+from dltoolkit.config import RunConfig, option
+from dltoolkit.run import Run
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from dltoolkit.data.images import ImageSplits
+    from dltoolkit.evaluation.prediction import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """The options of the image classifier."""
+
+    data: str = option("digits", "What to train on: a folder, a file, digits, keras:NAME or a TFDS name.")
+    model: Literal["resnet", "cnn", "alexnet", "mlp", "vit"] = option("resnet", "Network family.")
+    widths: tuple[int, ...] | None = option(None, "Channels (or units) of each stage; by default the family's.", minimum=1)
+    dropout: float | None = option(None, "Dropout rate; by default the family's.", minimum=0, maximum=0.9)
+    image_size: int | None = option(None, "Square side in pixels; by default the data decide.", minimum=8, maximum=1024)
+    augment: bool = option(True, "Vary the training pictures: shift, cutout and, where it is safe, flip.")
+    flip: bool | None = option(None, "Mirror training pictures left to right; by default colour pictures only.")
+    mixup: float = option(0.0, "Strength of mixup (Zhang 2018); 0 for none.", minimum=0, maximum=10)
+    cutmix: float = option(0.0, "Strength of CutMix (Yun 2019); 0 for none.", minimum=0, maximum=10)
+    label_smoothing: float = option(0.1, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
+    class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
+    labels_per_class: int | None = option(None, "Train on this many pictures of each class only.", minimum=1)
+    validation_fraction: float = option(0.15, "Share kept for validation, where the data bring none.", minimum=0.01, maximum=0.5)
+    test_fraction: float = option(0.15, "Share kept for the test, where the data bring none.", minimum=0.01, maximum=0.5)
+    image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
+    label_column: str | None = option(None, "Column of a table that holds the labels.")
+    skip_bad: bool = option(False, "Leave unreadable pictures out instead of stopping.")
+
+
+def build_data(config: Config) -> ImageSplits:
+    """Read, check and split the pictures: uint8 (n, h, w, c), labels and three index arrays."""
+    with training.progress.counting() as report:
+        return data.images.load(
+            config.data,
+            image_size=config.image_size,
+            seed=config.seed,
+            validation_fraction=config.validation_fraction,
+            test_fraction=config.test_fraction,
+            limit=config.limit,
+            labels_per_class=config.labels_per_class,
+            skip_bad=config.skip_bad,
+            image_column=config.image_column,
+            label_column=config.label_column,
+            progress=report,
+        )
+
+
+def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
+    """Raw pixels 0..255 (batch, h, w, c) in, logits (batch, classes) out; scaling is inside."""
+    return models.vision.build(
+        config.model, pictures.image_shape, len(pictures.classes), widths=config.widths, dropout=config.dropout
+    )
+
+
+def train(config: Config = Config(), *, resume: Run | None = None) -> Run:  # noqa: B008  (the config is frozen)
+    """Split, train, keep the best epoch by validation, test once, report.
+
+    Args:
+        config: the options.
+        resume: a run of this recipe to go on with, instead of a new one.
+    """
+    run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
+    with run.session():
+        pictures = build_data(config)
+        run.describe_data(pictures.describe())
+        model = training.fit.fit(run, config, job(config, pictures))
+        conclude(run, config, model, pictures)
+    return run
+
+
+def job(config: Config, pictures: ImageSplits) -> training.fit.Job:
+    """Say what the training loop needs: model, batches, loss."""
+    import keras
+
+    return training.fit.Job(
+        build_model=lambda: build_model(config, pictures),
+        batches=lambda batch_size, start: training_batches(config, pictures, batch_size, start),
+        validation=lambda batch_size: data.images.evaluation_pipeline(pictures, "validation", batch_size),
+        examples=len(pictures.train),
+        validation_examples=len(pictures.validation),
+        loss=lambda: keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+        metrics=lambda: ["accuracy"],
+        epochs=min(60, max(10, 600_000 // len(pictures.train))),
+    )
+
+
+def training_batches(config: Config, pictures: ImageSplits, batch_size: int, start_step: int) -> tf.data.Dataset:
+    """Endless training batches from a step on: pictures (batch, h, w, c), one-hot labels, weights if asked for."""
+    augment = None
+    if config.augment:
+        augment = data.augment.for_images(
+            pictures.image_shape, flip=config.flip, mixup=config.mixup, cutmix=config.cutmix
+        )
+    return data.images.training_pipeline(
+        pictures,
+        batch_size=batch_size,
+        seed=config.seed,
+        augment=augment,
+        class_weights=pictures.balanced_weights() if config.class_weights == "balanced" else None,
+        start_step=start_step,
+    )
+
+
+def conclude(run: Run, config: Config, model: keras.Model, pictures: ImageSplits) -> None:
+    """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
+    images, labels, train, test = pictures.images, pictures.labels, pictures.train, pictures.test
+    baseline = {
+        "majority": evaluation.baseline.majority(labels[train], labels[test], pictures.classes),
+        "linear": evaluation.baseline.linear(
+            images, labels[train], images, labels[test], pictures.classes, train_rows=train, test_rows=test
+        ),
+    }
+    seen = next(iter(training_batches(config, pictures, 36, 0)))[0].numpy()
+    evaluation.classification.conclude(
+        run,
+        model,
+        {name: part(pictures, name) for name in ("validation", "test")},
+        baseline=baseline,
+        mistake=lambda i, truth, answer, probability: evaluation.report.Mistake(
+            pictures.names[test[i]], truth, answer, probability, image=images[test[i]]
+        ),
+        samples={"augmented": seen},
+    )
+
+
+def part(pictures: ImageSplits, name: str) -> tuple[np.ndarray, Any]:
+    """The labels of a split, and its batches in the same order."""
+    return pictures.labels[getattr(pictures, name)], data.images.evaluation_pipeline(pictures, name, 256)
+
+
+def evaluate(run: Run, other: str | None = None) -> dict[str, Any]:
+    """Measure on the run's own test split, or on other labelled pictures; shaped like ``metrics["test"]``.
+
+    Raises:
+        UserError: if the run's data have changed, or the other data hold a class that the run does not know.
+    """
+    if other is None:
+        pictures = build_data(run.config)
+        run.check_data(pictures.describe())
+        return evaluation.classification.measure(run.model, part(pictures, "test"), run.classes)
+    images, labels, _ = data.images.labelled(other, run.classes, run.model.input_shape[1:])
+    batches = ((images[i : i + 256],) for i in range(0, len(images), 256))
+    return evaluation.classification.measure(run.model, (labels, batches), run.classes)
+
+
+def predict(run: Run, inputs: Iterable[Any], *, top_k: int = 5) -> list[Prediction]:
+    """Classify pictures: paths, folders, globs, or arrays (h, w), (h, w, c), uint8 or 0..255."""
+    return list(predictions(run, inputs, top_k=top_k))
+
+
+def predictions(run: Run, inputs: Iterable[str | np.ndarray], *, top_k: int = 5) -> Iterator[Prediction]:
+    """The same as :func:`predict`, one answer after the other as they are ready."""
+    shape = run.model.input_shape[1:]
+    pictures = (picture for item in inputs for picture in data.images.expand([item]))
+    return evaluation.prediction.answer(
+        run.model, run.classes, pictures, lambda item: data.images.read(item, shape), top_k
+    )
