@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -37,15 +38,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(_plain(error), 2, debug)
     except UserError as error:
         _fail(str(error), 2, debug)
-    except (KeyboardInterrupt, click.Abort) as error:
-        command = getattr(error, "resume_command", None)
-        _fail(f"Interrupted; all is saved. Go on with: {command}" if command else "Interrupted.", _signal_code(error), debug)
+    except Stopped as error:
+        command = getattr(error.interrupt, "resume_command", None)
+        message = f"Interrupted; all is saved. Go on with: {command}" if command else "Interrupted."
+        _fail(message, 128 + getattr(error.interrupt, "signal", signal.SIGINT), debug)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("Interrupted.", 128 + signal.SIGINT, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
         sys.exit(0)
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else "no message"
         _fail(f"{type(error).__name__}: {text} (--debug shows where).", 1, debug)
+
+
+class Verbs(click.Group):
+    """The top group; keeps click from turning an interrupt into its own exception and losing what it carries."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Stopped(interrupt) from interrupt
+
+
+class Stopped(Exception):
+    """The work was interrupted; ``interrupt`` is the KeyboardInterrupt."""
+
+    def __init__(self, interrupt: KeyboardInterrupt):
+        super().__init__("interrupted")
+        self.interrupt = interrupt
 
 
 class RecipeGroup(click.Group):
@@ -63,6 +85,7 @@ class RecipeGroup(click.Group):
 
 
 @click.group(
+    cls=Verbs,
     name="dltoolkit",
     epilog="Example: dltoolkit train image-classifier --data ~/flowers --max-time 10m",
     context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]},
@@ -233,10 +256,6 @@ def _plain(error: click.ClickException) -> str:
         known = error.ctx.command.list_commands(error.ctx)
         return f"There is no command '{word}'.{suggestion(word, known)} See 'dltoolkit --help'."
     return " ".join(error.format_message().split())
-
-
-def _signal_code(error: BaseException) -> int:
-    return 128 + getattr(error, "signal", 2)
 
 
 def _fail(message: str, code: int, debug: bool) -> None:

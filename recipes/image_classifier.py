@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, training
@@ -32,7 +32,7 @@ class Config(RunConfig):
     dropout: float | None = option(None, "Dropout rate; by default the family's.", minimum=0, maximum=0.9)
     image_size: int | None = option(None, "Square side in pixels; by default the data decide.", minimum=8, maximum=1024)
     augment: bool = option(True, "Vary the training pictures: shift, cutout and, where it is safe, flip.")
-    flip: bool | None = option(None, "Mirror training pictures left to right; by default colour pictures only.")
+    flip: bool | None = option(None, "Mirror training pictures left to right; by default where that helps nearest neighbours.")
     mixup: float = option(0.0, "Strength of mixup (Zhang 2018); 0 for none.", minimum=0, maximum=10)
     cutmix: float = option(0.0, "Strength of CutMix (Yun 2019); 0 for none.", minimum=0, maximum=10)
     label_smoothing: float = option(0.1, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
@@ -93,7 +93,7 @@ def job(config: Config, pictures: ImageSplits) -> training.fit.Job:
     return training.fit.Job(
         build_model=lambda: build_model(config, pictures),
         batches=lambda batch_size, start: training_batches(config, pictures, batch_size, start),
-        validation=lambda batch_size: data.images.evaluation_pipeline(pictures, "validation", batch_size),
+        validation=lambda batch_size: data.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
         examples=len(pictures.train),
         validation_examples=len(pictures.validation),
         loss=lambda: keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
@@ -106,10 +106,11 @@ def training_batches(config: Config, pictures: ImageSplits, batch_size: int, sta
     """Endless training batches from a step on: pictures (batch, h, w, c), one-hot labels, weights if asked for."""
     augment = None
     if config.augment:
-        augment = data.augment.for_images(
-            pictures.image_shape, flip=config.flip, mixup=config.mixup, cutmix=config.cutmix
-        )
-    return data.images.training_pipeline(
+        images, labels = pictures.images, pictures.labels
+        flip = data.augment.mirror_helps(images[pictures.train], labels[pictures.train]) if config.flip is None else config.flip
+        gentle = data.augment.for_images(pictures.image_shape, flip=flip)
+        augment = replace(gentle, mixup=config.mixup, cutmix=config.cutmix)
+    return data.pipeline.training_pipeline(
         pictures,
         batch_size=batch_size,
         seed=config.seed,
@@ -143,7 +144,7 @@ def conclude(run: Run, config: Config, model: keras.Model, pictures: ImageSplits
 
 def part(pictures: ImageSplits, name: str) -> tuple[np.ndarray, Any]:
     """The labels of a split, and its batches in the same order."""
-    return pictures.labels[getattr(pictures, name)], data.images.evaluation_pipeline(pictures, name, 256)
+    return pictures.labels[getattr(pictures, name)], data.pipeline.evaluation_pipeline(pictures, name, 256)
 
 
 def evaluate(run: Run, other: str | None = None) -> dict[str, Any]:

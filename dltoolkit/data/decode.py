@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -22,7 +22,7 @@ LARGEST_AS_IS = 224  # equal square pictures up to this side keep their size
 USUAL_SIDE = 160
 SMALL_FILE = 20_000  # bytes; below, Python's part of the work outweighs the decoding, and threads only get in the way
 
-Picture = File | str | os.PathLike | bytes
+Picture = File | str | os.PathLike | bytes | Image.Image
 Progress = Callable[[str, int, int], None]
 
 # what EXIF's orientation tag asks for (CIPA DC-008, 4.6.4)
@@ -109,22 +109,20 @@ def decode_all(
 
     def fill(position: int, picture: Picture) -> None:
         with _opened(picture) as image:
-            if alike and (_is_grey(image) != alike[0] or alike[1] and _upright_size(image) != (alike[1], alike[1])):
+            if alike and (_is_grey(image) != alike[0] or (alike[1] and image.size != (alike[1], alike[1]))):
                 raise Mismatch
             out[position] = pixels(image, out.shape[1:])
 
     return _each(fill, pictures, len(out), _report(progress, "Reading pictures", len(out)))
 
 
-def read(picture: Picture | Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+def read(picture: Picture, shape: tuple[int, int, int]) -> np.ndarray:
     """Decode one picture to uint8 ``shape``, (height, width, channels).
 
     Raises:
         OSError: with a short reason as its text, if it cannot be read.
     """
     try:
-        if isinstance(picture, Image.Image):
-            return pixels(picture, shape)
         with _whole_files_only(), _opened(picture) as image:
             return pixels(image, shape)
     except Exception as error:
@@ -135,7 +133,7 @@ def pixels(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     """Return an open picture as uint8 ``shape``: upright, its middle cut out and resized to fit."""
     height, width, channels = shape
     if image.format in ("JPEG", "MPO") and min(image.size) >= 4 * max(height, width):
-        image.draft(None, (2 * max(height, width),) * 2)  # libjpeg decodes at 1/2, 1/4 or 1/8 for a fraction of the time
+        image.draft(None, (2 * max(height, width),) * 2)  # libjpeg decodes at 1/2, 1/4 or 1/8 in a fraction of the time
     turn = _UPRIGHT.get(_orientation(image))
     image.load()
     image = _flat(image, channels)
@@ -158,7 +156,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if isinstance(error, IsADirectoryError):
-        return "a folder"
+        return "a folder without pictures"
     if isinstance(error, UnidentifiedImageError):
         return "not a picture"
     if isinstance(error, Image.DecompressionBombError):
@@ -177,6 +175,9 @@ class EmptyFile(OSError):
 
 @contextlib.contextmanager
 def _opened(picture: Picture) -> Iterator[Image.Image]:
+    if isinstance(picture, Image.Image):
+        yield picture
+        return
     if isinstance(picture, bytes):
         size, source = len(picture), io.BytesIO(picture)
     elif isinstance(picture, File):
@@ -216,7 +217,7 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
     """Return a loaded picture in mode L or RGB: deep greys scaled to 8 bits, transparent parts put on white."""
     mode = "L" if channels == 1 else "RGB"
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
+        image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
     elif image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         image = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")
@@ -225,15 +226,15 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Scale grey values to 0..255: 16-bit integers by 257, floats from 0..1, anything wider from its own range."""
+def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """Scale grey values to 0..255: 16 bits by 257, floats from 0..1, anything wider from its own range."""
     values = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 1 and (values != np.round(values)).any():
+    if low < 0 or high > 65535:
+        values = (values - low) * (255 / max(high - low, 1e-12))
+    elif mode == "F" and high <= 1:
         values = values * 255
-    elif low < 0 or high > 65535:
-        values = (values - low) * (255 / (high - low))
-    elif values.dtype is not None and high > 255:
+    elif mode.startswith("I;16") or high > 255:
         values = values / 257
     return np.round(values).astype(np.uint8)
 
@@ -252,7 +253,7 @@ def _each(
     """Do ``work`` for each picture, in threads where that helps, and return position -> reason for those that fail."""
     bad: dict[int, str] = {}
     numbered = enumerate(pictures)
-    chunks = iter(lambda: list(islice(numbered, 256)), [])
+    chunks = iter(lambda: list(islice(numbered, 32)), [])
 
     def run(chunk: list[tuple[int, Picture]]) -> int:
         for position, picture in chunk:
@@ -269,18 +270,12 @@ def _each(
         warnings.simplefilter("ignore")  # about metadata and large photos: nothing to act on
         first = next(chunks, [])
         workers = _workers(first)
-        done += run(first)
-        report(done)
-        if workers == 1:
-            for chunk in chunks:
-                done += run(chunk)
-                report(done)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                while batch := list(islice(chunks, 4 * workers)):
-                    for count in pool.map(run, batch):
-                        done += count
-                        report(done)
+        chunks = chain([first], chunks)
+        with ThreadPoolExecutor(workers) as pool:
+            while batch := list(islice(chunks, 8 * workers)):
+                for count in map(run, batch) if workers == 1 else pool.map(run, batch):
+                    done += count
+                    report(done)
     return dict(sorted(bad.items()))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dltoolkit.data import published
+from dltoolkit.data import catalogue
 from dltoolkit.errors import UserError, suggestion
 
 PARTS = ("train", "validation", "test")
@@ -88,19 +88,19 @@ def resolve(data: str) -> Source:
         return Source(data, "bundled", data, reference=data)
     scheme, colon, name = data.partition(":")
     if colon and scheme == "keras":
-        if name not in published.KERAS_NAMES:
+        if name not in catalogue.KERAS_NAMES:
             raise UserError(
-                f"There is no Keras data set '{name}'.{suggestion(name, published.KERAS_NAMES)} "
-                f"Known are: {', '.join(published.KERAS_NAMES)}."
+                f"There is no Keras data set '{name}'.{suggestion(name, catalogue.KERAS_NAMES)} "
+                f"Known are: {', '.join(catalogue.KERAS_NAMES)}."
             )
         return Source(data, "keras", name, reference=name)
     if colon and scheme == "tfds" and name:
         return Source(data, "tfds", _safe(name), reference=name)
     if "/" in data or os.sep in data or data.startswith((".", "~")) or path.suffix.lower() in FILE_SUFFIXES:
         raise UserError(f"There is no such file or folder: {data}.{_sibling(path)}")
-    if published.is_tfds_name(data):
+    if catalogue.is_tfds_name(data):
         return Source(data, "tfds", _safe(data), reference=data)
-    near = suggestion(data, BUNDLED) or suggestion(data, published.tfds_names())
+    near = suggestion(data, BUNDLED) or suggestion(data, catalogue.tfds_names())
     raise UserError(f"There is no data set and no file called '{data}'.{near} --data takes {FORMS}.")
 
 
@@ -144,7 +144,7 @@ def _entries(folder: Path | str) -> Iterator[os.DirEntry]:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX")
     except PermissionError:
-        raise UserError(f"No permission to read the folder {folder}: change its permissions or copy the data.") from None
+        raise UserError(f"No permission to read the folder {folder}: change its permissions.") from None
     except OSError as error:
         raise UserError(f"The folder {folder} cannot be read: {error.strerror or error}.") from None
 

@@ -54,7 +54,9 @@ def three_way(
         UserError: if a class has fewer than three different examples.
     """
     if not 0 < validation < 1 or not 0 < test < 1 or validation + test >= 1:
-        raise UserError(f"The held-out fractions {validation} and {test} must be above 0 and leave something to train on.")
+        raise UserError(
+            f"Held-out fractions of {validation} and {test} must be above 0 and leave something to train on."
+        )
     part = _assign(hashes, labels, (("validation", validation), ("test", test)), seed, classes)
     return {name: np.flatnonzero(part == number) for number, name in enumerate(("train", "validation", "test"))}
 
@@ -182,7 +184,7 @@ def _number(count: int) -> str:
 
 
 def _mixed(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """Return keys, uint64, that order ``hashes`` anew for each seed (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Return uint64 keys that order ``hashes`` anew for each seed (SplitMix64's finaliser, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         z = hashes ^ (np.uint64(seed % 2**64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019))
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -128,7 +128,7 @@ def _shape(x: np.ndarray) -> tuple[int, ...]:
 
 
 def _averaging(size: int, smaller: int) -> np.ndarray:
-    """The matrix (smaller, size) that averages ``size`` pixels down to ``smaller`` ones, splitting pixels if it must."""
+    """The matrix (smaller, size) that averages ``size`` pixels down to ``smaller`` ones, split if need be."""
     edges = np.linspace(0, size, smaller + 1)
     low, high = edges[:-1, None], edges[1:, None]
     pixel = np.arange(size)

@@ -92,7 +92,7 @@ class Page:
         if self.reliability is not None:
             drawn["reliability"] = plots.reliability(self.reliability)
         if any(mistake.image is not None for mistake in self.mistakes):
-            drawn["mistakes"] = plots.mistakes(self.mistakes)
+            drawn["mistakes"] = plots.mistakes(self.mistakes, self.classes)
         return drawn | {key: plots.page(images) for key, images in self.samples.items() if len(images)}
 
 
@@ -137,8 +137,11 @@ def caption(text: str) -> str:
 
 
 def figure(png: bytes, alt: str, kind: str) -> str:
-    """A PNG inside the page. Of kind "chart" (and then some) it is inverted in the dark; "sheet" is left alone."""
-    return f'<img class="{kind}" alt="{escaped(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    """A PNG inside the page. Of kind "chart" (and then some) it is inverted in the dark and drawn to scale."""
+    inches = int.from_bytes(png[16:20], "big") / plots.STYLE["figure.dpi"]  # a PNG's width stands there
+    width = f' width="{100 * inches:.0f}"' if kind.startswith("chart") else ""
+    source = base64.b64encode(png).decode()
+    return f'<img class="{kind}" alt="{escaped(alt)}"{width} src="data:image/png;base64,{source}">'
 
 
 def percent(share: float, digits: int = 1) -> str:

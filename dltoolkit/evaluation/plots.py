@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import matplotlib
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # its first use builds a cache, and says so
 
-DPI = 150
 FONT = "DejaVu Sans"  # comes with matplotlib, so every machine draws the same
 TRAINING, VALIDATION, INK, FAINT = "#2563c9", "#e07b1a", "#2b3440", "#8a94a3"
 DASHED = (0, (4, 3))
@@ -43,12 +43,11 @@ STYLE = {
     "axes.spines.right": False,
     "axes.facecolor": "white",
     "figure.facecolor": "white",
+    "figure.dpi": 150,
     "grid.color": "#e3e7ec",
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
-    "savefig.bbox": "tight",
-    "savefig.pad_inches": 0.08,
 }
 NOT_CURVES = ("epoch", "step", "learning_rate", "seconds")
 ANNOTATED = 20  # classes up to which the numbers stand in the cells of a confusion matrix
@@ -64,7 +63,7 @@ def _styled(draw):
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(STYLE)
             png = io.BytesIO()
-            draw(*args, **options).savefig(png, format="png", dpi=DPI)
+            FigureCanvasAgg(draw(*args, **options)).print_png(png)  # savefig would draw twice
         return png.getvalue()
 
     return drawn
@@ -96,6 +95,7 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: float | None = No
             axes.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=DASHED, label=f"best epoch ({best_epoch:g})")
         axes.set(title=name.replace("_", " "), xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(left=history[0]["epoch"] - 0.5)
         if name == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(True)
@@ -129,19 +129,19 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, normal
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted", ylabel="truth", title="per cent of each true class" if normalised else "counts")
     if size <= ANNOTATED:
-        axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=1.5)
-        axes.tick_params(which="minor", length=0)
+        between = np.arange(1, size) - 0.5
+        axes.hlines(between, -0.5, size - 0.5, color="white", linewidth=1.5)
+        axes.vlines(between, -0.5, size - 0.5, color="white", linewidth=1.5)
         for row, column in np.argwhere(counts > 0):
             value = values[row, column]
             text = f"{value:.0f}" if not normalised or value >= 9.95 else f"{value:.1f}"
             colour = "white" if value > 0.36 * top else INK
-            size_of_text = min(9, 90 / size) - (2 if len(text) > 4 else 0)
+            size_of_text = min(9, 120 / size) - 0.7 * max(0, len(text) - 3)
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size_of_text)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, length=2)
+    else:
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=8, length=2)
     return figure
 
 
@@ -157,22 +157,23 @@ def reliability(bins: Mapping[str, Sequence[float]]) -> Figure:
     style = {"width": width * 0.94, "align": "edge"}
     above.bar(left[used], accuracy[used], color=TRAINING, alpha=0.85, label="accuracy in the bin", **style)
     above.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle=DASHED, label="perfectly calibrated")
-    above.plot(confidence[used], accuracy[used], "o", color=VALIDATION, markersize=4, label="mean confidence")
+    above.plot(confidence[used], accuracy[used], "o", color=VALIDATION, markersize=4, label="at the mean confidence")
     above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="accuracy against confidence")
     above.legend(fontsize=8.5, loc="upper left")
     below.bar(left, count / max(count.sum(), 1), color=FAINT, **style)
     below.set(xlabel="confidence", ylabel="share of answers")
     for axes in (above, below):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.grid(True, axis="y")
         axes.set_axisbelow(True)
     return figure
 
 
 @_styled
-def mistakes(wrong: Sequence[Mistake]) -> Figure:
+def mistakes(wrong: Sequence[Mistake], classes: Sequence[str]) -> Figure:
     """Draw mistakes that have a picture, in rows of five, with truth, answer, its probability and the file's name."""
+    numbers = {name: number for number, name in enumerate(classes)}
     wrong = [mistake for mistake in wrong if mistake.image is not None]
     cell, gap, room = 96, 44, 62  # pixels: a picture, between two, and under each for its three lines
     across = min(5, len(wrong))
@@ -185,9 +186,10 @@ def mistakes(wrong: Sequence[Mistake]) -> Figure:
         small = np.asarray(_fit(mistake.image, cell).convert("RGB"))
         y, x = top + (cell - small.shape[0]) // 2, left + (cell - small.shape[1]) // 2
         canvas[y : y + small.shape[0], x : x + small.shape[1]] = small
+        truth, answer = (label(name, numbers.get(name)) for name in (mistake.truth, mistake.predicted))
         lines = [
-            (f"truth: {label(mistake.truth)}", INK),
-            (f"{label(mistake.predicted)} ({100 * mistake.probability:.0f} %)", "#b42318"),
+            (f"truth: {truth}", INK),
+            (f"{answer} ({100 * mistake.probability:.0f} %)", "#b42318"),
             (label(mistake.name.replace("\\", "/").rpartition("/")[2]), FAINT),
         ]
         for line, (text, colour) in enumerate(lines):
@@ -206,7 +208,7 @@ def page(images: np.ndarray, *, most: int = 48) -> bytes:
     scale = factor if factor > 1 else min(1.0, 112 / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     smoothly = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX
-    across = min(len(images), max(1, 1000 // (size[0] + 4)), math.ceil(math.sqrt(2 * len(images))))
+    across = min(len(images), max(1, 1000 // (size[0] + 4)), math.ceil(math.sqrt(3 * len(images))))
     down = math.ceil(len(images) / across)
     sheet = Image.new("RGBA", (across * (size[0] + 4) - 4, down * (size[1] + 4) - 4), (0, 0, 0, 0))
     for number, image in enumerate(images):

@@ -144,13 +144,14 @@ def confusion(page: Page) -> str:
         for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)
         if wrong[i, j]
     ]
-    wide = " wide" if len(page.classes) > 12 else ""
-    charts = figure(page.plots["confusion"], "Confusion matrix, counts", "chart")
-    charts += figure(page.plots["confusion_normalised"], "Confusion matrix, per cent of each true class", "chart")
+    wide = len(page.classes) > 12
+    kind = "chart wide" if wide else "chart"
+    charts = figure(page.plots["confusion"], "Confusion matrix, counts", kind)
+    charts += figure(page.plots["confusion_normalised"], "Confusion matrix, per cent of each true class", kind)
     mix_ups = "<p>No answer on the test split was wrong.</p>"
     if rows:
         mix_ups = "<h3>Commonest mix-ups</h3>" + table(("Truth", "Predicted", "Times", "Of its class"), rows)
-    return section("Confusion matrix", f'<div class="charts{wide}">{charts}</div>{mix_ups}')
+    return section("Confusion matrix", f'<div class="{"scroll" if wide else "charts"}">{charts}</div>{mix_ups}')
 
 
 def per_class(page: Page) -> str:
@@ -272,7 +273,11 @@ def _score(page: Page) -> str:
     test, baselines = page.test, page.metrics.get("baseline") or {}
     of = f" on {np.sum(test['confusion']):,} examples that it never saw before" if test.get("confusion") else ""
     ends = test.get("accuracy_ci95")
-    within = f'<p class="faint">95 % interval: {percent(ends[0])} to {percent(ends[1])}</p>' if ends else ""
+    within = (
+        f'<p class="faint">95 % interval: {percent(ends[0])} to {percent(ends[1])} (the ticks on its bar)</p>'
+        if ends
+        else ""
+    )
     bars = _bar("This network", test, "ours")
     for key, name in (("linear", "Linear model"), ("majority", "Always the commonest class")):
         if "accuracy" in (baselines.get(key) or {}):
@@ -300,6 +305,8 @@ def _verdict(test: Mapping[str, Any], linear: Mapping[str, Any]) -> str:
     if low > linear_high:
         fewer = 1 - (1 - test["accuracy"]) / (1 - linear["accuracy"])
         verdict = f"<b>{percent(fewer, 0)} fewer mistakes</b> than the linear model."
+        if test["accuracy"] == 1:
+            verdict = "<b>No mistake at all</b>, unlike the linear model."
     elif high < linear_low:
         verdict = "<b>Worse than the linear model:</b> train longer, or look for what went wrong."
     else:

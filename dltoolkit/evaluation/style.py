@@ -4,11 +4,13 @@ CSS = """
 :root {
   --page: #f5f6f8; --card: #ffffff; --ink: #1c2530; --faint: #667080; --line: #e2e6eb;
   --accent: #2563c9; --other: #b9c2ce; --wrong: #b42318; --warn: #fff6e5; --warn-line: #f0c36d; --code: #f2f4f7;
+  --good: #1a7f4b; --middling: #9a6510;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #0e1217; --card: #171c23; --ink: #e4e8ee; --faint: #98a3b1; --line: #2a323d;
     --accent: #6ea0f5; --other: #4c5866; --wrong: #ff8a7a; --warn: #2b2415; --warn-line: #7a5f20; --code: #10151b;
+    --good: #58c48a; --middling: #e0ab52;
   }
   img.chart { filter: invert(1) hue-rotate(180deg) contrast(.86) brightness(1.12); mix-blend-mode: lighten; }
 }
@@ -29,9 +31,9 @@ p { margin: 6px 0; }
 img { max-width: 100%; }
 .eyebrow { color: var(--faint); font-size: 13px; display: flex; gap: 10px; align-items: center; flex-wrap: wrap; }
 .state { border: 1px solid currentColor; border-radius: 99px; padding: 0 9px; font-size: 12px; }
-.state.finished { color: #1a7f4b; }
+.state.finished { color: var(--good); }
 .state.failed { color: var(--wrong); }
-.state.interrupted, .state.running { color: #b7791f; }
+.state.interrupted, .state.running { color: var(--middling); }
 .note { color: var(--faint); }
 .faint, .caption { color: var(--faint); font-size: 13.5px; }
 .score { display: grid; grid-template-columns: minmax(210px, 4fr) 7fr; gap: 34px; align-items: center; }
@@ -65,7 +67,6 @@ summary { cursor: pointer; color: var(--accent); font-size: 14px; }
 .narrow { width: 560px; }
 .sheet { display: block; }
 .charts { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; }
-.charts.wide { grid-template-columns: 1fr; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th { text-align: left; color: var(--faint); font-weight: 500; font-size: 13px; }
@@ -73,7 +74,7 @@ th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); }
 tbody tr:last-child td { border-bottom: 0; }
 .bar { display: inline-block; min-width: 130px; padding-left: 2px; border-bottom: 3px solid;
   border-image: linear-gradient(90deg, var(--accent) var(--share), var(--line) var(--share)) 1; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 14px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 14px; }
 .cards.texts { grid-template-columns: 1fr; }
 figure { margin: 0; border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
 figure img { display: block; width: 100%; height: 130px; object-fit: contain; background: var(--code); }
@@ -88,6 +89,9 @@ blockquote { margin: 10px 12px 0; font-size: 14px; }
   .score { grid-template-columns: 1fr; gap: 14px; }
   .big { font-size: 48px; }
   .charts { grid-template-columns: 1fr; }
+  .wide { max-width: none; width: 680px; }
+  .bar { min-width: 64px; }
+  td, th { padding-right: 10px; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: 8px; }
   .cards { grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); gap: 9px; }

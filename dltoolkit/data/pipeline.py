@@ -1,0 +1,111 @@
+"""From decoded pictures to batches: tf.data pipelines whose order and augmentation depend on the seed alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from dltoolkit.data import augment as augmentation
+from dltoolkit.data.batches import index_batches
+from dltoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dltoolkit.data.images import ImageSplits
+
+ALIGNMENT = 64  # bytes; TensorFlow aborts the process on a tensor that begins elsewhere
+
+
+def training_pipeline(
+    data: ImageSplits,
+    *,
+    batch_size: int,
+    seed: int,
+    augment: Any = None,
+    class_weights: np.ndarray | None = None,
+    start_step: int = 0,
+) -> tf.data.Dataset:
+    """Return an endless data set of training batches, epoch after epoch.
+
+    Args:
+        data: its ``train`` part is used.
+        batch_size: at most the size of that part is taken. Each epoch drops the few that fill no batch.
+        seed: with the step's number it decides order and augmentation.
+        augment: options for ``augment.batch``, or None for the pictures as they are.
+        class_weights: float (classes,), the weight of each class in the loss.
+        start_step: where a resumed run goes on; what comes is what an uninterrupted run would have seen.
+
+    Returns:
+        Elements (images (batch, h, w, c), one-hot labels float32 (batch, classes)) and, with ``class_weights``,
+        sample weights float32 (batch,). All shapes are static.
+    """
+    indices = tf.constant(data.train)
+    labels = tf.constant(data.labels)
+    fetch = _fetcher(data)
+    weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
+
+    def batch(step: tf.Tensor, places: tf.Tensor) -> tuple:
+        rows = tf.gather(indices, places)
+        images, targets = fetch(rows), tf.one_hot(tf.gather(labels, rows), len(data.classes))
+        if augment is not None:
+            step_seed = tf.stack([tf.constant(seed % 2**31, tf.int32), tf.cast(step, tf.int32)])
+            images, targets = augmentation.batch(images, targets, step_seed, augment)
+        if weights is None:
+            return images, targets
+        return images, targets, tf.linalg.matvec(targets, weights)  # a mixed label has a mixed weight
+
+    return _served(index_batches(len(data.train), batch_size, seed, start_step).map(batch, tf.data.AUTOTUNE))
+
+
+def evaluation_pipeline(data: ImageSplits, part: str, batch_size: int) -> tf.data.Dataset:
+    """Return one pass over a part in order: (images uint8 (batch, h, w, c), one-hot float32 (batch, classes)).
+
+    The last batch is smaller where the numbers ask for it.
+
+    Args:
+        part: "train", "validation" or "test".
+    """
+    rows = getattr(data, part)
+    if not len(rows):
+        raise UserError(f"{data.source} has no {part} part.")
+    labels = tf.constant(data.labels)
+    fetch = _fetcher(data)
+
+    def batch(places: tf.Tensor) -> tuple:
+        return fetch(places), tf.one_hot(tf.gather(labels, places), len(data.classes))
+
+    batches = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(batch, tf.data.AUTOTUNE)
+    return _served(batches.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))))
+
+
+def steps_per_epoch(data: ImageSplits, batch_size: int) -> int:
+    """Return how many whole batches the training part gives in an epoch, at least 1."""
+    return max(1, len(data.train) // batch_size)
+
+
+def _fetcher(data: ImageSplits) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function from indices (batch,) to uint8 (batch, h, w, c)."""
+    if isinstance(data.images, np.memmap):
+
+        def from_file(rows: tf.Tensor) -> tf.Tensor:
+            images = tf.numpy_function(lambda i: np.asarray(data.images[i]), [rows], tf.uint8, stateful=False)
+            return tf.ensure_shape(images, (*rows.shape, *data.image_shape))
+
+        return from_file
+
+    tensor = getattr(data, "_tensor", None)
+    if tensor is None:  # made once for all pipelines, and without a copy where memory allows: both sides share it
+        images = np.require(data.images, requirements=["C", "W"])  # what DLPack can hand over
+        shared = images.ctypes.data % ALIGNMENT == 0
+        tensor = tf.experimental.dlpack.from_dlpack(images.__dlpack__()) if shared else tf.convert_to_tensor(images)
+        data._tensor = tensor
+    return lambda rows: tf.gather(tensor, rows)
+
+
+def _served(batches: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,0 +1,274 @@
+"""Reading published data sets: those Keras downloads itself, and what TensorFlow Datasets (TFDS) builds.
+
+Both libraries are imported only when a set is read.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dltoolkit.data.catalogue import tfds_folder, tfds_names, tfds_package
+from dltoolkit.errors import UserError, suggestion
+
+LOCAL = "to use local data, give --data a folder of class folders, a table or an .npz file"
+
+Parts = dict[str, tuple[np.ndarray, np.ndarray]]  # part -> pictures (n, h, w[, c]) and labels (n,)
+
+
+def keras_set(name: str) -> Parts:
+    """Read one of `catalogue.KERAS_NAMES`, from ``$KERAS_HOME/datasets`` if it is there, otherwise from the network.
+
+    Raises:
+        UserError: if it can neither be found nor downloaded.
+    """
+    import keras
+
+    with _impatient(), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            train, test = getattr(keras.datasets, name).load_data()
+        except Exception as error:
+            folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
+            raise UserError(
+                f"keras:{name} is not in {folder} and could not be downloaded ({_short(error)}); {LOCAL}."
+            ) from error
+    return {"train": train, "test": test}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A TFDS set that is on this machine.
+
+    Attributes:
+        builder: the TFDS builder.
+        image, label: the names of its two features.
+        classes: label names in order.
+        splits: (TFDS split, number of examples) in order.
+        shape: (h, w, c) if all pictures have it, otherwise None.
+    """
+
+    builder: Any
+    image: str
+    label: str
+    classes: list[str]
+    splits: list[tuple[str, int]]
+    shape: tuple[int, int, int] | None
+
+    def batches(self, split: str, *, pictures: bool, decoded: bool, size: int = 512) -> Iterator[tuple]:
+        """Yield (pictures or None, labels) of up to ``size`` examples, in the order of the files."""
+        import tensorflow_datasets as tfds
+
+        decoders = None
+        if not pictures:
+            decoders = tfds.decode.PartialDecoding({self.label: True})
+        elif not decoded:
+            decoders = {self.image: tfds.decode.SkipDecoding()}
+        # one file after the other, so that the number of an example is the one TFDS' own split[17:18] means
+        config = tfds.ReadConfig(interleave_cycle_length=1)
+        with _quiet():
+            data = self.builder.as_dataset(split=split, decoders=decoders, read_config=config, shuffle_files=False)
+            for batch in data.batch(size).prefetch(2).as_numpy_iterator():
+                yield (batch[self.image] if pictures else None), batch[self.label]
+
+
+class Encoded:
+    """The undecoded pictures of a prepared set, as bytes, read anew each time they are iterated over.
+
+    Only one batch is in memory at a time.
+    """
+
+    def __init__(self, prepared: Prepared, splits: list[str], chosen: np.ndarray):
+        """``chosen``: bool (n,), which examples of ``splits``, one after the other, to yield."""
+        self._prepared, self._splits, self._chosen = prepared, splits, chosen
+
+    def __len__(self) -> int:
+        return int(self._chosen.sum())
+
+    def __iter__(self) -> Iterator[bytes]:
+        place = 0
+        for split in self._splits:
+            for pictures, _ in self._prepared.batches(split, pictures=True, decoded=False, size=64):
+                wanted = self._chosen[place : place + len(pictures)]
+                place += len(pictures)
+                yield from pictures[wanted]
+
+    def take(self, indices: np.ndarray) -> "Encoded":
+        """Return those at ``indices`` (ascending) of the ones chosen so far."""
+        chosen = np.zeros_like(self._chosen)
+        chosen[np.flatnonzero(self._chosen)[indices]] = True
+        return Encoded(self._prepared, self._splits, chosen)
+
+
+def tfds_set(reference: str, progress: Callable[[str, int, int], None] | None = None) -> Prepared:
+    """Find, or download and prepare, the TFDS set ``reference`` (NAME, NAME/CONFIG, NAME:VERSION).
+
+    Raises:
+        UserError: if there is no such set, it cannot be downloaded, or it has no picture with one label.
+    """
+    if tfds_package() is None:
+        raise UserError("TFDS data sets need tensorflow-datasets: pip install tensorflow-datasets importlib_resources.")
+    with _quiet():
+        builder = _builder(reference)
+        if not builder.is_prepared():
+            _prepare(builder, reference, progress)
+        return _described(builder, reference)
+
+
+def _builder(reference: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(reference, data_dir=tfds_folder())
+    except tfds.core.registered.DatasetNotFoundError:
+        name = re.split("[/:]", reference)[0]
+        raise UserError(
+            f"TensorFlow Datasets has no set called '{name}'.{suggestion(name, tfds_names())} "
+            "All names: https://www.tensorflow.org/datasets/catalog."
+        ) from None
+    except Exception as error:
+        raise UserError(f"TensorFlow Datasets cannot open '{reference}': {_short(error, 300)}.") from error
+
+
+def _prepare(builder: Any, reference: str, progress: Callable[[str, int, int], None] | None) -> None:
+    """Download and build a set; what a failed attempt wrote is removed, earlier downloads stay."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import download_manager, downloader
+
+    folder = tfds_folder()
+    before = _contents(folder, builder.name)
+    if progress:
+        progress(f"Downloading {reference}", 0, 1)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    manual = folder / "downloads" / "manual"
+    retries, downloader.MAX_RETRIES = downloader.MAX_RETRIES, 2  # ten, the default, hold an offline user for minutes
+    done = False
+    try:
+        with _impatient():
+            builder.download_and_prepare()
+        done = True
+    except download_manager.NonMatchingChecksumError as error:
+        what = re.search(r"downloaded to (\S+?),? has wrong", str(error))
+        raise UserError(
+            f"A file of {reference}{f', {what[1]},' if what else ''} is not the one TensorFlow Datasets expects "
+            f"(its checksum differs): remove it to download it anew, or, {LOCAL}."
+        ) from error
+    except (AssertionError, ValueError) as error:
+        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and "anual" in str(error):
+            raise UserError(
+                f"{reference} has to be downloaded by hand: put its files into {manual} "
+                f"(see https://www.tensorflow.org/datasets/catalog/{builder.name}), or, {LOCAL}."
+            ) from error
+        raise _cannot(reference, error) from error
+    except Exception as error:
+        raise _cannot(reference, error) from error
+    finally:
+        downloader.MAX_RETRIES = retries
+        if not done:
+            _remove_new(folder, builder.name, before)
+
+
+def _cannot(reference: str, error: Exception) -> UserError:
+    kind = f"{type(error).__name__} {error}"
+    if isinstance(error, ImportError):
+        return UserError(f"To build {reference}, TensorFlow Datasets needs another package ({_short(error)}); {LOCAL}.")
+    if re.search("resol|onnection|timed? ?out|Max retries|unreachable|HTTP|URL|Download", kind):
+        return UserError(
+            f"{reference} could not be downloaded ({_network(error)}): check the connection, or put a prepared copy "
+            f"into {tfds_folder()}; {LOCAL}."
+        )
+    return UserError(f"TensorFlow Datasets could not prepare {reference} ({_short(error)}); {LOCAL}.")
+
+
+def _described(builder: Any, reference: str) -> Prepared:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    keys = builder.info.supervised_keys
+    if not (keys and len(keys) == 2 and all(isinstance(key, str) for key in keys)):
+        keys = [
+            [key for key, feature in fields.items() if type(feature) is kind]
+            for kind in (tfds.features.Image, tfds.features.ClassLabel)
+        ]
+        keys = tuple(found[0] if len(found) == 1 else "" for found in keys)
+    image, label = (fields.get(key) for key in keys)
+    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+        raise UserError(
+            f"{reference} has no picture with one class label (its fields: {', '.join(fields) or 'unnamed'}): "
+            "choose a set for image classification."
+        )
+    splits = [(str(name), split.num_examples) for name, split in builder.info.splits.items() if split.num_examples]
+    fixed = image.np_dtype == np.uint8 and len(image.shape) == 3 and None not in image.shape
+    return Prepared(builder, *keys, list(label.names), splits, tuple(image.shape) if fixed else None)
+
+
+def _contents(folder: Path, name: str) -> set[Path]:
+    places = (folder, folder / "downloads", folder / name)
+    found = {path for place in places for path in ([place] if place.exists() else [])}
+    for place in (folder / "downloads", folder / name):
+        found.update(place.rglob("*"))
+    return found
+
+
+def _remove_new(folder: Path, name: str, before: set[Path]) -> None:
+    """Remove unfinished files and, of the folders that were not there ``before``, those that are empty now."""
+    for path in sorted(_contents(folder, name) - before, reverse=True):
+        if path.is_dir() and "incomplete" in path.name:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        elif ".tmp." in path.name:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Give up on a silent network after ten seconds."""
+    saved = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(saved)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what TFDS prints and logs off the terminal."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("absl", "urllib3")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _network(error: Exception) -> str:
+    text = str(error)
+    if re.search("resol|Name or service", text):
+        return "no network, or the host is not known"
+    if re.search("timed? ?out", text):
+        return "the host does not answer"
+    return _short(error)
+
+
+def _short(error: Exception, length: int = 120) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else text[: length - 1] + "…"

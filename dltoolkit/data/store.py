@@ -1,0 +1,107 @@
+"""Room for decoded pictures: in memory when they fit, otherwise in a file that the next run finds again."""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from dltoolkit.errors import UserError
+
+GIGABYTE = 2**30
+
+
+def memory_limit() -> int:
+    """Return how many bytes of pictures are kept in memory: a quarter of what is free, but 1 GiB at least."""
+    return max(GIGABYTE, available_memory() // 4)
+
+
+def available_memory() -> int:
+    """Return the bytes of memory this process can still get: the machine's, or its container's if that is less."""
+    free = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):  # control groups, version 2
+        group = Path("/sys/fs/cgroup")
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    if not free:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return max(0, min(free, default=4 * GIGABYTE))
+
+
+def default_folder() -> Path:
+    """Return ``$XDG_CACHE_HOME/dltoolkit`` or ``~/.cache/dltoolkit``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dltoolkit"
+
+
+class PixelFile:
+    """Decoded pictures on disk, under a key that changes with the files they come from.
+
+    Written under another name and renamed when complete, so that what is found under the key is whole.
+    """
+
+    def __init__(self, folder: Path, name: str):
+        self._folder = folder
+        self._pixels = folder / f"{name}.pixels"
+        self._facts = folder / f"{name}.json"
+        self._unfinished = folder / f"{name}.unfinished-{os.getpid()}"
+
+    def find(self) -> tuple[np.memmap, dict] | None:
+        """Return the pictures, uint8 (n, h, w, c), read-only, and the facts kept with them, or None."""
+        try:
+            facts = json.loads(self._facts.read_text())
+            return np.memmap(self._pixels, np.uint8, "r", shape=tuple(facts["shape"])), facts
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def create(self, shape: tuple[int, ...]) -> np.memmap:
+        """Return room for pictures of ``shape`` on disk.
+
+        Raises:
+            UserError: if the disk is too full or the folder cannot be written.
+        """
+        size = int(np.prod(shape, dtype=np.int64))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._remove_abandoned()
+            with open(self._unfinished, "wb") as file:
+                if hasattr(os, "posix_fallocate"):  # taken now: a disk that fills up later would kill the process
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+            return np.memmap(self._unfinished, np.uint8, "r+", shape=shape)
+        except OSError as error:
+            self.discard()
+            free = shutil.disk_usage(self._folder).free if self._folder.exists() else 0
+            raise UserError(
+                f"The decoded pictures take {size / GIGABYTE:.1f} GiB, which fit neither in memory nor in "
+                f"{self._folder} ({error.strerror}; {free / GIGABYTE:.1f} GiB free): "
+                "set XDG_CACHE_HOME to a larger disk, or use a smaller --image-size or --limit."
+            ) from None
+
+    def keep(self, pixels: np.memmap, facts: dict) -> np.memmap:
+        """Put what ``create`` gave, now filled, in its place, with ``facts`` beside it, and return it read-only."""
+        pixels.flush()
+        os.replace(self._unfinished, self._pixels)
+        beside = self._unfinished.with_suffix(f".facts-{os.getpid()}")
+        beside.write_text(json.dumps({**facts, "shape": list(pixels.shape)}))
+        os.replace(beside, self._facts)
+        return np.memmap(self._pixels, np.uint8, "r", shape=pixels.shape)
+
+    def discard(self) -> None:
+        """Remove what ``create`` made."""
+        self._unfinished.unlink(missing_ok=True)
+
+    def _remove_abandoned(self) -> None:
+        """Remove what killed processes left unfinished."""
+        for path in self._folder.glob("*.unfinished-*"):
+            try:
+                os.kill(int(path.name.rpartition("-")[2]), 0)
+            except ProcessLookupError:
+                path.unlink(missing_ok=True)
+            except (OSError, ValueError):
+                continue

@@ -1,0 +1,179 @@
+"""Image classifiers as Keras functional models: raw pixels 0..255 in, logits out, scaling inside.
+
+Every family takes any picture from 8 to 224 pixels and more: the number of halvings follows from the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+
+from dltoolkit.errors import UserError, suggestion
+from dltoolkit.models.layers import BatchNorm, PatchEmbedding
+
+FAMILIES = ("resnet", "cnn", "alexnet", "mlp", "vit")
+SMALLEST = 8  # pixels
+
+
+def build(
+    family: str,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    widths: Sequence[int] | None = None,
+    dropout: float | None = None,
+    synchronized: bool = False,
+) -> keras.Model:
+    """Return an untrained classifier.
+
+    Args:
+        family: one of :data:`FAMILIES`.
+        input_shape: (height, width, channels) of the pictures, in pixels.
+        classes: number of logits.
+        widths: units or channels of the layers, smallest first; the family's own by default. What they count is
+            said at each family below.
+        dropout: share of activations dropped before the logits (in vit: in every block); the family's own by default.
+        synchronized: normalise over all replicas' examples, not each replica's own.
+
+    Returns:
+        A functional model named after the family: (batch, height, width, channels) in 0..255 ->
+        float32 logits (batch, classes).
+
+    Raises:
+        UserError: for an unknown family, a picture below 8 pixels, or values that no network can have.
+    """
+    families = {"resnet": _resnet, "cnn": _cnn, "alexnet": _alexnet, "mlp": _mlp, "vit": _vit}
+    if family not in families:
+        raise UserError(f"There is no network family '{family}'; use one of {', '.join(FAMILIES)}.{suggestion(family, FAMILIES)}")
+    height, width, channels = input_shape
+    if min(height, width) < SMALLEST and family != "mlp":
+        raise UserError(f"{family} needs pictures of at least {SMALLEST} pixels a side, not {height}x{width}; set --image-size.")
+    if classes < 2:
+        raise UserError(f"A classifier needs at least two classes, not {classes}.")
+    if widths is not None and (not widths or min(widths) < 1):
+        raise UserError("Widths must be positive numbers, for example --widths 32 --widths 64.")
+    if dropout is not None and not 0 <= dropout < 1:
+        raise UserError(f"Dropout must be at least 0 and below 1, not {dropout}.")
+    inputs = keras.Input((height, width, channels), name="image")
+    x = keras.layers.Rescaling(1 / 64, offset=-2.0, name="scale")(inputs)  # 0..255 -> -2..2, of unit size for most
+    outputs = families[family](x, classes, widths, dropout, _normaliser(synchronized))
+    return keras.Model(inputs, outputs, name=family)
+
+
+def _normaliser(synchronized: bool) -> Callable[[str], keras.layers.Layer]:
+    return lambda name: BatchNorm(momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name)
+
+
+def _conv(x, units, name, norm, *, size=3, stride=1, pool=0):
+    """Convolution, max-pooling (before the normalisation, which is then cheaper), normalisation and ReLU."""
+    x = keras.layers.Conv2D(
+        units, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+    )(x)
+    if pool:
+        x = keras.layers.MaxPooling2D(pool, name=f"{name}_pool")(x)
+    x = norm(f"{name}_norm")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _logits(x, classes, dropout):
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    return keras.layers.Dense(classes, dtype="float32", name="logits")(x)
+
+
+def _side(x) -> int:
+    return min(x.shape[1:3])
+
+
+def _resnet(x, classes, widths, dropout, norm):
+    """A shallow, wide residual network made for short trainings, after ResNet-9 (Page 2019) and airbench (Jordan 2024).
+
+    ``widths``: channels of the stem and of each stage. A stage is a convolution with max-pooling and a residual
+    convolution; a large picture is first reduced to at most 64 pixels by the stem's stride.
+    """
+    stem, *stages = widths or (32, 64, 128, 128)
+    stride = 1
+    while _side(x) / stride > 64:
+        stride *= 2
+    x = _conv(x, stem, "stem", norm, size=max(3, 2 * stride), stride=stride)
+    for number, units in enumerate(stages, 1):
+        x = _conv(x, units, f"stage{number}_down", norm, pool=2 if _side(x) >= 4 else 0)
+        x = keras.layers.Add(name=f"stage{number}_add")([x, _conv(x, units, f"stage{number}", norm)])
+    x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
+    return _logits(x, classes, dropout)
+
+
+def _cnn(x, classes, widths, dropout, norm):
+    """A plain stack in the manner of VGG (Simonyan & Zisserman 2014): two convolutions, then halve.
+
+    ``widths``: channels of each stage.
+    """
+    for number, units in enumerate(widths or (32, 64, 128), 1):
+        x = _conv(x, units, f"stage{number}_a", norm)
+        x = _conv(x, units, f"stage{number}_b", norm, pool=2 if _side(x) >= 4 else 0)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return _logits(x, classes, 0.2 if dropout is None else dropout)
+
+
+def _alexnet(x, classes, widths, dropout, norm):
+    """AlexNet (Krizhevsky, Sutskever & Hinton 2012): five convolutions, three overlapping max-poolings, two dense layers.
+
+    At 128 pixels and more the first convolution is the paper's 11x11 with stride 4; below, 5x5 (with stride 2 from
+    64 on), and a pooling is left out where nothing would be left to pool. Batch normalisation stands in
+    for the paper's local response normalisation. ``widths``: five numbers of channels, then two of dense units;
+    the paper's own (96, 256, 384, 384, 256, 4096, 4096) from 128 pixels on, a quarter of them below.
+    """
+    side = _side(x)
+    paper = (96, 256, 384, 384, 256, 4096, 4096)
+    widths = tuple(widths or (paper if side >= 128 else (w // 4 for w in paper)))
+    if len(widths) != 7:
+        raise UserError(f"alexnet has seven widths (five convolutions, two dense layers), not {len(widths)}.")
+    size, stride = (11, 4) if side >= 128 else (5, 2 if side >= 64 else 1)
+    sizes, pooled = (size, 5, 3, 3, 3), (True, True, False, False, True)
+    for number in range(5):
+        x = _conv(x, widths[number], f"layer{number + 1}", norm, size=sizes[number], stride=stride if number == 0 else 1)
+        if pooled[number] and _side(x) >= 4:
+            x = keras.layers.MaxPooling2D(3, 2, padding="valid", name=f"layer{number + 1}_pool")(x)
+    x = keras.layers.Flatten(name="flat")(x)
+    rate = 0.5 if dropout is None else dropout
+    for number in (6, 7):
+        if rate:
+            x = keras.layers.Dropout(rate, name=f"layer{number}_dropout")(x)
+        x = keras.layers.Dense(widths[number - 1], "relu", kernel_initializer="he_normal", name=f"layer{number}")(x)
+    return _logits(x, classes, 0)
+
+
+def _mlp(x, classes, widths, dropout, norm):
+    """Dense layers on the flat pixels. ``widths``: units of each hidden layer."""
+    x = keras.layers.Flatten(name="flat")(x)
+    rate = 0.2 if dropout is None else dropout
+    for number, units in enumerate(widths or (512, 256), 1):
+        x = keras.layers.Dense(units, "relu", kernel_initializer="he_normal", name=f"dense{number}")(x)
+        x = keras.layers.Dropout(rate, name=f"dropout{number}")(x) if rate else x
+    return _logits(x, classes, 0)
+
+
+def _vit(x, classes, widths, dropout, norm):
+    """A small vision transformer (Dosovitskiy et al. 2020), normalisation first, averaged over patches at the end.
+
+    Pictures are cut into about 8x8 patches. ``widths``: one number a block, all equal, a multiple of 32 (one
+    attention head for each 32).
+    """
+    widths = tuple(widths or (128,) * 6)
+    units, rate = widths[0], 0.0 if dropout is None else dropout
+    if set(widths) != {units} or units % 32:
+        raise UserError("vit's widths, one a block, must be equal and a multiple of 32, for example --widths 128 --widths 128.")
+    x = PatchEmbedding(max(1, round(_side(x) / 8)), units, name="patches")(x)  # (batch, patches, units)
+    for number in range(1, len(widths) + 1):
+        y = keras.layers.LayerNormalization(epsilon=1e-6, name=f"block{number}_norm1")(x)
+        y = keras.layers.MultiHeadAttention(units // 32, 32, dropout=rate, name=f"block{number}_attention")(y, y)
+        x = keras.layers.Add(name=f"block{number}_add1")([x, y])
+        y = keras.layers.LayerNormalization(epsilon=1e-6, name=f"block{number}_norm2")(x)
+        y = keras.layers.Dense(2 * units, "gelu", name=f"block{number}_expand")(y)
+        y = keras.layers.Dense(units, name=f"block{number}_reduce")(y)
+        y = keras.layers.Dropout(rate, name=f"block{number}_dropout")(y) if rate else y
+        x = keras.layers.Add(name=f"block{number}_add2")([x, y])
+    x = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
+    x = keras.layers.GlobalAveragePooling1D(name="pool")(x)
+    return _logits(x, classes, 0)

@@ -1,0 +1,180 @@
+"""The training loop, on a recipe small enough to train here: what a user would miss if it broke."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dltoolkit
+from dltoolkit import recipe
+from dltoolkit.errors import UserError
+
+FILE = Path(__file__).parent / "toy_recipe.py"
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return recipe.load(str(FILE))
+
+
+@pytest.fixture
+def train(toy, tmp_path):
+    def go(**options):
+        return toy.train(toy.Config(out_dir=str(tmp_path), **options))
+
+    return go
+
+
+def same_but_seconds(run) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
+
+
+def weights(run) -> list[np.ndarray]:
+    return run.model.get_weights()
+
+
+def command(*words: str, cwd: Path) -> list[str]:
+    return [sys.executable, "-m", "dltoolkit", *words, "--out-dir", str(cwd)]
+
+
+def test_it_learns_and_records(train):
+    run = train(epochs=12, learning_rate=0.02)
+    assert run.history[-1]["validation_accuracy"] > 0.9
+    assert [row["epoch"] for row in run.history] == list(range(1, 13))
+    assert run.history[-1]["step"] == run.info["plan"]["steps"] == 12 * 8
+    assert run.history[-1]["learning_rate"] < 0.001 < max(row["learning_rate"] for row in run.history)
+    assert list(run.history[0])[:2] == ["epoch", "step"]
+    assert run.info["state"] == "finished"
+    assert 0 < run.info["time"]["train_seconds"] <= run.info["time"]["total_seconds"]
+    assert {path.name for path in run.path.iterdir()} == {"run.json", "history.csv", "model.keras", "checkpoint"}
+
+
+def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(train):
+    first, second, other = train(epochs=2), train(epochs=2), train(epochs=2, seed=1)
+    assert same_but_seconds(first) == same_but_seconds(second)
+    assert all((a == b).all() for a, b in zip(weights(first), weights(second), strict=True))
+    assert same_but_seconds(first) != same_but_seconds(other)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
+def test_every_optimizer_learns(train, optimizer):
+    run = train(epochs=8, optimizer=optimizer, learning_rate=None if optimizer == "sgd" else 0.02)
+    assert run.history[-1]["validation_loss"] < 0.75 * run.history[0]["validation_loss"]
+
+
+def test_the_best_epoch_is_kept_not_the_last(train, toy):
+    run = train(epochs=6, learning_rate=3.0, optimizer="adam")  # wild steps: the last epoch is not the best
+    scores = [(row["validation_accuracy"], -row["validation_loss"]) for row in run.history]
+    inputs, answers = toy.build_data(None)
+    held_out = slice(toy.EXAMPLES, None)
+    reached = float(np.mean(toy.predict(run, inputs[held_out]) == answers[held_out].argmax(axis=1)))
+    assert max(scores) > scores[-1], "the case must tell the best from the last"
+    assert reached == pytest.approx(max(scores)[0], abs=1e-6)
+
+
+def test_averaged_weights_are_what_is_kept(train):
+    plain, averaged = train(epochs=2), train(epochs=2, ema=0.99)
+    assert any(not np.allclose(a, b) for a, b in zip(weights(plain), weights(averaged), strict=True))
+    assert averaged.history[-1]["loss"] == plain.history[-1]["loss"], "the average must not touch the training itself"
+
+
+def test_patience_stops_early(train):
+    run = train(epochs=50, learning_rate=3.0, optimizer="adam", patience=2)
+    assert len(run.history) < 20
+
+
+def test_nan_is_stopped_with_advice(train, tmp_path):
+    with pytest.raises(UserError, match="lower --learning-rate"):
+        train(epochs=3, optimizer="sgd", learning_rate=100.0)
+    (found,) = dltoolkit.runs(tmp_path)
+    assert found.info["state"] == "failed"
+
+
+def test_max_time_bounds_training_and_brings_the_rate_down(train):
+    run = train(max_time="4s")
+    assert 2.0 < run.info["time"]["train_seconds"] < 5.0
+    assert run.history[-1]["learning_rate"] < 0.2 * max(row["learning_rate"] for row in run.history)
+    assert run.info["plan"]["epochs"] == len(run.history)
+
+
+def test_resume_goes_on_to_more_epochs(train, toy):
+    run = train(epochs=2)
+    again = dltoolkit.resume(dltoolkit.load(run.path), epochs=5)
+    assert [row["epoch"] for row in again.history] == [1, 2, 3, 4, 5]
+    assert again.history[-1]["step"] == 5 * 8
+    assert again.info["config"]["epochs"] == 5
+    untouched = same_but_seconds(dltoolkit.resume(again))
+    assert untouched == same_but_seconds(again), "a finished run has nothing to resume"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, tmp_path, number):
+    whole = train(epochs=60, name="whole")
+    process = subprocess.Popen(
+        command("train", str(FILE), "--epochs", "60", "--name", "cut", cwd=tmp_path), stderr=subprocess.PIPE, text=True
+    )
+    cut_path = whole.path.parent / "cut"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (cut_path / "history.csv").exists():
+        time.sleep(0.02)
+    time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert f"dltoolkit resume {cut_path}" in errors.splitlines()[-1]
+    cut = dltoolkit.load(cut_path)
+    assert cut.info["state"] == "interrupted"
+    assert 0 < len(cut.history) < 60
+    resumed = dltoolkit.resume(cut)
+    assert resumed.info["state"] == "finished"
+    assert same_but_seconds(resumed) == same_but_seconds(whole)
+    assert all((a == b).all() for a, b in zip(weights(resumed), weights(whole), strict=True))
+
+
+def test_a_damaged_checkpoint_is_passed_over(train, capfd):
+    run = train(epochs=2)
+    dltoolkit.resume(run, epochs=4)
+    newest = sorted((run.path / "checkpoint").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    again = dltoolkit.resume(run, epochs=4)
+    assert "damaged" in capfd.readouterr().err
+    assert [row["epoch"] for row in again.history] == [1, 2, 3, 4]
+
+
+def test_out_of_memory_halves_the_batch_once_and_then_says_so(train, capfd):
+    """A real shortage: one activation is larger than any machine's memory, at half the batch too."""
+    with pytest.raises(UserError, match="Out of memory even with batches of 32; use a smaller"):
+        train(copies=2_000_000_000)
+    assert "Out of memory with batches of 64; trying 32." in capfd.readouterr().err
+
+
+def test_two_logical_cpus_train_like_one(train, tmp_path):
+    one = train(epochs=3, optimizer="sgd", dropout=0.0, precision="float32")
+    words = ["train", str(FILE), "--epochs", "3", "--optimizer", "sgd", "--dropout", "0", "--precision", "float32"]
+    subprocess.run(command(*words, "--device", "cpu:2", "--name", "two", cwd=tmp_path), check=True, capture_output=True)
+    two = dltoolkit.load(one.path.parent / "two")
+    assert two.info["device"]["replicas"] == 2
+    for a, b in zip(weights(one), weights(two), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu:99", "GPU"), ("cpu:x", "how many logical CPUs"), ("quantum", "is no device"), ("auto:3", "is no device")],
+)
+def test_devices_that_are_not_there_are_named(train, device, message):
+    with pytest.raises(UserError, match=message):
+        train(device=device)
+
+
+def test_the_saved_model_holds_no_optimizer(train):
+    run = train(epochs=1)
+    assert (run.path / "model.keras").stat().st_size < 60_000
+    assert json.loads((run.path / "run.json").read_text())["model"]["parameters"] == 115
+    assert os.listdir(run.path / "checkpoint") == ["step-00000008.npz"]

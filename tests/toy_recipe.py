@@ -1,0 +1,79 @@
+"""Tell which of three numbers is the largest: a recipe small enough to train in tests.
+
+    dltoolkit train ./toy_recipe.py --epochs 5
+"""
+
+from dataclasses import dataclass
+
+from dltoolkit import data, training
+from dltoolkit.config import RunConfig, option
+from dltoolkit.run import Run
+
+EXAMPLES, VALIDATED = 512, 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    data: str = option("toy", "Not used.")
+    batch_size: int = option(64, "Examples per step.", minimum=1)
+    hidden: int = option(16, "Units of the hidden layer.", minimum=1)
+    dropout: float = option(0.1, "Dropout rate.", minimum=0, maximum=0.9)
+    copies: int = option(1, "How often to repeat each input in memory.", minimum=1)
+
+
+def build_data(config):
+    import numpy as np
+
+    inputs = np.random.default_rng(1).normal(size=(EXAMPLES + VALIDATED, 3)).astype("float32")
+    return inputs, np.eye(3, dtype="float32")[inputs.argmax(axis=1)]
+
+
+def build_model(config, examples):
+    import keras
+
+    inputs = keras.Input((3,))
+    x = inputs
+    if config.copies > 1:
+        x = keras.layers.GlobalAveragePooling1D()(keras.layers.RepeatVector(config.copies)(x))
+    x = keras.layers.Dense(config.hidden, activation="relu")(x)
+    x = keras.layers.Dropout(config.dropout)(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="toy")
+
+
+def train(config=Config(), *, resume=None):  # noqa: B008
+    import keras
+    import tensorflow as tf
+
+    inputs, answers = build_data(config)
+
+    def batches(batch_size, start_step):
+        order = data.batches.index_batches(EXAMPLES, batch_size, config.seed, start_step)
+        return order.map(lambda _, index: (tf.gather(inputs, index), tf.gather(answers, index)))
+
+    def validation(batch_size):
+        return tf.data.Dataset.from_tensor_slices((inputs[EXAMPLES:], answers[EXAMPLES:])).batch(batch_size)
+
+    run = resume or Run.create(__file__, config, "toy")
+    with run.session():
+        run.describe_data(
+            {"source": "toy", "fingerprint": "0", "splits": {"train": EXAMPLES}, "classes": ["a", "b", "c"], "warnings": []}
+        )
+        training.fit.fit(
+            run,
+            config,
+            training.fit.Job(
+                build_model=lambda: build_model(config, None),
+                batches=batches,
+                validation=validation,
+                examples=EXAMPLES,
+                validation_examples=VALIDATED,
+                loss=lambda: keras.losses.CategoricalCrossentropy(from_logits=True),
+                metrics=lambda: ["accuracy"],
+                epochs=4,
+            ),
+        )
+    return run
+
+
+def predict(run, inputs, *, top_k=5):
+    return run.model.predict_on_batch(inputs).argmax(axis=1)
