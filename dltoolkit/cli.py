@@ -196,6 +196,8 @@ def doctor() -> int:
 
 
 def _train_command(name: str) -> click.Command:
+    if recipe.is_file(name):
+        lazy.import_tensorflow()  # the user's file may import Keras at its top, which is then quiet
     module = recipe.load(name)
 
     def train_recipe(config_file: str | None, **flags: Any) -> None:
@@ -210,7 +212,6 @@ def _train_command(name: str) -> click.Command:
         settings = configuration.make(
             module.Config, {**{k: v for k, v in from_file.to_dict().items() if k not in chosen}, **chosen}, flags=True
         )
-        lazy.import_tensorflow()
         output.training_summary(module.train(settings))
 
     parameters: list[click.Parameter] = [

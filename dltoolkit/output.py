@@ -12,6 +12,13 @@ import click
 
 from dltoolkit import recipe
 
+DATA_FORMS = [
+    ["FOLDER", "class folders, with or without train, validation and test folders around them"],
+    ["FILE", ".csv, .tsv, .jsonl or .parquet with a column of paths and one of labels, or .npz arrays"],
+    ["keras:NAME", "a data set that Keras downloads: mnist, fashion_mnist, cifar10, cifar100"],
+    ["NAME, tfds:NAME/CONFIG", "a TensorFlow data set, such as fashion_mnist"],
+]
+
 if TYPE_CHECKING:
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.run import Run
@@ -131,7 +138,7 @@ def data_sets() -> None:
 
     click.echo()
     rows = [[name, text] for name, text in source.bundled().items()]
-    table(["data", "what it is"], [*rows, *([form, text] for form, text in source.FORMS.items())])
+    table(["data", "what it is (the first need no download)"], [*rows, *DATA_FORMS])
 
 
 def runs(found: Sequence[Run], out_dir: str) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, training
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
+    from dltoolkit.data.augment import Augment
     from dltoolkit.data.images import ImageSplits
     from dltoolkit.evaluation.prediction import Prediction
 
@@ -81,18 +82,20 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:  # no
     with run.session():
         pictures = build_data(config)
         run.describe_data(pictures.describe())
-        model = training.fit.fit(run, config, job(config, pictures))
-        conclude(run, config, model, pictures)
+        augment = augmentation(config, pictures)
+        run.update(augment=asdict(augment) if augment else None)
+        model = training.fit.fit(run, config, job(config, pictures, augment))
+        conclude(run, config, model, pictures, augment)
     return run
 
 
-def job(config: Config, pictures: ImageSplits) -> training.fit.Job:
+def job(config: Config, pictures: ImageSplits, augment: Augment | None) -> training.fit.Job:
     """Say what the training loop needs: model, batches, loss."""
     import keras
 
     return training.fit.Job(
         build_model=lambda: build_model(config, pictures),
-        batches=lambda batch_size, start: training_batches(config, pictures, batch_size, start),
+        batches=lambda batch_size, start: training_batches(config, pictures, augment, batch_size, start),
         validation=lambda batch_size: data.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
         examples=len(pictures.train),
         validation_examples=len(pictures.validation),
@@ -102,14 +105,21 @@ def job(config: Config, pictures: ImageSplits) -> training.fit.Job:
     )
 
 
-def training_batches(config: Config, pictures: ImageSplits, batch_size: int, start_step: int) -> tf.data.Dataset:
+def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
+    """Decide how training pictures are varied; whether mirrored ones still look like their class, the data say."""
+    if not config.augment:
+        return None
+    some = pictures.train[:: max(1, len(pictures.train) // 6000)]
+    flip = config.flip
+    if flip is None:
+        flip = data.augment.mirror_helps(pictures.images[some], pictures.labels[some])
+    return replace(data.augment.for_images(pictures.image_shape, flip=flip), mixup=config.mixup, cutmix=config.cutmix)
+
+
+def training_batches(
+    config: Config, pictures: ImageSplits, augment: Augment | None, batch_size: int, start_step: int
+) -> tf.data.Dataset:
     """Endless training batches from a step on: pictures (batch, h, w, c), one-hot labels, weights if asked for."""
-    augment = None
-    if config.augment:
-        images, labels = pictures.images, pictures.labels
-        flip = data.augment.mirror_helps(images[pictures.train], labels[pictures.train]) if config.flip is None else config.flip
-        gentle = data.augment.for_images(pictures.image_shape, flip=flip)
-        augment = replace(gentle, mixup=config.mixup, cutmix=config.cutmix)
     return data.pipeline.training_pipeline(
         pictures,
         batch_size=batch_size,
@@ -120,7 +130,9 @@ def training_batches(config: Config, pictures: ImageSplits, batch_size: int, sta
     )
 
 
-def conclude(run: Run, config: Config, model: keras.Model, pictures: ImageSplits) -> None:
+def conclude(
+    run: Run, config: Config, model: keras.Model, pictures: ImageSplits, augment: Augment | None
+) -> None:
     """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
     images, labels, train, test = pictures.images, pictures.labels, pictures.train, pictures.test
     baseline = {
@@ -129,7 +141,7 @@ def conclude(run: Run, config: Config, model: keras.Model, pictures: ImageSplits
             images, labels[train], images, labels[test], pictures.classes, train_rows=train, test_rows=test
         ),
     }
-    seen = next(iter(training_batches(config, pictures, 36, 0)))[0].numpy()
+    seen = next(iter(training_batches(config, pictures, augment, 36, 0)))[0].numpy()
     evaluation.classification.conclude(
         run,
         model,

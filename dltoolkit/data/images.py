@@ -127,7 +127,7 @@ def load(
     listing = scan.trainable(listing, src.said)
     if limit is not None and limit < len(listing.names):
         minimum = 3 if scan.splits_itself(listing) else 2
-        keys = split.name_hashes(listing.names)
+        keys = split.name_hashes([name.removeprefix(str(src.path)) for name in listing.names])
         listing = listing.take(split.pick(keys, listing.labels, limit, seed=seed, minimum=minimum, parts=listing.parts))
     decoded = scan.decoded(
         listing, src.name, image_size=image_size, skip_bad=skip_bad, cache_dir=cache_dir, progress=progress

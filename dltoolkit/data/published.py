@@ -5,9 +5,9 @@ Both libraries are imported only when a set is read.
 
 import contextlib
 import io
+import logging
 import os
 import re
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ def keras_set(name: str) -> Parts:
         except Exception as error:
             folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
             raise UserError(
-                f"keras:{name} is not in {folder} and could not be downloaded ({_short(error)}); {LOCAL}."
+                f"keras:{name} is not in {folder} and could not be downloaded ({_network(error)}); {LOCAL}."
             ) from error
     return {"train": train, "test": test}
 
@@ -116,65 +116,82 @@ def tfds_set(reference: str, progress: Callable[[str, int, int], None] | None = 
     """
     if tfds_package() is None:
         raise UserError("TFDS data sets need tensorflow-datasets: pip install tensorflow-datasets importlib_resources.")
+    folder, name = tfds_folder(), re.split("[/:]", reference)[0]
+    before = _contents(folder, name)
     with _quiet():
-        builder = _builder(reference)
-        if not builder.is_prepared():
-            _prepare(builder, reference, progress)
-        return _described(builder, reference)
+        try:
+            builder = _builder(reference, name)
+            image, label = _fields(builder, reference)
+            if not builder.is_prepared():
+                _prepare(builder, reference, progress)
+        except BaseException:
+            _remove_new(folder, name, before)
+            raise
+    features, splits = builder.info.features, builder.info.splits
+    shape = features[image].shape
+    fixed = features[image].np_dtype == np.uint8 and len(shape) == 3 and None not in shape
+    return Prepared(
+        builder,
+        image,
+        label,
+        classes=list(features[label].names),
+        splits=[(str(split), info.num_examples) for split, info in splits.items() if info.num_examples],
+        shape=tuple(shape) if fixed else None,
+    )
 
 
-def _builder(reference: str) -> Any:
+def _builder(reference: str, name: str) -> Any:
     import tensorflow_datasets as tfds
 
     try:
         return tfds.builder(reference, data_dir=tfds_folder())
     except tfds.core.registered.DatasetNotFoundError:
-        name = re.split("[/:]", reference)[0]
         raise UserError(
             f"TensorFlow Datasets has no set called '{name}'.{suggestion(name, tfds_names())} "
             "All names: https://www.tensorflow.org/datasets/catalog."
         ) from None
     except Exception as error:
+        config = reference.partition("/")[2].partition(":")[0]
+        with contextlib.suppress(Exception):
+            known = list(tfds.builder_cls(name).builder_configs)
+            if config and config not in known:
+                raise UserError(
+                    f"{name} has no variant '{config}'.{suggestion(config, known)} Its variants: "
+                    f"{', '.join(known[:20]) or 'none'}{', …' if len(known) > 20 else ''}."
+                ) from None
         raise UserError(f"TensorFlow Datasets cannot open '{reference}': {_short(error, 300)}.") from error
 
 
 def _prepare(builder: Any, reference: str, progress: Callable[[str, int, int], None] | None) -> None:
-    """Download and build a set; what a failed attempt wrote is removed, earlier downloads stay."""
+    """Download and build a set."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import download_manager, downloader
 
-    folder = tfds_folder()
-    before = _contents(folder, builder.name)
     if progress:
         progress(f"Downloading {reference}", 0, 1)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    manual = folder / "downloads" / "manual"
     retries, downloader.MAX_RETRIES = downloader.MAX_RETRIES, 2  # ten, the default, hold an offline user for minutes
-    done = False
     try:
         with _impatient():
             builder.download_and_prepare()
-        done = True
     except download_manager.NonMatchingChecksumError as error:
         what = re.search(r"downloaded to (\S+?),? has wrong", str(error))
         raise UserError(
             f"A file of {reference}{f', {what[1]},' if what else ''} is not the one TensorFlow Datasets expects "
-            f"(its checksum differs): remove it to download it anew, or, {LOCAL}."
+            f"(its checksum differs): remove it to download it anew; or, {LOCAL}."
         ) from error
-    except (AssertionError, ValueError) as error:
+    except Exception as error:
         if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and "anual" in str(error):
             raise UserError(
-                f"{reference} has to be downloaded by hand: put its files into {manual} "
-                f"(see https://www.tensorflow.org/datasets/catalog/{builder.name}), or, {LOCAL}."
+                f"{reference} has to be downloaded by hand: put its files into {tfds_folder()}/downloads/manual "
+                f"(see https://www.tensorflow.org/datasets/catalog/{builder.name}); or, {LOCAL}."
             ) from error
-        raise _cannot(reference, error) from error
-    except Exception as error:
+        # downloads that go on in threads of their own have nothing more to say
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         raise _cannot(reference, error) from error
     finally:
         downloader.MAX_RETRIES = retries
-        if not done:
-            _remove_new(folder, builder.name, before)
 
 
 def _cannot(reference: str, error: Exception) -> UserError:
@@ -189,46 +206,39 @@ def _cannot(reference: str, error: Exception) -> UserError:
     return UserError(f"TensorFlow Datasets could not prepare {reference} ({_short(error)}); {LOCAL}.")
 
 
-def _described(builder: Any, reference: str) -> Prepared:
+def _fields(builder: Any, reference: str) -> tuple[str, str]:
+    """Return the names of the features that hold the picture and its label."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
     fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     keys = builder.info.supervised_keys
     if not (keys and len(keys) == 2 and all(isinstance(key, str) for key in keys)):
-        keys = [
+        found = [
             [key for key, feature in fields.items() if type(feature) is kind]
             for kind in (tfds.features.Image, tfds.features.ClassLabel)
         ]
-        keys = tuple(found[0] if len(found) == 1 else "" for found in keys)
+        keys = [names[0] if len(names) == 1 else "" for names in found]
     image, label = (fields.get(key) for key in keys)
     if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
         raise UserError(
             f"{reference} has no picture with one class label (its fields: {', '.join(fields) or 'unnamed'}): "
             "choose a set for image classification."
         )
-    splits = [(str(name), split.num_examples) for name, split in builder.info.splits.items() if split.num_examples]
-    fixed = image.np_dtype == np.uint8 and len(image.shape) == 3 and None not in image.shape
-    return Prepared(builder, *keys, list(label.names), splits, tuple(image.shape) if fixed else None)
+    return keys[0], keys[1]
 
 
 def _contents(folder: Path, name: str) -> set[Path]:
-    places = (folder, folder / "downloads", folder / name)
-    found = {path for place in places for path in ([place] if place.exists() else [])}
-    for place in (folder / "downloads", folder / name):
-        found.update(place.rglob("*"))
-    return found
+    return {path for place in ("downloads", name) for path in (folder, folder / place, *(folder / place).rglob("*"))}
 
 
 def _remove_new(folder: Path, name: str, before: set[Path]) -> None:
-    """Remove unfinished files and, of the folders that were not there ``before``, those that are empty now."""
+    """Remove what a failed attempt left; what was there before and complete downloads stay."""
     for path in sorted(_contents(folder, name) - before, reverse=True):
-        if path.is_dir() and "incomplete" in path.name:
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.is_dir():
+        if path.is_dir():
             with contextlib.suppress(OSError):
-                path.rmdir()
-        elif ".tmp." in path.name:
+                path.rmdir()  # if it is empty
+        elif ".tmp." in str(path) or (folder / name) in path.parents:
             path.unlink(missing_ok=True)
 
 
@@ -246,8 +256,6 @@ def _impatient() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what TFDS prints and logs off the terminal."""
-    import logging
-
     loggers = [logging.getLogger(name) for name in ("absl", "urllib3")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dltoolkit.data import decode, split, store
+from dltoolkit.data import decode, published, split, store
 from dltoolkit.data.listing import Listing
 from dltoolkit.data.source import PARTS, File
 from dltoolkit.errors import UserError
@@ -100,7 +100,7 @@ def decoded(
     """
     folder = cache_dir or store.default_folder()
     file = store.PixelFile(folder, f"{name}-{_key(listing, image_shape or image_size)}")
-    found = file.find()
+    found = None if isinstance(listing.pictures, np.ndarray) else file.find()
     if found:
         images, facts = found
         bad = {int(position): reason for position, reason in facts["bad"].items()}
@@ -190,7 +190,7 @@ def _decode(
         shape = image_shape or (side, side, channels)
         if shape == (height, width, channels):
             return pictures, {}
-        out = room(shape)
+        out = np.empty((total, *shape), np.uint8)
         return out, decode.decode_all((decode.from_array(picture) for picture in pictures), out, progress)
 
     if image_shape:
@@ -263,9 +263,8 @@ def _identities(listing: Listing) -> Iterable[bytes]:
                 yield os.fsencode(f"{path}\0{picture.size}\0{picture.mtime}\0")
             else:
                 yield hashlib.blake2b(picture).digest()
-    else:
-        for name in listing.names:
-            yield name.encode() + b"\0"
+    elif isinstance(listing.pictures, published.Encoded):
+        yield from (name.encode() + b"\0" for name in listing.names)
 
 
 def _count(number: int) -> str:

@@ -74,7 +74,8 @@ def linear(
         penalty = _best_penalty(x, train_y, rng) if len(train_y) <= TUNED_UP_TO else USUAL_PENALTY
         model = _fit(x, train_y, penalty)
         del x
-        answers = model.predict((_matrix(test_x, test_rows) - mean) / spread)
+        parts = np.array_split(test_rows, len(test_rows) // 10_000 + 1)  # not all in memory at once
+        answers = np.concatenate([model.predict((_matrix(test_x, rows) - mean) / spread) for rows in parts])
     else:
         penalty, answers = USUAL_PENALTY, np.full(len(test_y), train_y[0])
 

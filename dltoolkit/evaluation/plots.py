@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import io
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -24,8 +23,6 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from dltoolkit.evaluation.page import Mistake
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # its first use builds a cache, and says so
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so every machine draws the same
 TRAINING, VALIDATION, INK, FAINT = "#2563c9", "#e07b1a", "#2b3440", "#8a94a3"

@@ -127,9 +127,8 @@ def curves(page: Page) -> str:
         notes.append("Training is measured on augmented examples, so validation may well look better.")
     if config.get("label_smoothing"):
         notes.append("These losses include label smoothing.")
-    return section(
-        "Learning curves", figure(page.plots["curves"], "Learning curves", "chart") + caption(" ".join(notes))
-    )
+    chart = figure(page.plots["curves"], "Learning curves", "chart wide")
+    return section("Learning curves", f'<div class="scroll">{chart}</div>{caption(" ".join(notes))}')
 
 
 def confusion(page: Page) -> str:
@@ -186,7 +185,7 @@ def reliability(page: Page) -> str:
     )
     if page.test.get("ece") is not None:
         about += f" The expected calibration error over 15 bins is {percent(page.test['ece'])}."
-    chart = figure(page.plots["reliability"], "Reliability diagram", "chart narrow")
+    chart = figure(page.plots["reliability"], "Reliability diagram", "chart")
     return section("Can its probabilities be trusted?", chart + caption(about))
 
 
@@ -273,18 +272,14 @@ def _score(page: Page) -> str:
     test, baselines = page.test, page.metrics.get("baseline") or {}
     of = f" on {np.sum(test['confusion']):,} examples that it never saw before" if test.get("confusion") else ""
     ends = test.get("accuracy_ci95")
-    within = (
-        f'<p class="faint">95 % interval: {percent(ends[0])} to {percent(ends[1])} (the ticks on its bar)</p>'
-        if ends
-        else ""
-    )
+    within = f"95 % interval: {percent(ends[0])} to {percent(ends[1])} (the ticks on its bar)" if ends else ""
     bars = _bar("This network", test, "ours")
     for key, name in (("linear", "Linear model"), ("majority", "Always the commonest class")):
         if "accuracy" in (baselines.get(key) or {}):
             bars += _bar(name, baselines[key])
     return (
         f'<div class="score"><div><div class="big">{percent(test["accuracy"])}</div>'
-        f"<p><b>test accuracy</b>{of}</p>{within}</div>"
+        f"<p><b>test accuracy</b>{of}</p>{caption(within)}</div>"
         f"<div>{bars}{_verdict(test, baselines.get('linear') or {})}</div></div>"
     )
 
