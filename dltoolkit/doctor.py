@@ -15,7 +15,7 @@ import dltoolkit
 from dltoolkit import lazy, output, recipe
 from dltoolkit.errors import UserError
 
-TRIAL = {"epochs": 1, "limit": 200, "seed": 0}  # enough for a few steps of every recipe
+TRIAL = {"epochs": 1, "limit": 200, "batch_size": 32, "seed": 0}  # enough for a few steps of every recipe
 
 
 def run() -> int:

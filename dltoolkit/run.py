@@ -130,6 +130,8 @@ class Run:
             self.check_data(description)
             return
         self.update(data=description)
+        if "classes" in description:
+            self.write_json("labels.json", description["classes"])
         for warning in description.get("warnings", []):
             progress.warn(warning)
 

@@ -57,7 +57,8 @@ def test_linear_takes_large_pictures_from_disk_and_leaves_them_alone(tmp_path):
     images, labels = coloured(60, 50)
     on_disk = np.memmap(tmp_path / "images", np.uint8, "w+", shape=images.shape)
     on_disk[:] = images
-    found = baseline.linear(on_disk, labels[:40], on_disk, labels[40:], ["red", "blue"], train_rows=np.arange(40), test_rows=np.arange(40, 60))
+    rows = {"train_rows": np.arange(40), "test_rows": np.arange(40, 60)}
+    found = baseline.linear(on_disk, labels[:40], on_disk, labels[40:], ["red", "blue"], **rows)
     assert found["accuracy"] == 1.0
     assert "averaged down to 16×16" in found["note"]
     assert (on_disk == images).all()
@@ -67,8 +68,8 @@ def test_linear_takes_what_pixels_made(digits):
     images, labels, train, test = digits
     x, t = baseline.pixels(images, train), baseline.pixels(images, test)
     before = x.copy()
-    from_rows = baseline.linear(x, labels[train], t, labels[test], CLASSES)
-    assert from_rows["accuracy"] == baseline.linear(images[train], labels[train], images[test], labels[test], CLASSES)["accuracy"]
+    found = baseline.linear(x, labels[train], t, labels[test], CLASSES)
+    assert found == baseline.linear(images[train], labels[train], images[test], labels[test], CLASSES)
     assert (x == before).all()
 
 

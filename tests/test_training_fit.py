@@ -52,7 +52,9 @@ def test_it_learns_and_records(train):
     assert list(run.history[0])[:2] == ["epoch", "step"]
     assert run.info["state"] == "finished"
     assert 0 < run.info["time"]["train_seconds"] <= run.info["time"]["total_seconds"]
-    assert {path.name for path in run.path.iterdir()} == {"run.json", "history.csv", "model.keras", "checkpoint"}
+    assert {path.name for path in run.path.iterdir()} == {
+        *("run.json", "labels.json", "history.csv", "model.keras", "checkpoint")
+    }
 
 
 def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(train):

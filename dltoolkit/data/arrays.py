@@ -32,9 +32,9 @@ def read_npz(path: Path) -> Parts:
         UserError: if the file is no .npz, or holds no such pair.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is not a readable .npz file: write it with numpy.savez.")
         with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise UserError(f"{path} holds a single array; it needs pictures and labels (x_train, y_train, …).")
             pairs = _pairs(file.files)
             if not pairs:
                 raise UserError(

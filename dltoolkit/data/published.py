@@ -152,13 +152,14 @@ def _builder(reference: str, name: str) -> Any:
         ) from None
     except Exception as error:
         config = reference.partition("/")[2].partition(":")[0]
+        known = [config]
         with contextlib.suppress(Exception):
             known = list(tfds.builder_cls(name).builder_configs)
-            if config and config not in known:
-                raise UserError(
-                    f"{name} has no variant '{config}'.{suggestion(config, known)} Its variants: "
-                    f"{', '.join(known[:20]) or 'none'}{', …' if len(known) > 20 else ''}."
-                ) from None
+        if config not in known:
+            raise UserError(
+                f"{name} has no variant '{config}'.{suggestion(config, known)} Its variants: "
+                f"{', '.join(known[:20]) or 'none'}{', …' if len(known) > 20 else ''}."
+            ) from None
         raise UserError(f"TensorFlow Datasets cannot open '{reference}': {_short(error, 300)}.") from error
 
 
@@ -229,7 +230,8 @@ def _fields(builder: Any, reference: str) -> tuple[str, str]:
 
 
 def _contents(folder: Path, name: str) -> set[Path]:
-    return {path for place in ("downloads", name) for path in (folder, folder / place, *(folder / place).rglob("*"))}
+    places = (folder / "downloads", folder / name)
+    return {path for place in places for path in (folder, place, *place.rglob("*")) if path.exists()}
 
 
 def _remove_new(folder: Path, name: str, before: set[Path]) -> None:

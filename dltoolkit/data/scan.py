@@ -122,7 +122,7 @@ def decoded(
     names = [(listing.names[position], reason) for position, reason in bad.items()]
     if bad:
         listing = listing.take(np.setdiff1d(np.arange(len(listing.names)), list(bad)))
-        warnings.append(f"{_count(len(bad))} left out because unreadable: {_reasons(names)}.")
+        warnings.append(f"{_count(len(bad), 'was', 'were')} left out as unreadable: {_reasons(names)}.")
     return Decoded(listing, images, hashes, names, warnings)
 
 
@@ -131,14 +131,15 @@ def remarks(listing: Listing, hashes: np.ndarray, parts: dict[str, np.ndarray]) 
     found = []
     again = [name for name, _ in repeated(hashes, listing.names)]
     if again:
-        found.append(f"{_count(len(again))} repeat others exactly, such as {_some(again, 3)}.")
+        found.append(f"{_count(len(again), 'repeats another', 'repeat others')} exactly: {_some(again, 3)}.")
     for part in ("validation", "test"):
         if leaked := split.leaked(hashes, parts[part], parts["train"]):
             found.append(
-                f"{_count(leaked)} of {part} are also in train: the {part} result will look better than it is."
+                f"{_count(leaked, f'of {part} is', f'of {part} are')} also in train: "
+                f"the {part} result will look better than it is."
             )
     if clashes := split.contradictions(hashes, listing.labels):
-        found.append(f"{_count(clashes)} appear under more than one label.")
+        found.append(f"{_count(clashes, 'appears', 'appear')} under more than one label.")
     counts = np.bincount(listing.labels[parts["train"]], minlength=len(listing.classes))
     if counts.max() > IMBALANCE * counts.min():
         most, least = int(counts.argmax()), int(counts.argmin())
@@ -267,8 +268,8 @@ def _identities(listing: Listing) -> Iterable[bytes]:
         yield from (name.encode() + b"\0" for name in listing.names)
 
 
-def _count(number: int) -> str:
-    return f"{number} picture{'s' if number > 1 else ''}"
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} picture {one}" if number == 1 else f"{number} pictures {more}"
 
 
 def _some(names: Sequence[str], shown: int = SHOWN) -> str:

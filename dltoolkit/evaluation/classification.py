@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit.evaluation import metrics, prediction, report
+from dltoolkit.evaluation import calibration, metrics, prediction, report
 from dltoolkit.evaluation.report import Mistake
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Part = tuple[np.ndarray, Iterable]  # the labels (n,) of a split, and its batche
 def measure(model: keras.Model, part: Part, classes: list[str]) -> dict[str, Any]:
     """Return the contract's classification metrics of a model on one split."""
     labels, batches = part
-    return metrics.classification(labels, prediction.probabilities(model, batches), classes)
+    return metrics.classification(labels, prediction.softmax(prediction.logits(model, batches)), classes)
 
 
 def conclude(
@@ -33,18 +33,29 @@ def conclude(
     mistake: Callable[[int, str, str, float], Mistake],
     samples: Mapping[str, np.ndarray],
 ) -> None:
-    """Measure validation and test, once, and write metrics.json and report.html.
+    """Calibrate on validation, measure validation and test, once, and write metrics.json and report.html.
+
+    The temperature that calibrates goes into the model's last layer, and model.keras is written again.
 
     Args:
         run: the run, which is trained.
-        model: its best epoch.
+        model: its best epoch, whose last layer is named ``logits``.
         parts: ``validation`` and ``test``.
         baseline: the scores of models that need no network, on the same test split.
         mistake: ``(position in test, truth, answer, probability)`` to the report's entry.
         samples: pages of pictures for the report, by title.
     """
     classes = run.classes
-    found = {name: prediction.probabilities(model, batches) for name, (_, batches) in parts.items()}
+    labels, batches = parts["validation"]
+    logits = prediction.logits(model, batches)
+    temperature = calibration.temperature(logits, labels)
+    calibration.divide_logits(model, temperature)
+    run.save_model(model)
+    run.update(calibration={"temperature": round(temperature, 6)})
+    found = {
+        "validation": prediction.softmax(logits / temperature),
+        "test": prediction.softmax(prediction.logits(model, parts["test"][1])),
+    }
     measured = {name: metrics.classification(parts[name][0], found[name], classes) for name in ("test", "validation")}
     run.write_json("metrics.json", {**measured, "baseline": baseline})
     labels, probabilities = parts["test"][0], found["test"]

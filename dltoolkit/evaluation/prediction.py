@@ -47,9 +47,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return (powers := np.exp(shifted)) / powers.sum(axis=-1, keepdims=True)
 
 
-def probabilities(model: keras.Model, batches: Iterable[tuple[Any, ...]]) -> np.ndarray:
-    """Return the model's probabilities (n, classes) for every batch ``(inputs, …)`` of a pipeline."""
-    return softmax(np.concatenate([model.predict_on_batch(batch[0]) for batch in batches]))
+def logits(model: keras.Model, batches: Iterable[tuple[Any, ...]]) -> np.ndarray:
+    """Return the model's logits (n, classes) for every batch ``(inputs, …)`` of a pipeline."""
+    return np.concatenate([model.predict_on_batch(batch[0]) for batch in batches])
 
 
 def answer(

@@ -1,0 +1,99 @@
+"""Tiny real files for the tests: separable toy pictures as PNG folders, tables and arrays."""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = ("bars", "dots", "plain")
+
+
+def toy_picture(label: int, number: int, *, side: int = 16, channels: int = 3) -> np.ndarray:
+    """Return picture ``number`` of a class, uint8 (side, side, channels): bars, dots or plain, each with its noise.
+
+    The classes are told apart by texture and brightness; no two pictures are equal.
+    """
+    rows, columns = np.mgrid[:side, :side]
+    pattern = (rows % 4 < 2, (rows % 4 < 2) & (columns % 4 < 2), np.zeros((side, side), bool))[label % 3]
+    tint = np.array([230, 120 + 40 * (label // 3), 60])[:channels]
+    noise = np.random.default_rng(1000 * label + number).integers(0, 30, (side, side, channels))
+    return (pattern[..., None] * tint // 2 + 40 * (label + 1) + noise).clip(0, 255).astype(np.uint8)
+
+
+def toy_pictures(per_class: int = 10, *, side: int = 16, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8 (3 * per_class, side, side, channels) and int labels, class after class."""
+    labels = np.repeat(np.arange(len(CLASSES)), per_class)
+    pictures = [toy_picture(label, i % per_class, side=side, channels=channels) for i, label in enumerate(labels)]
+    return np.stack(pictures), labels
+
+
+def save_picture(path: Path, pixels: np.ndarray, **options) -> Path:
+    """Write uint8 (h, w, 1) or (h, w, 3) as a picture file and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a folder of class folders with PNG pictures; no picture appears twice in one test."""
+    made = {"next": 0}
+
+    def make(
+        name: str = "toys",
+        per_class: int | Sequence[int] = 10,
+        *,
+        classes: Sequence[str] = CLASSES,
+        side: int = 16,
+        channels: int = 3,
+    ) -> Path:
+        counts = [per_class] * len(classes) if isinstance(per_class, int) else per_class
+        for label, (folder, count) in enumerate(zip(classes, counts, strict=True)):
+            (tmp_path / name / folder).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = toy_picture(label, made["next"], side=side, channels=channels)
+                save_picture(tmp_path / name / folder / f"{i:03d}.png", pixels)
+                made["next"] += 1
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def picture_folder(make_folder: Callable[..., Path]) -> Path:
+    """Three class folders of ten 16x16 colour PNGs."""
+    return make_folder()
+
+
+@pytest.fixture
+def picture_table(make_folder: Callable[..., Path]) -> Path:
+    """A CSV with the columns file and label, its pictures in a folder beside it."""
+    folder = make_folder("table/pictures")
+    path = folder.parent / "labels.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label"])
+        for picture in sorted(folder.rglob("*.png")):
+            writer.writerow([picture.relative_to(folder.parent), picture.parent.name])
+    return path
+
+
+@pytest.fixture
+def picture_npz(tmp_path: Path) -> Path:
+    """An .npz with x_train, y_train, x_test, y_test: grey 8x8 pictures, whole-number labels."""
+    images, labels = toy_pictures(12, side=8, channels=1)
+    test = np.arange(len(labels)) % 4 == 0
+    path = tmp_path / "toys.npz"
+    np.savez(path, x_train=images[~test], y_train=labels[~test], x_test=images[test], y_test=labels[test])
+    return path
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep decoded pictures away from the real cache folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "dltoolkit"

@@ -1,0 +1,341 @@
+"""The report: one safe, self-contained page for every state of a run, and its plots."""
+
+import io
+import json
+import subprocess
+import sys
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from dltoolkit.evaluation import metrics, plots, report
+from dltoolkit.evaluation.report import Mistake
+from dltoolkit.run import Run
+
+VOID = {"meta", "img", "br"}
+EVIL = ["<script>alert(1)</script>", "<b>bold</b>", "quo\"te & 's", "猫", "🐱🐶", "$a_b$", "cost: $5", "tab\tline\n"]
+
+
+class Outline(HTMLParser):
+    """Collects what a page shows, and whether every tag is closed where it must be."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open, self.tags, self.text, self.links = [], [], "", []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+
+def scores(classes: list[str], share: float = 0.7, count: int = 300) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Metrics, labels and probabilities of a classifier that is right in about ``share`` of ``count`` answers."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % len(classes)
+    probabilities = rng.dirichlet(np.ones(len(classes)), count) * 0.3
+    answers = np.where(rng.random(count) < share, labels, (labels + 1) % len(classes))
+    probabilities[np.arange(count), answers] += 0.7
+    return metrics.classification(labels, probabilities, classes), labels, probabilities
+
+
+HISTORY = [
+    {
+        "epoch": epoch,
+        "step": 10 * epoch,
+        "loss": 2 / epoch,
+        "accuracy": 1 - 0.5 / epoch,
+        "validation_loss": 2.1 / epoch,
+        "validation_accuracy": [0.5, 0.9, 0.8][epoch - 1],
+        "learning_rate": 0.001,
+        "seconds": 1.5,
+    }
+    for epoch in (1, 2, 3)
+]
+
+
+def make_run(path: Path, classes: list[str], *, measured: dict | None = None, history: list | None = None) -> Run:
+    """A real run directory as the training leaves it."""
+    path.mkdir()
+    run = Run(path, {"recipe": "image-classifier", "name": path.name, "state": "running"})
+    splits = {"train": 70, "validation": 15, "test": 15}
+    run.update(config={"image_size": None, "widths": [32, 64], "augment": True})
+    run.update(data={"source": "some/where", "fingerprint": "f00d", "splits": splits, "classes": classes})
+    if measured is not None:
+        run.write_json("metrics.json", measured)
+    if history is not None:
+        run.write_history(history)
+    return run
+
+
+def page_of(run: Run, **options) -> tuple[str, Outline]:
+    report.write(run, **options)
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    return page, Outline(page)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Run, str, Outline]:
+    """A complete run with names and pictures of all kinds, its page, and the page's outline."""
+    test, labels, probabilities = scores(EVIL)
+    baseline = {
+        "majority": {"accuracy": 0.125, "macro_f1": 0.03, "label": EVIL[0]},
+        "linear": {"accuracy": 0.4, "accuracy_ci95": [0.35, 0.45], "macro_f1": 0.4, "note": "with <care>"},
+    }
+    run = make_run(
+        tmp_path_factory.mktemp("runs") / "it's a run",
+        EVIL,
+        measured={"test": test, "validation": test, "baseline": baseline},
+        history=HISTORY,
+    )
+    run.update(command="dltoolkit train image-classifier --data 'a <b>'", time={"train_seconds": 83.2})
+    run.update(data={"warnings": [f"<i>{number}</i>.jpg is odd" for number in range(12)]})
+    rng = np.random.default_rng(0)
+    answers = probabilities.argmax(axis=1)
+    shapes = [(8, 8, 1), (200, 100, 3), (30, 30, 4), (28, 28)]
+    mistakes = [
+        Mistake(
+            f"/data/{EVIL[labels[i]]}/'\"<{i}>🐱\udcff.png",
+            EVIL[labels[i]],
+            EVIL[answers[i]],
+            float(probabilities[i, answers[i]]),
+            rng.integers(0, 256, shapes[number % 4], dtype=np.uint8),
+        )
+        for number, i in enumerate(metrics.worst_mistakes(labels, probabilities))
+    ]
+    page, outline = page_of(
+        run,
+        mistakes=mistakes,
+        samples={"augmented": rng.integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)},
+        reliability=metrics.reliability(labels, probabilities),
+    )
+    return run, page, outline
+
+
+def test_every_plot_is_a_file_and_in_the_page(finished):
+    run, page, _ = finished
+    names = ["augmented", "confusion", "confusion_normalised", "curves", "mistakes", "reliability"]
+    assert sorted(path.name for path in (run.path / "plots").iterdir()) == [f"{name}.png" for name in names]
+    for name in names:
+        with Image.open(run.path / "plots" / f"{name}.png") as image:
+            assert image.format == "PNG"
+            colours = np.asarray(image.convert("L"))
+        assert colours.std() > 5, f"{name} is blank"
+    assert page.count("data:image/png;base64,") == 5 + 25  # mistakes.png is shown as 25 cards
+
+
+def test_the_page_needs_nothing_from_outside(finished):
+    _, page, outline = finished
+    assert all(link.startswith("data:image/png;base64,") for link in outline.links)
+    assert "script" not in outline.tags
+    assert "link" not in outline.tags
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "default-src 'none'" in page
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+
+
+def test_the_users_words_are_text_and_never_markup(finished):
+    _, page, outline = finished
+    assert "<script>alert" not in page
+    for name in EVIL:
+        assert name.strip() in outline.text
+    assert "Training time1 min 23 s" in outline.text
+    assert "widths32 × 64" in outline.text
+    assert "<i>3</i>.jpg is odd" in outline.text
+    assert "--data 'a <b>'" in outline.text
+    assert "Linear model: with <care>." in outline.text
+    assert "🐱?.png" in outline.text  # an undecodable byte in a file name
+
+
+def test_the_head_says_what_the_network_is_worth(finished):
+    run, _, outline = finished
+    test = run.metrics["test"]
+    head = outline.text[: outline.text.index("Learning curves")]
+    low, high = test["accuracy_ci95"]
+    for share in (test["accuracy"], low, high, 0.4, 0.125, test["macro_f1"], test["ece"]):
+        assert f"{100 * share:.1f}\N{NO-BREAK SPACE}%" in head
+    assert "on 300 examples" in head
+    fewer = 1 - (1 - test["accuracy"]) / 0.6
+    assert f"{100 * fewer:.0f}\N{NO-BREAK SPACE}% fewer mistakes than the linear model" in head
+    assert "finished" in head  # the state is still "running" while the last file is written
+    assert "12 more" not in head
+    assert "2 more" in head
+
+
+@pytest.mark.parametrize(
+    ("linear", "ends", "verdict"),
+    [
+        (0.5, [0.45, 0.55], "fewer mistakes"),
+        (0.7, [0.65, 0.75], "Not clearly better"),
+        (0.9, [0.87, 0.93], "Worse than the linear model"),
+    ],
+)
+def test_the_verdict_heeds_both_intervals(tmp_path, linear, ends, verdict):
+    test, _, _ = scores(["a", "b"])
+    measured = {"test": test, "baseline": {"linear": {"accuracy": linear, "accuracy_ci95": ends}}}
+    _, outline = page_of(make_run(tmp_path / "run", ["a", "b"], measured=measured))
+    assert verdict in outline.text
+
+
+def test_curves_mark_the_epoch_with_the_best_validation_accuracy(finished):
+    run, _, outline = finished
+    assert "Kept epoch2 of 3" in outline.text
+    curves = (run.path / "plots" / "curves.png").read_bytes()
+    assert curves == plots.curves(run.history, 2)
+    assert curves != plots.curves(run.history, 3)
+
+
+def test_the_weakest_class_comes_first_and_classes_beyond_the_font_have_numbers(finished):
+    run, _, outline = finished
+    table = outline.text[outline.text.index("Class by class") : outline.text.index("Can its probabilities")]
+    ordered = sorted(run.metrics["test"]["per_class"].items(), key=lambda entry: entry[1]["f1"])
+    places = [table.index(name.strip()) for name, _ in ordered]
+    assert places == sorted(places)
+    assert "No.Class" in table
+    assert "#3猫" in table
+
+
+def test_mix_ups_are_counted_by_truth_then_answer(tmp_path):
+    labels = np.array([0] * 6 + [1] * 4)
+    probabilities = np.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1, 1, 0]] * 0.8 + 0.1
+    run = make_run(
+        tmp_path / "run",
+        ["cat", "dog"],
+        measured={"test": metrics.classification(labels, probabilities, ["cat", "dog"])},
+    )
+    _, outline = page_of(run)
+    space = "\N{NO-BREAK SPACE}"
+    assert f"catdog350.0{space}%dogcat125.0{space}%" in outline.text
+
+
+def test_the_commands_name_the_run_safely(finished):
+    run, _, outline = finished
+    quoted = str(run.path).replace("'", "'\"'\"'")
+    assert f"dltoolkit predict '{quoted}' PICTURE.jpg" in outline.text
+    assert f"dltoolkit resume '{quoted}' --epochs N" in outline.text
+
+
+def test_a_hundred_classes_stay_readable(tmp_path):
+    classes = [f"class {number}" for number in range(100)]
+    test, _, _ = scores(classes, count=1000)
+    page, outline = page_of(make_run(tmp_path / "run", classes, measured={"test": test}))
+    assert "70 more" in outline.text
+    assert all(f">{name}</bdi>" in page for name in classes)
+    with Image.open(tmp_path / "run/plots/confusion.png") as image:
+        assert image.width > 1500
+
+
+def test_a_run_without_scores_says_how_it_stands(tmp_path):
+    bare = make_run(tmp_path / "bare", ["a", "b"])
+    _, outline = page_of(bare)
+    assert "still training" in outline.text
+    assert "There are no scores yet." in outline.text
+    assert not (bare.path / "plots").exists()
+
+    stopped = make_run(tmp_path / "stopped", ["a", "b"], history=HISTORY[:2])
+    stopped.update(state="interrupted")
+    _, outline = page_of(stopped)
+    assert "the best validation accuracy 90.0\N{NO-BREAK SPACE}% was reached in epoch 2" in outline.text
+    assert f"dltoolkit resume {stopped.path}" in outline.text
+    assert "dltoolkit predict" not in outline.text
+
+    failed = make_run(tmp_path / "failed", ["a", "b"])
+    failed.update(state="failed", error="The loss became <nan>")
+    assert "The loss became <nan>" in page_of(failed)[1].text
+
+    nothing = Run(tmp_path / "bare", {})
+    assert "unknown" in page_of(nothing)[1].text
+
+
+@pytest.mark.parametrize("kept", [["accuracy"], ["per_class"], ["confusion", "per_class"], ["accuracy", "ece"]])
+def test_scores_may_lack_parts(tmp_path, kept):
+    test, _, _ = scores(["a", "b", "c"])
+    run = make_run(tmp_path / "run", ["a", "b", "c"], measured={"test": {key: test[key] for key in kept}}, history=[])
+    _, outline = page_of(run)
+    assert ("test accuracy" in outline.text) == ("accuracy" in kept)
+    assert ("Class by class" in outline.text) == ("per_class" in kept)
+
+
+def test_other_recipes_get_their_numbers_and_columns(tmp_path):
+    rows = [
+        {"epoch": 1, "step": 5, "loss": 1.0, "coverage": 0.2},
+        {"epoch": 2, "step": 10, "loss": 0.9, "coverage": 0.4},
+    ]
+    run = make_run(tmp_path / "run", [], measured={"test": {"bits_per_character": 1.52}}, history=rows)
+    _, outline = page_of(run, samples={"fixed_noise": np.zeros((4, 8, 8, 3), np.uint8)})
+    assert "1.52bits per character" in outline.text
+    assert "Fixed noise" in outline.text
+    assert (run.path / "plots/curves.png").exists()
+
+
+def test_mistakes_in_texts_are_quoted_and_cut(tmp_path):
+    wrong = [Mistake("line 3", "good", "bad", 0.9, text="not <i>bad</i> " + "x" * 500)]
+    run = make_run(tmp_path / "run", ["bad", "good"])
+    page, outline = page_of(run, mistakes=wrong)
+    assert "not <i>bad</i> xxx" in outline.text
+    assert "x" * 380 in page
+    assert "x" * 400 not in page
+    assert not (run.path / "plots/mistakes.png").exists()
+
+
+def test_names_that_the_font_lacks_are_drawn_without_a_word_on_stderr(capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.confusion(np.eye(len(EVIL), dtype=int), EVIL)
+        plots.mistakes([Mistake(name, name, name, 0.5, np.zeros((4, 4, 1), np.uint8)) for name in EVIL], EVIL)
+    assert capfd.readouterr() == ("", "")
+    assert plots.label("猫", 3) == "#3"
+    assert plots.label("wild 猫", 3) == "wild #3"
+    assert plots.label("猫") == "…"
+    assert plots.label("a  b\n") == "a b"
+    assert plots.label("x" * 50) == "x" * 21 + "…"
+
+
+def test_the_users_own_plot_settings_neither_matter_nor_change():
+    plain = plots.curves(HISTORY, 2)
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "figure.dpi": 20}):
+        assert plots.curves(HISTORY, 2) == plain
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_a_page_of_pictures_shows_their_pixels():
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    images[1] = (255, 0, 0)
+    images[2] = (0, 0, 255)
+    sheet = np.asarray(Image.open(io.BytesIO(plots.page(images))))
+    assert sheet.shape == (72, 3 * 72 + 2 * 4, 4)
+    assert sheet[36, 36].tolist() == [0, 0, 0, 255]
+    assert sheet[36, 76 + 36].tolist() == [255, 0, 0, 255]
+    assert sheet[36, 152 + 36].tolist() == [0, 0, 255, 255]
+    assert sheet[36, 74, 3] == 0  # see-through between two pictures
+
+    large = np.full((2, 300, 200, 3), 7, np.uint8)
+    assert Image.open(io.BytesIO(plots.page(large))).height == 112
+    assert Image.open(io.BytesIO(plots.thumbnail(large[0]))).size == (107, 160)
+
+
+def test_nothing_here_needs_tensorflow_or_pyplot():
+    code = (
+        "import sys; from dltoolkit.evaluation import baseline, metrics, plots, report; "
+        "import json; print(json.dumps([name for name in ('tensorflow', 'keras', 'sklearn', 'matplotlib.pyplot') "
+        "if name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
