@@ -67,7 +67,12 @@ def build_data(config: Config) -> ImageSplits:
 def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
     """Raw pixels 0..255 (batch, h, w, c) in, logits (batch, classes) out; scaling is inside."""
     return models.vision.build(
-        config.model, pictures.image_shape, len(pictures.classes), widths=config.widths, dropout=config.dropout
+        config.model,
+        pictures.image_shape,
+        len(pictures.classes),
+        widths=config.widths,
+        dropout=config.dropout,
+        synchronized=training.strategy.replicas() > 1,
     )
 
 

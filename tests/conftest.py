@@ -39,7 +39,7 @@ def save_picture(path: Path, pixels: np.ndarray, **options) -> Path:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that makes a folder of class folders with PNG pictures; no picture appears twice in one test."""
+    """Return a function that makes a folder of class folders with PNG pictures, no two of a test equal."""
     made = {"next": 0}
 
     def make(

@@ -93,7 +93,7 @@ def test_modes(picture, grey, expected):
     assert surveyed(picture) == ((16, 16), grey)
     for channels in (1, 3):
         pixels = decode.read(picture, (16, 16, channels))
-        assert np.abs(pixels.astype(int) - np.asarray(expected)[..., None]).max() <= 1
+        assert np.abs(pixels - np.asarray(expected, float)[..., None]).max() <= 0.5
 
 
 def test_colour_palettes_and_cmyk_jpeg_keep_their_colours():
@@ -154,7 +154,7 @@ def test_cut_off_files_are_noticed_even_where_pillow_was_told_to_be_lenient(kind
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as TensorFlow Datasets does
     bad = decode.decode_all([data, data[: int(share * len(data))]], np.zeros((2, 64, 64, 3), np.uint8))
     assert list(bad) == [1]
-    with pytest.raises(OSError, match="cut off|damaged|not a picture"):
+    with pytest.raises(OSError, match=r"cut off|damaged|not a picture"):
         decode.read(data[: int(share * len(data))], (64, 64, 3))
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 

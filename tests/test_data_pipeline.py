@@ -86,7 +86,9 @@ def test_an_epoch_later_the_same_picture_is_augmented_otherwise(toys):
 
 def test_class_weights_follow_the_label(toys):
     weights = np.array([1.0, 2.0, 5.0])
-    for _, one_hot, sample_weight in taken(pipeline.training_pipeline(toys, batch_size=8, seed=0, class_weights=weights), 3):
+    for _, one_hot, sample_weight in taken(
+        pipeline.training_pipeline(toys, batch_size=8, seed=0, class_weights=weights), 3
+    ):
         assert np.allclose(sample_weight, weights[one_hot.argmax(1)])
 
 

@@ -34,7 +34,14 @@ def test_names(said, kind, name):
 
 @pytest.mark.parametrize(
     ("file", "kind"),
-    [("a.csv", "table"), ("a.TSV", "table"), ("a.jsonl", "table"), ("a.parquet", "table"), ("a.npz", "npz"), ("a.txt", "text")],
+    [
+        ("a.csv", "table"),
+        ("a.TSV", "table"),
+        ("a.jsonl", "table"),
+        ("a.parquet", "table"),
+        ("a.npz", "npz"),
+        ("a.txt", "text"),
+    ],
 )
 def test_files(tmp_path, file, kind):
     found = source.resolve(str(touch(tmp_path / file)))
@@ -81,6 +88,12 @@ def test_tables_named_by_split(tmp_path):
         "train": ["train-00000-of-00002.csv", "train-00001-of-00002.csv"],
         "validation": ["dev.csv"],
     }
+
+
+def test_class_folders_come_before_tables_that_list_them(tmp_path):
+    for name in ("train/cat/1.jpg", "test/cat/1.jpg", "train.csv", "test.csv"):
+        touch(tmp_path / name)
+    assert source.resolve(str(tmp_path)).kind == "folder"
 
 
 def test_one_table_beside_its_pictures(tmp_path):

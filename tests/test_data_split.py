@@ -59,6 +59,7 @@ def test_copies_stay_together_whatever_their_label(labelled):
     hashes = np.concatenate([hashes, hashes[again]])
     labels = np.concatenate([labels, np.roll(labels[again], 1)])  # some under another label than the original
     parts = parts_by_hash(hashes, split.three_way(hashes, labels, seed=1))
+    assert parts == parts_by_hash(hashes[::-1], split.three_way(hashes[::-1], labels[::-1], seed=1))
     assert not parts["train"] & parts["test"]
     assert not parts["train"] & parts["validation"]
     assert not parts["validation"] & parts["test"]

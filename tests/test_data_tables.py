@@ -30,9 +30,8 @@ def test_formats(tmp_path, name, text):
 
 def test_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"text": ["so good", "so bad"], "label": [1, 0]}), tmp_path / "a.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": ["so good", "so bad"], "label": [1, 0]}), tmp_path / "a.parquet")
     assert read_table(tmp_path / "a.parquet").columns == {"text": ["so good", "so bad"], "label": [1, 0]}
 
 

@@ -192,8 +192,8 @@ def _opened(picture: Picture) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation that is still to be applied (Pillow applies a TIFF's itself)."""
-    if image.format == "TIFF" or "exif" not in image.info:
+    """Return the EXIF orientation that is still to be applied (a TIFF's is not in ``info``: Pillow sees to it)."""
+    if "exif" not in image.info:
         return 1
     try:
         return image.getexif().get(_ORIENTATION, 1)

@@ -81,7 +81,7 @@ def list_pictures(
         pixels = {part: (arrays.to_pixels(x, source.said), y) for part, (x, y) in parts.items()}
         return _from_arrays(source, pixels, catalogue.KERAS_NAMES[source.reference])
     if source.kind == "tfds":
-        return _from_tfds(source, published.tfds_set(source.reference, progress))
+        return _from_tfds(source, published.tfds_set(source.reference, progress), progress)
     raise UserError(f"{source.said} holds text, not pictures: give --data a folder of class folders with pictures.")
 
 
@@ -218,7 +218,7 @@ def _from_arrays(source: Source, parts: arrays.Parts, names: list[str] | None) -
     )
 
 
-def _from_tfds(source: Source, prepared: published.Prepared) -> Listing:
+def _from_tfds(source: Source, prepared: published.Prepared, progress: decode.Progress | None) -> Listing:
     splits, warnings = _tfds_splits(source, prepared)
     sizes = dict(prepared.splits)
     total = sum(sizes[split] for split in splits.values())
@@ -234,6 +234,8 @@ def _from_tfds(source: Source, prepared: published.Prepared) -> Listing:
             if decoded:
                 pixels[place:end] = batch
             place = end
+            if progress:
+                progress(f"Reading {source.name}", place, total)
     listing = Listing(
         names=[f"{source.name}/{split}[{i}]" for split in splits.values() for i in range(sizes[split])],
         labels=labels.astype(np.int32),

@@ -186,6 +186,8 @@ def _folder(said: str, path: Path) -> Source:
         raise UserError(f"The folder {said} is empty: --data takes {FORMS}.")
     tables = sorted(Path(e.path) for e in entries if e.is_file() and Path(e.name).suffix.lower() in TABLE_SUFFIXES)
     folders = sorted(Path(e.path) for e in entries if e.is_dir())
+    if any(part_of(folder.name) == "train" and subfolders(folder) for folder in folders):
+        return _class_folders(said, name, path, folders)
     named: dict[str, tuple[Path, ...]] = {}
     for table in tables:
         if part := _part_of_file(table):

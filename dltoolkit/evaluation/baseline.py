@@ -58,7 +58,7 @@ def linear(
     rng = np.random.default_rng(seed)
 
     numbers = int(np.prod(_shape(train_x)))
-    many_classes = max(1.0, (len(classes) + 50) / 100)  # a step of 100 classes takes about 1.5 times one of 10
+    many_classes = max(1.0, (len(classes) + 80) / 90)  # a step with 100 classes takes about twice one with 10
     most = max(1, int(MOST_NUMBERS / many_classes / numbers))
     part = ""
     if len(train_y) > most:

@@ -64,4 +64,4 @@ def conclude(
         mistake(int(i), classes[labels[i]], classes[answers[i]], float(probabilities[i, answers[i]]))
         for i in metrics.worst_mistakes(labels, probabilities)
     ]
-    report.write(run, mistakes=worst, samples=samples)
+    report.write(run, mistakes=worst, samples=samples, reliability=metrics.reliability(labels, probabilities))

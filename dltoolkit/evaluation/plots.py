@@ -75,7 +75,7 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: float | None = No
         best_epoch: where to draw the line that marks the epoch that was kept.
     """
     columns = dict.fromkeys(name.removeprefix("validation_") for row in history for name in row)
-    names = [name for name in columns if name not in NOT_CURVES]
+    names = sorted((name for name in columns if name not in NOT_CURVES), key=lambda name: name != "loss")
     across = min(2, len(names))
     down = math.ceil(len(names) / across)
     figure = Figure(figsize=(5.2 * across, 3.1 * down), layout="constrained")
@@ -92,7 +92,7 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: float | None = No
             axes.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=DASHED, label=f"best epoch ({best_epoch:g})")
         axes.set(title=name.replace("_", " "), xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlim(left=history[0]["epoch"] - 0.5)
+        axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
         if name == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(True)
@@ -207,6 +207,7 @@ def page(images: np.ndarray, *, most: int = 48) -> bytes:
     smoothly = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX
     across = min(len(images), max(1, 1000 // (size[0] + 4)), math.ceil(math.sqrt(3 * len(images))))
     down = math.ceil(len(images) / across)
+    across = math.ceil(len(images) / down)  # so that the last row is not nearly empty
     sheet = Image.new("RGBA", (across * (size[0] + 4) - 4, down * (size[1] + 4) - 4), (0, 0, 0, 0))
     for number, image in enumerate(images):
         place = number % across * (size[0] + 4), number // across * (size[1] + 4)

@@ -220,6 +220,7 @@ def facts(page: Page) -> str:
         "Model": words(info.get("model")),
         "Plan": words(info.get("plan")),
         "Kept epoch": f"{page.best['epoch']:g} of {page.history[-1]['epoch']:g}" if page.best else None,
+        "Calibration": words(info.get("calibration")),
         "Training time": duration(time.get("train_seconds")),
         "Whole command": duration(time.get("total_seconds")),
         "Peak memory": f"{info['peak_memory_mb']:,.0f} MB" if info.get("peak_memory_mb") else None,

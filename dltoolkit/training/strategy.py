@@ -117,6 +117,11 @@ def _tpu(name: str) -> Devices:
     return Devices(strategy, "tpu", strategy.num_replicas_in_sync)
 
 
+def replicas() -> int:
+    """Return how many copies of a model built here, in the strategy's scope, would work on a batch together."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def precision(wanted: str, target: Devices) -> str:
     """Set Keras' number format and return its name: ``float32``, ``bfloat16`` or ``float16``.
 
