@@ -1,6 +1,6 @@
 """Scanning and decoding a folder of pictures: seconds and peak memory.
 
-    python benchmarks/reading_speed.py ~/cifar10
+python benchmarks/reading_speed.py ~/cifar10
 """
 
 import time

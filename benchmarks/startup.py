@@ -1,6 +1,6 @@
 """How long the commands that must not wait for TensorFlow take, from a cold process: the median of ten.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 import statistics

@@ -67,7 +67,8 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
         return time.process_time() - began
 
     click.echo(machine.describe())
-    click.echo(f"{side}x{side}x{channels}, batches of {batch_size}, {ours.count_params():,} parameters, {rounds} rounds of {steps} steps")
+    click.echo(f"{side}x{side}x{channels}, batches of {batch_size}, {ours.count_params():,} parameters")
+    click.echo(f"{rounds} rounds of {steps} steps")
     for side_of in (ours_round, plain_round):
         side_of(0)  # compiles
     took = {"ours": [], "plain": [], "pipeline": []}

@@ -1,7 +1,7 @@
 """A whole dltoolkit command from a cold process: wall seconds, peak memory and the accuracies of its run.
 
-    python benchmarks/whole_command.py -- train image-classifier
-    python benchmarks/whole_command.py --times 3 -- train image-classifier --seed 1
+python benchmarks/whole_command.py -- train image-classifier
+python benchmarks/whole_command.py --times 3 -- train image-classifier --seed 1
 """
 
 import json
@@ -28,19 +28,20 @@ def main(times: int, keep: Path | None, words: tuple[str, ...]) -> None:
     for _ in range(times):
         with tempfile.TemporaryDirectory() as scratch:
             folder = keep or Path(scratch)
-            before = {path for path in folder.glob("*/*/run.json")}
+            before = set(folder.glob("*/*/run.json"))
             began = time.monotonic()
             process = subprocess.Popen([sys.executable, "-m", "dltoolkit", *words, "--out-dir", str(folder)])
             _, status, usage = os.wait4(process.pid, 0)
             seconds.append(time.monotonic() - began)
             if status:
                 raise SystemExit(f"the command failed with status {status}")
-            (run_file,) = {path for path in folder.glob("*/*/run.json")} - before
+            (run_file,) = set(folder.glob("*/*/run.json")) - before
             info = json.loads(run_file.read_text())
             metrics = json.loads((run_file.parent / "metrics.json").read_text())
         test = metrics["test"]
         click.echo(
-            f"{seconds[-1]:.1f} s wall ({info['time']['train_seconds']:.1f} s training), peak {usage.ru_maxrss / 1024**2:.2f} GiB, "
+            f"{seconds[-1]:.1f} s wall ({info['time']['train_seconds']:.1f} s training), "
+            f"peak {usage.ru_maxrss / 1024**2:.2f} GiB, "
             f"test accuracy {100 * test['accuracy']:.2f} % "
             f"(95 % interval {100 * test['accuracy_ci95'][0]:.2f} to {100 * test['accuracy_ci95'][1]:.2f}), "
             f"validation {100 * metrics['validation']['accuracy']:.2f} %, "

@@ -133,7 +133,9 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str) -> None:
 @dltoolkit_command.command(epilog="Example: dltoolkit predict latest photo.jpg 'holiday/*.png' --format csv")
 @click.argument("run")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--format", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table", show_default=True
+)
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to list.")
 @out_dir_option
 def predict(run: str, inputs: tuple[str, ...], form: str, top_k: int, out_dir: str) -> int:
@@ -215,7 +217,9 @@ def _train_command(name: str) -> click.Command:
         output.training_summary(module.train(settings))
 
     parameters: list[click.Parameter] = [
-        click.Option(["--config", "config_file"], metavar="FILE", help="Read options from a YAML or JSON file; flags win.")
+        click.Option(
+            ["--config", "config_file"], metavar="FILE", help="Read options from a YAML or JSON file; flags win."
+        )
     ]
     parameters += [_flag(item) for item in configuration.options(module.Config).values()]
     text = (module.__doc__ or "").strip()
@@ -249,7 +253,9 @@ def _inputs(words: Iterable[str]) -> Iterator[str]:
 def _plain(error: click.ClickException) -> str:
     """Return click's message as one sentence with the nearest right word."""
     if isinstance(error, click.NoSuchOption):
-        known = [name for parameter in error.ctx.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+        known = [
+            name for parameter in error.ctx.command.params for name in (*parameter.opts, *parameter.secondary_opts)
+        ]
         where = error.ctx.command_path
         return f"There is no option '{error.option_name}'.{suggestion(error.option_name, known)} See '{where} --help'."
     if isinstance(error, click.UsageError) and error.message.startswith("No such command"):

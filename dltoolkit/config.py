@@ -69,9 +69,8 @@ class Option:
         if self.choices:
             if value in self.choices:
                 return value
-            raise UserError(
-                f"{label} must be one of {', '.join(self.choices)}, not '{value}'.{suggestion(str(value), self.choices)}"
-            )
+            near = suggestion(str(value), self.choices)
+            raise UserError(f"{label} must be one of {', '.join(self.choices)}, not '{value}'.{near}")
         try:
             parsed = _PARSERS[self.kind](value)
         except (ValueError, TypeError, OverflowError):
@@ -100,7 +99,9 @@ def _read_field(field: dataclasses.Field, hint: Any) -> Option:
     kind = str if choices else hint
     if kind not in _PARSERS:
         raise TypeError(f"option '{field.name}' has type {hint!r}, which dltoolkit cannot read from a flag")
-    return Option(field.name, kind, field.default, choices=choices, optional=optional, multiple=multiple, **field.metadata)
+    return Option(
+        field.name, kind, field.default, choices=choices, optional=optional, multiple=multiple, **field.metadata
+    )
 
 
 def parse_duration(value: Any) -> Duration:
@@ -155,7 +156,9 @@ class RunConfig:
     """What every recipe can be told. A recipe's own ``Config`` adds to it and sets its own defaults."""
 
     data: str = option("", "What to train on: a folder, a file, a bundled name, keras:NAME or a TFDS name.")
-    epochs: int | None = option(None, "Passes over the training data; by default the data or --max-time decide.", minimum=1)
+    epochs: int | None = option(
+        None, "Passes over the training data; by default the data or --max-time decide.", minimum=1
+    )
     max_time: Duration | None = option(
         None, "Train for this long (90s, 10m, 1h30m); the learning rate comes down in time.", minimum=1
     )
@@ -170,7 +173,9 @@ class RunConfig:
     patience: int | None = option(
         None, "Stop after this many epochs without a better validation score; by default never.", minimum=1
     )
-    ema: float = option(0.0, "Decay of an average of the weights that is evaluated and kept; 0 for none.", minimum=0, maximum=0.99999)
+    ema: float = option(
+        0.0, "Decay of an average of the weights that is evaluated and kept; 0 for none.", minimum=0, maximum=0.99999
+    )
     seed: int = option(0, "Decides split, initial weights, order and augmentation.", minimum=0, maximum=2**31 - 1)
     limit: int | None = option(None, "Use at most this many examples in all, for a quick try.", minimum=10)
     device: str = option("auto", "auto, cpu, cpu:2 (logical CPUs), gpu, gpu:0,1, tpu or tpu:NAME.")

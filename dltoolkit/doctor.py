@@ -31,13 +31,18 @@ def run() -> int:
         ["tensorflow", tf.__version__],
         ["keras", f"{keras.__version__} on {keras.config.backend()}"],
         ["cpu cores", str(os.cpu_count())],
-        *([device.name.removeprefix("/physical_device:"), _device_name(device)] for device in tf.config.list_physical_devices()),
+        *(
+            [device.name.removeprefix("/physical_device:"), _device_name(device)]
+            for device in tf.config.list_physical_devices()
+        ),
         ["memory", _memory()],
         ["disk here", f"{shutil.disk_usage('.').free / 1e9:.0f} GB free"],
     ]
     output.table([], rows)
     click.echo("\nWhere files are looked for")
-    output.table([], [[what, f"{path}{'' if path.exists() else '  (not there yet)'}"] for what, path in _folders().items()])
+    output.table(
+        [], [[what, f"{path}{'' if path.exists() else '  (not there yet)'}"] for what, path in _folders().items()]
+    )
     click.echo("\nA few training steps of each recipe, on bundled data")
     return max([_try(name) for name in recipe.names()], default=0)
 
@@ -62,13 +67,15 @@ def _try(name: str) -> int:
 def _device_name(device: object) -> str:
     import tensorflow as tf
 
-    return tf.config.experimental.get_device_details(device).get("device_name", "") if device.device_type == "GPU" else ""
+    return (
+        tf.config.experimental.get_device_details(device).get("device_name", "") if device.device_type == "GPU" else ""
+    )
 
 
 def _memory() -> str:
     try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        return f"{os.sysconf('SC_AVPHYS_PAGES') * page / 1e9:.1f} of {os.sysconf('SC_PHYS_PAGES') * page / 1e9:.1f} GB free"
+        free, whole = (os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+        return f"{free / 1e9:.1f} of {whole / 1e9:.1f} GB free"
     except (ValueError, OSError):
         return "unknown"
 

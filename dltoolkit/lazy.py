@@ -53,7 +53,7 @@ def import_tensorflow() -> None:
     if "keras" in sys.modules and "tensorflow" in sys.modules:
         return
     if os.environ.get(DEBUG_VARIABLE):
-        import keras  # noqa: F401  (the import itself is the purpose; it brings TensorFlow with it)
+        import keras
 
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -150,7 +150,9 @@ def runs(found: Sequence[Run], out_dir: str) -> None:
     rows = []
     for one in found:
         figures = _figures(one.metrics.get("test", {}))
-        rows.append([f"{one.path.parent.name}/{one.path.name}", one.info["state"], _first(figures), one.info.get("created", "")])
+        rows.append(
+            [f"{one.path.parent.name}/{one.path.name}", one.info["state"], _first(figures), one.info.get("created", "")]
+        )
     table(["run", "state", "test", "created"], rows)
 
 

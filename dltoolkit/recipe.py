@@ -46,7 +46,9 @@ def load(recipe: str) -> ModuleType:
         return importlib.import_module(f"{PACKAGE}.{known[recipe].stem}")
     path = Path(recipe).expanduser().resolve()
     if not path.is_file():
-        raise UserError(f"There is no recipe file {recipe}; 'dltoolkit copy image-classifier .' makes one to start from.")
+        raise UserError(
+            f"There is no recipe file {recipe}; 'dltoolkit copy image-classifier .' makes one to start from."
+        )
     module_name = f"dltoolkit_recipe_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     module = importlib.util.module_from_spec(spec)

@@ -192,7 +192,9 @@ class Run:
         if file is None:
             return recipe.load(self.info["recipe"])
         if self.path.resolve() in Path(file).resolve().parents:
-            raise UserError(f"{self.path} names a recipe file inside itself; code that travels with a run is not executed.")
+            raise UserError(
+                f"{self.path} names a recipe file inside itself; code that travels with a run is not executed."
+            )
         return recipe.load(file)
 
     @property
@@ -232,7 +234,7 @@ class Run:
         return self.recipe.predict(self, inputs, **options)
 
     def evaluate(self, data: str | None = None) -> dict[str, Any]:
-        """Measure on the run's own test split, or on other labelled data; the result is shaped like ``metrics["test"]``."""
+        """Measure on the run's own test split, or on other labelled data; shaped like ``metrics["test"]``."""
         return self.recipe.evaluate(self, data)
 
     def __repr__(self) -> str:
@@ -309,7 +311,9 @@ def load_model(path: Path) -> keras.Model:
     except Exception as error:
         text = str(error)
         if "safe_mode" in text or "unsafe" in text or "lambda" in text.lower():
-            raise UserError(f"{path} holds code of its own and was not loaded; only load models that you trust.") from None
+            raise UserError(
+                f"{path} holds code of its own and was not loaded; only load models that you trust."
+            ) from None
         raise UserError(f"{path} is damaged or no Keras model, and was not loaded.") from error
     model.compile(jit_compile=False)  # XLA's convolutions are slower than oneDNN's on a CPU
     return model

@@ -1,6 +1,6 @@
 """Train an image classifier from scratch on a folder of class folders, a TFDS data set or the bundled digits.
 
-    dltoolkit train image-classifier --data ~/flowers --max-time 10m
+dltoolkit train image-classifier --data ~/flowers --max-time 10m
 """
 
 from __future__ import annotations
@@ -29,18 +29,26 @@ class Config(RunConfig):
 
     data: str = option("digits", "What to train on: a folder, a file, digits, keras:NAME or a TFDS name.")
     model: Literal["resnet", "cnn", "alexnet", "mlp", "vit"] = option("resnet", "Network family.")
-    widths: tuple[int, ...] | None = option(None, "Channels (or units) of each stage; by default the family's.", minimum=1)
+    widths: tuple[int, ...] | None = option(
+        None, "Channels (or units) of each stage; by default the family's.", minimum=1
+    )
     dropout: float | None = option(None, "Dropout rate; by default the family's.", minimum=0, maximum=0.9)
     image_size: int | None = option(None, "Square side in pixels; by default the data decide.", minimum=8, maximum=1024)
     augment: bool = option(True, "Vary the training pictures: shift, cutout and, where it is safe, flip.")
-    flip: bool | None = option(None, "Mirror training pictures left to right; by default where that helps nearest neighbours.")
+    flip: bool | None = option(
+        None, "Mirror training pictures left to right; by default where mirrored ones still look like their class."
+    )
     mixup: float = option(0.0, "Strength of mixup (Zhang 2018); 0 for none.", minimum=0, maximum=10)
     cutmix: float = option(0.0, "Strength of CutMix (Yun 2019); 0 for none.", minimum=0, maximum=10)
     label_smoothing: float = option(0.1, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
     class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
     labels_per_class: int | None = option(None, "Train on this many pictures of each class only.", minimum=1)
-    validation_fraction: float = option(0.15, "Share kept for validation, where the data bring none.", minimum=0.01, maximum=0.5)
-    test_fraction: float = option(0.15, "Share kept for the test, where the data bring none.", minimum=0.01, maximum=0.5)
+    validation_fraction: float = option(
+        0.15, "Share kept for validation, where the data bring none.", minimum=0.01, maximum=0.5
+    )
+    test_fraction: float = option(
+        0.15, "Share kept for the test, where the data bring none.", minimum=0.01, maximum=0.5
+    )
     image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
     label_column: str | None = option(None, "Column of a table that holds the labels.")
     skip_bad: bool = option(False, "Leave unreadable pictures out instead of stopping.")
@@ -76,7 +84,7 @@ def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
     )
 
 
-def train(config: Config = Config(), *, resume: Run | None = None) -> Run:  # noqa: B008  (the config is frozen)
+def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     """Split, train, keep the best epoch by validation, test once, report.
 
     Args:
@@ -117,7 +125,7 @@ def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
     some = pictures.train[:: max(1, len(pictures.train) // 6000)]
     flip = config.flip
     if flip is None:
-        flip = data.augment.mirror_helps(pictures.images[some], pictures.labels[some])
+        flip = data.augment.mirror_keeps_class(pictures.images[some], pictures.labels[some])
     return replace(data.augment.for_images(pictures.image_shape, flip=flip), mixup=config.mixup, cutmix=config.cutmix)
 
 
@@ -135,9 +143,7 @@ def training_batches(
     )
 
 
-def conclude(
-    run: Run, config: Config, model: keras.Model, pictures: ImageSplits, augment: Augment | None
-) -> None:
+def conclude(run: Run, config: Config, model: keras.Model, pictures: ImageSplits, augment: Augment | None) -> None:
     """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
     images, labels, train, test = pictures.images, pictures.labels, pictures.train, pictures.test
     baseline = {

@@ -19,7 +19,8 @@ class Toy(RunConfig):
 
 def test_values_are_parsed_by_type():
     made = config.make(
-        Toy, {"learning-rate": "1e-3", "epochs": "7", "max_time": "1h30m", "widths": "32,64", "model": "cnn", "flip": True}
+        Toy,
+        {"learning-rate": "1e-3", "epochs": "7", "max_time": "1h30m", "widths": "32,64", "model": "cnn", "flip": True},
     )
     assert (made.learning_rate, made.epochs, made.max_time) == (1e-3, 7, 5400.0)
     assert (made.widths, made.model, made.flip) == ((32, 64), "cnn", True)
@@ -27,7 +28,8 @@ def test_values_are_parsed_by_type():
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("2m 5s", 125), (3, 3)]
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("2m 5s", 125), (3, 3)],
 )
 def test_durations(text, seconds):
     assert config.parse_duration(text) == seconds
@@ -65,7 +67,9 @@ def test_python_gets_the_same_checks():
 def test_yaml_and_json_files(tmp_path):
     (tmp_path / "a.yaml").write_text("epochs: 3\nlearning-rate: 1e-3\nwidths: [16, 32]\n")
     (tmp_path / "a.json").write_text('{"epochs": 3, "learning_rate": 0.001, "widths": [16, 32]}')
-    assert config.make(Toy, config.read_file(tmp_path / "a.yaml")) == config.make(Toy, config.read_file(tmp_path / "a.json"))
+    assert config.make(Toy, config.read_file(tmp_path / "a.yaml")) == config.make(
+        Toy, config.read_file(tmp_path / "a.json")
+    )
     (tmp_path / "empty.yaml").write_text("")
     assert config.read_file(tmp_path / "empty.yaml") == {}
 

@@ -135,7 +135,6 @@ def test_what_was_there_before_stays(tfds_folder):
 def test_complete_downloads_stay_for_the_next_attempt(tfds_folder, tmp_path):
     (tmp_path / "a.txt").write_text("complete")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    handler.log_message = lambda *_: None
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dltoolkit.recipes import image_classifier
 from PIL import Image
 
 import dltoolkit
 from dltoolkit import cli
 from dltoolkit.errors import UserError
-from dltoolkit.recipes import image_classifier
 
 
 def command(capfd, *words: str) -> tuple[int, str, str]:
@@ -74,7 +74,10 @@ def test_a_run_is_trained_measured_and_described(run, config):
 
 def test_the_probabilities_are_calibrated_in_the_saved_model(run):
     logits = np.concatenate(
-        [run.model.predict_on_batch(x) for x, _ in image_classifier.part(image_classifier.build_data(run.config), "test")[1]]
+        [
+            run.model.predict_on_batch(x)
+            for x, _ in image_classifier.part(image_classifier.build_data(run.config), "test")[1]
+        ]
     )
     labels = image_classifier.part(image_classifier.build_data(run.config), "test")[0]
     shifted = np.exp(logits - logits.max(1, keepdims=True))
@@ -118,7 +121,7 @@ def test_changed_data_are_not_evaluated_as_if_they_were_the_same(config, tmp_pat
 
 def test_predict_every_format(run, pictures, capfd):
     one = str(pictures / "bars" / "000.png")
-    code, out, err = command(capfd, "predict", str(run.path), one, "--format", "json", "--top-k", "2")
+    code, out, _ = command(capfd, "predict", str(run.path), one, "--format", "json", "--top-k", "2")
     (answer,) = json.loads(out)
     assert (code, answer["input"], answer["label"], len(answer["top"])) == (0, one, "bars", 2)
     assert answer["probability"] == answer["top"][0]["probability"] > answer["top"][1]["probability"]
@@ -149,7 +152,17 @@ def test_predict_goes_on_after_a_bad_file(run, pictures, capfd, tmp_path):
 def test_predict_takes_globs_and_stdin(run, pictures):
     listed = "\n".join(str(path) for path in sorted((pictures / "plain").glob("*.png"))[:3])
     done = subprocess.run(
-        [sys.executable, "-m", "dltoolkit", "predict", str(run.path), "-", str(pictures / "*" / "001.png"), "--format", "jsonl"],
+        [
+            sys.executable,
+            "-m",
+            "dltoolkit",
+            "predict",
+            str(run.path),
+            "-",
+            str(pictures / "*" / "001.png"),
+            "--format",
+            "jsonl",
+        ],
         input=listed,
         capture_output=True,
         text=True,
@@ -210,7 +223,9 @@ def test_a_copied_recipe_trains_and_predicts(capfd, pictures, tmp_path, monkeypa
 def test_flags_win_over_the_config_file(capfd, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("options.yaml").write_text(f"data: {pictures}\nepochs: 3\nmodel: mlp\nlimit: 45\naugment: false\n")
-    code, out, err = command(capfd, "train", "image-classifier", "--config", "options.yaml", "--epochs", "1", "--name", "x")
+    code, out, err = command(
+        capfd, "train", "image-classifier", "--config", "options.yaml", "--epochs", "1", "--name", "x"
+    )
     assert code == 0, err
     used = dltoolkit.load("x").info["config"]
     assert (used["epochs"], used["model"], used["augment"]) == (1, "mlp", False)
@@ -278,7 +293,9 @@ def test_bad_pictures_stop_the_training_and_leave_no_run(capfd, picture_folder, 
     assert "broken.png" in err
     assert "--skip-bad" in err
     assert not list(tmp_path.glob("saved_models/*/*"))
-    code, _, err = command(capfd, "train", "image-classifier", "--data", str(picture_folder), "--skip-bad", "--epochs", "1")
+    code, _, err = command(
+        capfd, "train", "image-classifier", "--data", str(picture_folder), "--skip-bad", "--epochs", "1"
+    )
     assert code == 0
     assert "Warning: " in err
 

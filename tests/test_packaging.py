@@ -33,7 +33,10 @@ def environment(tmp_path):
     python = tmp_path / "venv" / "bin" / "python"
     place = Path(
         subprocess.run(
-            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
     )
     # A folder named in a .pth file is searched, but the .pth files in it, editable installs among them, are not run.
@@ -55,11 +58,24 @@ def elsewhere(python: Path, folder: Path, *words: str) -> str:
 
 
 def test_the_wheel_trains_in_a_clean_environment(source, environment, tmp_path):
-    words = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)]
+    words = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(source),
+    ]
     subprocess.run(words, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     install(environment, str(wheel))
-    place = elsewhere(environment, tmp_path, "-c", "from dltoolkit.recipes import image_classifier as i; print(i.__file__)")
+    place = elsewhere(
+        environment, tmp_path, "-c", "from dltoolkit.recipes import image_classifier as i; print(i.__file__)"
+    )
     assert place.startswith(str(tmp_path / "venv")), "the wheel's own code must be what runs"
     words = ["train", "image-classifier", "--epochs", "1", "--limit", "100", "--model", "mlp"]
     out = elsewhere(environment, tmp_path, "-m", "dltoolkit", *words)
@@ -75,5 +91,5 @@ def test_editable_and_git_installs_work_from_any_folder(source, environment, tmp
     command = str(environment.with_name("dltoolkit"))
     out = subprocess.run([command, "list", "recipes"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "image-classifier" in out
-    code = "from dltoolkit.recipes import image_classifier; from dltoolkit import config; print(image_classifier.Config().model)"
+    code = "from dltoolkit.recipes import image_classifier; print(image_classifier.Config().model)"
     assert elsewhere(environment, tmp_path, "-c", code).strip() == "resnet"

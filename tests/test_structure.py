@@ -55,7 +55,9 @@ def test_recipes_do_not_know_each_other():
             assert "recipes" not in imports(path), path
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["train", "--help"], ["train", "image-classifier", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["list"], ["train", "--help"], ["train", "image-classifier", "--help"]]
+)
 def test_help_never_imports_tensorflow(words, tmp_path):
     code = (
         "import sys; from dltoolkit import cli\n"

@@ -1,6 +1,6 @@
 """Tell which of three numbers is the largest: a recipe small enough to train in tests.
 
-    dltoolkit train ./toy_recipe.py --epochs 5
+dltoolkit train ./toy_recipe.py --epochs 5
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def build_model(config, examples):
     return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="toy")
 
 
-def train(config=Config(), *, resume=None):  # noqa: B008
+def train(config=Config(), *, resume=None):
     import keras
     import tensorflow as tf
 
@@ -56,7 +56,13 @@ def train(config=Config(), *, resume=None):  # noqa: B008
     run = resume or Run.create(__file__, config, "toy")
     with run.session():
         run.describe_data(
-            {"source": "toy", "fingerprint": "0", "splits": {"train": EXAMPLES}, "classes": ["a", "b", "c"], "warnings": []}
+            {
+                "source": "toy",
+                "fingerprint": "0",
+                "splits": {"train": EXAMPLES},
+                "classes": ["a", "b", "c"],
+                "warnings": [],
+            }
         )
         training.fit.fit(
             run,

@@ -11,6 +11,8 @@ from dltoolkit.data import augment as augmentation
 from dltoolkit.data.batches import index_batches
 from dltoolkit.errors import UserError
 
+LARGEST_COPY = 2**28  # bytes; up to here TensorFlow gets a copy of its own, beyond it asks NumPy for each batch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -88,20 +90,18 @@ def steps_per_epoch(data: ImageSplits, batch_size: int) -> int:
 
 def _fetcher(data: ImageSplits) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function from indices (batch,) to uint8 (batch, h, w, c)."""
-    if isinstance(data.images, np.memmap):
+    if isinstance(data.images, np.memmap) or data.images.nbytes > LARGEST_COPY:
 
-        def from_file(rows: tf.Tensor) -> tf.Tensor:
+        def from_array(rows: tf.Tensor) -> tf.Tensor:
             images = tf.numpy_function(lambda i: np.asarray(data.images[i]), [rows], tf.uint8, stateful=False)
             return tf.ensure_shape(images, (*rows.shape, *data.image_shape))
 
-        return from_file
+        return from_array
 
     tensor = getattr(data, "_tensor", None)
-    if tensor is None:  # made once for all pipelines, and without a copy where memory allows: both sides share it
-        images = np.require(data.images, requirements=["C", "W"])  # what DLPack can hand over
-        shared = images.ctypes.data % ALIGNMENT == 0
-        tensor = tf.experimental.dlpack.from_dlpack(images.__dlpack__()) if shared else tf.convert_to_tensor(images)
-        data._tensor = tensor
+    if tensor is None:
+        with tf.device("CPU:0"):
+            tensor = data._tensor = tf.constant(data.images)  # made once, for all pipelines
     return lambda rows: tf.gather(tensor, rows)
 
 

@@ -2,4 +2,6 @@
 
 from dltoolkit.lazy import submodules
 
-__getattr__, __dir__ = submodules(__name__, keras=["checkpoint", "fit", "optimizer", "strategy"], plain=["plan", "progress"])
+__getattr__, __dir__ = submodules(
+    __name__, keras=["checkpoint", "fit", "optimizer", "strategy"], plain=["plan", "progress"]
+)

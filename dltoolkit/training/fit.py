@@ -1,4 +1,4 @@
-"""The one training loop: Keras' ``fit``, watched by one callback that plans, records, keeps the best epoch and can stop."""
+"""The one training loop: Keras' ``fit``, watched by a callback that plans, records and keeps the best epoch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
         return _fit(run, config, job, batch_size)
     except (tf.errors.ResourceExhaustedError, MemoryError):
         if batch_size < 2:
-            raise UserError("Out of memory with a batch of one; use a smaller --image-size or a smaller model.") from None
+            raise UserError(
+                "Out of memory with a batch of one; use a smaller --image-size or a smaller model."
+            ) from None
     progress.warn(f"Out of memory with batches of {batch_size}; trying {batch_size // 2}.")
     keras.utils.clear_session()
     try:
@@ -95,7 +97,9 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
         optimizer.spare_vectors(update_rule, model)
         update_rule.build(model.trainable_variables)
         model.compile(update_rule, job.loss(), metrics=job.metrics(), jit_compile=compiled)
-    run.update(model={"name": model.name, "parameters": model.count_params(), "input_shape": list(model.input_shape[1:])})
+    run.update(
+        model={"name": model.name, "parameters": model.count_params(), "input_shape": list(model.input_shape[1:])}
+    )
 
     restored = checkpoint.restore(run, model)
     state, best_weights, accumulators = restored or (checkpoint.State(), None, [])
@@ -172,7 +176,7 @@ class _Watcher(keras.callbacks.Callback):
             self._ema.set_model(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        for variable, value in zip(self.model.metrics_variables, self._accumulators):
+        for variable, value in zip(self.model.metrics_variables, self._accumulators, strict=bool(self._accumulators)):
             variable.assign(value)
         steps = self.params["steps"] + self._within
         self._display.start(epoch + 1, self._plan.epochs, steps)
@@ -183,7 +187,8 @@ class _Watcher(keras.callbacks.Callback):
         state.step += 1
         if not math.isfinite(logs["loss"]):
             raise UserError(
-                f"The loss became {logs['loss']} at step {state.step}; try a lower --learning-rate, or --precision float32."
+                f"The loss became {logs['loss']} at step {state.step}; "
+                "try a lower --learning-rate, or --precision float32."
             )
         self._display.step(self._within + batch + 1, logs)
         if self._plan.step_done(state.step):

@@ -17,7 +17,7 @@ PROVISIONAL_STEPS = 10_000  # until the run's length is planned, which is within
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from zero over the first tenth of the steps, then a half cosine to zero (Loshchilov & Hutter 2017).
+    """Linear warm-up over the first tenth of the steps, then a half cosine to zero (Loshchilov & Hutter 2017).
 
     The number of steps is a variable, so that it can be planned after training has started without compiling again.
 
@@ -60,7 +60,9 @@ def make(config: RunConfig, batch_size: int) -> tuple[keras.optimizers.Optimizer
     peak = config.learning_rate if config.learning_rate is not None else rate * math.sqrt(batch_size / 128)
     decay = config.weight_decay if config.weight_decay is not None else decay
     schedule = WarmupCosine(peak)
-    shared = dict(learning_rate=schedule, weight_decay=decay or None, global_clipnorm=1.0 if config.optimizer != "sgd" else None)
+    shared = {"learning_rate": schedule, "weight_decay": decay or None}
+    if config.optimizer != "sgd":
+        shared["global_clipnorm"] = 1.0
     if config.ema:
         shared.update(use_ema=True, ema_momentum=config.ema)
     if config.optimizer == "sgd":

@@ -1,4 +1,4 @@
-"""How long a run is, in steps: from ``--epochs``, or from ``--max-time`` and the step time measured in the first seconds."""
+"""How long a run is, in steps: from ``--epochs``, or from ``--max-time`` and the step time of the first seconds."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class Plan:
         self._durations.append(took)
         if self.steps is None and now - self._compiled >= min(MEASURE_SECONDS, 0.05 * self._max_seconds):
             if self._validation_seconds == 0.0:  # a guess until the first is measured: forward only, a third of a step
-                self._validation_seconds = statistics.median(self._durations) * self._per_epoch * self._validation_share / 3
+                self._validation_seconds = (
+                    statistics.median(self._durations) * self._per_epoch * self._validation_share / 3
+                )
             return self._make(step)
         return False
 

@@ -40,7 +40,12 @@ def counting() -> Iterator[Any]:
         yield lambda label, done, total: None
         return
     with Bar(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen, transient=True
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=screen,
+        transient=True,
     ) as bar:
         tasks: dict[str, Any] = {}
 

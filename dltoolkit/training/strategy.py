@@ -72,7 +72,9 @@ def _cpu(count: str | None) -> Devices:
 
 def _gpu(gpus: list, which: str | None) -> Devices:
     if not gpus:
-        raise UserError("There is no GPU that TensorFlow can use here; 'dltoolkit doctor' says what it sees. Use --device cpu.")
+        raise UserError(
+            "There is no GPU that TensorFlow can use here; 'dltoolkit doctor' says what it sees. Use --device cpu."
+        )
     chosen = list(range(len(gpus)))
     if which is not None:
         if not re.fullmatch(r"\d+(,\d+)*", which):

@@ -1,0 +1,155 @@
+"""The network families: any picture in, logits out, learning, and back from the disk unchanged."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from dltoolkit.errors import UserError
+from dltoolkit.models import layers, vision
+
+SHAPES = [(8, 8, 1), (28, 28, 1), (33, 47, 3), (224, 224, 3)]
+SMALL = {"resnet": (8, 16, 16), "cnn": (8, 16), "alexnet": (16, 16, 24, 24, 16, 32, 32), "mlp": (32, 16), "vit": (32, 32)}
+
+
+def noise(shape, count=4):
+    return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype="uint8")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("family", vision.FAMILIES)
+def test_raw_pixels_in_logits_out(family, shape):
+    model = vision.build(family, shape, 5, widths=SMALL[family])
+    logits = model(noise(shape))
+    assert logits.shape == (4, 5) and logits.dtype == tf.float32
+    spread = logits.numpy().std(axis=0)
+    assert np.isfinite(spread).all() and spread.min() > 1e-3  # different pictures, different answers
+    np.testing.assert_allclose(model(noise(shape).astype("float32")), logits, atol=1e-4)  # uint8 or float: the same
+
+
+@pytest.mark.parametrize("family", vision.FAMILIES)
+def test_default_networks_are_of_a_sensible_size(family):
+    model = vision.build(family, (32, 32, 3), 10)
+    assert model.name == family and model.layers[-1].name == "logits"
+    assert 1e5 < model.count_params() < 4e6
+
+
+def test_alexnet_at_its_own_size_is_the_paper_s():
+    """Krizhevsky 2012 has 60 million weights for 1,000 classes, two thirds of them in the first dense layer."""
+    model = vision.build("alexnet", (227, 227, 3), 1000)
+    assert model.get_layer("layer5_pool").output.shape[1:] == (6, 6, 256) or model.get_layer("layer5_pool").output.shape[1] in (6, 7)
+    assert 55e6 < model.count_params() < 75e6
+
+
+@pytest.mark.parametrize("family", vision.FAMILIES)
+def test_learns_digits(family):
+    """Five classes of the digits, 600 examples: far above chance (20 %) on held-out ones after a few seconds."""
+    keras.utils.set_random_seed(0)
+    digits = load_digits(n_class=5)
+    x, y = (digits.images * 255 / 16).astype("uint8")[..., None], digits.target
+    model = vision.build(family, (8, 8, 1), 5, widths=SMALL[family], dropout=0.0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.AdamW(3e-3), loss, metrics=["accuracy"], jit_compile=False)
+    model.fit(x[:600], y[:600], batch_size=32, epochs=6, verbose=0)
+    assert model.evaluate(x[600:], y[600:], verbose=0, return_dict=True)["accuracy"] > 0.85
+
+
+@pytest.mark.parametrize("family", vision.FAMILIES)
+def test_same_seed_same_network(family):
+    def weights(seed):
+        keras.utils.set_random_seed(seed)
+        return np.concatenate([w.ravel() for w in vision.build(family, (16, 16, 3), 3, widths=SMALL[family]).get_weights()])
+
+    assert np.array_equal(weights(1), weights(1)) and not np.array_equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_reloads_in_a_new_process(family, tmp_path):
+    """Only the registered layers are needed, as Keras' safe mode demands."""
+    model = vision.build(family, (12, 20, 3), 3, widths=SMALL[family])
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", noise((12, 20, 3)))
+    code = (
+        "import sys, keras, numpy as np; from dltoolkit.models import layers; "
+        "m = keras.models.load_model(sys.argv[1] + '/model.keras'); layers.BatchNorm; "
+        "np.save(sys.argv[1] + '/y.npy', m(np.load(sys.argv[1] + '/x.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(noise((12, 20, 3))), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", vision.FAMILIES)
+def test_mixed_precision_keeps_float32_logits(family):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = vision.build(family, (16, 16, 3), 3, widths=SMALL[family])
+        with tf.GradientTape() as tape:
+            logits = model(noise((16, 16, 3)), training=True)
+        gradients = tape.gradient(logits, model.trainable_variables)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert logits.dtype == tf.float32 and np.isfinite(logits).all()
+    assert all(g is not None and np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_batch_norm_equals_keras(jit_compile):
+    """Outputs, gradients and moving statistics of the fused kernel against Keras' own composition."""
+    x = tf.random.stateless_normal((16, 6, 6, 8), (1, 2)) * 3 + 1
+    results = []
+    for kind in (keras.layers.BatchNormalization, layers.BatchNorm):
+        layer = kind(momentum=0.8, epsilon=1e-3)
+        layer.build(x.shape)
+        layer.gamma.assign(np.linspace(0.5, 2, 8))
+        layer.beta.assign(np.linspace(-1, 1, 8))
+
+        def step(layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+                loss = tf.reduce_sum(y**3)
+            return y, tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+
+        y, gradients = tf.function(step, jit_compile=jit_compile)()
+        results.append([y, *gradients, layer.moving_mean, layer.moving_variance, layer(x, training=False)])
+    for mine, keras_own in zip(*results):
+        np.testing.assert_allclose(mine, keras_own, rtol=6e-3, atol=2e-3)  # the kernel's variance is the unbiased one
+
+
+def test_frozen_batch_norm_uses_its_moving_statistics():
+    layer = layers.BatchNorm()
+    x = tf.random.stateless_normal((4, 3, 3, 2), (1, 2)) + 5
+    layer(x)
+    layer.trainable = False
+    np.testing.assert_allclose(layer(x, training=True), x / np.sqrt(1.001), rtol=1e-4)
+
+
+def test_resnet_compiles_with_xla():
+    model = vision.build("resnet", (16, 16, 3), 3, widths=SMALL["resnet"])
+    model.compile("adamw", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True)
+    assert np.isfinite(model.train_on_batch(noise((16, 16, 3)), np.array([0, 1, 2, 0])))
+    assert model.jit_compile
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("resnett", (32, 32, 3), 10), "'resnet'"),
+        (("resnet", (4, 32, 3), 10), "at least 8 pixels"),
+        (("cnn", (32, 32, 3), 1), "two classes"),
+        (("mlp", (32, 32, 3), 10, [64, 0]), "positive"),
+        (("alexnet", (32, 32, 3), 10, [64, 32]), "seven widths"),
+        (("vit", (32, 32, 3), 10, [64, 32]), "multiple of 32"),
+        (("cnn", (32, 32, 3), 10, None, 1.0), "below 1"),
+    ],
+)
+def test_wrong_values_are_answered_with_a_sentence(arguments, words):
+    family, shape, classes, *rest = arguments
+    options = dict(zip(("widths", "dropout"), rest))
+    with pytest.raises(UserError, match=words):
+        vision.build(family, shape, classes, **options)
