@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from dltoolkit.config import RunConfig
+from dltoolkit.training.muon import Muon
 
 # Peak rate and decoupled weight decay for a batch of 128; the rate grows with the root of the batch size.
 DEFAULTS = {"adamw": (2e-3, 0.05), "adam": (2e-3, 0.0), "sgd": (0.1, 5e-4), "muon": (2e-3, 0.05)}
@@ -53,8 +54,8 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 def make(config: RunConfig, batch_size: int) -> tuple[keras.optimizers.Optimizer, WarmupCosine]:
     """Return the optimizer that the options ask for, and its schedule, whose length the caller plans.
 
-    Weight decay spares biases, normalisation and other vectors. Muon (Jordan 2024) as
-    Keras has it takes the hidden matrices, and leaves convolutions, vectors and the logits to its own AdamW.
+    Weight decay spares biases, normalisation and other vectors. Muon takes
+    the hidden matrices and convolutions, and leaves the rest to AdamW (see ``muon``).
     """
     rate, decay = DEFAULTS[config.optimizer]
     peak = config.learning_rate if config.learning_rate is not None else rate * math.sqrt(batch_size / 128)
@@ -68,7 +69,7 @@ def make(config: RunConfig, batch_size: int) -> tuple[keras.optimizers.Optimizer
     if config.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
     elif config.optimizer == "muon":
-        optimizer = keras.optimizers.Muon(exclude_layers=["logits"], adam_weight_decay=decay, **shared)
+        optimizer = Muon(adam_weight_decay=decay or None, **shared)
     else:
         optimizer = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer](**shared)
     return optimizer, schedule
