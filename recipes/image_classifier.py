@@ -43,11 +43,11 @@ class Config(RunConfig):
     label_smoothing: float = option(0.1, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
     class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
     labels_per_class: int | None = option(None, "Train on this many pictures of each class only.", minimum=1)
-    validation_fraction: float = option(
-        0.15, "Share kept for validation, where the data bring none.", minimum=0.01, maximum=0.5
+    validation_fraction: float | None = option(
+        None, "Share kept for validation, where the data bring none; by default 15 %.", minimum=0.01, maximum=0.5
     )
-    test_fraction: float = option(
-        0.15, "Share kept for the test, where the data bring none.", minimum=0.01, maximum=0.5
+    test_fraction: float | None = option(
+        None, "Share kept for the test, where the data bring none; by default 15 %.", minimum=0.01, maximum=0.5
     )
     image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
     label_column: str | None = option(None, "Column of a table that holds the labels.")

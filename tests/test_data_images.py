@@ -107,6 +107,19 @@ def test_the_only_held_out_part_is_the_test(split_folder, held_out):
     assert data.counts()["train"] + data.counts()["validation"] == 24
 
 
+def test_large_sets_hold_out_no_more_than_it_takes(split_folder, monkeypatch):
+    monkeypatch.setattr(images, "MOST_VALIDATED", 3)
+    shutil.rmtree(split_folder / "val")
+    assert load(split_folder).counts() == {"train": 21, "validation": 3, "test": 12}
+    assert load(split_folder, validation_fraction=0.25).counts()["validation"] == 6
+    shutil.rmtree(split_folder / "test")
+    monkeypatch.setattr(images, "MOST_TESTED", 6)
+    monkeypatch.setattr(images, "MOST_VALIDATED", 12)
+    assert load(split_folder).counts() == {"train": 18, "validation": 3, "test": 3}
+    monkeypatch.setattr(images, "MOST_TESTED", 3)
+    assert load(split_folder, validation_fraction=0.25).counts() == {"train": 15, "validation": 6, "test": 3}
+
+
 def test_train_alone_is_split_three_ways(split_folder):
     shutil.rmtree(split_folder / "val")
     shutil.rmtree(split_folder / "test")

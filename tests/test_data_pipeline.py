@@ -1,5 +1,8 @@
 """Batches: the order follows seed and epoch alone, resuming is exact, and every length is known."""
 
+import os
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -107,19 +110,46 @@ def test_pictures_on_disk_give_the_same_batches(toys, monkeypatch):
     on_disk = images.load(toys.source)
     assert isinstance(on_disk.images, np.memmap)
     options = {"batch_size": 8, "seed": 0, "augment": augment.Augment(shift=2)}
-    expected = pipeline.training_pipeline(toys, **options)
-    batches = pipeline.training_pipeline(on_disk, **options)
-    assert batches.element_spec == expected.element_spec
-    for a, b in zip(taken(expected, 7), taken(batches, 7), strict=True):
-        assert (a[0] == b[0]).all()
-    for a, b in zip(taken(pipeline.evaluation_pipeline(toys, "test", 4), 9),
-                    taken(pipeline.evaluation_pipeline(on_disk, "test", 4), 9), strict=True):  # fmt: skip
-        assert (a[0] == b[0]).all()
+    expected = pipeline.training_pipeline(toys, **options), pipeline.evaluation_pipeline(toys, "test", 4)
+    found = pipeline.training_pipeline(on_disk, **options), pipeline.evaluation_pipeline(on_disk, "test", 4)
+    for a, b in zip(expected, found, strict=True):
+        assert a.element_spec == b.element_spec
+        for (pixels, targets), (other_pixels, other_targets) in zip(taken(a, 7), taken(b, 7), strict=True):
+            assert (pixels == other_pixels).all()
+            assert (targets == other_targets).all()
 
 
-def test_read_only_arrays_are_served_too(toys):
-    toys.images.flags.writeable = False
-    assert len(taken(pipeline.evaluation_pipeline(toys, "test", 100), 2)) == 1
+@pytest.mark.parametrize("offset", [0, 1, 16])
+def test_arrays_made_elsewhere_are_served_too(toys, offset):
+    """TensorFlow would abort the process on memory that is not aligned."""
+    pixels = np.empty(toys.images.size + 64, np.uint8)
+    start = -pixels.ctypes.data % 64 + offset
+    pixels = pixels[start : start + toys.images.size].reshape(toys.images.shape)
+    pixels[...] = toys.images
+    pixels.flags.writeable = offset != 16
+    toys.images = pixels
+    ((served, _),) = taken(pipeline.evaluation_pipeline(toys, "test", 100), 2)
+    assert (served == pixels[toys.test]).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory in use from /proc")
+def test_large_arrays_are_not_copied(toys):
+    """A data set that fills most of the memory can be trained on all the same."""
+    pixels = store.room((40_000, 64, 64, 1))  # 164 MB
+    pixels[...] = np.arange(64, dtype=np.uint8)[:, None]
+    rows = np.arange(len(pixels))
+    data = images.ImageSplits(pixels, (rows % 2).astype(np.int32), rows, rows, rows[:9], rows[:9], ["a", "b"], "", "")
+    taken(pipeline.training_pipeline(toys, batch_size=8, seed=0), 1)  # TensorFlow itself is up now
+    before = memory()
+    batches = iter(pipeline.training_pipeline(data, batch_size=8, seed=0))
+    held_out = iter(pipeline.evaluation_pipeline(data, "train", 8))
+    next(batches), next(held_out)
+    assert memory() - before < pixels.nbytes / 2
+
+
+def memory() -> int:
+    """Return the bytes of memory that this process occupies."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_keras_counts_the_steps_right(toys):

@@ -58,7 +58,7 @@ def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augme
     Returns:
         The pictures (uint8) and the labels (mixed by mixup and cutmix, otherwise as they came).
     """
-    seeds = tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 5))
+    seeds = _split(tf.cast(seed, tf.int32), 5)
     if options.flip or options.shift:
         images = _move(images, seeds[0], options)
     if options.colour:
@@ -66,9 +66,10 @@ def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augme
     if options.cutout:
         images = _cutout(images, seeds[2], options.cutout)
     if options.mixup and options.cutmix:
-        mixed, cut = _mixup(images, one_hot, seeds[3], options.mixup), _cutmix(images, one_hot, seeds[3], options.cutmix)
-        first = tf.random.stateless_uniform((), seeds[4]) < 0.5
-        return tf.where(first, mixed[0], cut[0]), tf.where(first, mixed[1], cut[1])
+        mixed = _mixup(images, one_hot, seeds[3], options.mixup)
+        pasted = _cutmix(images, one_hot, seeds[3], options.cutmix)
+        first = _uniform((), seeds[4]) < 0.5
+        return tf.where(first, mixed[0], pasted[0]), tf.where(first, mixed[1], pasted[1])
     if options.mixup:
         return _mixup(images, one_hot, seeds[3], options.mixup)
     if options.cutmix:
@@ -79,7 +80,7 @@ def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augme
 def _move(images, seed, options: Augment):
     """Mirror and shift by picking rows and columns."""
     count, height, width, _ = _shape(images)
-    draw = tf.random.stateless_uniform((3, count, 1), seed)
+    draw = _uniform((3, count, 1), seed)
     steps = 2 * options.shift + 1
     down, right = (tf.cast(draw[i] * steps, tf.int32) - options.shift for i in (0, 1))  # (batch, 1)
     columns = tf.range(width)[None] + right
@@ -104,7 +105,7 @@ def _reflect(index, size):
 
 def _colour(images, seed, strength):
     count = _shape(images)[0]
-    factors = 1.0 + strength * tf.random.stateless_uniform((3, count, 1, 1, 1), seed, -1.0, 1.0)
+    factors = 1.0 + strength * (2.0 * _uniform((3, count, 1, 1, 1), seed) - 1.0)
     x = tf.cast(images, tf.float32)
     if images.shape[-1] == 3:
         grey = tf.reduce_mean(x, axis=-1, keepdims=True)
@@ -116,8 +117,9 @@ def _colour(images, seed, strength):
 
 def _cutout(images, seed, side):
     count, height, width, _ = _shape(images)
-    draw = tf.random.stateless_uniform((2, count, 1), seed)
-    inside = _box(draw[0] * tf.cast(height, tf.float32), draw[1] * tf.cast(width, tf.float32), side, side, height, width)
+    draw = _uniform((2, count, 1), seed)
+    tall, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    inside = _box(draw[0] * tall, draw[1] * wide, side, side, height, width)
     mean = _to_uint8(tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2), keepdims=True))
     return tf.where(inside[..., None], mean, images)
 
@@ -132,9 +134,9 @@ def _mixup(images, one_hot, seed, alpha):
 
 def _cutmix(images, one_hot, seed, alpha):
     count, height, width, _ = _shape(images)
-    seeds = tf.random.split(seed, 2)
+    seeds = _split(seed, 2)
     side = tf.sqrt(1.0 - _beta(count, alpha, seeds[0]))[:, None]  # (batch, 1), as a share of the picture's side
-    draw = tf.random.stateless_uniform((2, count, 1), seeds[1])
+    draw = _uniform((2, count, 1), seeds[1])
     tall, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     inside = _box(draw[0] * tall, draw[1] * wide, side * tall, side * wide, height, width)
     share = 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=(1, 2))[:, None]  # what was really left
@@ -154,9 +156,18 @@ def _box(middle_y, middle_x, tall, wide, height, width):
 
 
 def _beta(count, alpha, seed):
-    """Draw (count,) numbers from Beta(alpha, alpha): a table of its quantiles, for XLA has no gamma sampler on a CPU."""
+    """Draw (count,) numbers from Beta(alpha, alpha), from a table of quantiles: XLA has no gamma sampler on a CPU."""
     table = np.sort(np.random.default_rng(0).beta(alpha, alpha, 1 << 16))[8::16].astype("float32")
-    return tf.gather(table, tf.random.stateless_uniform((count,), seed, maxval=len(table), dtype=tf.int32))
+    return tf.gather(table, tf.cast(_uniform((count,), seed) * len(table), tf.int32))
+
+
+def _uniform(shape, seed):
+    """Draw from [0, 1) by an algorithm that is named, since XLA's own choice is another one."""
+    return tf.random.stateless_uniform(shape, seed, alg="philox")
+
+
+def _split(seed, count):
+    return tf.unstack(tf.random.split(seed, count, alg="philox"))
 
 
 def _to_uint8(x):

@@ -28,6 +28,9 @@ __all__ = [
 ]
 
 
+MOST_VALIDATED, MOST_TESTED = 5_000, 10_000  # pictures, where a fraction was not asked for
+
+
 @dataclass(eq=False)
 class ImageSplits:
     """Pictures, labels and who is in which part.
@@ -89,8 +92,8 @@ def load(
     *,
     image_size: int | None = None,
     seed: int = 0,
-    validation_fraction: float = 0.15,
-    test_fraction: float = 0.15,
+    validation_fraction: float | None = None,
+    test_fraction: float | None = None,
     limit: int | None = None,
     labels_per_class: int | None = None,
     skip_bad: bool = False,
@@ -110,7 +113,8 @@ def load(
         image_size: side in pixels to which every picture is resized and cropped. By default equal square pictures of
             at most 224 stay as they are, and others get their median short side, at most 160.
         seed: decides the split and who stays under a limit.
-        validation_fraction, test_fraction: of each class, where the data bring no such part.
+        validation_fraction, test_fraction: of each class, where the data bring no such part. By default 15 %, but no
+            more than 5,000 pictures in validation and 10,000 in test, which are enough to measure with.
         limit: use at most so many pictures in all, each class and part in proportion.
         labels_per_class: train on at most so many of each class; validation and test stay as they are.
         skip_bad: leave out pictures that cannot be read, instead of refusing.
@@ -135,7 +139,10 @@ def load(
     listing, hashes = decoded.listing, decoded.hashes
     if decoded.bad:
         listing = scan.trainable(listing, src.said)
-    parts = _parts(listing, hashes, validation_fraction, test_fraction, seed)
+    count = len(listing.names) if listing.parts is None else int((listing.parts == 0).sum())
+    validation = min(0.15, MOST_VALIDATED / count) if validation_fraction is None else validation_fraction
+    test = min(0.15, MOST_TESTED / count) if test_fraction is None else test_fraction
+    parts = _parts(listing, hashes, validation, test, seed)
     warnings = [*listing.warnings, *decoded.warnings, *scan.remarks(listing, hashes, parts)]
     if labels_per_class is not None:
         parts["train"] = split.per_class(hashes, listing.labels, parts["train"], labels_per_class, seed=seed)

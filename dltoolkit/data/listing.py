@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dltoolkit.data import arrays, catalogue, decode, published, tables
+from dltoolkit.data import arrays, catalogue, decode, published, store, tables
 from dltoolkit.data.source import PARTS, File, Source, classes_in_order, files, part_of, subfolders
 from dltoolkit.errors import UserError
 
@@ -224,7 +224,7 @@ def _from_tfds(source: Source, prepared: published.Prepared, progress: decode.Pr
     total = sum(sizes[split] for split in splits.values())
     shape = prepared.shape
     decoded = shape is not None and shape[-1] in (1, 3) and total * int(np.prod(shape)) <= 2**29
-    pixels = np.empty((total, *shape), np.uint8) if decoded else None
+    pixels = store.room((total, *shape)) if decoded else None
     labels = np.empty(total, np.int64)
     place = 0
     for split in splits.values():

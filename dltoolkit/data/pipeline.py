@@ -8,17 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from dltoolkit.data import augment as augmentation
+from dltoolkit.data import store
 from dltoolkit.data.batches import index_batches
 from dltoolkit.errors import UserError
-
-LARGEST_COPY = 2**28  # bytes; up to here TensorFlow gets a copy of its own, beyond it asks NumPy for each batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dltoolkit.data.images import ImageSplits
-
-ALIGNMENT = 64  # bytes; TensorFlow aborts the process on a tensor that begins elsewhere
 
 
 def training_pipeline(
@@ -89,23 +86,20 @@ def steps_per_epoch(data: ImageSplits, batch_size: int) -> int:
 
 
 def _fetcher(data: ImageSplits) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return a function from indices (batch,) to uint8 (batch, h, w, c)."""
-    if isinstance(data.images, np.memmap) or data.images.nbytes > LARGEST_COPY:
+    """Return a function from indices (batch,) to uint8 (batch, h, w, c).
 
-        def from_array(rows: tf.Tensor) -> tf.Tensor:
-            images = tf.numpy_function(lambda i: np.asarray(data.images[i]), [rows], tf.uint8, stateful=False)
-            return tf.ensure_shape(images, (*rows.shape, *data.image_shape))
-
-        return from_array
-
+    TensorFlow reads the very memory, or the very file, that the array lives in. (``tf.numpy_function`` would do that
+    too, but a pipeline still in use at the end of the program then hangs in one exit of five.)
+    """
     tensor = getattr(data, "_tensor", None)
-    if tensor is None:
-        with tf.device("CPU:0"):
-            tensor = data._tensor = tf.constant(data.images)  # made once, for all pipelines
+    if tensor is None:  # made once, for all pipelines
+        tensor = data._tensor = tf.experimental.dlpack.from_dlpack(store.aligned(data.images).__dlpack__())
     return lambda rows: tf.gather(tensor, rows)
 
 
 def _served(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
+    # There is little to optimise here, and rewriting a pipeline's graph copies the pictures it refers to.
+    options.experimental_optimization.apply_default_optimizations = False
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

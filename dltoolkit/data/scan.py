@@ -182,7 +182,7 @@ def _decode(
 
     def room(shape: tuple[int, int, int]) -> np.ndarray:
         size = total * int(np.prod(shape))
-        return file.create((total, *shape)) if size > store.memory_limit() else np.empty((total, *shape), np.uint8)
+        return file.create((total, *shape)) if size > store.memory_limit() else store.room((total, *shape))
 
     if isinstance(pictures, np.ndarray):
         height, width, channels = pictures.shape[1:]
@@ -190,8 +190,8 @@ def _decode(
         side = image_size or (height if as_is else decode.usual_side(np.array([min(height, width)])))
         shape = image_shape or (side, side, channels)
         if shape == (height, width, channels):
-            return pictures, {}
-        out = np.empty((total, *shape), np.uint8)
+            return store.aligned(pictures), {}
+        out = store.room((total, *shape))
         return out, decode.decode_all((decode.from_array(picture) for picture in pictures), out, progress)
 
     if image_shape:

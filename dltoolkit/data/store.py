@@ -11,6 +11,7 @@ import numpy as np
 from dltoolkit.errors import UserError
 
 GIGABYTE = 2**30
+ALIGNMENT = 64  # bytes; TensorFlow aborts the process on memory handed to it that begins elsewhere
 
 
 def memory_limit() -> int:
@@ -33,6 +34,24 @@ def available_memory() -> int:
     return max(0, min(free, default=4 * GIGABYTE))
 
 
+def room(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an unset uint8 array of ``shape`` that begins where TensorFlow can use it without a copy."""
+    size = int(np.prod(shape, dtype=np.int64))
+    space = np.empty(size + ALIGNMENT, np.uint8)
+    start = -space.ctypes.data % ALIGNMENT
+    return space[start : start + size].reshape(shape)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """Return ``array``, or a copy where it is not contiguous, writeable and aligned as TensorFlow wants it."""
+    flags = array.flags
+    if flags.c_contiguous and flags.writeable and array.ctypes.data % ALIGNMENT == 0:
+        return array
+    copy = room(array.shape)
+    copy[...] = array
+    return copy
+
+
 def default_folder() -> Path:
     """Return ``$XDG_CACHE_HOME/dltoolkit`` or ``~/.cache/dltoolkit``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dltoolkit"
@@ -51,10 +70,10 @@ class PixelFile:
         self._unfinished = folder / f"{name}.unfinished-{os.getpid()}"
 
     def find(self) -> tuple[np.memmap, dict] | None:
-        """Return the pictures, uint8 (n, h, w, c), read-only, and the facts kept with them, or None."""
+        """Return the pictures, uint8 (n, h, w, c), and the facts kept with them, or None. Changes stay in memory."""
         try:
             facts = json.loads(self._facts.read_text())
-            return np.memmap(self._pixels, np.uint8, "r", shape=tuple(facts["shape"])), facts
+            return np.memmap(self._pixels, np.uint8, "c", shape=tuple(facts["shape"])), facts
         except (OSError, ValueError, KeyError):
             return None
 
@@ -84,13 +103,13 @@ class PixelFile:
             ) from None
 
     def keep(self, pixels: np.memmap, facts: dict) -> np.memmap:
-        """Put what ``create`` gave, now filled, in its place, with ``facts`` beside it, and return it read-only."""
+        """Put what ``create`` gave, now filled, in its place, with ``facts`` beside it, and return it anew."""
         pixels.flush()
         os.replace(self._unfinished, self._pixels)
         beside = self._unfinished.with_suffix(f".facts-{os.getpid()}")
         beside.write_text(json.dumps({**facts, "shape": list(pixels.shape)}))
         os.replace(beside, self._facts)
-        return np.memmap(self._pixels, np.uint8, "r", shape=pixels.shape)
+        return np.memmap(self._pixels, np.uint8, "c", shape=pixels.shape)
 
     def discard(self) -> None:
         """Remove what ``create`` made."""

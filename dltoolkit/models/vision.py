@@ -45,10 +45,11 @@ def build(
     """
     families = {"resnet": _resnet, "cnn": _cnn, "alexnet": _alexnet, "mlp": _mlp, "vit": _vit}
     if family not in families:
-        raise UserError(f"There is no network family '{family}'; use one of {', '.join(FAMILIES)}.{suggestion(family, FAMILIES)}")
+        near = suggestion(family, FAMILIES)
+        raise UserError(f"There is no network family '{family}'; use one of {', '.join(FAMILIES)}.{near}")
     height, width, channels = input_shape
     if min(height, width) < SMALLEST and family != "mlp":
-        raise UserError(f"{family} needs pictures of at least {SMALLEST} pixels a side, not {height}x{width}; set --image-size.")
+        raise UserError(f"{family} needs at least {SMALLEST} pixels a side, not {height}x{width}; set --image-size.")
     if classes < 2:
         raise UserError(f"A classifier needs at least two classes, not {classes}.")
     if widths is not None and (not widths or min(widths) < 1):
@@ -117,7 +118,7 @@ def _cnn(x, classes, widths, dropout, norm):
 
 
 def _alexnet(x, classes, widths, dropout, norm):
-    """AlexNet (Krizhevsky, Sutskever & Hinton 2012): five convolutions, three overlapping max-poolings, two dense layers.
+    """AlexNet (Krizhevsky, Sutskever & Hinton 2012): five convolutions, overlapping max-poolings, two dense layers.
 
     At 128 pixels and more the first convolution is the paper's 11x11 with stride 4; below, 5x5 (with stride 2 from
     64 on), and a pooling is left out where nothing would be left to pool. Batch normalisation stands in
@@ -132,7 +133,7 @@ def _alexnet(x, classes, widths, dropout, norm):
     size, stride = (11, 4) if side >= 128 else (5, 2 if side >= 64 else 1)
     sizes, pooled = (size, 5, 3, 3, 3), (True, True, False, False, True)
     for number in range(5):
-        x = _conv(x, widths[number], f"layer{number + 1}", norm, size=sizes[number], stride=stride if number == 0 else 1)
+        x = _conv(x, widths[number], f"layer{number + 1}", norm, size=sizes[number], stride=1 if number else stride)
         if pooled[number] and _side(x) >= 4:
             x = keras.layers.MaxPooling2D(3, 2, padding="valid", name=f"layer{number + 1}_pool")(x)
     x = keras.layers.Flatten(name="flat")(x)
@@ -163,7 +164,7 @@ def _vit(x, classes, widths, dropout, norm):
     widths = tuple(widths or (128,) * 6)
     units, rate = widths[0], 0.0 if dropout is None else dropout
     if set(widths) != {units} or units % 32:
-        raise UserError("vit's widths, one a block, must be equal and a multiple of 32, for example --widths 128 --widths 128.")
+        raise UserError("vit's widths, one a block, must be equal and a multiple of 32: --widths 128 --widths 128.")
     x = PatchEmbedding(max(1, round(_side(x) / 8)), units, name="patches")(x)  # (batch, patches, units)
     for number in range(1, len(widths) + 1):
         y = keras.layers.LayerNormalization(epsilon=1e-6, name=f"block{number}_norm1")(x)
