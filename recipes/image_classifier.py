@@ -29,6 +29,7 @@ class Config(RunConfig):
 
     data: str = option("digits", "What to train on: a folder, a file, digits, keras:NAME or a TFDS name.")
     model: Literal["resnet", "cnn", "alexnet", "mlp", "vit"] = option("resnet", "Network family.")
+    optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer.")
     widths: tuple[int, ...] | None = option(
         None, "Channels (or units) of each stage; by default the family's.", minimum=1
     )

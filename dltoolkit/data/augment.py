@@ -1,7 +1,8 @@
 """Picture augmentation for tf.data: stateless, for a whole batch at once, on the uint8 pixels, and XLA-compilable.
 
 Mirroring, shifting and cutting are index arithmetic on bytes, so that the pipeline stays far below the cost of a
-training step; mixup and cutmix also mix the labels. Equal seeds give equal pictures.
+training step; mixup and cutmix also mix the labels. Equal seeds give equal pictures (XLA draws other numbers from
+them than TensorFlow's own kernels do).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augme
     Returns:
         The pictures (uint8) and the labels (mixed by mixup and cutmix, otherwise as they came).
     """
-    seeds = _split(tf.cast(seed, tf.int32), 5)
+    seeds = tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 5))
     if options.flip or options.shift:
         images = _move(images, seeds[0], options)
     if options.colour:
@@ -68,7 +69,7 @@ def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augme
     if options.mixup and options.cutmix:
         mixed = _mixup(images, one_hot, seeds[3], options.mixup)
         pasted = _cutmix(images, one_hot, seeds[3], options.cutmix)
-        first = _uniform((), seeds[4]) < 0.5
+        first = tf.random.stateless_uniform((), seeds[4]) < 0.5
         return tf.where(first, mixed[0], pasted[0]), tf.where(first, mixed[1], pasted[1])
     if options.mixup:
         return _mixup(images, one_hot, seeds[3], options.mixup)
@@ -80,7 +81,7 @@ def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augme
 def _move(images, seed, options: Augment):
     """Mirror and shift by picking rows and columns."""
     count, height, width, _ = _shape(images)
-    draw = _uniform((3, count, 1), seed)
+    draw = tf.random.stateless_uniform((3, count, 1), seed)
     steps = 2 * options.shift + 1
     down, right = (tf.cast(draw[i] * steps, tf.int32) - options.shift for i in (0, 1))  # (batch, 1)
     columns = tf.range(width)[None] + right
@@ -105,7 +106,7 @@ def _reflect(index, size):
 
 def _colour(images, seed, strength):
     count = _shape(images)[0]
-    factors = 1.0 + strength * (2.0 * _uniform((3, count, 1, 1, 1), seed) - 1.0)
+    factors = 1.0 + strength * (2.0 * tf.random.statelesstf.random.stateless_uniform((3, count, 1, 1, 1), seed) - 1.0)
     x = tf.cast(images, tf.float32)
     if images.shape[-1] == 3:
         grey = tf.reduce_mean(x, axis=-1, keepdims=True)
@@ -117,7 +118,7 @@ def _colour(images, seed, strength):
 
 def _cutout(images, seed, side):
     count, height, width, _ = _shape(images)
-    draw = _uniform((2, count, 1), seed)
+    draw = tf.random.stateless_uniform((2, count, 1), seed)
     tall, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     inside = _box(draw[0] * tall, draw[1] * wide, side, side, height, width)
     mean = _to_uint8(tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2), keepdims=True))
@@ -134,9 +135,9 @@ def _mixup(images, one_hot, seed, alpha):
 
 def _cutmix(images, one_hot, seed, alpha):
     count, height, width, _ = _shape(images)
-    seeds = _split(seed, 2)
+    seeds = tf.unstack(tf.random.split(seed, 2))
     side = tf.sqrt(1.0 - _beta(count, alpha, seeds[0]))[:, None]  # (batch, 1), as a share of the picture's side
-    draw = _uniform((2, count, 1), seeds[1])
+    draw = tf.random.stateless_uniform((2, count, 1), seeds[1])
     tall, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     inside = _box(draw[0] * tall, draw[1] * wide, side * tall, side * wide, height, width)
     share = 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=(1, 2))[:, None]  # what was really left
@@ -158,16 +159,7 @@ def _box(middle_y, middle_x, tall, wide, height, width):
 def _beta(count, alpha, seed):
     """Draw (count,) numbers from Beta(alpha, alpha), from a table of quantiles: XLA has no gamma sampler on a CPU."""
     table = np.sort(np.random.default_rng(0).beta(alpha, alpha, 1 << 16))[8::16].astype("float32")
-    return tf.gather(table, tf.cast(_uniform((count,), seed) * len(table), tf.int32))
-
-
-def _uniform(shape, seed):
-    """Draw from [0, 1) by an algorithm that is named, since XLA's own choice is another one."""
-    return tf.random.stateless_uniform(shape, seed, alg="philox")
-
-
-def _split(seed, count):
-    return tf.unstack(tf.random.split(seed, count, alg="philox"))
+    return tf.gather(table, tf.cast(tf.random.stateless_uniform((count,), seed) * len(table), tf.int32))
 
 
 def _to_uint8(x):

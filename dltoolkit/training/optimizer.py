@@ -11,7 +11,7 @@ from dltoolkit.config import RunConfig
 from dltoolkit.training.muon import Muon
 
 # Peak rate and decoupled weight decay for a batch of 128; the rate grows with the root of the batch size.
-DEFAULTS = {"adamw": (2e-3, 0.05), "adam": (2e-3, 0.0), "sgd": (0.1, 5e-4), "muon": (2e-3, 0.05)}
+DEFAULTS = {"adamw": (4e-3, 0.05), "adam": (4e-3, 0.0), "sgd": (0.1, 5e-4), "muon": (6e-3, 0.0)}
 WARMUP = 0.1  # of all steps
 PROVISIONAL_STEPS = 10_000  # until the run's length is planned, which is within its first seconds
 
@@ -62,8 +62,6 @@ def make(config: RunConfig, batch_size: int) -> tuple[keras.optimizers.Optimizer
     decay = config.weight_decay if config.weight_decay is not None else decay
     schedule = WarmupCosine(peak)
     shared = {"learning_rate": schedule, "weight_decay": decay or None}
-    if config.optimizer != "sgd":
-        shared["global_clipnorm"] = 1.0
     if config.ema:
         shared.update(use_ema=True, ema_momentum=config.ema)
     if config.optimizer == "sgd":

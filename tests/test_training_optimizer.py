@@ -1,0 +1,69 @@
+"""Optimizers and the learning rate's course, against their definitions."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from dltoolkit.config import RunConfig
+from dltoolkit.training import optimizer
+from dltoolkit.training.muon import Muon
+
+
+def network() -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(16, 3, name="first")(inputs)
+    x = keras.layers.Conv2D(16, 3, name="second")(x)
+    x = keras.layers.Dense(32, name="dense")(keras.layers.Flatten()(x))
+    return keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
+
+
+def test_muon_moves_matrices_by_orthogonal_updates():
+    model = network()
+    rule = Muon(learning_rate=0.5, weight_decay=None, adam_weight_decay=None)
+    rule.build(model.trainable_variables)
+    before = [v.numpy() for v in model.trainable_variables]
+    rng = np.random.default_rng(0)
+    rule.apply([keras.ops.convert_to_tensor(rng.normal(size=v.shape).astype("float32")) for v in model.trainable_variables])
+    orthogonal = {}
+    for old, variable in zip(before, model.trainable_variables):
+        if len(variable.shape) < 2:
+            continue
+        update = (variable.numpy() - old).reshape(-1, variable.shape[-1])
+        scale = 0.5 * 0.2 * math.sqrt(max(update.shape))
+        singular = np.linalg.svd(update, compute_uv=False) / scale
+        orthogonal[variable.path.split("/")[0]] = 0.5 < singular.min() and singular.max() < 1.3
+    assert orthogonal == {"first": False, "second": True, "dense": True, "logits": False}
+
+
+def test_the_rate_warms_up_and_comes_down_to_zero():
+    course = optimizer.WarmupCosine(0.3, steps=200)
+    rates = [float(course(step)) for step in range(200)]
+    assert max(rates) == pytest.approx(0.3, rel=1e-3)
+    assert rates.index(max(rates)) in (18, 19, 20)
+    assert rates[0] == pytest.approx(0.3 / 20)
+    assert rates[109] == pytest.approx(0.15, rel=0.02)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-6)
+    course.steps = 400
+    assert float(course(199)) > 0.15, "a longer plan takes effect at once"
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "muon"])
+def test_weight_decay_spares_vectors(name):
+    model = network()
+    rule, _ = optimizer.make(RunConfig(optimizer=name, learning_rate=0.1, weight_decay=0.5), 128)
+    optimizer.spare_vectors(rule, model)
+    rule.build(model.trainable_variables)
+    for variable in model.trainable_variables:
+        variable.assign(keras.ops.ones_like(variable))
+    for _ in range(3):
+        rule.apply([keras.ops.zeros_like(v) for v in model.trainable_variables])
+    for variable in model.trainable_variables:
+        shrunk = float(variable.numpy().max()) < 1.0
+        assert shrunk == (len(variable.shape) >= 2), variable.path
+
+
+def test_the_default_rate_follows_the_batch_size():
+    small, large = (optimizer.make(RunConfig(), size)[1].peak for size in (128, 512))
+    assert large == pytest.approx(2 * small)
