@@ -35,10 +35,12 @@ class Config(RunConfig):
     )
     dropout: float | None = option(None, "Dropout rate; by default the family's.", minimum=0, maximum=0.9)
     image_size: int | None = option(None, "Square side in pixels; by default the data decide.", minimum=8, maximum=1024)
-    augment: bool = option(True, "Vary the training pictures: shift, cutout and, where it is safe, flip.")
+    augment: bool = option(True, "Vary the training pictures: shift them and, where that is safe, mirror them.")
     flip: bool | None = option(
         None, "Mirror training pictures left to right; by default where mirrored ones still look like their class."
     )
+    cutout: int = option(0, "Side in pixels of a square blanked in training pictures; 0 for none.", minimum=0)
+    colour: float = option(0.0, "Strength of varied brightness, contrast and saturation.", minimum=0, maximum=0.9)
     mixup: float = option(0.0, "Strength of mixup (Zhang 2018); 0 for none.", minimum=0, maximum=10)
     cutmix: float = option(0.0, "Strength of CutMix (Yun 2019); 0 for none.", minimum=0, maximum=10)
     label_smoothing: float = option(0.1, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
@@ -127,7 +129,10 @@ def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
     flip = config.flip
     if flip is None:
         flip = data.augment.mirror_keeps_class(pictures.images[some], pictures.labels[some])
-    return replace(data.augment.for_images(pictures.image_shape, flip=flip), mixup=config.mixup, cutmix=config.cutmix)
+    gentle = data.augment.for_images(pictures.image_shape, flip=flip)
+    return replace(
+        gentle, cutout=config.cutout, colour=config.colour, mixup=config.mixup, cutmix=config.cutmix
+    )
 
 
 def training_batches(

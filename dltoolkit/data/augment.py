@@ -44,7 +44,7 @@ def for_images(image_shape: tuple[int, int, int], *, flip: bool | None = None) -
     """
     height, width, channels = image_shape
     side = min(height, width)
-    return Augment(flip=channels == 3 if flip is None else flip, shift=max(1, round(side / 16)), cutout=side // 4)
+    return Augment(flip=channels == 3 if flip is None else flip, shift=max(1, round(side / 16)))
 
 
 def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augment) -> tuple[tf.Tensor, tf.Tensor]:
@@ -106,7 +106,7 @@ def _reflect(index, size):
 
 def _colour(images, seed, strength):
     count = _shape(images)[0]
-    factors = 1.0 + strength * (2.0 * tf.random.statelesstf.random.stateless_uniform((3, count, 1, 1, 1), seed) - 1.0)
+    factors = 1.0 + strength * (2.0 * tf.random.stateless_uniform((3, count, 1, 1, 1), seed) - 1.0)
     x = tf.cast(images, tf.float32)
     if images.shape[-1] == 3:
         grey = tf.reduce_mean(x, axis=-1, keepdims=True)

@@ -93,7 +93,7 @@ def _resnet(x, classes, widths, dropout, norm):
     ``widths``: channels of the stem and of each stage. A stage is a convolution with max-pooling and a residual
     convolution; a large picture is first reduced to at most 64 pixels by the stem's stride.
     """
-    stem, *stages = widths or (32, 64, 128, 128)
+    stem, *stages = widths or (32, 32, 128, 128)
     stride = 1
     while _side(x) / stride > 64:
         stride *= 2
