@@ -99,13 +99,13 @@ class Run:
         """Write a JSON file of the run, indented for people."""
         return self.write(name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def write_history(self, rows: Sequence[dict[str, float]]) -> Path:
-        """Write history.csv from one dictionary an epoch, all with the same keys."""
+    def write_rows(self, name: str, rows: Sequence[dict[str, Any]]) -> Path:
+        """Write a CSV file of the run from dictionaries that all have the same keys."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["epoch"], lineterminator="\n")
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        return self.write("history.csv", text.getvalue())
+        return self.write(name, text.getvalue())
 
     def save_model(self, model: keras.Model) -> Path:
         """Save the model for inference (no optimizer) as model.keras."""
@@ -118,8 +118,12 @@ class Run:
         self._model = None
         return path
 
-    def describe_data(self, description: dict[str, Any]) -> None:
+    def describe_data(self, description: dict[str, Any], findings: Sequence[tuple[str, str]] = ()) -> None:
         """Put the data's description into run.json, and print its warnings.
+
+        Args:
+            description: source, fingerprint, splits, classes, warnings and what else there is to say.
+            findings: (name, what is the matter) of every bad or repeated example, for findings.csv.
 
         Raises:
             UserError: if this is a resumed run and the data are not those that it began with.
@@ -132,6 +136,8 @@ class Run:
         self.update(data=description)
         if "classes" in description:
             self.write_json("labels.json", description["classes"])
+        if findings:
+            self.write_rows("findings.csv", [{"input": name, "finding": what} for name, what in findings])
         for warning in description.get("warnings", []):
             progress.warn(warning)
 

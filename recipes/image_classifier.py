@@ -54,6 +54,7 @@ class Config(RunConfig):
     )
     image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
     label_column: str | None = option(None, "Column of a table that holds the labels.")
+    header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
     skip_bad: bool = option(False, "Leave unreadable pictures out instead of stopping.")
 
 
@@ -71,6 +72,7 @@ def build_data(config: Config) -> ImageSplits:
             skip_bad=config.skip_bad,
             image_column=config.image_column,
             label_column=config.label_column,
+            header=config.header,
             progress=report,
         )
 
@@ -97,7 +99,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
     with run.session():
         pictures = build_data(config)
-        run.describe_data(pictures.describe())
+        run.describe_data(pictures.describe(), pictures.findings)
         augment = augmentation(config, pictures)
         run.update(augment=asdict(augment) if augment else None)
         model = training.fit.fit(run, config, job(config, pictures, augment))
@@ -130,9 +132,7 @@ def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
     if flip is None:
         flip = data.augment.mirror_keeps_class(pictures.images[some], pictures.labels[some])
     gentle = data.augment.for_images(pictures.image_shape, flip=flip)
-    return replace(
-        gentle, cutout=config.cutout, colour=config.colour, mixup=config.mixup, cutmix=config.cutmix
-    )
+    return replace(gentle, cutout=config.cutout, colour=config.colour, mixup=config.mixup, cutmix=config.cutmix)
 
 
 def training_batches(
@@ -186,7 +186,14 @@ def evaluate(run: Run, other: str | None = None) -> dict[str, Any]:
         pictures = build_data(run.config)
         run.check_data(pictures.describe())
         return evaluation.classification.measure(run.model, part(pictures, "test"), run.classes)
-    images, labels, _ = data.images.labelled(other, run.classes, run.model.input_shape[1:])
+    images, labels, _ = data.images.labelled(
+        other,
+        run.classes,
+        run.model.input_shape[1:],
+        skip_bad=run.config.skip_bad,
+        image_column=run.config.image_column,
+        label_column=run.config.label_column,
+    )
     batches = ((images[i : i + 256],) for i in range(0, len(images), 256))
     return evaluation.classification.measure(run.model, (labels, batches), run.classes)
 

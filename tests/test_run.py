@@ -112,7 +112,7 @@ def test_a_corrupt_history_is_named(create):
 def test_history_round_trip(create):
     run = create()
     rows = [{"epoch": 1, "loss": 0.5, "seconds": 1.5}, {"epoch": 2, "loss": 0.25, "seconds": 1.0}]
-    run.write_history(rows)
+    run.write_rows("history.csv", rows)
     assert run.history == rows
 
 

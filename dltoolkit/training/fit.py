@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import time
 from collections.abc import Callable
@@ -150,6 +151,9 @@ class _Watcher(keras.callbacks.Callback):
         self.best_weights = best_weights
         self._display = progress.EpochDisplay()
         self._ema = None
+        self._summary = None
+        if importlib.util.find_spec("tensorboard"):  # TensorFlow needs it to write what it reads
+            self._summary = tf.summary.create_file_writer(str(run.path / "tensorboard"))
         self._seconds_before = state.seconds
         self._saved = time.monotonic()
         self._within = 0
@@ -225,7 +229,11 @@ class _Watcher(keras.callbacks.Callback):
         row["learning_rate"] = float(f"{float(self._schedule(state.step - 1)):.6g}")
         row["seconds"] = round(now - self._epoch_began, 2)
         state.history.append(row)
-        self._run.write_history(state.history)
+        self._run.write_rows("history.csv", state.history)
+        if self._summary:
+            with self._summary.as_default(step=epoch + 1):
+                for name, value in named.items():
+                    tf.summary.scalar(name, value)
         if self._plan.validation_done(state.step, now - self._test_began):
             self._follow_plan()
         self._display.end(epoch + 1, self._plan.epochs, row, self._is_best)
