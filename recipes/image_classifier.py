@@ -39,6 +39,9 @@ class Config(RunConfig):
     flip: bool | None = option(
         None, "Mirror training pictures left to right; by default where mirrored ones still look like their class."
     )
+    mirror: bool | None = option(
+        None, "Average each answer over the picture and its mirror image; by default where training mirrors."
+    )
     cutout: int = option(0, "Side in pixels of a square blanked in training pictures; 0 for none.", minimum=0)
     colour: float = option(0.0, "Strength of varied brightness, contrast and saturation.", minimum=0, maximum=0.9)
     mixup: float = option(0.0, "Strength of mixup (Zhang 2018); 0 for none.", minimum=0, maximum=10)
@@ -103,6 +106,8 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         augment = augmentation(config, pictures)
         run.update(augment=asdict(augment) if augment else None)
         model = training.fit.fit(run, config, job(config, pictures, augment))
+        if config.mirror or (config.mirror is None and augment and augment.flip):
+            model = models.vision.averaged_with_mirror(model)
         conclude(run, config, model, pictures, augment)
     return run
 
@@ -119,7 +124,7 @@ def job(config: Config, pictures: ImageSplits, augment: Augment | None) -> train
         validation_examples=len(pictures.validation),
         loss=lambda: keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         metrics=lambda: ["accuracy"],
-        epochs=min(60, max(10, 600_000 // len(pictures.train))),
+        epochs=min(40, max(10, 500_000 // len(pictures.train))),
     )
 
 

@@ -33,6 +33,16 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def divide_logits(model: keras.Model, by: float) -> None:
-    """Divide the outputs of a classifier by a number, inside the weights of its last layer, named ``logits``."""
-    layer = model.get_layer("logits")
+    """Divide the outputs of a classifier by a number, inside the weights of its dense layer named ``logits``."""
+    layer = _logits(model)
     layer.set_weights([weight / by for weight in layer.get_weights()])
+
+
+def _logits(model: keras.Model) -> keras.layers.Layer:
+    """Return the layer, also where the classifier is part of a larger model."""
+    for layer in model.layers:
+        if layer.name == "logits":
+            return layer
+        if hasattr(layer, "layers"):
+            return _logits(layer)
+    raise ValueError(f"{model.name} has no layer named 'logits'")

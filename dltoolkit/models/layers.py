@@ -29,6 +29,8 @@ class BatchNorm(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
+        variance *= (count - 1.0) / count  # the kernel's is the unbiased one, Keras keeps the other
         for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + tf.cast(now, moving.dtype) * (1.0 - self.momentum))
         return outputs
