@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from dltoolkit.data.images import ImageSplits
 
+PARALLEL = 2  # batches made at a time; one core keeps up with any network, two even out a slow one
+PREFETCHED = 4  # batches
+
 
 def training_pipeline(
     data: ImageSplits,
@@ -56,7 +59,7 @@ def training_pipeline(
             return images, targets
         return images, targets, tf.linalg.matvec(targets, weights)  # a mixed label has a mixed weight
 
-    return _served(index_batches(len(data.train), batch_size, seed, start_step).map(batch, tf.data.AUTOTUNE))
+    return _served(index_batches(len(data.train), batch_size, seed, start_step).map(batch, PARALLEL))
 
 
 def evaluation_pipeline(data: ImageSplits, part: str, batch_size: int) -> tf.data.Dataset:
@@ -76,7 +79,7 @@ def evaluation_pipeline(data: ImageSplits, part: str, batch_size: int) -> tf.dat
     def batch(places: tf.Tensor) -> tuple:
         return fetch(places), tf.one_hot(tf.gather(labels, places), len(data.classes))
 
-    batches = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(batch, tf.data.AUTOTUNE)
+    batches = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(batch, PARALLEL)
     return _served(batches.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))))
 
 
@@ -102,4 +105,6 @@ def _served(batches: tf.data.Dataset) -> tf.data.Dataset:
     options.deterministic = True
     # There is little to optimise here, and rewriting a pipeline's graph copies the pictures it refers to.
     options.experimental_optimization.apply_default_optimizations = False
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    # The autotuner sleeps through the end of a pass, for up to as long as the pass took, and the end waits for it.
+    options.autotune.enabled = False
+    return batches.prefetch(PREFETCHED).with_options(options)
