@@ -78,7 +78,7 @@ def make_run(path: Path, classes: list[str], *, measured: dict | None = None, hi
     run.update(data={"source": "some/where", "fingerprint": "f00d", "splits": splits, "classes": classes})
     if measured is not None:
         run.write_json("metrics.json", measured)
-    if history is not None:
+    if history:
         run.write_rows("history.csv", history)
     return run
 
