@@ -187,17 +187,19 @@ def evaluate(run: Run, other: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.
     """
+    config = run.config
     if other is None:
-        pictures = build_data(run.config)
+        pictures = build_data(config)
         run.check_data(pictures.describe())
         return evaluation.classification.measure(run.model, part(pictures, "test"), run.classes)
     images, labels, _ = data.images.labelled(
         other,
         run.classes,
         run.model.input_shape[1:],
-        skip_bad=run.config.skip_bad,
-        image_column=run.config.image_column,
-        label_column=run.config.label_column,
+        skip_bad=config.skip_bad,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        header=config.header,
     )
     batches = ((images[i : i + 256],) for i in range(0, len(images), 256))
     return evaluation.classification.measure(run.model, (labels, batches), run.classes)

@@ -12,21 +12,8 @@ from PIL import Image
 
 from dltoolkit.data import arrays, decode, scan, source, split
 from dltoolkit.data.listing import Listing, list_pictures
-from dltoolkit.data.pipeline import evaluation_pipeline, steps_per_epoch, training_pipeline
 from dltoolkit.data.source import PARTS, Source
 from dltoolkit.errors import UserError, suggestion
-
-__all__ = [
-    "ImageSplits",
-    "evaluation_pipeline",
-    "expand",
-    "labelled",
-    "load",
-    "read",
-    "steps_per_epoch",
-    "training_pipeline",
-]
-
 
 MOST_VALIDATED, MOST_TESTED = 5_000, 10_000  # pictures, where a fraction was not asked for
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.evaluation import plots
+from dltoolkit.training import progress
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 def duration(seconds: float | None) -> str | None:
     """Seconds in the words of people: 41.3 s, 3 min 20 s, 2 h 5 min."""
-    if seconds is None:
-        return None
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return None if seconds is None else progress.duration(seconds)
 
 
 def words(value: Any) -> str:

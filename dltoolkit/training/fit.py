@@ -55,8 +55,8 @@ class Job:
 def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
     """Train, going on from the run's checkpoint if it has one, and return the model of the best epoch.
 
-    Writes history.csv, checkpoint/ and model.keras as it goes, and run.json's plan, device and times. When memory
-    runs out, the batch size is halved once.
+    Writes history.csv and checkpoint/ as it goes, model.keras at the end, and run.json's plan, device and times. When
+    memory runs out, the batch size is halved once.
 
     Raises:
         UserError: if the loss becomes NaN, or memory runs out twice.
