@@ -223,16 +223,20 @@ class Run:
 
     @property
     def model(self) -> keras.Model:
-        """The trained Keras model, loaded once.
+        """The trained Keras model, loaded once; of a run that has not finished, the best epoch so far, with a warning.
 
         Raises:
             UserError: if there is none yet, it is damaged, or it carries code (Keras' safe mode refuses that).
         """
         if self._model is None:
-            path = self.path / "model.keras"
+            path, state = self.path / "model.keras", self.info["state"]
             if not path.exists():
-                raise UserError(f"{self.path} has no model yet; its state is '{self.info['state']}'.")
+                raise UserError(f"{self.path} has no model yet; its state is '{state}'.")
             self._model = load_model(path)
+            if state != "finished":
+                from dltoolkit.training import progress
+
+                progress.warn(f"{self.path} has not finished (its state is '{state}'); this is its best epoch so far.")
         return self._model
 
     def predict(self, inputs: Any, **options: Any) -> Any:

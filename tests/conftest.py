@@ -1,7 +1,8 @@
 """Tiny real files for the tests: separable toy pictures as PNG folders, tables and arrays."""
 
 import csv
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "dltoolkit"
+
+
+@pytest.fixture
+def ordinary_user(tmp_path: Path) -> Iterator[None]:
+    """Run the test without the right to read and write everything, which root has."""
+    if os.geteuid():
+        yield
+        return
+    nobody, closed = 65534, [folder for folder in (tmp_path, *tmp_path.parents) if not folder.stat().st_mode & 1]
+    for folder in closed:
+        folder.chmod(0o711)
+    os.seteuid(nobody)
+    yield
+    os.seteuid(0)
+    for folder in closed:
+        folder.chmod(0o700)

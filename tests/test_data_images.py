@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -422,6 +423,37 @@ def test_room_on_disk_is_taken_at_once_and_given_back(make_folder, own_cache, mo
     (folder / CLASSES[0] / "void.png").touch()
     refused(folder)
     assert not list(own_cache.iterdir())
+
+
+def test_what_may_not_be_read_is_named(make_folder, request):
+    folder = make_folder()
+    picture = folder / CLASSES[0] / "000.png"
+    picture.chmod(0)
+    request.getfixturevalue("ordinary_user")
+    message = refused(folder)
+    assert f"1 of 30 pictures cannot be read: {picture}" in message
+    assert "ermission" in message
+    assert len(load(folder, skip_bad=True).images) == 29
+
+
+def test_a_folder_that_may_not_be_read_is_named(make_folder, request):
+    closed = make_folder() / CLASSES[1]
+    closed.chmod(0)
+    request.getfixturevalue("ordinary_user")
+    message = refused(closed.parent)
+    assert str(closed) in message
+    assert "ermission" in message
+
+
+def test_decoded_pictures_that_no_run_has_used_for_a_month_are_removed(make_folder, own_cache, monkeypatch):
+    monkeypatch.setattr(store, "memory_limit", lambda: 1000)
+    old, used, new = make_folder("old"), make_folder("used"), make_folder("new")
+    load(old), load(used)
+    for facts in own_cache.glob("*.json"):
+        os.utime(facts, (0, 0))
+    load(used)
+    load(new)
+    assert sorted(path.name.partition("-")[0] for path in own_cache.iterdir()) == ["new", "new", "used", "used"]
 
 
 def test_what_a_killed_process_left_is_removed(make_folder, own_cache, monkeypatch):

@@ -39,6 +39,12 @@ def weights(run) -> list[np.ndarray]:
     return run.model.get_weights()
 
 
+def accuracy(toy, run) -> float:
+    inputs, answers = toy.build_data(None)
+    held_out = slice(toy.EXAMPLES, None)
+    return float(np.mean(toy.predict(run, inputs[held_out]) == answers[held_out].argmax(axis=1)))
+
+
 def command(*words: str, cwd: Path) -> list[str]:
     return [sys.executable, "-m", "dltoolkit", *words, "--out-dir", str(cwd)]
 
@@ -73,11 +79,8 @@ def test_every_optimizer_learns(train, optimizer):
 def test_the_best_epoch_is_kept_not_the_last(train, toy):
     run = train(epochs=6, learning_rate=3.0, optimizer="adam")  # wild steps: the last epoch is not the best
     scores = [(row["validation_accuracy"], -row["validation_loss"]) for row in run.history]
-    inputs, answers = toy.build_data(None)
-    held_out = slice(toy.EXAMPLES, None)
-    reached = float(np.mean(toy.predict(run, inputs[held_out]) == answers[held_out].argmax(axis=1)))
     assert max(scores) > scores[-1], "the case must tell the best from the last"
-    assert reached == pytest.approx(max(scores)[0], abs=1e-6)
+    assert accuracy(toy, run) == pytest.approx(max(scores)[0], abs=1e-6)
 
 
 def test_averaged_weights_are_what_is_kept(train):
@@ -116,7 +119,7 @@ def test_resume_goes_on_to_more_epochs(train, toy):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, tmp_path, number):
+def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, toy, tmp_path, number, capfd):
     whole = train(epochs=60, name="whole")
     process = subprocess.Popen(
         command("train", str(FILE), "--epochs", "60", "--name", "cut", cwd=tmp_path), stderr=subprocess.PIPE, text=True
@@ -133,6 +136,9 @@ def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, tmp_path, 
     cut = dltoolkit.load(cut_path)
     assert cut.info["state"] == "interrupted"
     assert 0 < len(cut.history) < 60
+    reached = max((row["validation_accuracy"], -row["validation_loss"]) for row in cut.history)
+    assert accuracy(toy, cut) == pytest.approx(reached[0], abs=1e-6), "an interrupted run answers with its best epoch"
+    assert "has not finished" in capfd.readouterr().err
     resumed = dltoolkit.resume(cut)
     assert resumed.info["state"] == "finished"
     assert same_but_seconds(resumed) == same_but_seconds(whole)

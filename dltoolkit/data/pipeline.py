@@ -83,11 +83,6 @@ def evaluation_pipeline(data: ImageSplits, part: str, batch_size: int) -> tf.dat
     return _served(batches.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))))
 
 
-def steps_per_epoch(data: ImageSplits, batch_size: int) -> int:
-    """Return how many whole batches the training part gives in an epoch, at least 1."""
-    return max(1, len(data.train) // batch_size)
-
-
 def _fetcher(data: ImageSplits) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function from indices (batch,) to uint8 (batch, h, w, c).
 

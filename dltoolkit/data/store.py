@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from dltoolkit.errors import UserError
 
 GIGABYTE = 2**30
+UNUSED_DAYS = 30  # after which decoded pictures on disk are removed
 ALIGNMENT = 64  # bytes; TensorFlow aborts the process on memory handed to it that begins elsewhere
 
 
@@ -73,6 +75,7 @@ class PixelFile:
         """Return the pictures, uint8 (n, h, w, c), and the facts kept with them, or None. Changes stay in memory."""
         try:
             facts = json.loads(self._facts.read_text())
+            self._facts.touch()  # used today: see _remove_abandoned
             return np.memmap(self._pixels, np.uint8, "c", shape=tuple(facts["shape"])), facts
         except (OSError, ValueError, KeyError):
             return None
@@ -112,11 +115,18 @@ class PixelFile:
         return np.memmap(self._pixels, np.uint8, "c", shape=pixels.shape)
 
     def discard(self) -> None:
-        """Remove what ``create`` made."""
-        self._unfinished.unlink(missing_ok=True)
+        """Remove what ``create`` made, if anything."""
+        with contextlib.suppress(OSError):
+            self._unfinished.unlink()
 
     def _remove_abandoned(self) -> None:
-        """Remove what killed processes left unfinished."""
+        """Remove what killed processes left unfinished, and what no run has used for a month."""
+        for pixels in self._folder.glob("*.pixels"):
+            facts = pixels.with_suffix(".json")
+            with contextlib.suppress(OSError):
+                if time.time() - facts.stat().st_mtime > UNUSED_DAYS * 86_400:
+                    pixels.unlink()
+                    facts.unlink()
         for path in self._folder.glob("*.unfinished-*"):
             try:
                 os.kill(int(path.name.rpartition("-")[2]), 0)

@@ -55,8 +55,8 @@ class Job:
 def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
     """Train, going on from the run's checkpoint if it has one, and return the model of the best epoch.
 
-    Writes history.csv and checkpoint/ as it goes, model.keras at the end, and run.json's plan, device and times. When
-    memory runs out, the batch size is halved once.
+    Writes history.csv, checkpoint/ and model.keras (the best epoch so far) as it goes, and run.json's plan, device and
+    times. When memory runs out, the batch size is halved once.
 
     Raises:
         UserError: if the loss becomes NaN, or memory runs out twice.
@@ -149,6 +149,7 @@ class _Watcher(keras.callbacks.Callback):
         self._run, self._config, self._job, self._state = run, config, job, state
         self._plan, self._schedule = plan, schedule
         self.best_weights = best_weights
+        self._best_is_saved = True
         self._display = progress.EpochDisplay()
         self._ema = None
         self._summary = None
@@ -217,6 +218,7 @@ class _Watcher(keras.callbacks.Callback):
         if self._is_best:
             self._state.best, self._state.stale_epochs = standing, 0
             self.best_weights = self.model.get_weights()  # the averaged ones, if there is an average
+            self._best_is_saved = False
         else:
             self._state.stale_epochs += 1
         if self._ema:
@@ -256,9 +258,15 @@ class _Watcher(keras.callbacks.Callback):
         self._state.finished = self.model.stop_training = True
 
     def _save(self, everything: bool = False) -> None:
-        """Write a checkpoint; with ``everything``, the times too."""
+        """Write a checkpoint, and the best epoch's model where it is a new one; with ``everything``, the times too."""
         self._state.seconds = self._seconds_before + time.monotonic() - self._began
         checkpoint.save(self._run, self._state, self.model, self.best_weights)
+        if not self._best_is_saved and not self._state.finished:
+            current = self.model.get_weights()
+            self.model.set_weights(self.best_weights)
+            self._run.save_model(self.model)
+            self.model.set_weights(current)
+            self._best_is_saved = True
         if everything:
             self._run.update(time={"train_seconds": round(self._state.seconds, 2)})
         self._saved = time.monotonic()
