@@ -244,6 +244,19 @@ def test_flags_win_over_the_config_file(capfd, pictures, tmp_path, monkeypatch):
     assert "Did you mean 'epochs'?" in err
 
 
+def test_a_table_is_evaluated_as_it_was_read_in_training(config, pictures, tmp_path, capfd):
+    """Its first line names columns, though it looks like data: one name turns up again below as a label."""
+    rows = [("picture", "bars"), *((str(path), path.parent.name) for path in sorted(pictures.rglob("*.png")))]
+    table = tmp_path / "toys.csv"
+    table.write_text("".join(f"{file},{label}\n" for file, label in rows))
+    columns = {"header": True, "image_column": "picture", "label_column": "bars"}
+    trained = image_classifier.train(replace(config, data=str(table), epochs=1, model="mlp", widths=(8,), **columns))
+    assert sum(trained.info["data"]["splits"].values()) == 90
+    code, out, err = command(capfd, "evaluate", str(trained.path), "--data", str(table), "--format", "json")
+    assert code == 0, err
+    assert sum(row["support"] for row in json.loads(out)["per_class"].values()) == 90
+
+
 def test_doctor_tries_the_recipes(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = command(capfd, "doctor")
