@@ -46,7 +46,7 @@ class Config(RunConfig):
     colour: float = option(0.0, "Strength of varied brightness, contrast and saturation.", minimum=0, maximum=0.9)
     mixup: float = option(0.0, "Strength of mixup (Zhang 2018); 0 for none.", minimum=0, maximum=10)
     cutmix: float = option(0.0, "Strength of CutMix (Yun 2019); 0 for none.", minimum=0, maximum=10)
-    label_smoothing: float = option(0.1, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
+    label_smoothing: float = option(0.2, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
     class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
     labels_per_class: int | None = option(None, "Train on this many pictures of each class only.", minimum=1)
     validation_fraction: float | None = option(
@@ -82,7 +82,7 @@ def build_data(config: Config) -> ImageSplits:
 
 def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
     """Raw pixels 0..255 (batch, h, w, c) in, logits (batch, classes) out; scaling is inside."""
-    return models.vision.build(
+    model = models.vision.build(
         config.model,
         pictures.image_shape,
         len(pictures.classes),
@@ -90,6 +90,8 @@ def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
         dropout=config.dropout,
         synchronized=training.strategy.replicas() > 1,
     )
+    models.vision.whiten(model, pictures.images[pictures.train[:: max(1, len(pictures.train) // 1000)]])
+    return model
 
 
 def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
@@ -124,7 +126,7 @@ def job(config: Config, pictures: ImageSplits, augment: Augment | None) -> train
         validation_examples=len(pictures.validation),
         loss=lambda: keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         metrics=lambda: ["accuracy"],
-        epochs=min(40, max(10, 500_000 // len(pictures.train))),
+        epochs=min(25, max(10, 500_000 // len(pictures.train))),
     )
 
 

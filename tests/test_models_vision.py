@@ -170,6 +170,34 @@ def test_wrong_values_are_answered_with_a_sentence(arguments, words):
         vision.build(family, shape, classes, **options)
 
 
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (160, 160, 3)], ids=str)
+def test_the_first_layer_of_a_resnet_whitens_patches(shape):
+    """Smooth pictures, whose neighbours are alike: what comes out of the layer is uncorrelated and of unit size."""
+    rng = np.random.default_rng(0)
+    rough = rng.normal(128, 120, (200, *shape)).astype("float32")
+    pictures = np.asarray(tf.nn.avg_pool2d(rough, 3, 1, "SAME")).clip(0, 255)
+    model = vision.build("resnet", shape, 3)
+    vision.whiten(model, pictures.astype("uint8"))
+    layer = model.get_layer("whiten")
+    answers = np.asarray(layer(pictures / 64.0)).reshape(-1, layer.filters)
+    half = layer.filters // 2
+    np.testing.assert_allclose(answers[:, :half], -answers[:, half:], atol=1e-3)
+    covariance = np.cov(answers[:, :half], rowvar=False)
+    np.testing.assert_allclose(covariance, np.eye(half), atol=0.15)
+    assert not layer.trainable_variables
+    before = [weight.copy() for weight in vision.build("cnn", shape, 3).get_weights()]
+    assert before  # other families have no such layer
+    vision.whiten(vision.build("cnn", shape, 3), pictures.astype("uint8"))
+
+
+def test_dirac_passes_its_inputs_on():
+    x = tf.random.stateless_normal((2, 5, 5, 4), (1, 2))
+    wider, narrower = (keras.layers.Conv2D(n, 3, padding="same", kernel_initializer=layers.Dirac()) for n in (6, 3))
+    np.testing.assert_allclose(wider(x)[..., :4], x, atol=1e-6)
+    assert np.std(wider(x)[..., 4:]) > 0.1
+    np.testing.assert_allclose(narrower(x), x[..., :3], atol=1e-6)
+
+
 def test_the_mirror_average_does_not_tell_left_from_right(tmp_path):
     model = vision.build("resnet", (12, 16, 3), 3, widths=SMALL["resnet"])
     pixels = noise((12, 16, 3))

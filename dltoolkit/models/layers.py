@@ -37,6 +37,23 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
+class Dirac(keras.initializers.Initializer):
+    """Convolution kernels that pass their inputs on, as far as there are as many; any more filters are He-normal.
+
+    For kernels (height, width, in, out): the first min(in, out) filters are the identity (Zagoruyko & Komodakis 2017).
+    """
+
+    def __call__(self, shape, dtype=None):
+        height, width, channels, filters = shape
+        kernel = keras.initializers.HeNormal()(shape, dtype)
+        same = min(channels, filters)
+        identity = tf.scatter_nd(
+            [[height // 2, width // 2, i, i] for i in range(same)], tf.ones(same, kernel.dtype), shape
+        )
+        return tf.concat([identity[..., :same], kernel[..., same:]], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
 class PatchEmbedding(keras.layers.Layer):
     """Cut pictures into square patches, project each, and add a learned position (Dosovitskiy et al. 2020).
 

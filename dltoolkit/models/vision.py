@@ -5,15 +5,18 @@ Every family takes any picture from 8 to 224 pixels and more: the number of halv
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 
 from dltoolkit.errors import UserError, suggestion
-from dltoolkit.models.layers import BatchNorm, PatchEmbedding
+from dltoolkit.models.layers import BatchNorm, Dirac, PatchEmbedding
 
 FAMILIES = ("resnet", "cnn", "alexnet", "mlp", "vit")
 SMALLEST = 8  # pixels
+WHITENED = 24  # directions at most that the resnet's first layer keeps; each gives two channels
 
 
 def build(
@@ -72,18 +75,45 @@ def averaged_with_mirror(model: keras.Model) -> keras.Model:
     return keras.Model(image, keras.layers.Average(dtype="float32", name="mean")(logits), name=model.name)
 
 
-def _normaliser(synchronized: bool) -> Callable[[str], keras.layers.Layer]:
-    return lambda name: BatchNorm(momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name)
+def whiten(model: keras.Model, images: np.ndarray) -> None:
+    """Make the frozen first layer of a resnet a whitening of its training pictures' patches; call before training.
+
+    Its filters become the principal directions of small patches, each divided by its standard deviation and each in
+    both signs, for ReLU would lose one (Page 2019, Jordan 2024). Other families have no such layer and stay as they
+    are.
+
+    Args:
+        model: as :func:`build` made it.
+        images: some training pictures, uint8 (n, height, width, channels); a thousand will do.
+    """
+    if not any(layer.name == "whiten" for layer in model.layers):
+        return
+    layer = model.get_layer("whiten")
+    size, stride, (_, _, channels, filters) = layer.kernel_size[0], layer.strides[0], layer.kernel.shape
+    pixels = images.astype("float32") / 64
+    every = max(stride, min(pixels.shape[1:3]) // 16)
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), (1, 2))[:, ::every, ::every]
+    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * channels)  # (patches, numbers)
+    variance, directions = np.linalg.eigh(np.cov(patches, rowvar=False))
+    largest = np.abs(directions).argmax(axis=0)
+    directions *= np.sign(directions[largest, np.arange(len(largest))])  # eigh leaves the sign to the machine
+    kept = slice(-1, -1 - filters // 2, -1)  # the largest first
+    kernel = (directions / np.sqrt(variance + 5e-4))[:, kept].reshape(size, size, channels, filters // 2)
+    layer.set_weights([np.concatenate([kernel, -kernel], axis=-1)])
 
 
-def _conv(x, units, name, norm, *, size=3, stride=1, pool=0):
+def _normaliser(synchronized: bool) -> Callable[..., keras.layers.Layer]:
+    return functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5, synchronized=synchronized)
+
+
+def _conv(x, units, name, norm, *, size=3, stride=1, pool=0, initializer="he_normal"):
     """Convolution, max-pooling (before the normalisation, which is then cheaper), normalisation and ReLU."""
     x = keras.layers.Conv2D(
-        units, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+        units, size, stride, padding="same", use_bias=False, kernel_initializer=initializer, name=f"{name}_conv"
     )(x)
     if pool:
         x = keras.layers.MaxPooling2D(pool, name=f"{name}_pool")(x)
-    x = norm(f"{name}_norm")(x)
+    x = norm(name=f"{name}_norm")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
@@ -100,18 +130,31 @@ def _side(x) -> int:
 def _resnet(x, classes, widths, dropout, norm):
     """A shallow, wide residual network made for short trainings, after ResNet-9 (Page 2019) and airbench (Jordan 2024).
 
-    ``widths``: channels of the stem and of each stage. A stage is a convolution with max-pooling and a residual
-    convolution; a large picture is first reduced to at most 64 pixels by the stem's stride.
+    A frozen layer whitens small patches (see ``whiten``). Each stage is a convolution with max-pooling, which begins
+    as the identity as far as it goes, and a residual convolution. ``widths``: channels of each stage. A large picture
+    is first reduced to at most 64 pixels by the whitening layer's stride.
     """
-    stem, *stages = widths or (32, 32, 128, 128)
     stride = 1
     while _side(x) / stride > 64:
         stride *= 2
-    x = _conv(x, stem, "stem", norm, size=max(3, 2 * stride), stride=stride)
-    for number, units in enumerate(stages, 1):
-        x = _conv(x, units, f"stage{number}_down", norm, pool=2 if _side(x) >= 4 else 0)
+    size = 2 * stride if stride > 1 else 3 if x.shape[-1] == 1 else 2
+    x = keras.layers.Conv2D(
+        2 * min(WHITENED, size * size * x.shape[-1]),
+        size,
+        stride,
+        padding="valid" if _side(x) >= 24 else "same",  # the row less makes every later stage cheaper
+        use_bias=False,
+        kernel_initializer="orthogonal",
+        trainable=False,
+        name="whiten",
+    )(x)
+    x = keras.layers.ReLU(name="whiten_relu")(x)
+    norm = functools.partial(norm, scale=False)  # ReLU and the next normalisation would undo a scale
+    for number, units in enumerate(widths or (40, 160, 160), 1):
+        x = _conv(x, units, f"stage{number}_down", norm, pool=2 if _side(x) >= 4 else 0, initializer=Dirac())
         x = keras.layers.Add(name=f"stage{number}_add")([x, _conv(x, units, f"stage{number}", norm)])
     x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
+    x = keras.layers.Rescaling(1 / 9, name="temper")(x)  # small logits at the start
     return _logits(x, classes, dropout)
 
 

@@ -11,7 +11,7 @@ from dltoolkit.config import RunConfig
 from dltoolkit.training.muon import Muon
 
 # Peak rate and decoupled weight decay for a batch of 128; the rate grows with the root of the batch size.
-DEFAULTS = {"adamw": (4e-3, 0.05), "adam": (4e-3, 0.0), "sgd": (0.1, 5e-4), "muon": (6e-3, 0.0)}
+DEFAULTS = {"adamw": (4e-3, 0.05), "adam": (4e-3, 0.0), "sgd": (0.1, 5e-4), "muon": (1e-2, 0.2)}
 WARMUP = 0.1  # of all steps
 PROVISIONAL_STEPS = 10_000  # until the run's length is planned, which is within its first seconds
 
@@ -67,7 +67,7 @@ def make(config: RunConfig, batch_size: int) -> tuple[keras.optimizers.Optimizer
     if config.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
     elif config.optimizer == "muon":
-        optimizer = Muon(adam_weight_decay=decay or None, **shared)
+        optimizer = Muon(adam_weight_decay=decay or None, momentum=0.9, **shared)
     else:
         optimizer = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer](**shared)
     return optimizer, schedule
