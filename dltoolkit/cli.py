@@ -24,6 +24,8 @@ out_dir_option = click.option(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong input, 130 or 143 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     debug = "--debug" in words
     if debug:
         os.environ[lazy.DEBUG_VARIABLE] = "1"
@@ -123,10 +125,15 @@ def resume(run: str, out_dir: str, **options: str | None) -> None:
 @click.argument("run")
 @click.option("--data", metavar="DATA", help="Other labelled data; by default the run's own test split.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--label-column", metavar="NAME", help="Column of the labels, where it differs from the run's.")
+@click.option("--image-column", metavar="NAME", help="Column of the pictures' paths, where it differs from the run's.")
+@click.option("--header/--no-header", default=None, help="Whether the table begins with column names.")
+@click.option("--skip-bad", is_flag=True, default=None, help="Leave out what cannot be read.")
 @out_dir_option
-def evaluate(run: str, data: str | None, form: str, out_dir: str) -> None:
+def evaluate(run: str, data: str | None, form: str, out_dir: str, **reading: Any) -> None:
     """Measure RUN on its own test split, or on other labelled data."""
-    measured = dltoolkit.load(run, out_dir).evaluate(data)
+    given = {name: value for name, value in reading.items() if value is not None}
+    measured = dltoolkit.load(run, out_dir).evaluate(data, **given)
     output.as_json(measured) if form == "json" else output.measures(measured)
 
 

@@ -92,7 +92,7 @@ class Run:
         """Write a file of the run: beside its place first, then renamed into it, so that a reader never sees half."""
         path = self.path / name
         with writing(path) as beside:
-            beside.write_bytes(content.encode() if isinstance(content, str) else content)
+            beside.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
         return path
 
     def write_json(self, name: str, content: Any) -> Path:
@@ -157,7 +157,8 @@ class Run:
         :class:`dltoolkit.interrupt.Interrupted`.
         """
         began = time.monotonic()
-        resumed = self.info["state"] != "starting"
+        found = self.info["state"]
+        resumed = found != "starting"
 
         def leave(state: str, **fields: Any) -> None:
             before = self.info.get("time", {}).get("total_seconds", 0.0) if resumed else 0.0
@@ -167,12 +168,13 @@ class Run:
         try:
             with interrupt.signals_raise():
                 yield self
+                self.info.pop("error", None)
                 leave("finished")
         except (KeyboardInterrupt, Exception) as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             if self.info["state"] == "starting":
                 shutil.rmtree(self.path, ignore_errors=True)
-            else:
+            elif not (resumed and self.info["state"] == found):  # a run that did not go on is still what it was
                 if interrupted:
                     error.resume_command = f"dltoolkit resume {self.path}"
                 with contextlib.suppress(OSError, UserError):  # a full disk must not hide the first error
@@ -243,9 +245,14 @@ class Run:
         """Answer inputs with the recipe's ``predict``."""
         return self.recipe.predict(self, inputs, **options)
 
-    def evaluate(self, data: str | None = None) -> dict[str, Any]:
-        """Measure on the run's own test split, or on other labelled data; shaped like ``metrics["test"]``."""
-        return self.recipe.evaluate(self, data)
+    def evaluate(self, data: str | None = None, **reading: Any) -> dict[str, Any]:
+        """Measure on the run's own test split, or on other labelled data; shaped like ``metrics["test"]``.
+
+        Args:
+            data: what ``--data`` takes.
+            reading: options of the recipe that say how to read them, where they differ from the run's own.
+        """
+        return self.recipe.evaluate(self, data, **reading)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, state={self.info['state']!r})"
@@ -288,12 +295,17 @@ def resume(run: Run | str | Path, **changes: Any) -> Run:
 
     Args:
         run: a run, or what :func:`load` takes.
-        changes: ``epochs``, ``max_time`` or ``device``.
+        changes: ``epochs`` (in all) or ``max_time`` (from now on), of which either takes the other's place unless
+            both are given; ``device``.
     """
     run = run if isinstance(run, Run) else load(run)
     module = run.recipe
+    if changes.keys() & {"epochs", "max_time"}:
+        changes = {"epochs": None, "max_time": None, **changes}
     config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True)
-    run.update(config=config.to_dict())
+    if changes.keys() & {"epochs", "max_time"}:
+        run.info.get("plan", {}).pop("steps", None)  # plan anew
+    run.info["config"] = config.to_dict()  # written with the rest when training begins
     return module.train(config, resume=run)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, training
 from dltoolkit.config import RunConfig, option
+from dltoolkit.errors import UserError
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
         dropout=config.dropout,
         synchronized=training.strategy.replicas() > 1,
     )
-    models.vision.whiten(model, pictures.images[pictures.train[:: max(1, len(pictures.train) // 1000)]])
+    models.vision.whiten(model, pictures.images[pictures.train[:: -(-len(pictures.train) // 500)]])
     return model
 
 
@@ -103,6 +104,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     """
     run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
     with run.session():
+        training.strategy.devices(config.device)  # before anything starts TensorFlow
         pictures = build_data(config)
         run.describe_data(pictures.describe(), pictures.findings)
         augment = augmentation(config, pictures)
@@ -133,11 +135,15 @@ def job(config: Config, pictures: ImageSplits, augment: Augment | None) -> train
 def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
     """Decide how training pictures are varied; whether mirrored ones still look like their class, the data say."""
     if not config.augment:
+        if config.cutout or config.colour or config.mixup or config.cutmix or config.flip:
+            raise UserError("--no-augment switches all variation off: leave it out, or the others.")
         return None
-    some = pictures.train[:: max(1, len(pictures.train) // 6000)]
     flip = config.flip
     if flip is None:
-        flip = data.augment.mirror_keeps_class(pictures.images[some], pictures.labels[some])
+        some = pictures.train[:: -(-len(pictures.train) // 6000)]
+        coarse = max(1, min(pictures.image_shape[:2]) // 16)
+        small = pictures.images[some, ::coarse, ::coarse]
+        flip = data.augment.mirror_keeps_class(small, pictures.labels[some])
     gentle = data.augment.for_images(pictures.image_shape, flip=flip)
     return replace(gentle, cutout=config.cutout, colour=config.colour, mixup=config.mixup, cutmix=config.cutmix)
 
@@ -183,17 +189,25 @@ def part(pictures: ImageSplits, name: str) -> tuple[np.ndarray, Any]:
     return pictures.labels[getattr(pictures, name)], data.pipeline.evaluation_pipeline(pictures, name, 256)
 
 
-def evaluate(run: Run, other: str | None = None) -> dict[str, Any]:
+def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
     """Measure on the run's own test split, or on other labelled pictures; shaped like ``metrics["test"]``.
+
+    Args:
+        run: a run of this recipe.
+        other: what ``--data`` takes.
+        reading: ``skip_bad``, ``image_column``, ``label_column`` or ``header``, where they differ from the run's own.
 
     Raises:
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.
     """
-    config = run.config
+    config = replace(run.config, **reading)
     if other is None:
         pictures = build_data(config)
         run.check_data(pictures.describe())
         return evaluation.classification.measure(run.model, part(pictures, "test"), run.classes)
+    asked, trained = data.source.resolve(other), data.source.resolve(config.data)
+    if (asked.path, asked.reference) == (trained.path, trained.reference) and not asked.parts:
+        training.progress.warn("The run was trained on these data: the result will look better than it is.")
     images, labels, _ = data.images.labelled(
         other,
         run.classes,
@@ -202,6 +216,7 @@ def evaluate(run: Run, other: str | None = None) -> dict[str, Any]:
         image_column=config.image_column,
         label_column=config.label_column,
         header=config.header,
+        warn=training.progress.warn,
     )
     batches = ((images[i : i + 256],) for i in range(0, len(images), 256))
     return evaluation.classification.measure(run.model, (labels, batches), run.classes)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -152,6 +153,22 @@ def spoil(folder: Path) -> list[str]:
     return ["text.jpg", "void.png", "half.jpg", "gone.gif", "noise.tif"]
 
 
+def test_classes_one_level_deeper_are_noticed(make_folder):
+    make_folder("deep/seg_train", 3)
+    make_folder("deep/seg_test", 3)
+    message = refused(make_folder("deep/seg_pred", 3).parent)
+    assert "hold the same folders (bars, dots, plain, …)" in message
+    with_subfolders = make_folder("fine")
+    for name in CLASSES:
+        save_picture(with_subfolders / name / "old" / "a.png", toy_picture(CLASSES.index(name), 700))
+    assert len(load(with_subfolders).images) == 33
+
+
+def test_pictures_in_validation_and_test_are_pointed_out(split_folder):
+    shutil.copy(split_folder / "val" / "bars" / "000.png", split_folder / "test" / "bars" / "same.png")
+    assert any("1 picture of test is also in train or validation" in w for w in load(split_folder).warnings)
+
+
 def test_unreadable_pictures_are_named_and_can_be_skipped(picture_folder):
     names = spoil(picture_folder)
     message = refused(picture_folder)
@@ -279,6 +296,7 @@ def test_npz(picture_npz):
         lambda x, y: {"images": x, "labels": y},
         lambda x, y: {"x": x[..., 0], "y": y[:, None]},
         lambda x, y: {"x": x / 255.0, "y": y.astype(float)},
+        lambda x, y: {"x": np.where(x == x.max(), 1.004, x / 255.0), "y": y},
         lambda x, y: {"x": x.astype(np.uint16) * 257, "y": y},
         lambda x, y: {"x": x.astype(np.float32), "y": np.eye(3)[y]},
         lambda x, y: {"train_images": x, "train_labels": np.array(["0", "1", "2"])[y]},
@@ -288,7 +306,8 @@ def test_npz_forms(tmp_path, change):
     x, y = toy_pictures(6, side=8, channels=1)
     np.savez(tmp_path / "a.npz", **change(x, y))
     data = load(tmp_path / "a.npz")
-    assert (data.images == x).all()
+    assert (data.images == np.where(x == x.max(), data.images.max(), x)).all()
+    assert data.images.max() >= x.max()
     assert (data.labels == y).all()
     assert data.classes == ["0", "1", "2"]
 
@@ -425,6 +444,19 @@ def test_room_on_disk_is_taken_at_once_and_given_back(make_folder, own_cache, mo
     assert not list(own_cache.iterdir())
 
 
+def test_a_mended_picture_is_read_again(make_folder, own_cache, monkeypatch):
+    monkeypatch.setattr(store, "memory_limit", lambda: 1000)
+    folder = make_folder()
+    picture = folder / CLASSES[0] / "000.png"
+    content, times = picture.read_bytes(), (picture.stat().st_atime_ns, picture.stat().st_mtime_ns)
+    picture.write_bytes(b"x" * len(content))
+    os.utime(picture, ns=times)
+    assert len(load(folder, skip_bad=True).images) == 29
+    picture.write_bytes(content)
+    os.utime(picture, ns=times)
+    assert len(load(folder).images) == 30
+
+
 def test_what_may_not_be_read_is_named(make_folder, request):
     folder = make_folder()
     picture = folder / CLASSES[0] / "000.png"
@@ -458,7 +490,7 @@ def test_decoded_pictures_that_no_run_has_used_for_a_month_are_removed(make_fold
 
 def test_what_a_killed_process_left_is_removed(make_folder, own_cache, monkeypatch):
     own_cache.mkdir()
-    (own_cache / "toys-1234.unfinished-999999999").touch()
+    (own_cache / f"toys-1234.unfinished-{platform.node()}-999999999-0a1b").touch()
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
     load(make_folder())
     assert not list(own_cache.glob("*unfinished*"))
@@ -527,6 +559,8 @@ def test_expand(picture_folder, monkeypatch):
     assert images.expand([str(odd)]) == [str(odd)]
     pixels = np.zeros((4, 4))
     assert images.expand([pixels])[0] is pixels
+    odd_ones = ["", " ", "~nosuchuser.jpg", "x" * 5000, "a\0b"]
+    assert images.expand(odd_ones) == odd_ones
 
 
 def test_balanced_weights(make_folder):

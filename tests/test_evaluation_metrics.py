@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as reference
 
 from dltoolkit.errors import UserError
-from dltoolkit.evaluation import metrics
+from dltoolkit.evaluation import calibration, metrics
 
 KEYS = {
     "loss",
@@ -114,6 +114,15 @@ def test_calibration_error_of_guo_2017_bin_by_bin():
         if inside.any():
             error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     assert metrics.classification(labels, probabilities, list("abcdef"))["ece"] == pytest.approx(error)
+
+
+def test_the_temperature_mends_overconfidence_and_stays_modest_without_mistakes():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 2000)
+    honest = rng.normal(size=(2000, 3)) + 1.5 * np.eye(3)[labels]
+    at_its_best = calibration.temperature(honest, labels)
+    assert calibration.temperature(3 * honest, labels) == pytest.approx(3 * at_its_best, rel=0.02)
+    assert calibration.temperature(np.eye(3)[[0, 1, 2] * 5], np.array([0, 1, 2] * 5)) > 0.15
 
 
 def test_reliability_puts_full_confidence_into_the_last_bin():

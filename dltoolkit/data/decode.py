@@ -20,6 +20,7 @@ from dltoolkit.data.source import File
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 LARGEST_AS_IS = 224  # equal square pictures up to this side keep their size
 USUAL_SIDE = 160
+UNIT = 1.5  # floats up to here mean 0..1: resizing overshoots a little
 SMALL_FILE = 20_000  # bytes; below, Python's part of the work outweighs the decoding, and threads only get in the way
 
 Picture = File | str | os.PathLike | bytes | Image.Image
@@ -232,8 +233,8 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
         values = (values - low) * (255 / max(high - low, 1e-12))
-    elif mode == "F" and high <= 1:
-        values = values * 255
+    elif mode == "F" and high <= UNIT:
+        values = np.minimum(values, 1) * 255
     elif mode.startswith("I;16") or high > 255:
         values = values / 257
     return np.round(values).astype(np.uint8)

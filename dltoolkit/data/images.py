@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,7 @@ def labelled(
     header: bool | None = None,
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Read other labelled pictures for a trained model.
 
@@ -169,6 +170,7 @@ def labelled(
         classes: the model's classes; labels are matched by name, whatever their case.
         image_shape: the model's (height, width, channels).
         part: which part to take of data that bring splits; data without splits are taken whole.
+        warn: called with what the user should know, in plain sentences.
         The rest is as in `load`.
 
     Returns:
@@ -204,6 +206,8 @@ def labelled(
     decoded = scan.decoded(
         listing, src.name, image_shape=image_shape, skip_bad=skip_bad, cache_dir=cache_dir, progress=progress
     )
+    for warning in (*listing.warnings, *decoded.warnings) if warn else ():
+        warn(warning)
     return decoded.images, translation[decoded.listing.labels], decoded.listing.names
 
 
@@ -238,14 +242,17 @@ def expand(inputs: Iterable[Any]) -> list[Any]:
             found.append(item)
             continue
         text = str(item)
-        path = Path(text).expanduser()
-        if path.is_dir():
-            inside = [file.path for file in source.files(path)]
-            found += [name for name in inside if Path(name).suffix.lower() in decode.SUFFIXES] or [text]
-        elif not path.exists() and glob.has_magic(text):
-            matches = sorted(glob.glob(str(path), recursive=True))
-            found += [name for name in matches if os.path.isfile(name)] or [text]
-        else:
+        try:
+            path = Path(text).expanduser()
+            if text.strip() and path.is_dir():
+                inside = [file.path for file in source.files(path)]
+                found += [name for name in inside if Path(name).suffix.lower() in decode.SUFFIXES] or [text]
+            elif not path.exists() and glob.has_magic(text):
+                matches = sorted(glob.glob(str(path), recursive=True))
+                found += [name for name in matches if os.path.isfile(name)] or [text]
+            else:
+                found.append(text)
+        except (OSError, RuntimeError, ValueError, UserError):  # no such user, a name too long, a closed folder
             found.append(text)
     return found
 

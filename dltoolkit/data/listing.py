@@ -101,6 +101,7 @@ def _from_folder(source: Source) -> Listing:
             found += [(file, folder.name, part) for file in pictures]
             if not pictures and part in ("", "train"):
                 empty.append(folder)
+    _refuse_nested(found, source)
     if not found:
         raise UserError(
             f"No pictures in the folders of {source.said}: they are looked for under {', '.join(decode.SUFFIXES)}."
@@ -118,6 +119,23 @@ def _from_folder(source: Source) -> Listing:
         parts=_part_numbers([part for _, _, part in found]),
         warnings=[*source.warnings, *_about_others(others, len(found))],
     )
+
+
+def _refuse_nested(found: list[tuple[File, str, str]], source: Source) -> None:
+    """Raise a UserError where the classes seem to lie one level deeper: seg_train/cat, seg_test/cat, …"""
+    inside: dict[str, set[str]] = {}
+    for file, label, _ in found:
+        place = Path(file.path).parts
+        below = place[len(place) - 1 - place[::-1].index(label) + 1 :]
+        inside.setdefault(label, set()).add(below[0] if len(below) > 1 else "")
+    alike = [label for label, names in inside.items() if len(names) > 1 and "" not in names]
+    for label in alike[1:]:
+        if inside[label] == inside[alike[0]]:
+            raise UserError(
+                f"'{alike[0]}' and '{label}' in {source.said} hold the same folders "
+                f"({', '.join(sorted(inside[label])[:3])}, …), which look like the classes: give --data one of them, "
+                "or name them train and test."
+            )
 
 
 def _no_class_folders(source: Source, root: Path) -> str:
@@ -150,7 +168,9 @@ def _from_tables(source: Source, image_column: str | None, label_column: str | N
         folder = path.parent
         cells = zip(table.columns[image_column], table.columns[label_column], strict=True)
         for row, (image, label) in enumerate(cells, start=1):
-            label = "" if label is None else str(label).strip()
+            if isinstance(label, (list, dict)):
+                raise UserError(f"Row {row} of {path} has several labels ('{str(label)[:40]}'): one is needed.")
+            label = "" if label is None or label != label else str(label).strip()  # NaN differs from itself
             name, picture = _picture(image, folder, f"{path}[{row}]")
             if not label or picture is None:
                 missing = label_column if picture is not None else image_column
@@ -188,10 +208,11 @@ def _picture(cell: object, folder: Path, name: str) -> tuple[str, decode.Picture
     text = "" if cell is None else str(cell).strip()
     if not text:
         return name, None
-    path = folder / Path(text).expanduser()
+    path = folder / text
     try:
+        path = folder / Path(text).expanduser()
         status = path.stat()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return str(path), File(str(path), 0, 0)
     return str(path), File(str(path), status.st_size, status.st_mtime_ns)
 

@@ -17,6 +17,7 @@ from dltoolkit.errors import UserError
 
 IMBALANCE = 10  # largest class over smallest, from which on a word is due
 SHOWN = 5  # names in a message
+LONGEST_NAME = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ def decoded(
     if found:
         images, facts = found
         bad = {int(position): reason for position, reason in facts["bad"].items()}
+        if bad:  # what could not be read then may have been mended
+            again = listing.take(np.array(sorted(bad))).pictures
+            if len(decode.decode_all(again, np.empty((len(bad), *images.shape[1:]), np.uint8))) < len(bad):
+                found = None
+    if found:
         hashes = np.frombuffer(bytes.fromhex(facts["hashes"]), np.uint64)
         _refuse(bad, listing, skip_bad, folder, name)
     else:
@@ -132,10 +138,10 @@ def remarks(listing: Listing, hashes: np.ndarray, parts: dict[str, np.ndarray]) 
     again = [name for name, _ in repeated(hashes, listing.names)]
     if again:
         found.append(f"{_count(len(again), 'repeats another', 'repeat others')} exactly: {_some(again, 3)}.")
-    for part in ("validation", "test"):
-        if leaked := split.leaked(hashes, parts[part], parts["train"]):
+    for part, seen in (("validation", ("train",)), ("test", ("train", "validation"))):
+        if leaked := split.leaked(hashes, parts[part], np.concatenate([parts[name] for name in seen])):
             found.append(
-                f"{_count(leaked, f'of {part} is', f'of {part} are')} also in train: "
+                f"{_count(leaked, f'of {part} is', f'of {part} are')} also in {' or '.join(seen)}: "
                 f"the {part} result will look better than it is."
             )
     if clashes := split.contradictions(hashes, listing.labels):
@@ -274,7 +280,7 @@ def _count(number: int, one: str, more: str) -> str:
 
 def _some(names: Sequence[str], shown: int = SHOWN) -> str:
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    return ", ".join(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in names[:shown]) + more
 
 
 def _reasons(names: Sequence[tuple[str, str]]) -> str:

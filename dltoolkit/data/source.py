@@ -29,6 +29,8 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 FILE_SUFFIXES = (*TABLE_SUFFIXES, ".npz", ".txt")
 BUNDLED = {"digits": "1,797 handwritten digits, 8x8 pixels, 10 classes (scikit-learn)"}
 
+LITTER = ("__MACOSX", "@eaDir")  # of archives made on a Mac, and of network drives with thumbnails
+
 FORMS = (
     "a folder of class folders, a .csv, .tsv, .jsonl, .parquet, .npz or .txt file, "
     f"a bundled name ({', '.join(BUNDLED)}), keras:NAME, or a TFDS name such as fashion_mnist"
@@ -81,7 +83,7 @@ def resolve(data: str) -> Source:
         UserError: if it is none of these, or a folder that is empty or whose splits make no sense.
     """
     data = str(data)
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))
     if data.strip() and _exists(path):
         return _folder(data, path) if path.is_dir() else _file(data, path)
     if data in BUNDLED:
@@ -111,7 +113,7 @@ def part_of(name: str) -> str | None:
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the visible folders directly inside ``folder``, sorted by name."""
-    return sorted(Path(entry.path) for entry in _entries(folder) if entry.is_dir())
+    return sorted(Path(entry.path) for entry in _entries(folder) if os.path.isdir(entry.path))
 
 
 def files(folder: Path) -> list[File]:
@@ -120,29 +122,36 @@ def files(folder: Path) -> list[File]:
     waiting, seen = [str(folder)], {os.path.realpath(folder)}
     while waiting:
         for entry in _entries(waiting.pop()):
-            if entry.is_dir():
-                real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                if real not in seen:
-                    seen.add(real)
-                    waiting.append(entry.path)
-            elif entry.is_file():
-                status = entry.stat()
-                found.append(File(entry.path, status.st_size, status.st_mtime_ns))
-            elif entry.is_symlink():  # a dangling link: reading it will say so
+            try:
+                if entry.is_dir():
+                    real = os.path.realpath(entry.path)
+                    if real not in seen:
+                        seen.add(real)
+                        waiting.append(entry.path)
+                elif entry.is_file():
+                    status = entry.stat()
+                    found.append(File(entry.path, status.st_size, status.st_mtime_ns))
+                elif entry.is_symlink():  # a dangling link: reading it will say so
+                    found.append(File(entry.path, 0, 0))
+            except OSError:  # a link to itself, or into a closed folder
                 found.append(File(entry.path, 0, 0))
     return sorted(found)
 
 
 def classes_in_order(names: set[str]) -> list[str]:
     """Return class names sorted, as numbers if all of them are whole numbers (2 before 10)."""
-    return sorted(names, key=int) if all(re.fullmatch(r"[+-]?\d{1,18}", n) for n in names) else sorted(names)
+    return (
+        sorted(names, key=lambda name: (int(name), name))
+        if all(re.fullmatch(r"[+-]?\d{1,18}", n) for n in names)
+        else sorted(names)
+    )
 
 
 def _entries(folder: Path | str) -> Iterator[os.DirEntry]:
-    """Yield what a folder holds, without hidden files and the litter of archives made on a Mac."""
+    """Yield what a folder holds, without hidden files and the litter of archives and file servers."""
     try:
         with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX")
+            yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in LITTER)
     except PermissionError:
         raise UserError(f"No permission to read the folder {folder}: change its permissions.") from None
     except OSError as error:
@@ -184,8 +193,9 @@ def _folder(said: str, path: Path) -> Source:
     entries = list(_entries(path))
     if not entries:
         raise UserError(f"The folder {said} is empty: --data takes {FORMS}.")
-    tables = sorted(Path(e.path) for e in entries if e.is_file() and Path(e.name).suffix.lower() in TABLE_SUFFIXES)
-    folders = sorted(Path(e.path) for e in entries if e.is_dir())
+    paths = [Path(entry.path) for entry in entries]
+    tables = sorted(path for path in paths if os.path.isfile(path) and path.suffix.lower() in TABLE_SUFFIXES)
+    folders = sorted(path for path in paths if os.path.isdir(path))
     if any(part_of(folder.name) == "train" and subfolders(folder) for folder in folders):
         return _class_folders(said, name, path, folders)
     named: dict[str, tuple[Path, ...]] = {}

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import platform
+import secrets
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ from dltoolkit.errors import UserError
 
 GIGABYTE = 2**30
 UNUSED_DAYS = 30  # after which decoded pictures on disk are removed
+ABANDONED_DAYS = 2  # after which another machine's unfinished ones are
 ALIGNMENT = 64  # bytes; TensorFlow aborts the process on memory handed to it that begins elsewhere
 
 
@@ -69,7 +72,7 @@ class PixelFile:
         self._folder = folder
         self._pixels = folder / f"{name}.pixels"
         self._facts = folder / f"{name}.json"
-        self._unfinished = folder / f"{name}.unfinished-{os.getpid()}"
+        self._unfinished = folder / f"{name}.unfinished-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def find(self) -> tuple[np.memmap, dict] | None:
         """Return the pictures, uint8 (n, h, w, c), and the facts kept with them, or None. Changes stay in memory."""
@@ -124,13 +127,26 @@ class PixelFile:
         for pixels in self._folder.glob("*.pixels"):
             facts = pixels.with_suffix(".json")
             with contextlib.suppress(OSError):
-                if time.time() - facts.stat().st_mtime > UNUSED_DAYS * 86_400:
+                used = facts if facts.exists() else pixels
+                if time.time() - used.stat().st_mtime > UNUSED_DAYS * 86_400:
                     pixels.unlink()
-                    facts.unlink()
+                    facts.unlink(missing_ok=True)
         for path in self._folder.glob("*.unfinished-*"):
-            try:
-                os.kill(int(path.name.rpartition("-")[2]), 0)
-            except ProcessLookupError:
-                path.unlink(missing_ok=True)
-            except (OSError, ValueError):
-                continue
+            machine, _, process = path.name.partition(".unfinished-")[2].rpartition("-")[0].rpartition("-")
+            with contextlib.suppress(OSError, ValueError):
+                if machine != platform.node():  # the folder is shared; that machine cannot be asked
+                    abandoned = time.time() - path.stat().st_mtime > ABANDONED_DAYS * 86_400
+                else:
+                    abandoned = not _alive(int(process))
+                if abandoned:
+                    path.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

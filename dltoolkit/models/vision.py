@@ -16,6 +16,7 @@ from dltoolkit.models.layers import BatchNorm, Dirac, PatchEmbedding
 
 FAMILIES = ("resnet", "cnn", "alexnet", "mlp", "vit")
 SMALLEST = 8  # pixels
+PATCH_NUMBERS = 20_000_000  # that the whitening looks at, at most
 WHITENED = 24  # directions at most that the resnet's first layer keeps; each gives two channels
 
 
@@ -84,17 +85,20 @@ def whiten(model: keras.Model, images: np.ndarray) -> None:
 
     Args:
         model: as :func:`build` made it.
-        images: some training pictures, uint8 (n, height, width, channels); a thousand will do.
+        images: some training pictures, uint8 (n, height, width, channels); a few hundred will do.
     """
     if not any(layer.name == "whiten" for layer in model.layers):
         return
     layer = model.get_layer("whiten")
     size, stride, (_, _, channels, filters) = layer.kernel_size[0], layer.strides[0], layer.kernel.shape
-    pixels = images.astype("float32") / 64
-    every = max(stride, min(pixels.shape[1:3]) // 16)
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), (1, 2))[:, ::every, ::every]
+    most = max(50, PATCH_NUMBERS // (256 * size * size * channels))
+    some = images[:: -(-len(images) // most)]
+    every = max(stride, min(some.shape[1:3]) // 16)
+    windows = np.lib.stride_tricks.sliding_window_view(some, (size, size), (1, 2))[:, ::every, ::every]
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * channels)  # (patches, numbers)
-    variance, directions = np.linalg.eigh(np.cov(patches, rowvar=False))
+    patches = patches.astype("float32") / 64
+    patches -= patches.mean(axis=0)
+    variance, directions = np.linalg.eigh(patches.T @ patches / len(patches))
     largest = np.abs(directions).argmax(axis=0)
     directions *= np.sign(directions[largest, np.arange(len(largest))])  # eigh leaves the sign to the machine
     kept = slice(-1, -1 - filters // 2, -1)  # the largest first
@@ -137,7 +141,7 @@ def _resnet(x, classes, widths, dropout, norm):
     stride = 1
     while _side(x) / stride > 64:
         stride *= 2
-    size = 2 * stride if stride > 1 else 3 if x.shape[-1] == 1 else 2
+    size = {1: 3 if x.shape[-1] == 1 else 2, 2: 4, 4: 8}.get(stride, stride)
     x = keras.layers.Conv2D(
         2 * min(WHITENED, size * size * x.shape[-1]),
         size,

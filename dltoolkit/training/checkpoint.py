@@ -23,8 +23,7 @@ class State:
 
     Attributes:
         step: optimizer steps done.
-        planned_steps: the length of the run, once planned.
-        planned_for: the ``--epochs`` and ``--max-time`` that the plan was made for.
+        planned_at: the seconds of training at which the plan in force was made.
         finished: whether training came to its end, by plan, by time or by patience.
         seconds: training time so far.
         history: one row an epoch, as in history.csv.
@@ -33,8 +32,7 @@ class State:
     """
 
     step: int = 0
-    planned_steps: int | None = None
-    planned_for: list[float | None] = field(default_factory=list)
+    planned_at: float = 0.0
     finished: bool = False
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)

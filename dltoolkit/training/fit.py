@@ -63,7 +63,6 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
         Interrupted: after SIGINT or SIGTERM, when all is saved.
     """
     batch_size = min(run.info.get("plan", {}).get("batch_size", config.batch_size), job.examples)
-    run.update(state="running")
     try:
         return _fit(run, config, job, batch_size)
     except (tf.errors.ResourceExhaustedError, MemoryError):
@@ -71,6 +70,7 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
             raise UserError(
                 "Out of memory with a batch of one; use a smaller --image-size or a smaller model."
             ) from None
+    run.info.get("plan", {}).pop("steps", None)
     progress.warn(f"Out of memory with batches of {batch_size}; trying {batch_size // 2}.")
     keras.utils.clear_session()
     try:
@@ -87,29 +87,34 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
     compiled = strategy.xla(config.xla, devices)
     batch_size = max(devices.replicas, batch_size - batch_size % devices.replicas)
     steps_per_epoch = max(1, job.examples // batch_size)
-    run.update(
-        device={"kind": devices.kind, "replicas": devices.replicas, "precision": number_format, "xla": compiled},
-        plan={"batch_size": batch_size},
-    )
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
         model = job.build_model()
         update_rule, schedule = optimizer.make(config, batch_size)
         optimizer.spare_vectors(update_rule, model)
-        update_rule.build(model.trainable_variables)
         model.compile(update_rule, job.loss(), metrics=job.metrics(), jit_compile=compiled)
+        model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
+    model.optimizer.finalize_variable_values = lambda variables: None  # the watcher swaps the averages in itself
     run.update(
-        model={"name": model.name, "parameters": model.count_params(), "input_shape": list(model.input_shape[1:])}
+        state="running",
+        device={"kind": devices.kind, "replicas": devices.replicas, "precision": number_format, "xla": compiled},
+        plan={"batch_size": batch_size},
+        model={"name": model.name, "parameters": model.count_params(), "input_shape": list(model.input_shape[1:])},
     )
 
     restored = checkpoint.restore(run, model)
     state, best_weights, accumulators = restored or (checkpoint.State(), None, [])
     epochs = config.epochs or (None if config.max_time else job.epochs)
-    plan = Plan(steps_per_epoch, epochs, config.max_time, job.validation_examples / job.examples)
-    if state.planned_for == [epochs, config.max_time]:
-        plan.steps = state.planned_steps  # a resumed run follows the plan that it was made with
-    else:
-        state.planned_for, state.finished = [epochs, config.max_time], False
+    planned = run.info["plan"].get("steps")  # a resumed run follows its plan, unless another length was asked for
+    if planned is None:
+        state.planned_at, state.finished, state.stale_epochs = state.seconds, False, 0
+    max_seconds = config.max_time and max(1.0, config.max_time - (state.seconds - state.planned_at))
+    plan = Plan(steps_per_epoch, epochs, max_seconds, job.validation_examples / job.examples)
+    plan.steps = planned or plan.steps
+    within = state.step % steps_per_epoch
+    if within and not state.finished and state.history and state.history[-1]["step"] == state.step:
+        state.history.pop()  # the run ended within this epoch, which now goes on
+        accumulators = []
     watcher = _Watcher(run, config, job, state, plan, schedule, best_weights)
     with contextlib.closing(watcher), interrupt.deferred():
         while not state.finished:
@@ -129,7 +134,9 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
             )
     model.set_weights(watcher.best_weights)
     run.save_model(model)
-    return model
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)  # outside the strategy: answers on one device
+    bare.compile(jit_compile=False)
+    return bare
 
 
 class _Watcher(keras.callbacks.Callback):
@@ -176,7 +183,7 @@ class _Watcher(keras.callbacks.Callback):
     # Called by Keras
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self.model.optimizer.use_ema:
+        if self._config.ema:
             self._ema = keras.callbacks.SwapEMAWeights()
             self._ema.set_model(self.model)
 
@@ -200,11 +207,9 @@ class _Watcher(keras.callbacks.Callback):
             self._follow_plan()
         if (self._plan.steps is not None and state.step >= self._plan.steps) or self._plan.out_of_time:
             self._finish()
-        if (signal := interrupt.pending()) is not None:
-            self._save(everything=True)
-            raise interrupt.Interrupted(signal)
-        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
-            self._save()
+        if self.model.stop_training or batch + 1 == self.params["steps"]:
+            return  # the epoch's validation comes first
+        self._save_or_stop()
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._test_began = time.monotonic()
@@ -244,15 +249,24 @@ class _Watcher(keras.callbacks.Callback):
         if patience and state.stale_epochs >= patience:
             progress.note(f"No better {self._job.score.replace('_', ' ')} for {patience} epochs: stopping here.")
             self._finish()
-        if state.finished or now - self._saved > CHECKPOINT_SECONDS:
-            self._save(everything=state.finished)
+        self._save_or_stop()
 
     # The watcher's own business
 
     def _follow_plan(self) -> None:
         if self._plan.steps is not None:
-            self._schedule.steps = self._state.planned_steps = self._plan.steps
+            self._schedule.steps = self._plan.steps
             self._run.update(plan={"epochs": self._plan.epochs, "steps": self._plan.steps})
+
+    def _save_or_stop(self) -> None:
+        """Write a checkpoint when it is time for one; when a signal has come, write one and raise it."""
+        signal = interrupt.pending()
+        if self._state.finished or signal is not None:
+            self._save(everything=True)
+        elif time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self._save()
+        if signal is not None:
+            raise interrupt.Interrupted(signal)
 
     def _finish(self) -> None:
         self._state.finished = self.model.stop_training = True

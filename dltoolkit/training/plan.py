@@ -52,7 +52,7 @@ class Plan:
         took, self._last = now - self._last, now
         if self._max_seconds is None:
             return False
-        if self._skip_next:  # it held the compilation, or a validation
+        if self._skip_next:  # it held the compilation
             self._skip_next = False
             self._compiled = self._compiled or now
             return False
@@ -67,8 +67,8 @@ class Plan:
 
     def validation_done(self, step: int, seconds: float) -> bool:
         """Take note of a validation; return True when the plan was made again because it would miss the end."""
-        self._skip_next = True
-        if self._max_seconds is None or self.steps is None:
+        self._last = time.monotonic()
+        if self._max_seconds is None or self.steps is None or not self._durations:
             return False
         self._validation_seconds = seconds
         left = self._max_seconds - (time.monotonic() - self._began)
