@@ -134,7 +134,7 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
             )
     model.set_weights(watcher.best_weights)
     run.save_model(model)
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)  # outside the strategy: answers on one device
+    bare = keras.Model(model.input, model.output, name=model.name)  # outside the strategy: answers on one device
     bare.compile(jit_compile=False)
     return bare
 
