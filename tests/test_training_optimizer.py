@@ -39,6 +39,13 @@ def test_muon_moves_matrices_by_orthogonal_updates():
     assert orthogonal == {"first": False, "second": True, "dense": True, "logits": False}
 
 
+@pytest.mark.parametrize("shape", [(288, 32), (32, 288), (40, 32)])
+def test_the_short_way_to_an_orthogonal_update_is_keras_own(shape):
+    x = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=shape).astype("float32") + 0.5)
+    keras_own = keras.optimizers.Muon().zeropower_via_newtonschulz5(x, 5)
+    np.testing.assert_allclose(Muon().zeropower_via_newtonschulz5(x, 5), keras_own, atol=2e-4)
+
+
 def test_the_rate_warms_up_and_comes_down_to_zero():
     course = optimizer.WarmupCosine(0.3, steps=200)
     rates = [float(course(step)) for step in range(200)]

@@ -35,5 +35,24 @@ class Muon(keras.optimizers.Muon):
         update *= lr * self.rms_rate * math.sqrt(max(matrix.shape))
         self.assign_sub(variable, tf.reshape(update, variable.shape))
 
+    def zeropower_via_newtonschulz5(self, x, steps: int):
+        """Keras' iteration X <- (aI + bA + cAA) X, A = X X', done for long matrices on the small A alone.
+
+        The polynomials of the steps commute, so that their product is gathered first and X multiplied once: 2.5 times
+        less arithmetic for a convolution from 160 to 160 channels.
+        """
+        rows, columns = x.shape
+        if max(rows, columns) < 2 * min(rows, columns):
+            return super().zeropower_via_newtonschulz5(x, steps)
+        x /= tf.norm(x) + 1e-7
+        tall = rows > columns
+        gram = tf.matmul(x, x, transpose_a=tall, transpose_b=not tall)
+        product = unit = tf.eye(min(rows, columns), dtype=x.dtype)
+        for _ in range(steps):
+            polynomial = self.muon_a * unit + self.muon_b * gram + self.muon_c * gram @ gram
+            product = polynomial @ product
+            gram = polynomial @ gram @ polynomial
+        return x @ product if tall else product @ x
+
     def transpose_last_axis(self, X):
         return tf.transpose(X)
