@@ -157,6 +157,8 @@ class Run:
         :class:`dltoolkit.interrupt.Interrupted`.
         """
         began = time.monotonic()
+        if self.info["state"] == "running":  # it was killed, or it would have said how it ended
+            self.info["state"] = "interrupted"
         found = self.info["state"]
         resumed = found != "starting"
 
@@ -300,10 +302,11 @@ def resume(run: Run | str | Path, **changes: Any) -> Run:
     """
     run = run if isinstance(run, Run) else load(run)
     module = run.recipe
-    if changes.keys() & {"epochs", "max_time"}:
+    another_length = changes.keys() & {"epochs", "max_time"}
+    if another_length:
         changes = {"epochs": None, "max_time": None, **changes}
     config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True)
-    if changes.keys() & {"epochs", "max_time"}:
+    if another_length:
         run.info.get("plan", {}).pop("steps", None)  # plan anew
     run.info["config"] = config.to_dict()  # written with the rest when training begins
     return module.train(config, resume=run)

@@ -1,4 +1,4 @@
-"""The reviews that ship: balanced in every domain and style, no text twice, readable as a table."""
+"""The reviews written for the sentiment recipe: balanced in every domain and style, no text twice, a readable table."""
 
 from collections import Counter
 from pathlib import Path

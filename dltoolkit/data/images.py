@@ -243,7 +243,7 @@ def expand(inputs: Iterable[Any]) -> list[Any]:
             continue
         text = str(item)
         try:
-            path = Path(text).expanduser()
+            path = Path(os.path.expanduser(text))
             if text.strip() and path.is_dir():
                 inside = [file.path for file in source.files(path)]
                 found += [name for name in inside if Path(name).suffix.lower() in decode.SUFFIXES] or [text]
@@ -252,7 +252,7 @@ def expand(inputs: Iterable[Any]) -> list[Any]:
                 found += [name for name in matches if os.path.isfile(name)] or [text]
             else:
                 found.append(text)
-        except (OSError, RuntimeError, ValueError, UserError):  # no such user, a name too long, a closed folder
+        except (OSError, ValueError, UserError):  # a name too long, a closed folder
             found.append(text)
     return found
 

@@ -1,5 +1,6 @@
 """Every source brought to one form: which pictures there are, their labels, and the splits they came with."""
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -94,14 +95,16 @@ def _from_folder(source: Source) -> Listing:
         folders = subfolders(root)
         if not folders:
             raise UserError(_no_class_folders(source, root))
+        inside_of: dict[Path, list[File]] = {}
         for folder in folders:
             inside = files(folder)
             pictures = [file for file in inside if Path(file.path).suffix.lower() in decode.SUFFIXES]
             others += [file.path for file in inside if Path(file.path).suffix.lower() not in decode.SUFFIXES]
             found += [(file, folder.name, part) for file in pictures]
+            inside_of[folder] = pictures
             if not pictures and part in ("", "train"):
                 empty.append(folder)
-    _refuse_nested(found, source)
+        _refuse_nested(inside_of, source)
     if not found:
         raise UserError(
             f"No pictures in the folders of {source.said}: they are looked for under {', '.join(decode.SUFFIXES)}."
@@ -121,21 +124,25 @@ def _from_folder(source: Source) -> Listing:
     )
 
 
-def _refuse_nested(found: list[tuple[File, str, str]], source: Source) -> None:
-    """Raise a UserError where the classes seem to lie one level deeper: seg_train/cat, seg_test/cat, …"""
-    inside: dict[str, set[str]] = {}
-    for file, label, _ in found:
-        place = Path(file.path).parts
-        below = place[len(place) - 1 - place[::-1].index(label) + 1 :]
-        inside.setdefault(label, set()).add(below[0] if len(below) > 1 else "")
-    alike = [label for label, names in inside.items() if len(names) > 1 and "" not in names]
-    for label in alike[1:]:
-        if inside[label] == inside[alike[0]]:
+def _refuse_nested(pictures: dict[Path, list[File]], source: Source) -> None:
+    """Raise a UserError where the classes seem to lie one level deeper: seg_train/cat, seg_test/cat, …
+
+    Args:
+        pictures: class folder -> all the pictures below it.
+    """
+    seen: dict[frozenset[str], Path] = {}
+    for folder, inside in pictures.items():
+        below = [file.path[len(str(folder)) + 1 :].partition(os.sep) for file in inside]
+        names = frozenset(first if deeper else "" for first, deeper, _ in below)
+        if len(names) < 2 or "" in names:
+            continue
+        if names in seen:
             raise UserError(
-                f"'{alike[0]}' and '{label}' in {source.said} hold the same folders "
-                f"({', '.join(sorted(inside[label])[:3])}, …), which look like the classes: give --data one of them, "
+                f"'{seen[names].name}' and '{folder.name}' in {source.said} hold the same folders "
+                f"({', '.join(sorted(names)[:3])}, …), which look like the classes: give --data one of them, "
                 "or name them train and test."
             )
+        seen[names] = folder
 
 
 def _no_class_folders(source: Source, root: Path) -> str:
@@ -208,11 +215,10 @@ def _picture(cell: object, folder: Path, name: str) -> tuple[str, decode.Picture
     text = "" if cell is None else str(cell).strip()
     if not text:
         return name, None
-    path = folder / text
+    path = folder / os.path.expanduser(text)
     try:
-        path = folder / Path(text).expanduser()
         status = path.stat()
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, ValueError):
         return str(path), File(str(path), 0, 0)
     return str(path), File(str(path), status.st_size, status.st_mtime_ns)
 

@@ -117,8 +117,8 @@ def tfds_set(reference: str, progress: Callable[[str, int, int], None] | None = 
     if tfds_package() is None:
         raise UserError("TFDS data sets need tensorflow-datasets: pip install tensorflow-datasets importlib_resources.")
     folder, name = tfds_folder(), re.split("[/:]", reference)[0]
+    before = _contents(folder, name)
     with _quiet():
-        before = _contents(folder, name)
         try:
             builder = _builder(reference, name)
             image, label = _fields(builder, reference)

@@ -102,14 +102,9 @@ def decoded(
     folder = cache_dir or store.default_folder()
     file = store.PixelFile(folder, f"{name}-{_key(listing, image_shape or image_size)}")
     found = None if isinstance(listing.pictures, np.ndarray) else file.find()
-    if found:
+    if found and not _mended(listing, *found):
         images, facts = found
         bad = {int(position): reason for position, reason in facts["bad"].items()}
-        if bad:  # what could not be read then may have been mended
-            again = listing.take(np.array(sorted(bad))).pictures
-            if len(decode.decode_all(again, np.empty((len(bad), *images.shape[1:]), np.uint8))) < len(bad):
-                found = None
-    if found:
         hashes = np.frombuffer(bytes.fromhex(facts["hashes"]), np.uint64)
         _refuse(bad, listing, skip_bad, folder, name)
     else:
@@ -222,6 +217,15 @@ def _decode(
     side = image_size or seen.side()
     out = room((side, side, seen.channels()))
     return out, decode.decode_all(pictures, out, progress)
+
+
+def _mended(listing: Listing, images: np.ndarray, facts: dict) -> bool:
+    """Return whether a picture that could not be read when ``images`` were kept can be read now."""
+    bad = sorted(int(position) for position in facts["bad"])
+    if not bad:
+        return False
+    rows = np.empty((len(bad), *images.shape[1:]), np.uint8)
+    return len(decode.decode_all(listing.take(np.array(bad)).pictures, rows)) < len(bad)
 
 
 def _refuse(bad: dict[int, str], listing: Listing, skip_bad: bool, folder: Path, name: str) -> None:

@@ -140,11 +140,8 @@ def files(folder: Path) -> list[File]:
 
 def classes_in_order(names: set[str]) -> list[str]:
     """Return class names sorted, as numbers if all of them are whole numbers (2 before 10)."""
-    return (
-        sorted(names, key=lambda name: (int(name), name))
-        if all(re.fullmatch(r"[+-]?\d{1,18}", n) for n in names)
-        else sorted(names)
-    )
+    numbers = all(re.fullmatch(r"[+-]?\d{1,18}", name) for name in names)
+    return sorted(names, key=lambda name: (int(name), name)) if numbers else sorted(names)
 
 
 def _entries(folder: Path | str) -> Iterator[os.DirEntry]:

@@ -87,9 +87,9 @@ def whiten(model: keras.Model, images: np.ndarray) -> None:
         model: as :func:`build` made it.
         images: some training pictures, uint8 (n, height, width, channels); a few hundred will do.
     """
-    if not any(layer.name == "whiten" for layer in model.layers):
+    layer = next((layer for layer in model.layers if layer.name == "whiten"), None)
+    if layer is None:
         return
-    layer = model.get_layer("whiten")
     size, stride, (_, _, channels, filters) = layer.kernel_size[0], layer.strides[0], layer.kernel.shape
     most = max(50, PATCH_NUMBERS // (256 * size * size * channels))
     some = images[:: -(-len(images) // most)]

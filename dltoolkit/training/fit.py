@@ -205,6 +205,9 @@ class _Watcher(keras.callbacks.Callback):
         self._display.step(self._within + batch + 1, logs)
         if self._plan.step_done(state.step):
             self._follow_plan()
+        if self._plan.out_of_time and self._plan.steps is None:  # before there was time to plan
+            self._plan.steps = state.step
+            self._follow_plan()
         if (self._plan.steps is not None and state.step >= self._plan.steps) or self._plan.out_of_time:
             self._finish()
         if self.model.stop_training or batch + 1 == self.params["steps"]:

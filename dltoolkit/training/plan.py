@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
 
 MEASURE_SECONDS = 3.0  # after compilation, before the length is planned
 RESERVE = 0.03  # of the time left, kept for a machine that slows down
@@ -19,9 +20,18 @@ class Plan:
         epochs: at most this many epochs; None for no bound.
         max_seconds: at most this long from :meth:`start` on; None for no bound.
         validation_share: examples validated per example trained in an epoch.
+        clock: gives the time in seconds.
     """
 
-    def __init__(self, steps_per_epoch: int, epochs: int | None, max_seconds: float | None, validation_share: float):
+    def __init__(
+        self,
+        steps_per_epoch: int,
+        epochs: int | None,
+        max_seconds: float | None,
+        validation_share: float,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._clock = clock
         self._per_epoch = steps_per_epoch
         self._bound = None if epochs is None else epochs * steps_per_epoch
         self._max_seconds = max_seconds
@@ -37,24 +47,22 @@ class Plan:
 
     def start(self) -> None:
         """Start the clock: from here on, all counts, compilation included."""
-        self._began = self._last = time.monotonic()
+        self._began = self._last = self._clock()
         self._compiled: float | None = None
-        self._skip_next = True
 
     @property
     def out_of_time(self) -> bool:
         """Whether ``max_seconds`` have passed."""
-        return self._max_seconds is not None and time.monotonic() - self._began >= self._max_seconds
+        return self._max_seconds is not None and self._clock() - self._began >= self._max_seconds
 
     def step_done(self, step: int) -> bool:
         """Take note of a step; return True when a plan was made (or made again) that the caller should follow."""
-        now = time.monotonic()
+        now = self._clock()
         took, self._last = now - self._last, now
         if self._max_seconds is None:
             return False
-        if self._skip_next:  # it held the compilation
-            self._skip_next = False
-            self._compiled = self._compiled or now
+        if self._compiled is None:  # the first step held the compilation
+            self._compiled = now
             return False
         self._durations.append(took)
         if self.steps is None and now - self._compiled >= min(MEASURE_SECONDS, 0.05 * self._max_seconds):
@@ -67,11 +75,11 @@ class Plan:
 
     def validation_done(self, step: int, seconds: float) -> bool:
         """Take note of a validation; return True when the plan was made again because it would miss the end."""
-        self._last = time.monotonic()
+        self._last = self._clock()
         if self._max_seconds is None or self.steps is None or not self._durations:
             return False
         self._validation_seconds = seconds
-        left = self._max_seconds - (time.monotonic() - self._began)
+        left = self._max_seconds - (self._clock() - self._began)
         needed = self._cost(self.steps - step, step)
         if abs(needed - left) <= REPLAN * self._max_seconds or step >= self.steps:
             return False
@@ -86,7 +94,7 @@ class Plan:
         return sum(recent) / len(recent)
 
     def _make(self, step: int) -> bool:
-        left = (self._max_seconds - (time.monotonic() - self._began)) * (1 - RESERVE)
+        left = (self._max_seconds - (self._clock() - self._began)) * (1 - RESERVE)
         per_epoch = self._per_epoch * self._step_seconds() + self._validation_seconds
         steps = int(left / per_epoch * self._per_epoch)
         while steps > 1 and self._cost(steps, step) > left:
