@@ -37,7 +37,15 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     labels = rng.integers(0, 10, count).astype(np.int32)
     everything = np.arange(count)
     splits = images.ImageSplits(
-        pixels, labels, [], everything, everything[:1], everything[:1], [str(i) for i in range(10)], "", "random"
+        images=pixels,
+        labels=labels,
+        names=[],
+        train=everything,
+        validation=everything[:1],
+        test=everything[:1],
+        classes=[str(i) for i in range(10)],
+        fingerprint="",
+        source="random",
     )
     shape = (side, side, channels)
     options = augment.for_images(shape, flip=True)

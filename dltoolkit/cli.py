@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ import click
 
 import dltoolkit
 from dltoolkit import config as configuration
-from dltoolkit import lazy, output, recipe
+from dltoolkit import lazy, lines, output, recipe
 from dltoolkit.errors import UserError, suggestion
 
 RECIPE_LIST = "image-classifier, a recipe of 'dltoolkit list', or ./FILE.py"
@@ -127,13 +128,16 @@ def resume(run: str, out_dir: str, **options: str | None) -> None:
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--label-column", metavar="NAME", help="Column of the labels, where it differs from the run's.")
 @click.option("--image-column", metavar="NAME", help="Column of the pictures' paths, where it differs from the run's.")
+@click.option("--text-column", metavar="NAME", help="Column of the texts, where it differs from the run's.")
 @click.option("--header/--no-header", default=None, help="Whether the table begins with column names.")
 @click.option("--skip-bad", is_flag=True, default=None, help="Leave out what cannot be read.")
 @out_dir_option
 def evaluate(run: str, data: str | None, form: str, out_dir: str, **reading: Any) -> None:
     """Measure RUN on its own test split, or on other labelled data."""
+    found = dltoolkit.load(run, out_dir)
     given = {name: value for name, value in reading.items() if value is not None}
-    measured = dltoolkit.load(run, out_dir).evaluate(data, **given)
+    _refuse_useless(found, given, configuration.options(found.recipe.Config))
+    measured = found.evaluate(data, **given)
     output.as_json(measured) if form == "json" else output.measures(measured)
 
 
@@ -144,15 +148,19 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, **reading: Any
     "--format", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table", show_default=True
 )
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to list.")
+@click.option("--threshold", type=click.FloatRange(0, 1), metavar="P", help="Answer 'unsure' below this probability.")
+@click.option("--text-column", metavar="NAME", help="Column of the texts, where an input is a table.")
 @out_dir_option
-def predict(run: str, inputs: tuple[str, ...], form: str, top_k: int, out_dir: str) -> int:
-    """Answer files, folders, globs or, with -, lines from stdin.
+def predict(run: str, inputs: tuple[str, ...], form: str, out_dir: str, **options: Any) -> int:
+    """Answer files, folders, globs, texts or, with -, lines from stdin.
 
     An input that cannot be answered gets its own error row, the rest go on, and the exit code is 2.
     """
     found = dltoolkit.load(run, out_dir)
     stream = getattr(found.recipe, "predictions", found.recipe.predict)
-    return 2 if output.predictions(stream(found, _inputs(inputs), top_k=top_k), form) else 0
+    given = {name: value for name, value in options.items() if value is not None}
+    _refuse_useless(found, given, inspect.signature(stream).parameters)
+    return 2 if output.predictions(stream(found, _inputs(inputs), **given), form) else 0
 
 
 @dltoolkit_command.command(epilog="Example: dltoolkit show latest")
@@ -249,12 +257,18 @@ def _flag(item: configuration.Option) -> click.Option:
     return click.Option([item.flag], metavar=metavar, multiple=item.multiple, help=text, type=str)
 
 
-def _inputs(words: Iterable[str]) -> Iterator[str]:
+def _inputs(words: Iterable[str]) -> Iterator[Any]:
     for word in words:
         if word == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin)
+            yield from lines.arriving(sys.stdin.fileno())
         else:
             yield word
+
+
+def _refuse_useless(run: dltoolkit.Run, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a UserError for an option that the run's recipe does not know."""
+    for name in set(given) - set(known):
+        raise UserError(f"A run of {run.info['recipe']} has no use for --{name.replace('_', '-')}: leave it out.")
 
 
 def _plain(error: click.ClickException) -> str:

@@ -1,7 +1,8 @@
-"""The one exception that is meant for people: what is wrong, and what to do about it."""
+"""What is wrong and what to do about it: the one exception that is meant for people, and inputs that are no good."""
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class UserError(Exception):
@@ -16,3 +17,16 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     by_folded = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(word.lower(), by_folded, n=1, cutoff=0.6)
     return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """Stands among many inputs for one that could not be received, such as a line that is not UTF-8.
+
+    Attributes:
+        input: what to call it.
+        error: what is the matter, in a few words.
+    """
+
+    input: str
+    error: str

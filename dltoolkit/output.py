@@ -14,7 +14,7 @@ from dltoolkit import recipe
 
 DATA_FORMS = [
     ["FOLDER", "class folders, with or without train, validation and test folders around them"],
-    ["FILE", ".csv, .tsv, .jsonl or .parquet with a column of paths and one of labels, or .npz arrays"],
+    ["FILE", ".csv, .tsv, .jsonl or .parquet with a column of paths or texts and one of labels, or .npz arrays"],
     ["keras:NAME", "a data set that Keras downloads: mnist, fashion_mnist, cifar10, cifar100"],
     ["NAME, tfds:NAME/CONFIG", "a TensorFlow data set, such as fashion_mnist"],
 ]
@@ -85,7 +85,8 @@ def predictions(answers: Iterable[Prediction], form: str) -> bool:
         as_json([answer.to_dict() for answer in watched()])
     elif form == "jsonl":
         for answer in watched():
-            click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
+            sys.stdout.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n")
+            sys.stdout.flush()
     elif form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["input", "label", "probability", "top", "error"])

@@ -205,8 +205,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         pictures = build_data(config)
         run.check_data(pictures.describe())
         return evaluation.classification.measure(run.model, part(pictures, "test"), run.classes)
-    asked, trained = data.source.resolve(other), data.source.resolve(config.data)
-    if (asked.path, asked.reference) == (trained.path, trained.reference) and not asked.parts:
+    if data.source.same(other, config.data):
         training.progress.warn("The run was trained on these data: the result will look better than it is.")
     images, labels, _ = data.images.labelled(
         other,
@@ -222,15 +221,28 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     return evaluation.classification.measure(run.model, (labels, batches), run.classes)
 
 
-def predict(run: Run, inputs: Iterable[Any], *, top_k: int = 5) -> list[Prediction]:
-    """Classify pictures: paths, folders, globs, or arrays (h, w), (h, w, c), uint8 or 0..255."""
-    return list(predictions(run, inputs, top_k=top_k))
+def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
+    """Classify pictures; inputs and options are those of :func:`predictions`."""
+    return list(predictions(run, inputs, **options))
 
 
-def predictions(run: Run, inputs: Iterable[str | np.ndarray], *, top_k: int = 5) -> Iterator[Prediction]:
-    """The same as :func:`predict`, one answer after the other as they are ready."""
+def predictions(
+    run: Run, inputs: Iterable[str | np.ndarray], *, top_k: int = 5, threshold: float = 0.0
+) -> Iterator[Prediction]:
+    """Classify pictures one after the other, as they come.
+
+    Args:
+        run: a run of this recipe.
+        inputs: paths, folders, globs, or arrays (h, w), (h, w, c), uint8 or 0..255.
+        top_k: how many classes each answer lists.
+        threshold: below this probability the label is ``unsure``.
+    """
     shape = run.model.input_shape[1:]
-    pictures = (picture for item in inputs for picture in data.images.expand([item]))
     return evaluation.prediction.answer(
-        run.model, run.classes, pictures, lambda item: data.images.read(item, shape), top_k
+        run.model,
+        run.classes,
+        data.images.expand(inputs),
+        lambda item: data.images.read(item, shape),
+        top_k,
+        threshold=threshold,
     )

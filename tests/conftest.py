@@ -92,6 +92,41 @@ def picture_npz(tmp_path: Path) -> Path:
     return path
 
 
+GOOD = ["lovely", "superb", "delightful", "charming", "brilliant", "graceful", "warm", "witty"]
+BAD = ["dreadful", "tedious", "clumsy", "shabby", "dismal", "bland", "rude", "broken"]
+NEUTRAL = ["the", "film", "hotel", "soup", "story", "room", "waiter", "plot", "ending", "price", "chair", "day", "town"]
+
+
+def toy_texts(count: int, *, classes: Sequence[str] = ("bad", "good"), seed: int = 0) -> list[tuple[str, str]]:
+    """Return (label, text) of ``count`` different short texts, class by class in turn; their words tell the class."""
+    rng = np.random.default_rng(seed)
+    words = {name: (BAD, GOOD, NEUTRAL)[i] for i, name in enumerate(classes)}
+    texts = []
+    for i in range(count):
+        label = classes[i % len(classes)]
+        plain = rng.choice(NEUTRAL, rng.integers(3, 14)).tolist()
+        plain.insert(int(rng.integers(len(plain))), str(rng.choice(words[label])))
+        texts.append((label, f"{' '.join(plain)} {i}."))
+    return texts
+
+
+def write_texts(folder: Path, texts: Sequence[tuple[str, str]]) -> Path:
+    """Write texts as class folders of .txt files."""
+    for i, (label, text) in enumerate(texts):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        (folder / label / f"{i:03d}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def text_table(tmp_path: Path) -> Path:
+    """A CSV of sixty texts with the columns text and label."""
+    path = tmp_path / "reviews.csv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("label", "text"), *toy_texts(60)])
+    return path
+
+
 @pytest.fixture
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep decoded pictures away from the real cache folder."""

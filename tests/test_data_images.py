@@ -12,7 +12,7 @@ import pytest
 from conftest import CLASSES, save_picture, toy_picture, toy_pictures
 from PIL import Image
 
-from dltoolkit.data import images, store
+from dltoolkit.data import images, labelled, store
 from dltoolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -110,15 +110,15 @@ def test_the_only_held_out_part_is_the_test(split_folder, held_out):
 
 
 def test_large_sets_hold_out_no_more_than_it_takes(split_folder, monkeypatch):
-    monkeypatch.setattr(images, "MOST_VALIDATED", 3)
+    monkeypatch.setattr(labelled, "MOST_VALIDATED", 3)
     shutil.rmtree(split_folder / "val")
     assert load(split_folder).counts() == {"train": 21, "validation": 3, "test": 12}
     assert load(split_folder, validation_fraction=0.25).counts()["validation"] == 6
     shutil.rmtree(split_folder / "test")
-    monkeypatch.setattr(images, "MOST_TESTED", 6)
-    monkeypatch.setattr(images, "MOST_VALIDATED", 12)
+    monkeypatch.setattr(labelled, "MOST_TESTED", 6)
+    monkeypatch.setattr(labelled, "MOST_VALIDATED", 12)
     assert load(split_folder).counts() == {"train": 18, "validation": 3, "test": 3}
-    monkeypatch.setattr(images, "MOST_TESTED", 3)
+    monkeypatch.setattr(labelled, "MOST_TESTED", 3)
     assert load(split_folder, validation_fraction=0.25).counts() == {"train": 15, "validation": 6, "test": 3}
 
 
@@ -172,7 +172,7 @@ def test_pictures_in_validation_and_test_are_pointed_out(split_folder):
 def test_unreadable_pictures_are_named_and_can_be_skipped(picture_folder):
     names = spoil(picture_folder)
     message = refused(picture_folder)
-    assert message.startswith("5 of 35 pictures cannot be read")
+    assert message.startswith("5 of 35 pictures cannot be used")
     assert "--skip-bad" in message
     for name, reason in zip(names, ["not a picture", "an empty file", "cut off", "no such file", ""], strict=True):
         assert f"{name} ({reason}" in message
@@ -200,7 +200,7 @@ def test_skipping_must_leave_enough(make_folder):
     assert "'dots' has only 2 pictures" in refused(folder, skip_bad=True)
     for path in folder.rglob("*.png"):
         path.write_bytes(b"")
-    assert refused(folder, skip_bad=True).startswith("None of the 13 pictures can be read")
+    assert refused(folder, skip_bad=True).startswith("None of the 13 pictures can be used")
 
 
 def test_copies_are_named_and_never_cross_the_split(make_folder):
@@ -467,7 +467,7 @@ def test_what_may_not_be_read_is_named(make_folder, request):
     picture.chmod(0)
     request.getfixturevalue("ordinary_user")
     message = refused(folder)
-    assert f"1 of 30 pictures cannot be read: {picture}" in message
+    assert f"1 of 30 pictures cannot be used: {picture}" in message
     assert "ermission" in message
     assert len(load(folder, skip_bad=True).images) == 29
 
@@ -551,20 +551,19 @@ def test_expand(picture_folder, monkeypatch):
     monkeypatch.chdir(picture_folder)
     (picture_folder / "notes.txt").touch()
     (picture_folder / "void").mkdir()
-    assert len(images.expand(["."])) == 30
-    assert images.expand(["bars/*1.png", "nowhere.png", "no*.jpg", "void"]) == [
-        "bars/001.png",
-        "nowhere.png",
-        "no*.jpg",
-        "void",
-    ]
-    assert images.expand(["notes.txt"]) == ["notes.txt"]
+
+    def expanded(*inputs):
+        return list(images.expand(inputs))
+
+    assert len(expanded(".")) == 30
+    unmatched = ["nowhere.png", "no*.jpg", "void", "notes.txt"]
+    assert expanded("bars/*1.png", *unmatched) == ["bars/001.png", *unmatched]
     odd = save_picture(picture_folder / "odd[1].png", toy_picture(0, 0))
-    assert images.expand([str(odd)]) == [str(odd)]
+    assert expanded(str(odd)) == [str(odd)]
     pixels = np.zeros((4, 4))
-    assert images.expand([pixels])[0] is pixels
+    assert expanded(pixels)[0] is pixels
     odd_ones = ["", " ", "~nosuchuser.jpg", "x" * 5000, "a\0b"]
-    assert images.expand(odd_ones) == odd_ones
+    assert expanded(*odd_ones) == odd_ones
 
 
 def test_balanced_weights(make_folder):

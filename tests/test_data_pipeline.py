@@ -137,7 +137,17 @@ def test_large_arrays_are_not_copied(toys):
     pixels = store.room((40_000, 64, 64, 1))  # 164 MB
     pixels[...] = np.arange(64, dtype=np.uint8)[:, None]
     rows = np.arange(len(pixels))
-    data = images.ImageSplits(pixels, (rows % 2).astype(np.int32), rows, rows, rows[:9], rows[:9], ["a", "b"], "", "")
+    data = images.ImageSplits(
+        images=pixels,
+        labels=(rows % 2).astype(np.int32),
+        names=rows,
+        train=rows,
+        validation=rows[:9],
+        test=rows[:9],
+        classes=["a", "b"],
+        fingerprint="",
+        source="",
+    )
     taken(pipeline.training_pipeline(toys, batch_size=8, seed=0), 1)  # TensorFlow itself is up now
     before = memory()
     batches = iter(pipeline.training_pipeline(data, batch_size=8, seed=0))

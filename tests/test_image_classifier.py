@@ -356,7 +356,7 @@ def test_bad_pictures_stop_the_training_and_leave_no_run(capfd, picture_folder, 
 
 def test_debug_shows_the_traceback(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DLTOOLKIT_DEBUG", raising=False)
+    monkeypatch.setenv("DLTOOLKIT_DEBUG", "")  # so that it is put back
     _, _, err = command(capfd, "show", "nothing-there", "--debug")
     assert "Traceback" in err
 

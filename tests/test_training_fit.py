@@ -106,7 +106,7 @@ def test_max_time_plans_the_steps_and_brings_the_rate_down(train):
     run = train(max_time="8s")
     assert run.info["plan"]["steps"] >= run.history[-1]["step"] > 8
     assert run.history[-1]["learning_rate"] < 0.2 * max(row["learning_rate"] for row in run.history)
-    assert abs(run.info["plan"]["epochs"] - len(run.history)) <= 1
+    assert len(run.history) <= run.info["plan"]["epochs"]
 
 
 def test_resume_goes_on_to_more_epochs(train, toy):
@@ -121,9 +121,9 @@ def test_resume_goes_on_to_more_epochs(train, toy):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, toy, tmp_path, number, capfd):
-    whole = train(epochs=60, name="whole")
+    whole = train(epochs=30, name="whole")
     process = subprocess.Popen(
-        command("train", str(FILE), "--epochs", "60", "--name", "cut", cwd=tmp_path), stderr=subprocess.PIPE, text=True
+        command("train", str(FILE), "--epochs", "30", "--name", "cut", cwd=tmp_path), stderr=subprocess.PIPE, text=True
     )
     cut_path = whole.path.parent / "cut"
     deadline = time.monotonic() + 60
@@ -136,7 +136,7 @@ def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, toy, tmp_p
     assert f"dltoolkit resume {cut_path}" in errors.splitlines()[-1]
     cut = dltoolkit.load(cut_path)
     assert cut.info["state"] == "interrupted"
-    assert 0 < len(cut.history) < 60
+    assert 0 < len(cut.history) < 30
     reached = max((row["validation_accuracy"], -row["validation_loss"]) for row in cut.history)
     assert accuracy(toy, cut) == pytest.approx(reached[0], abs=1e-6), "an interrupted run answers with its best epoch"
     assert "has not finished" in capfd.readouterr().err

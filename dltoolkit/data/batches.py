@@ -1,9 +1,14 @@
 """The order in which examples are seen: decided by seed and epoch alone, entered at any step."""
 
+import numpy as np
 import tensorflow as tf
 
+LOOSENESS = 0.05  # lengths are blurred by this share before sorting, so that other texts meet in each epoch
 
-def index_batches(n: int, batch_size: int, seed: int, start_step: int = 0) -> tf.data.Dataset:
+
+def index_batches(
+    n: int, batch_size: int, seed: int, start_step: int = 0, *, lengths: np.ndarray | None = None
+) -> tf.data.Dataset:
     """Return an endless data set of (step, indices): int64 scalar and int64 (batch,), epoch after epoch.
 
     Each epoch is a fresh permutation of ``range(n)`` cut into whole batches; the few left over are dropped and come
@@ -15,15 +20,21 @@ def index_batches(n: int, batch_size: int, seed: int, start_step: int = 0) -> tf
         batch_size: at most ``n`` are taken into a batch.
         seed: any integer.
         start_step: number of batches already seen, over all epochs.
+        lengths: of the examples, int (n,): batches are then made of examples of similar length, which saves padding.
     """
     batch_size = min(batch_size, n)
     steps = n // batch_size
+    sizes = None if lengths is None else tf.constant(lengths, tf.float32)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(n, dtype=tf.int64), seed=tf.stack([tf.constant(seed % 2**31, tf.int64), epoch])
-        )
-        batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+        key = tf.stack([tf.constant(seed % 2**31, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), key)[: steps * batch_size]
+        if lengths is not None:
+            blur = tf.random.stateless_uniform((steps * batch_size,), key, 1.0 - LOOSENESS, 1.0 + LOOSENESS)
+            order = tf.gather(order, tf.argsort(tf.gather(sizes, order) * blur))
+        batches = tf.reshape(order, (steps, batch_size))
+        if lengths is not None:
+            batches = tf.random.experimental.stateless_shuffle(batches, key)
         return tf.data.Dataset.from_tensor_slices((epoch * steps + tf.range(steps, dtype=tf.int64), batches))
 
     epochs = tf.data.Dataset.range(start_step // steps, 2**62)

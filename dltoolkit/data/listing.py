@@ -1,92 +1,82 @@
-"""Every source brought to one form: which pictures there are, their labels, and the splits they came with."""
+"""Folders and tables brought to one form: which examples there are, their labels, and the splits they came with."""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dltoolkit.data import arrays, catalogue, decode, published, store, tables
+from dltoolkit.data import tables
 from dltoolkit.data.source import PARTS, File, Source, classes_in_order, files, part_of, subfolders
 from dltoolkit.errors import UserError
 
-IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "image_path", "filepath", "img")
 LABEL_COLUMNS = ("label", "class", "target", "category", "labels", "class_name")
-OTHER_PICTURES = (".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jp2", ".jxl")
 
-Pictures = list[decode.Picture] | np.ndarray | published.Encoded
+
+@dataclass(frozen=True)
+class Kind:
+    """What sort of examples are listed.
+
+    Attributes:
+        noun: what to call one.
+        suffixes: of their files.
+        unread: suffixes of the same sort of file that cannot be read here.
+    """
+
+    noun: str
+    suffixes: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """n labelled pictures, not decoded yet unless they were arrays to begin with.
+    """n labelled examples, as a rule not read yet.
 
     Attributes:
         names: what to call each in messages and reports.
         labels: int32 (n,), numbers of ``classes``.
         classes: class names.
-        pictures: files, encoded bytes, or uint8 (n, h, w, c).
+        items: files, encoded bytes, texts, or an array (n, …).
         parts: int8 (n,), numbers of `PARTS`, or None if the data bring no splits.
         warnings: what the user should know.
         stamp: what identifies encoded pictures for the cache on disk (files bring their own).
+        noun: what to call one.
     """
 
     names: list[str]
     labels: np.ndarray
     classes: list[str]
-    pictures: Pictures
+    items: Any
     parts: np.ndarray | None = None
     warnings: list[str] = field(default_factory=list)
     stamp: str = ""
+    noun: str = "picture"
 
     def take(self, indices: np.ndarray) -> "Listing":
         """Return the listing of those at ``indices`` (ascending)."""
-        if isinstance(self.pictures, list):
-            pictures: Pictures = [self.pictures[i] for i in indices]
-        elif isinstance(self.pictures, np.ndarray):
-            pictures = self.pictures[indices]
+        if isinstance(self.items, list):
+            items: Any = [self.items[i] for i in indices]
+        elif isinstance(self.items, np.ndarray):
+            items = self.items[indices]
         else:
-            pictures = self.pictures.take(indices)
+            items = self.items.take(indices)
         return replace(
             self,
             names=[self.names[i] for i in indices],
             labels=self.labels[indices],
-            pictures=pictures,
+            items=items,
             parts=None if self.parts is None else self.parts[indices],
         )
 
 
-def list_pictures(
-    source: Source,
-    *,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    header: bool | None = None,
-    progress: decode.Progress | None = None,
-) -> Listing:
-    """List the labelled pictures of any source.
+def from_folder(source: Source, kind: Kind) -> Listing:
+    """List the files of class folders, or of class folders inside train, validation and test.
 
     Raises:
-        UserError: if it holds none, or is not a source of pictures.
+        UserError: if there are none, or the folders are laid out in another way.
     """
-    if source.kind == "folder":
-        return _from_folder(source)
-    if source.kind == "table":
-        return _from_tables(source, image_column, label_column, header)
-    if source.kind == "npz":
-        return _from_arrays(source, arrays.read_npz(source.path), None)
-    if source.kind == "bundled" and source.reference == "digits":
-        return _from_arrays(source, arrays.digits(), None)
-    if source.kind == "keras":
-        parts = published.keras_set(source.reference)
-        pixels = {part: (arrays.to_pixels(x, source.said), y) for part, (x, y) in parts.items()}
-        return _from_arrays(source, pixels, catalogue.KERAS_NAMES[source.reference])
-    if source.kind == "tfds":
-        return _from_tfds(source, published.tfds_set(source.reference, progress), progress)
-    raise UserError(f"{source.said} holds text, not pictures: give --data a folder of class folders with pictures.")
-
-
-def _from_folder(source: Source) -> Listing:
     roots = {part: paths[0] for part, paths in source.parts.items()} or {"": source.path}
     found: list[tuple[File, str, str]] = []
     others: list[str] = []
@@ -94,44 +84,121 @@ def _from_folder(source: Source) -> Listing:
     for part, root in roots.items():
         folders = subfolders(root)
         if not folders:
-            raise UserError(_no_class_folders(source, root))
+            raise UserError(_no_class_folders(root, kind))
         inside_of: dict[Path, list[File]] = {}
         for folder in folders:
             inside = files(folder)
-            pictures = [file for file in inside if Path(file.path).suffix.lower() in decode.SUFFIXES]
-            others += [file.path for file in inside if Path(file.path).suffix.lower() not in decode.SUFFIXES]
-            found += [(file, folder.name, part) for file in pictures]
-            inside_of[folder] = pictures
-            if not pictures and part in ("", "train"):
+            fitting = [file for file in inside if Path(file.path).suffix.lower() in kind.suffixes]
+            others += [file.path for file in inside if Path(file.path).suffix.lower() not in kind.suffixes]
+            found += [(file, folder.name, part) for file in fitting]
+            inside_of[folder] = fitting
+            if not fitting and part in ("", "train"):
                 empty.append(folder)
         _refuse_nested(inside_of, source)
     if not found:
         raise UserError(
-            f"No pictures in the folders of {source.said}: they are looked for under {', '.join(decode.SUFFIXES)}."
+            f"No {kind.noun}s in the folders of {source.said}: they are looked for under {', '.join(kind.suffixes)}."
         )
     if empty:
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
-        raise UserError(f"The class folder {empty[0]}{more} has no pictures: add some or remove it.")
+        raise UserError(f"The class folder {empty[0]}{more} has no {kind.noun}s: add some or remove it.")
     classes = classes_in_order({label for _, label, _ in found})
     number = {name: i for i, name in enumerate(classes)}
     return Listing(
         names=[file.path for file, _, _ in found],
         labels=np.array([number[label] for _, label, _ in found], np.int32),
         classes=classes,
-        pictures=[file for file, _, _ in found],
-        parts=_part_numbers([part for _, _, part in found]),
-        warnings=[*source.warnings, *_about_others(others, len(found))],
+        items=[file for file, _, _ in found],
+        parts=part_numbers([part for _, _, part in found]),
+        warnings=[*source.warnings, *_about_others(others, len(found), kind)],
+        noun=kind.noun,
     )
 
 
-def _refuse_nested(pictures: dict[Path, list[File]], source: Source) -> None:
+def from_tables(
+    source: Source,
+    kind: Kind,
+    columns: Callable[[tables.Table], tuple[str, str]],
+    read: Callable[[Any, Path, str], tuple[str, Any]],
+    *,
+    header: bool | None,
+    skip_bad: bool = False,
+) -> Listing:
+    """List the rows of a table, or of one table for each split.
+
+    Args:
+        columns: the first table to the names of its two columns, that of the examples and that of the labels.
+        read: ``(cell, the table's folder, a name for the row)`` to the example's name and item; None for an empty cell.
+        header: whether a .csv or .tsv begins with column names; by default recognised.
+        skip_bad: leave rows out that lack an example or a label, instead of refusing them.
+    """
+    places = [(part, path) for part, paths in source.parts.items() for path in paths] or [("", source.path)]
+    found = tables.read_tables([path for _, path in places], header=header)
+    item_column, label_column = columns(found[0])
+    rows: list[tuple[str, Any, str, str]] = []
+    lacking: list[str] = []
+    for (part, path), table in zip(places, found, strict=True):
+        cells = zip(table.columns[item_column], table.columns[label_column], strict=True)
+        for row, (item, label) in enumerate(cells, start=1):
+            if isinstance(label, (list, dict)):
+                raise UserError(f"Row {row} of {path} has several labels ('{str(label)[:40]}'): one is needed.")
+            label = "" if label is None or label != label else str(label).strip()  # NaN differs from itself
+            name, content = read(item, path.parent, f"{path}[{row}]")
+            if not label or content is None:
+                missing = label_column if content is not None else item_column
+                lacking.append(f"Row {row} of {path} (without the header) has nothing in the column '{missing}'")
+                continue
+            rows.append((name, content, label, part))
+    if lacking and not (skip_bad and rows):
+        others = f", and {len(lacking) - 1} more rows like it" if len(lacking) > 1 else ""
+        raise UserError(f"{lacking[0]}{others}: mend or remove them, or leave them out with --skip-bad.")
+    warnings = [f"{len(lacking)} rows were left out; the first: {lacking[0]}."] if lacking else []
+    classes = classes_in_order({label for _, _, label, _ in rows})
+    number = {name: i for i, name in enumerate(classes)}
+    return Listing(
+        names=[name for name, _, _, _ in rows],
+        labels=np.array([number[label] for _, _, label, _ in rows], np.int32),
+        classes=classes,
+        items=[content for _, content, _, _ in rows],
+        parts=part_numbers([part for _, _, _, part in rows]),
+        warnings=[*source.warnings, *warnings],
+        noun=kind.noun,
+    )
+
+
+def tfds_splits(source: Source, splits: Sequence[tuple[str, int]]) -> tuple[dict[str, str], list[str]]:
+    """Return part -> TFDS split; a set with a single split, whatever its name, is one whole.
+
+    Args:
+        splits: (TFDS split, number of examples) in order.
+    """
+    names = [name for name, _ in splits]
+    if len(names) == 1:
+        return {"": names[0]}, []
+    found: dict[str, str] = {}
+    for name in names:
+        if part_of(name):
+            found.setdefault(part_of(name), name)
+    if "train" not in found:
+        raise UserError(f"{source.said} has the splits {', '.join(names)}, none of them for training.")
+    aside = [name for name in names if name not in found.values()]
+    warnings = [f"Splits of {source.said} that were left aside: {', '.join(aside)}."] if aside else []
+    return {part: found[part] for part in PARTS if part in found}, warnings
+
+
+def part_numbers(parts: Sequence[str]) -> np.ndarray | None:
+    """Return parts by number, int8 (n,), or None where the data bring no splits."""
+    return None if "" in parts else np.array([PARTS.index(part) for part in parts], np.int8)
+
+
+def _refuse_nested(items: dict[Path, list[File]], source: Source) -> None:
     """Raise a UserError where the classes seem to lie one level deeper: seg_train/cat, seg_test/cat, …
 
     Args:
-        pictures: class folder -> all the pictures below it.
+        items: class folder -> all the files below it.
     """
     seen: dict[frozenset[str], Path] = {}
-    for folder, inside in pictures.items():
+    for folder, inside in items.items():
         below = [file.path[len(str(folder)) + 1 :].partition(os.sep) for file in inside]
         names = frozenset(first if deeper else "" for first, deeper, _ in below)
         if len(names) < 2 or "" in names:
@@ -145,155 +212,19 @@ def _refuse_nested(pictures: dict[Path, list[File]], source: Source) -> None:
         seen[names] = folder
 
 
-def _no_class_folders(source: Source, root: Path) -> str:
-    here = [file for file in files(root) if Path(file.path).suffix.lower() in decode.SUFFIXES]
+def _no_class_folders(root: Path, kind: Kind) -> str:
+    here = [file for file in files(root) if Path(file.path).suffix.lower() in kind.suffixes]
     if here:
-        return f"{root} holds {len(here)} pictures but no class folders: put each class in a folder of its name."
-    return f"{root} has no class folders: put the pictures of each class in a folder of its name."
+        return f"{root} holds {len(here)} {kind.noun}s but no class folders: put each class in a folder of its name."
+    return f"{root} has no class folders: put the {kind.noun}s of each class in a folder of its name."
 
 
-def _about_others(others: list[str], pictures: int) -> list[str]:
-    telling = [path for path in others if Path(path).suffix.lower() in OTHER_PICTURES]
+def _about_others(others: list[str], fitting: int, kind: Kind) -> list[str]:
+    telling = [path for path in others if Path(path).suffix.lower() in kind.unread]
     if telling:
         return [
-            f"{len(telling)} pictures of types that are not read were left out, such as {telling[0]}: convert them."
+            f"{len(telling)} {kind.noun}s of types that are not read were left out, such as {telling[0]}: convert them."
         ]
-    if len(others) >= max(5, pictures // 20):
-        return [f"{len(others)} files that are not pictures were left out, such as {others[0]}."]
+    if len(others) >= max(5, fitting // 20):
+        return [f"{len(others)} files that are not {kind.noun}s were left out, such as {others[0]}."]
     return []
-
-
-def _from_tables(source: Source, image_column: str | None, label_column: str | None, header: bool | None) -> Listing:
-    places = [(part, path) for part, paths in source.parts.items() for path in paths] or [("", source.path)]
-    found = tables.read_tables([path for _, path in places], header=header)
-    image_column, label_column = _columns(found[0], image_column, label_column)
-    names: list[str] = []
-    labels: list[str] = []
-    pictures: list[decode.Picture] = []
-    parts: list[str] = []
-    for (part, path), table in zip(places, found, strict=True):
-        folder = path.parent
-        cells = zip(table.columns[image_column], table.columns[label_column], strict=True)
-        for row, (image, label) in enumerate(cells, start=1):
-            if isinstance(label, (list, dict)):
-                raise UserError(f"Row {row} of {path} has several labels ('{str(label)[:40]}'): one is needed.")
-            label = "" if label is None or label != label else str(label).strip()  # NaN differs from itself
-            name, picture = _picture(image, folder, f"{path}[{row}]")
-            if not label or picture is None:
-                missing = label_column if picture is not None else image_column
-                raise UserError(f"Row {row} of {path} (without the header) has nothing in the column '{missing}'.")
-            names.append(name)
-            labels.append(label)
-            pictures.append(picture)
-            parts.append(part)
-    classes = classes_in_order(set(labels))
-    number = {name: i for i, name in enumerate(classes)}
-    codes = np.array([number[label] for label in labels], np.int32)
-    return Listing(names, codes, classes, pictures, _part_numbers(parts), list(source.warnings))
-
-
-def _columns(table: tables.Table, image: str | None, label: str | None) -> tuple[str, str]:
-    """Return the names of the two columns; in a table without names, that of the pictures is known by its cells."""
-    names = list(table.columns)
-    if names == [str(i + 1) for i in range(len(names))]:
-        first = {name: str(cells[0]) for name, cells in table.columns.items()}
-        with_suffix = [name for name in names if Path(first[name]).suffix.lower() in decode.SUFFIXES]
-        if image is None and len(with_suffix) == 1:
-            image = with_suffix[0]
-        rest = [name for name in names if name != image]
-        if label is None and image in names and len(rest) == 1:
-            label = rest[0]
-    return table.find(image, IMAGE_COLUMNS, "image"), table.find(label, LABEL_COLUMNS, "label")
-
-
-def _picture(cell: object, folder: Path, name: str) -> tuple[str, decode.Picture | None]:
-    """Return name and picture of a table's cell: a path relative to the table's ``folder``, or the encoded bytes."""
-    if isinstance(cell, dict):  # the way Hugging Face stores pictures in Parquet
-        cell = cell.get("bytes") or cell.get("path")
-    if isinstance(cell, bytes):
-        return name, cell
-    text = "" if cell is None else str(cell).strip()
-    if not text:
-        return name, None
-    path = folder / os.path.expanduser(text)
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return str(path), File(str(path), 0, 0)
-    return str(path), File(str(path), status.st_size, status.st_mtime_ns)
-
-
-def _from_arrays(source: Source, parts: arrays.Parts, names: list[str] | None) -> Listing:
-    for part, (pictures, labels) in parts.items():
-        if len(pictures) != len(labels):
-            raise UserError(f"{source.said}: {len(pictures)} pictures but {len(labels)} labels {part}".rstrip() + ".")
-    shapes = {pictures.shape[1:] for pictures, _ in parts.values()}
-    if len(shapes) > 1:
-        listed = " and ".join(map(str, sorted(shapes)))
-        raise UserError(f"{source.said} has splits of different picture shapes: {listed}.")
-    labels, classes = arrays.to_codes([labels for _, labels in parts.values()], names, source.said)
-    pictures = [pictures for pictures, _ in parts.values()]
-    return Listing(
-        names=[
-            f"{source.name}/{part}[{i}]".replace("/[", "[") for part, (x, _) in parts.items() for i in range(len(x))
-        ],
-        labels=labels,
-        classes=classes,
-        pictures=np.concatenate(pictures) if len(pictures) > 1 else pictures[0],
-        parts=_part_numbers([part for part, (x, _) in parts.items() for _ in range(len(x))]),
-        warnings=list(source.warnings),
-    )
-
-
-def _from_tfds(source: Source, prepared: published.Prepared, progress: decode.Progress | None) -> Listing:
-    splits, warnings = _tfds_splits(source, prepared)
-    sizes = dict(prepared.splits)
-    total = sum(sizes[split] for split in splits.values())
-    shape = prepared.shape
-    decoded = shape is not None and shape[-1] in (1, 3) and total * int(np.prod(shape)) <= 2**29
-    pixels = store.room((total, *shape)) if decoded else None
-    labels = np.empty(total, np.int64)
-    place = 0
-    for split in splits.values():
-        for batch, batch_labels in prepared.batches(split, pictures=decoded, decoded=decoded):
-            end = place + len(batch_labels)
-            labels[place:end] = batch_labels
-            if decoded:
-                pixels[place:end] = batch
-            place = end
-            if progress:
-                progress(f"Reading {source.name}", place, total)
-    listing = Listing(
-        names=[f"{source.name}/{split}[{i}]" for split in splits.values() for i in range(sizes[split])],
-        labels=labels.astype(np.int32),
-        classes=prepared.classes,
-        pictures=pixels if decoded else published.Encoded(prepared, list(splits.values()), np.ones(total, bool)),
-        parts=_part_numbers([part for part, split in splits.items() for _ in range(sizes[split])]),
-        warnings=warnings,
-        stamp=f"{prepared.builder.data_path} {list(splits.values())}",
-    )
-    known = np.flatnonzero(labels >= 0)
-    if len(known) < total:
-        listing.warnings.append(f"{total - len(known)} pictures of {source.said} have no label and were left out.")
-        listing = listing.take(known)
-    return listing
-
-
-def _tfds_splits(source: Source, prepared: published.Prepared) -> tuple[dict[str, str], list[str]]:
-    """Return part -> TFDS split; a set with a single split, whatever its name, is one whole."""
-    names = [name for name, _ in prepared.splits]
-    if len(names) == 1:
-        return {"": names[0]}, []
-    splits: dict[str, str] = {}
-    for name in names:
-        if part_of(name):
-            splits.setdefault(part_of(name), name)
-    if "train" not in splits:
-        raise UserError(f"{source.said} has the splits {', '.join(names)}, none of them for training.")
-    aside = [name for name in names if name not in splits.values()]
-    warnings = [f"Splits of {source.said} that were left aside: {', '.join(aside)}."] if aside else []
-    return {part: splits[part] for part in PARTS if part in splits}, warnings
-
-
-def _part_numbers(parts: list[str]) -> np.ndarray | None:
-    return None if "" in parts else np.array([PARTS.index(part) for part in parts], np.int8)

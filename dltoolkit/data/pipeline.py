@@ -59,7 +59,7 @@ def training_pipeline(
             return images, targets
         return images, targets, tf.linalg.matvec(targets, weights)  # a mixed label has a mixed weight
 
-    return _served(index_batches(len(data.train), batch_size, seed, start_step).map(batch, PARALLEL))
+    return served(index_batches(len(data.train), batch_size, seed, start_step).map(batch, PARALLEL))
 
 
 def evaluation_pipeline(data: ImageSplits, part: str, batch_size: int) -> tf.data.Dataset:
@@ -80,7 +80,7 @@ def evaluation_pipeline(data: ImageSplits, part: str, batch_size: int) -> tf.dat
         return fetch(places), tf.one_hot(tf.gather(labels, places), len(data.classes))
 
     batches = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(batch, PARALLEL)
-    return _served(batches.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))))
+    return served(batches.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))))
 
 
 def _fetcher(data: ImageSplits) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -95,7 +95,8 @@ def _fetcher(data: ImageSplits) -> Callable[[tf.Tensor], tf.Tensor]:
     return lambda rows: tf.gather(tensor, rows)
 
 
-def _served(batches: tf.data.Dataset) -> tf.data.Dataset:
+def served(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Return the batches made ahead of time and in order, as training wants them."""
     options = tf.data.Options()
     options.deterministic = True
     # There is little to optimise here, and rewriting a pipeline's graph copies the pictures it refers to.

@@ -50,34 +50,37 @@ class Prepared:
 
     Attributes:
         builder: the TFDS builder.
-        image, label: the names of its two features.
+        content, label: the names of its two features; the content is a picture or a text.
         classes: label names in order.
         splits: (TFDS split, number of examples) in order.
         shape: (h, w, c) if all pictures have it, otherwise None.
     """
 
     builder: Any
-    image: str
+    content: str
     label: str
     classes: list[str]
     splits: list[tuple[str, int]]
     shape: tuple[int, int, int] | None
 
-    def batches(self, split: str, *, pictures: bool, decoded: bool, size: int = 512) -> Iterator[tuple]:
-        """Yield (pictures or None, labels) of up to ``size`` examples, in the order of the files."""
+    def batches(self, split: str, *, contents: bool, decoded: bool, size: int = 512) -> Iterator[tuple]:
+        """Yield (contents or None, labels) of up to ``size`` examples, in the order of the files.
+
+        Texts are bytes; pictures are arrays if ``decoded``, otherwise the bytes of their files.
+        """
         import tensorflow_datasets as tfds
 
         decoders = None
-        if not pictures:
+        if not contents:
             decoders = tfds.decode.PartialDecoding({self.label: True})
         elif not decoded:
-            decoders = {self.image: tfds.decode.SkipDecoding()}
+            decoders = {self.content: tfds.decode.SkipDecoding()}
         # one file after the other, so that the number of an example is the one TFDS' own split[17:18] means
         config = tfds.ReadConfig(interleave_cycle_length=1)
         with _quiet():
             data = self.builder.as_dataset(split=split, decoders=decoders, read_config=config, shuffle_files=False)
             for batch in data.batch(size).prefetch(2).as_numpy_iterator():
-                yield (batch[self.image] if pictures else None), batch[self.label]
+                yield (batch[self.content] if contents else None), batch[self.label]
 
 
 class Encoded:
@@ -96,7 +99,7 @@ class Encoded:
     def __iter__(self) -> Iterator[bytes]:
         place = 0
         for split in self._splits:
-            for pictures, _ in self._prepared.batches(split, pictures=True, decoded=False, size=64):
+            for pictures, _ in self._prepared.batches(split, contents=True, decoded=False, size=64):
                 wanted = self._chosen[place : place + len(pictures)]
                 place += len(pictures)
                 yield from pictures[wanted]
@@ -108,11 +111,14 @@ class Encoded:
         return Encoded(self._prepared, self._splits, chosen)
 
 
-def tfds_set(reference: str, progress: Callable[[str, int, int], None] | None = None) -> Prepared:
+def tfds_set(reference: str, noun: str, progress: Callable[[str, int, int], None] | None = None) -> Prepared:
     """Find, or download and prepare, the TFDS set ``reference`` (NAME, NAME/CONFIG, NAME:VERSION).
 
+    Args:
+        noun: "picture" or "text": what its examples have to be.
+
     Raises:
-        UserError: if there is no such set, it cannot be downloaded, or it has no picture with one label.
+        UserError: if there is no such set, it cannot be downloaded, or it has no picture (or text) with one label.
     """
     if tfds_package() is None:
         raise UserError("TFDS data sets need tensorflow-datasets: pip install tensorflow-datasets importlib_resources.")
@@ -121,18 +127,18 @@ def tfds_set(reference: str, progress: Callable[[str, int, int], None] | None = 
     with _quiet():
         try:
             builder = _builder(reference, name)
-            image, label = _fields(builder, reference)
+            content, label = _fields(builder, reference, noun)
             if not builder.is_prepared():
                 _prepare(builder, reference, progress)
         except BaseException:
             _remove_new(folder, name, before)
             raise
     features, splits = builder.info.features, builder.info.splits
-    shape = features[image].shape
-    fixed = features[image].np_dtype == np.uint8 and len(shape) == 3 and None not in shape
+    shape = features[content].shape
+    fixed = features[content].np_dtype == np.uint8 and len(shape) == 3 and None not in shape
     return Prepared(
         builder,
-        image,
+        content,
         label,
         classes=list(features[label].names),
         splits=[(str(split), info.num_examples) for split, info in splits.items() if info.num_examples],
@@ -207,24 +213,25 @@ def _cannot(reference: str, error: Exception) -> UserError:
     return UserError(f"TensorFlow Datasets could not prepare {reference} ({_short(error)}); {LOCAL}.")
 
 
-def _fields(builder: Any, reference: str) -> tuple[str, str]:
-    """Return the names of the features that hold the picture and its label."""
+def _fields(builder: Any, reference: str, noun: str) -> tuple[str, str]:
+    """Return the names of the features that hold the picture (or the text) and its label."""
     import tensorflow_datasets as tfds
 
+    wanted = {"picture": tfds.features.Image, "text": tfds.features.Text}[noun]
     features = builder.info.features
     fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     keys = builder.info.supervised_keys
     if not (keys and len(keys) == 2 and all(isinstance(key, str) for key in keys)):
         found = [
             [key for key, feature in fields.items() if type(feature) is kind]
-            for kind in (tfds.features.Image, tfds.features.ClassLabel)
+            for kind in (wanted, tfds.features.ClassLabel)
         ]
         keys = [names[0] if len(names) == 1 else "" for names in found]
-    image, label = (fields.get(key) for key in keys)
-    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+    content, label = (fields.get(key) for key in keys)
+    if not isinstance(content, wanted) or not isinstance(label, tfds.features.ClassLabel):
         raise UserError(
-            f"{reference} has no picture with one class label (its fields: {', '.join(fields) or 'unnamed'}): "
-            "choose a set for image classification."
+            f"{reference} has no {noun} with one class label (its fields: {', '.join(fields) or 'unnamed'}): "
+            f"choose a set for the classification of {noun}s."
         )
     return keys[0], keys[1]
 

@@ -27,7 +27,10 @@ PART_NAMES = {
 }
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 FILE_SUFFIXES = (*TABLE_SUFFIXES, ".npz", ".txt")
-BUNDLED = {"digits": "1,797 handwritten digits, 8x8 pixels, 10 classes (scikit-learn)"}
+BUNDLED = {
+    "digits": "1,797 handwritten digits, 8x8 pixels, 10 classes (scikit-learn)",
+    "reviews": "2,496 short reviews written for dltoolkit, half of them positive: plain, negated, mixed and ironic",
+}
 
 LITTER = ("__MACOSX", "@eaDir")  # of archives made on a Mac, and of network drives with thumbnails
 
@@ -104,6 +107,12 @@ def resolve(data: str) -> Source:
         return Source(data, "tfds", _safe(data), reference=data)
     near = suggestion(data, BUNDLED) or suggestion(data, catalogue.tfds_names())
     raise UserError(f"There is no data set and no file called '{data}'.{near} --data takes {FORMS}.")
+
+
+def same(data: str, other: str) -> bool:
+    """Return whether two values of ``--data`` mean the same examples, without splits of their own."""
+    one, two = resolve(data), resolve(other)
+    return (one.path, one.reference) == (two.path, two.reference) and not one.parts
 
 
 def part_of(name: str) -> str | None:

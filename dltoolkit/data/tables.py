@@ -2,11 +2,14 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from dltoolkit.errors import UserError, suggestion
+
+LONGEST_LINE = 100_000_000  # characters
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ def read_table(path: Path, *, header: bool | None = None) -> Table:
             table = Table(path, _json_lines(path))
         else:
             table = Table(path, _separated(path, header))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text ({_bad_byte(path)}): save it as UTF-8.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
     if not len(table):
@@ -106,11 +109,15 @@ def looks_like_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bo
 def _separated(path: Path, header: bool | None) -> dict[str, list]:
     csv.field_size_limit(2**31 - 1)  # a cell may hold a whole text
     with open(path, newline="", encoding="utf-8-sig") as file:
-        line = file.readline()
-        file.seek(0)
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=lambda c: (line.count(c), c == ","))
+        lines = list(_lines(file, path))
+    first = lines[0] if lines else ""
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=lambda c: (first.count(c), c == ","))
+    if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
+        # One row a line: then a quotation mark is a character like any other, unless it encloses the whole cell.
+        rows = [[_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")] for line in lines if line.strip()]
+    else:
         try:
-            rows = [row for row in csv.reader(file, delimiter=delimiter, strict=True) if row]
+            rows = [row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row]
         except csv.Error as error:
             raise UserError(f"{path} is not a well-formed table: {error}.") from None
     if not rows:
@@ -126,10 +133,40 @@ def _separated(path: Path, header: bool | None) -> dict[str, list]:
     return {name: list(cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)} if rows else {}
 
 
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines of a file, and refuse one that would fill the memory."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise UserError(
+                f"Line {number} of {path} is longer than {LONGEST_LINE // 1_000_000} MB, so this is hardly a table: "
+                "put each example on a line of its own."
+            )
+        yield line
+
+
+def _unquoted(cell: str) -> str:
+    inside = cell[1:-1]
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if quoted else cell
+
+
+def _bad_byte(path: Path) -> str:
+    """Return where the first byte is that is not UTF-8."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"byte 0x{line[error.start]:02x} in line {number}"
+    return "it ends within a character"
+
+
 def _json_lines(path: Path) -> dict[str, list]:
     rows: list[dict] = []
     with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_lines(file, path), start=1):
             if not line.strip():
                 continue
             try:

@@ -3,5 +3,6 @@
 from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
-    __name__, plain=["baseline", "calibration", "classification", "metrics", "plots", "prediction", "report"]
+    __name__,
+    plain=["baseline", "calibration", "classification", "metrics", "plots", "prediction", "report", "word_baseline"],
 )

@@ -35,9 +35,9 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def divide_logits(model: keras.Model, by: float) -> None:
-    """Divide the outputs of a classifier by a number, inside the weights of its dense layer named ``logits``."""
-    layer = _logits(model)
-    layer.set_weights([weight / by for weight in layer.get_weights()])
+    """Divide the outputs of a classifier by a number, inside the trained weights of its layer named ``logits``."""
+    for variable in _logits(model).trainable_variables:
+        variable.assign(variable / by)
 
 
 def _logits(model: keras.Model) -> keras.layers.Layer:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dltoolkit.evaluation import calibration, metrics, prediction, report
-from dltoolkit.evaluation.report import Mistake
+from dltoolkit.evaluation.page import Mistake, Word
 
 if TYPE_CHECKING:
     import keras
@@ -31,7 +31,8 @@ def conclude(
     *,
     baseline: Mapping[str, Mapping[str, Any]],
     mistake: Callable[[int, str, str, float], Mistake],
-    samples: Mapping[str, np.ndarray],
+    samples: Mapping[str, np.ndarray] | None = None,
+    words: Mapping[str, Sequence[Word]] | None = None,
 ) -> None:
     """Calibrate on validation, measure validation and test, once, and write metrics.json and report.html.
 
@@ -44,6 +45,7 @@ def conclude(
         baseline: the scores of models that need no network, on the same test split.
         mistake: ``(position in test, truth, answer, probability)`` to the report's entry.
         samples: pages of pictures for the report, by title.
+        words: for each class the words that speak for it most.
     """
     classes = run.classes
     labels, batches = parts["validation"]
@@ -64,4 +66,10 @@ def conclude(
         mistake(int(i), classes[labels[i]], classes[answers[i]], float(probabilities[i, answers[i]]))
         for i in metrics.worst_mistakes(labels, probabilities)
     ]
-    report.write(run, mistakes=worst, samples=samples, reliability=metrics.reliability(labels, probabilities))
+    report.write(
+        run,
+        mistakes=worst,
+        samples=samples,
+        reliability=metrics.reliability(labels, probabilities),
+        words=words,
+    )

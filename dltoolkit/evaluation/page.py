@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,14 @@ class Mistake:
     text: str | None = None
 
 
+class Word(NamedTuple):
+    """A word or n-gram, what it adds to the logit of a class, and in how many training texts it occurs."""
+
+    entry: str
+    weight: float
+    texts: int
+
+
 @dataclass(frozen=True)
 class Page:
     """Everything the sections draw on; any part may be empty in a run that is not finished.
@@ -46,6 +54,7 @@ class Page:
         mistakes: the worst ones, worst first.
         samples: pages of pictures, uint8 (n, height, width, channels), by the name of their file in plots/.
         reliability: what ``metrics.reliability`` returned.
+        words: for each class the words that speak for it most, the most telling first.
     """
 
     path: Path
@@ -55,6 +64,7 @@ class Page:
     mistakes: Sequence[Mistake] = ()
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)
     reliability: Mapping[str, Any] | None = None
+    words: Mapping[str, Sequence[Word]] = field(default_factory=dict)
 
     @property
     def state(self) -> str:

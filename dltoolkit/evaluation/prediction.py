@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit.errors import UserError
+from dltoolkit.errors import BadInput, UserError
 
 if TYPE_CHECKING:
     import keras
 
 BATCH = 256
+UNSURE = "unsure"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Prediction:
 
     Attributes:
         input: the file's path, the text, or ``array 0`` for arrays.
-        label: the most probable class, or None with ``error``.
+        label: the most probable class, ``unsure`` below the threshold, or None with ``error``.
         probability: its probability, 0 to 1.
         top: the most probable classes, ``[{"label": …, "probability": …}, …]``, falling.
         error: why the input could not be answered.
@@ -56,42 +57,62 @@ def answer(
     model: keras.Model,
     classes: Sequence[str],
     inputs: Iterable[Any],
-    read: Callable[[Any], np.ndarray],
+    read: Callable[[Any], Any],
     top_k: int,
+    *,
+    threshold: float = 0.0,
+    stack: Callable[[list[Any]], np.ndarray] = np.stack,
+    batch: int = BATCH,
 ) -> Iterator[Prediction]:
     """Answer inputs in batches, in their order, as they come.
 
     Args:
         model: raw inputs in, logits (batch, classes) out.
         classes: the class names.
-        inputs: anything that ``read`` takes.
-        read: makes one input an array without batch axis; its UserError becomes that input's error.
+        inputs: anything that ``read`` takes; `BadInput` becomes an answer with its error; None says that no more will
+            come for the moment, so that those that wait are answered.
+        read: makes one input what ``stack`` takes; its UserError becomes that input's error.
         top_k: how many classes each answer lists.
+        threshold: below this probability the label is ``unsure``.
+        stack: makes a list of what ``read`` returned the model's input.
+        batch: inputs answered at a time.
     """
-    waiting: list[tuple[str, np.ndarray | str]] = []
+    waiting: list[tuple[str, Any, str | None]] = []  # name, what was read, error
     for number, item in enumerate(inputs):
+        if item is None or len(waiting) == batch:
+            yield from _answers(model, classes, waiting, top_k, threshold, stack)
+            waiting = []
+        if item is None:
+            continue
+        if isinstance(item, BadInput):
+            waiting.append((item.input, None, item.error))
+            continue
         name = str(item) if isinstance(item, str) or hasattr(item, "__fspath__") else f"array {number}"
         try:
-            waiting.append((name, read(item)))
+            waiting.append((name, read(item), None))
         except UserError as error:
-            waiting.append((name, str(error)))
-        if len(waiting) == BATCH:
-            yield from _answer_batch(model, classes, waiting, top_k)
-            waiting = []
-    if waiting:
-        yield from _answer_batch(model, classes, waiting, top_k)
+            waiting.append((name, None, str(error)))
+    yield from _answers(model, classes, waiting, top_k, threshold, stack)
 
 
-def _answer_batch(
-    model: keras.Model, classes: Sequence[str], waiting: list[tuple[str, np.ndarray | str]], top_k: int
+def _answers(
+    model: keras.Model,
+    classes: Sequence[str],
+    waiting: list[tuple[str, Any, str | None]],
+    top_k: int,
+    threshold: float,
+    stack: Callable[[list[Any]], np.ndarray],
 ) -> Iterator[Prediction]:
-    good = [value for _, value in waiting if not isinstance(value, str)]
-    rows = iter(softmax(model.predict_on_batch(np.stack(good)))) if good else iter(())
-    for name, value in waiting:
-        if isinstance(value, str):
-            yield Prediction(name, error=value)
+    good = [value for _, value, error in waiting if error is None]
+    if good:
+        probabilities = softmax(model.predict_on_batch(stack(good)))
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+        best = np.take_along_axis(probabilities, order, axis=1).round(6).tolist()
+        rows = zip(order.tolist(), best, strict=True)
+    for name, _, error in waiting:
+        if error is not None:
+            yield Prediction(name, error=error)
             continue
-        row = next(rows)
-        order = np.argsort(-row, kind="stable")[:top_k]
-        top = [{"label": classes[i], "probability": round(float(row[i]), 6)} for i in order]
-        yield Prediction(name, top[0]["label"], top[0]["probability"], top)
+        numbers, shares = next(rows)
+        top = [{"label": classes[i], "probability": share} for i, share in zip(numbers, shares, strict=True)]
+        yield Prediction(name, top[0]["label"] if shares[0] >= threshold else UNSURE, shares[0], top)

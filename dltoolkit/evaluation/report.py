@@ -16,6 +16,7 @@ from dltoolkit.evaluation import plots
 from dltoolkit.evaluation.page import (
     Mistake,
     Page,
+    Word,
     caption,
     duration,
     escaped,
@@ -53,6 +54,7 @@ def write(
     mistakes: Sequence[Mistake] = (),
     samples: Mapping[str, np.ndarray] | None = None,
     reliability: Mapping[str, Any] | None = None,
+    words: Mapping[str, Sequence[Word]] | None = None,
 ) -> None:
     """Write plots/*.png and report.html of a run, whatever state it is in.
 
@@ -62,8 +64,9 @@ def write(
         samples: pages of pictures, uint8 (n, height, width, channels), by the name of their file in plots/; see
             ``SAMPLE_TITLES`` for how they are headed.
         reliability: what ``metrics.reliability`` returned.
+        words: for each class the words that speak for it most, the most telling first.
     """
-    page = Page(run.path, run.info, run.metrics, run.history, tuple(mistakes), samples or {}, reliability)
+    page = Page(run.path, run.info, run.metrics, run.history, tuple(mistakes), samples or {}, reliability, words or {})
     for name, png in page.plots.items():
         run.write(f"plots/{name}.png", png)
     run.write("report.html", render(page))
@@ -200,6 +203,31 @@ def mistakes(page: Page) -> str:
     return section("Worst mistakes", caption(about) + grid)
 
 
+def telling(page: Page) -> str:
+    """The words that speak for each class."""
+    if not page.words:
+        return ""
+    own = page.info.get("model", {}).get("name") == "ngram"
+    about = "What the network" if own else "What the linear baseline (the network itself cannot be read like this)"
+    about += (
+        " adds to the score of a class for a word or phrase; the bars are its weight, the figures the training texts"
+    )
+    tables = []
+    for name, entries in page.words.items():
+        most = max((word.weight for word in entries), default=1.0)
+        rows = [
+            (
+                f'<span class="bar" style="--share:{100 * word.weight / most:.1f}%">{named(word.entry)}</span>',
+                f"{word.weight:.2f}",
+                f"{word.texts:,}",
+            )
+            for word in entries
+        ]
+        tables.append(f"<div><h3>{named(name)}</h3>{table(['Word or phrase', 'Weight', 'Texts'], rows)}</div>")
+    grid = f'<div class="charts">{"".join(tables)}</div>'
+    return section("The words that weigh most", caption(about + " that hold it.") + grid)
+
+
 def samples(page: Page) -> str:
     """Pages of pictures that the recipe chose to show."""
     titles = {
@@ -262,6 +290,7 @@ SECTIONS: list[Callable[[Page], str]] = [
     per_class,
     reliability,
     mistakes,
+    telling,
     samples,
     facts,
     usage,

@@ -1,0 +1,75 @@
+"""From numbered texts to batches of nearly equal length, so that little padding is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from dltoolkit.data.batches import index_batches
+from dltoolkit.data.pipeline import PARALLEL, served
+
+if TYPE_CHECKING:
+    from dltoolkit.data.text import TextSplits
+    from dltoolkit.data.vocabulary import Packed
+
+
+def training_pipeline(
+    data: TextSplits,
+    *,
+    batch_size: int,
+    seed: int,
+    class_weights: np.ndarray | None = None,
+    start_step: int = 0,
+) -> tf.data.Dataset:
+    """Return an endless data set of training batches of texts of similar length, epoch after epoch.
+
+    Args:
+        data: its ``train`` part is used.
+        batch_size: at most the size of that part is taken. Each epoch drops the few that fill no batch.
+        seed: with the epoch it decides which texts come together, and in what order.
+        class_weights: float (classes,), the weight of each class in the loss.
+        start_step: where a resumed run goes on; what comes is what an uninterrupted run would have seen.
+
+    Returns:
+        Elements (numbers int32 (batch, longest text of the batch), one-hot labels float32 (batch, classes)) and, with
+        ``class_weights``, sample weights float32 (batch,).
+    """
+    rows, classes = data.train, len(data.classes)
+    ragged, labels = _ragged(data.packed.take(rows)), tf.constant(data.labels[rows])
+    weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
+
+    def batch(_: tf.Tensor, places: tf.Tensor) -> tuple:
+        label = tf.gather(labels, places)
+        pair = tf.gather(ragged, places).to_tensor(), tf.one_hot(label, classes)
+        return pair if weights is None else (*pair, tf.gather(weights, label))
+
+    order = index_batches(len(rows), batch_size, seed, start_step, lengths=data.packed.lengths[rows])
+    return served(order.map(batch, PARALLEL))
+
+
+def evaluation_pipeline(data: TextSplits, part: str, batch_size: int) -> tf.data.Dataset:
+    """Return one pass over a part, in the order of ``data.in_order(part)``: (numbers (batch, longest), one-hot labels).
+
+    The last batch is smaller where the numbers ask for it.
+    """
+    rows, classes = data.in_order(part), len(data.classes)
+    ragged, labels = _ragged(data.packed.take(rows)), tf.constant(data.labels[rows])
+
+    def batch(places: tf.Tensor) -> tuple:
+        return tf.gather(ragged, places).to_tensor(), tf.one_hot(tf.gather(labels, places), classes)
+
+    batches = tf.data.Dataset.range(len(rows)).batch(batch_size).map(batch, PARALLEL)
+    return served(batches.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))))
+
+
+def in_batches(packed: Packed, order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray]]:
+    """Yield (numbers int32 (batch, longest),) of the texts at ``order``."""
+    for start in range(0, len(order), batch_size):
+        yield (packed.take(order[start : start + batch_size]).padded(),)
+
+
+def _ragged(packed: Packed) -> tf.RaggedTensor:
+    return tf.RaggedTensor.from_row_splits(packed.numbers, packed.ends, validate=False)

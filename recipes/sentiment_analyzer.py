@@ -1,0 +1,289 @@
+"""Train a text classifier, for sentiment or any other labels, from scratch on reviews, tweets, sentences or files.
+
+dltoolkit train sentiment-analyzer --data ~/reviews.csv --model ngram
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from dltoolkit import data, evaluation, models, training
+from dltoolkit.config import RunConfig, option
+from dltoolkit.data.vocabulary import Corpus, Encoder, Vocabulary, log_count_ratios
+from dltoolkit.errors import UserError
+from dltoolkit.run import Run
+
+if TYPE_CHECKING:
+    import keras
+
+    from dltoolkit.data.text import TextSplits
+    from dltoolkit.evaluation.prediction import Prediction
+
+VOCABULARY = "vocabulary.txt"
+FEW = 10_000  # training texts, up to which every word counts and steps are small
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """The options of the sentiment analyzer."""
+
+    data: str = option("reviews", "What to train on: a folder, a table, reviews or a TFDS name.")
+    model: Literal["ngram", "cnn", "lstm", "gru", "rnn", "transformer"] = option("ngram", "Network family.")
+    optimizer: Literal["auto", "adamw", "adam", "sgd", "muon"] = option(
+        "auto", "Optimizer; auto is sgd for ngram and adamw for the others."
+    )
+    batch_size: int | None = option(
+        None, "Texts per step, over all devices together; by default 32, or 256 for ngram on many texts.", minimum=1
+    )
+    ngrams: int = option(3, "Most words in a row that ngram knows as one entry.", minimum=1, maximum=3)
+    vocabulary: int | None = option(
+        None, "Most entries that the model knows; by default 1,000,000 in ngram, 20,000 otherwise.", minimum=10
+    )
+    min_count: int | None = option(
+        None,
+        "Training texts in which an entry must occur to be known; by default 1 up to 10,000 texts, or 2.",
+        minimum=1,
+    )
+    max_length: int = option(
+        400, "Words of a text that are read; of longer ones the middle is left out. ngram reads all.", minimum=4
+    )
+    embedding: int | None = option(None, "Length of a word's vector; by default the family's.", minimum=1)
+    units: int | None = option(None, "Units (or filters) of a layer; by default the family's.", minimum=1)
+    layers: int | None = option(None, "Recurrent layers or transformer blocks; by default the family's.", minimum=1)
+    dropout: float | None = option(None, "Dropout rate; by default the family's.", minimum=0, maximum=0.9)
+    label_smoothing: float = option(0.0, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
+    class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
+    labels_per_class: int | None = option(None, "Train on this many texts of each class only.", minimum=1)
+    validation_fraction: float | None = option(
+        None, "Share kept for validation, where the data bring none; by default 10 %.", minimum=0.01, maximum=0.5
+    )
+    test_fraction: float | None = option(
+        None, "Share kept for the test, where the data bring none; by default 15 %.", minimum=0.01, maximum=0.5
+    )
+    text_column: str | None = option(None, "Column of a table that holds the texts.")
+    label_column: str | None = option(None, "Column of a table that holds the labels.")
+    header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
+    skip_bad: bool = option(False, "Leave out texts that are empty, unreadable or without a label.")
+
+
+def build_data(config: Config) -> TextSplits:
+    """Read, check and split the texts, and choose the vocabulary from the training texts alone."""
+    with training.progress.counting() as report:
+        texts = data.text.load(
+            config.data,
+            seed=config.seed,
+            validation_fraction=config.validation_fraction or 0.1,
+            test_fraction=config.test_fraction,
+            limit=config.limit,
+            labels_per_class=config.labels_per_class,
+            skip_bad=config.skip_bad,
+            text_column=config.text_column,
+            label_column=config.label_column,
+            header=config.header,
+            progress=report,
+        )
+    bag = config.model == "ngram"
+    vocabulary = Vocabulary.build(
+        texts.corpus,
+        texts.train,
+        ngrams=config.ngrams if bag else 1,
+        size=config.vocabulary or (1_000_000 if bag else 20_000),
+        minimum=config.min_count or (1 if len(texts.train) <= FEW else 2),
+    )
+    texts.encoder = encoder(config, vocabulary)
+    return texts
+
+
+def encoder(config: Config, vocabulary: Vocabulary) -> Encoder:
+    """What makes texts the model's numbers: a bag of n-grams, or words in order."""
+    return Encoder(vocabulary, None if config.model == "ngram" else config.max_length)
+
+
+def build_model(config: Config, texts: TextSplits) -> keras.Model:
+    """Numbers of words or n-grams int32 (batch, words) in, logits (batch, classes) out."""
+    size, classes = len(texts.encoder.vocabulary), len(texts.classes)
+    model = models.text.build(
+        config.model,
+        size,
+        classes,
+        longest=config.max_length,
+        embedding=config.embedding,
+        units=config.units,
+        layers=config.layers,
+        dropout=config.dropout,
+    )
+    if config.model == "ngram":
+        known = texts.packed.take(texts.train)
+        ratios = log_count_ratios(known, texts.labels[texts.train], size, classes)
+        models.text.set_naive_bayes(model, ratios, len(known.numbers) / len(known))
+    return model
+
+
+def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
+    """Split, train, keep the best epoch by validation, test once, report.
+
+    Args:
+        config: the options.
+        resume: a run of this recipe to go on with, instead of a new one.
+    """
+    run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
+    with run.session():
+        training.strategy.devices(config.device)  # before anything starts TensorFlow
+        texts = build_data(config)
+        run.describe_data(texts.describe(), texts.findings)
+        run.write(VOCABULARY, texts.encoder.vocabulary.text())
+        model = training.fit.fit(run, suited(config, len(texts.train)), job(config, texts))
+        conclude(run, model, texts)
+    return run
+
+
+def suited(config: Config, examples: int) -> Config:
+    """Choose optimizer, learning rate and batch size where nothing was said, for so many training texts.
+
+    ngram needs plain gradients: multiplied by an entry's ratio, they leave entries that say little almost alone, which
+    Adam's division by their size would undo.
+    """
+    ngram = config.model == "ngram"
+    batch_size = config.batch_size or (256 if ngram and examples > FEW else 32)
+    if config.optimizer != "auto":
+        return replace(config, batch_size=batch_size)
+    rate = (0.5 if ngram else 2e-3) * math.sqrt(batch_size / 256)
+    return replace(
+        config,
+        batch_size=batch_size,
+        optimizer="sgd" if ngram else "adamw",
+        learning_rate=config.learning_rate or rate,
+    )
+
+
+def job(config: Config, texts: TextSplits) -> training.fit.Job:
+    """Say what the training loop needs: model, batches, loss."""
+    import keras
+
+    weights = texts.balanced_weights() if config.class_weights == "balanced" else None
+    return training.fit.Job(
+        build_model=lambda: build_model(config, texts),
+        batches=lambda batch_size, start: data.text_pipeline.training_pipeline(
+            texts, batch_size=batch_size, seed=config.seed, class_weights=weights, start_step=start
+        ),
+        validation=lambda batch_size: data.text_pipeline.evaluation_pipeline(texts, "validation", batch_size),
+        examples=len(texts.train),
+        validation_examples=len(texts.validation),
+        loss=lambda: keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+        metrics=lambda: ["accuracy"],
+        epochs=min(10, max(4, 100_000 // len(texts.train))),
+    )
+
+
+def part(texts: TextSplits, name: str) -> tuple[np.ndarray, Any]:
+    """The labels of a split, and its batches in the same order."""
+    return texts.labels[texts.in_order(name)], data.text_pipeline.evaluation_pipeline(texts, name, 256)
+
+
+def conclude(run: Run, model: keras.Model, texts: TextSplits) -> None:
+    """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
+    labels, train, test = texts.labels, texts.train, texts.in_order("test")
+    linear, words = evaluation.word_baseline.linear(texts.corpus, labels, train, test, texts.classes)
+    if run.config.model == "ngram":
+        known = texts.packed.take(train)
+        words = evaluation.word_baseline.telling(texts.encoder.vocabulary, models.text.weights(model), known)
+    evaluation.classification.conclude(
+        run,
+        model,
+        {name: part(texts, name) for name in ("validation", "test")},
+        baseline={
+            "majority": evaluation.baseline.majority(labels[train], labels[test], texts.classes),
+            "linear": linear,
+        },
+        mistake=lambda i, truth, answer, probability: evaluation.report.Mistake(
+            texts.names[test[i]], truth, answer, probability, text=texts.texts[test[i]]
+        ),
+        words=dict(zip(texts.classes, words, strict=True)),
+    )
+
+
+def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
+    """Measure on the run's own test split, or on other labelled texts; shaped like ``metrics["test"]``.
+
+    Args:
+        run: a run of this recipe.
+        other: what ``--data`` takes.
+        reading: ``skip_bad``, ``text_column``, ``label_column`` or ``header``, where they differ from the run's own.
+
+    Raises:
+        UserError: if the run's data have changed, or the other data hold a class that the run does not know.
+    """
+    config = replace(run.config, **reading)
+    if other is None:
+        texts = build_data(config)
+        run.check_data(texts.describe())
+        return evaluation.classification.measure(run.model, part(texts, "test"), run.classes)
+    if data.source.same(other, config.data):
+        training.progress.warn("The run was trained on these data: the result will look better than it is.")
+    rows, labels, _ = data.text.labelled(
+        other,
+        run.classes,
+        skip_bad=config.skip_bad,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        header=config.header,
+        warn=training.progress.warn,
+    )
+    packed = saved_encoder(run)(Corpus(rows))
+    order = np.argsort(packed.lengths, kind="stable")
+    batches = data.text_pipeline.in_batches(packed, order, 256)
+    return evaluation.classification.measure(run.model, (labels[order], batches), run.classes)
+
+
+def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
+    """Classify texts; inputs and options are those of :func:`predictions`."""
+    return list(predictions(run, inputs, **options))
+
+
+def predictions(
+    run: Run, inputs: Iterable[Any], *, top_k: int = 5, threshold: float = 0.0, text_column: str | None = None
+) -> Iterator[Prediction]:
+    """Classify texts one after the other, as they come.
+
+    Args:
+        run: a run of this recipe.
+        inputs: texts, files, folders, globs, or tables with a column of texts.
+        top_k: how many classes each answer lists.
+        threshold: below this probability the label is ``unsure``.
+        text_column: of the tables, by name or position; by default found by its usual names.
+    """
+    encode = saved_encoder(run)
+    return evaluation.prediction.answer(
+        run.model,
+        run.classes,
+        data.text.expand(inputs, text_column=text_column),
+        data.text.read,
+        top_k,
+        threshold=threshold,
+        stack=lambda texts: encode(Corpus(texts)).padded(),
+        batch=1024,
+    )
+
+
+def saved_encoder(run: Run) -> Encoder:
+    """What a run was trained with makes texts its model's numbers.
+
+    Raises:
+        UserError: if its vocabulary is missing or damaged.
+    """
+    return encoder(run.config, _saved_vocabulary(run.path / VOCABULARY))
+
+
+@functools.lru_cache(maxsize=4)
+def _saved_vocabulary(path: Path) -> Vocabulary:
+    try:
+        return Vocabulary.read(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path} is damaged or cannot be read, so the run cannot read texts.") from None

@@ -1,0 +1,196 @@
+"""The sentiment analyzer from end to end: real files, the real command line, real training."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import toy_texts, write_texts
+from dltoolkit.recipes import sentiment_analyzer
+from test_image_classifier import command
+
+import dltoolkit
+from dltoolkit.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory):
+    """A CSV of 240 short reviews whose words tell good from bad."""
+    path = tmp_path_factory.mktemp("data") / "toys.csv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("label", "text"), *toy_texts(240)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(reviews, tmp_path_factory):
+    return sentiment_analyzer.Config(
+        data=str(reviews), epochs=6, batch_size=16, out_dir=str(tmp_path_factory.mktemp("runs"))
+    )
+
+
+@pytest.fixture(scope="module")
+def run(config):
+    return sentiment_analyzer.train(config)
+
+
+def test_a_run_is_trained_measured_and_described(run, config):
+    assert run.metrics["test"]["accuracy"] > 0.8
+    assert {path.name for path in run.path.iterdir()} - {"tensorboard"} == {
+        *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json", "vocabulary.txt"),
+        *("plots", "checkpoint"),
+    }
+    info = json.loads((run.path / "run.json").read_text())
+    assert (info["recipe"], info["name"], info["state"]) == ("sentiment-analyzer", "toys-1", "finished")
+    assert info["data"]["splits"] == {"train": 180, "validation": 24, "test": 36}
+    assert info["data"]["classes"] == run.classes == ["bad", "good"]
+    assert info["config"] == config.to_dict()
+    assert run.metrics["baseline"].keys() == {"majority", "linear"}
+    assert run.metrics["baseline"]["linear"]["accuracy"] > 0.8
+    assert (run.path / "plots" / "reliability.png").exists()
+
+
+def test_the_report_names_telling_words_and_mistakes(run, config, tmp_path):
+    page = (run.path / "report.html").read_text()
+    for word in ("lovely", "dreadful", "The words that weigh most", "Can its probabilities be trusted?"):
+        assert word in page
+    confused = replace(config, labels_per_class=2, epochs=1, out_dir=str(tmp_path))
+    trained = sentiment_analyzer.train(confused)
+    assert "<blockquote>" in (trained.path / "report.html").read_text(), "the wrong ones are shown"
+    (trained.path / "vocabulary.txt").write_text("a\na b c d\n")
+    with pytest.raises(UserError, match=r"vocabulary.txt is damaged"):
+        trained.predict(["a lovely film"])
+
+
+def test_the_saved_model_answers_as_it_was_measured(run):
+    assert run.evaluate() == run.metrics["test"]
+    texts = sentiment_analyzer.build_data(run.config)
+    answers = dltoolkit.load(run.path).predict([texts.texts[i] for i in texts.test])
+    right = [answer.label == texts.classes[texts.labels[i]] for answer, i in zip(answers, texts.test, strict=True)]
+    assert np.mean(right) == pytest.approx(run.metrics["test"]["accuracy"])
+    sure = [answer.top[0]["probability"] for answer in answers]
+    of_the_truth = [p if ok else 1 - p for p, ok in zip(sure, right, strict=True)]
+    assert -np.log(of_the_truth).mean() == pytest.approx(run.metrics["test"]["loss"], abs=1e-4)
+
+
+def test_a_shorter_run_resumed_is_the_run(config, run, tmp_path):
+    shorter = sentiment_analyzer.train(replace(config, epochs=2, out_dir=str(tmp_path)))
+    longer = dltoolkit.resume(shorter, epochs=6)
+    assert [row["epoch"] for row in longer.history] == [1, 2, 3, 4, 5, 6]
+    assert longer.metrics["test"]["accuracy"] > 0.8
+
+
+def test_predict_literals_files_tables_and_folders(run, reviews, capfd, tmp_path):
+    folder = write_texts(tmp_path / "new", toy_texts(4, seed=9))
+    code, out, _ = command(
+        capfd,
+        *(
+            "predict",
+            str(run.path),
+            "a lovely film",
+            str(folder / "bad"),
+            str(reviews),
+            "gone.txt",
+            "",
+            "--format",
+            "json",
+        ),
+    )
+    answers = json.loads(out)
+    assert code == 2
+    assert len(answers) == 1 + 2 + 240 + 2
+    assert (answers[0]["input"], answers[0]["label"]) == ("a lovely film", "good")
+    assert answers[0]["probability"] == answers[0]["top"][0]["probability"] > 0.5
+    assert [answer["label"] for answer in answers[1:3]] == ["bad", "bad"]
+    assert answers[1]["input"].endswith("000.txt")
+    assert [answer.get("error") for answer in answers[-2:]] == ["no such file", "empty"]
+
+
+def test_predict_every_format_and_unsure(run, capfd):
+    code, out, _ = command(capfd, "predict", str(run.path), "a lovely film", "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert (code, row["input"], row["label"]) == (0, "a lovely film", "good")
+    _, out, _ = command(capfd, "predict", str(run.path), "a lovely film")
+    assert out.splitlines()[0].split() == ["input", "label", "probability", "next"]
+    neither = "the lovely dreadful film"
+    _, out, _ = command(capfd, "predict", str(run.path), neither, "--format", "jsonl", "--threshold", "0.999")
+    answer = json.loads(out)
+    assert answer["label"] == "unsure"
+    assert answer["probability"] == answer["top"][0]["probability"] < 0.999
+    code, _, _ = command(capfd, "predict", str(run.path), neither, "--threshold", "2")
+    assert code == 2
+
+
+def test_a_stream_is_answered_line_by_line(run):
+    """Each line while the next is still to come; a bad one says which it is and costs no other."""
+    words = [sys.executable, "-m", "dltoolkit", "predict", str(run.path), "-", "--format", "jsonl"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(b"a lovely film\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["label"] == "good"
+        process.stdin.write(b"na\xefve\n\na dreadful film\nreviews\n")
+        out, err = process.communicate(timeout=60)
+    bad, empty, good, name = map(json.loads, out.splitlines())
+    assert "line 2" in bad["error"]
+    assert empty == {"input": "", "error": "empty"}
+    assert (good["input"], good["label"]) == ("a dreadful film", "bad")
+    assert name["label"] in ("good", "bad")
+    assert process.returncode == 2
+    assert err == b"", "nothing but the answers"
+
+
+def test_evaluate_other_texts(run, capfd, tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("".join(f"{label},{written}\n" for label, written in [("label", "text"), *toy_texts(20, seed=5)]))
+    code, out, err = command(capfd, "evaluate", str(run.path), "--data", str(path), "--format", "json")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"] > 0.8
+    assert sum(row["support"] for row in json.loads(out)["per_class"].values()) == 20
+    path.write_text(path.read_text().replace("bad,", "Awful,"))
+    code, out, err = command(capfd, "evaluate", str(run.path), "--data", str(path))
+    assert (code, out) == (2, "")
+    assert "'Awful'" in err
+    assert "It knows: bad, good" in err
+    path.write_text(path.read_text().replace("Awful,", "BAD,").replace("text", "words"))
+    code, _, err = command(capfd, "evaluate", str(run.path), "--data", str(path))
+    assert "label, words" in err
+    code, _, _ = command(capfd, "evaluate", str(run.path), "--data", str(path), "--text-column", "words")
+    assert code == 0
+    _, _, err = command(capfd, "evaluate", str(run.path), "--data", run.config.data)
+    assert "was trained on these data" in err
+
+
+def test_a_family_that_reads_words_in_order_trains_and_predicts(config):
+    small = {"embedding": 8, "units": 8, "layers": 1, "max_length": 12}
+    trained = sentiment_analyzer.train(replace(config, model="gru", epochs=1, limit=60, **small))
+    assert trained.info["model"]["name"] == "gru"
+    assert "linear baseline" in (trained.path / "report.html").read_text()
+    (answer,) = dltoolkit.load(trained.path).predict(["a lovely film " * 20])
+    assert answer.label in ("bad", "good")
+
+
+def test_three_uneven_classes_with_weights(config, tmp_path):
+    texts = [pair for i, pair in enumerate(toy_texts(200, classes=("bad", "good", "so-so"))) if i % 3 != 1 or i % 2]
+    path = tmp_path / "three.tsv"
+    path.write_text("".join(f"{written}\t{label}\n" for label, written in texts))
+    trained = sentiment_analyzer.train(replace(config, data=str(path), class_weights="balanced"))
+    assert trained.classes == ["bad", "good", "so-so"]
+    assert trained.metrics["test"]["macro_f1"] > 0.6
+    assert trained.predict(["dreadful"], top_k=3)[0].top[0]["label"] == "bad"
+
+
+def test_bad_texts_leave_no_run(config, tmp_path, reviews):
+    (tmp_path / "a.csv").write_bytes(reviews.read_bytes() + b"good,na\xefve\n")
+    with pytest.raises(UserError, match="in line 242"):
+        sentiment_analyzer.train(replace(config, data=str(tmp_path / "a.csv"), out_dir=str(tmp_path / "runs")))
+    assert not list((tmp_path / "runs").glob("*/*"))
+
+
+def test_options_of_the_other_recipe_are_refused(run, capfd):
+    code, _, err = command(capfd, "evaluate", str(run.path), "--data", run.config.data, "--image-column", "x")
+    assert code == 2
+    assert "no use for --image-column" in err
