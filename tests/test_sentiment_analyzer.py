@@ -49,6 +49,7 @@ def test_a_run_is_trained_measured_and_described(run, config):
     assert info["data"]["splits"] == {"train": 180, "validation": 24, "test": 36}
     assert info["data"]["classes"] == run.classes == ["bad", "good"]
     assert info["config"] == config.to_dict()
+    assert info["optimizer"]["name"] == "sgd"
     assert run.metrics["baseline"].keys() == {"majority", "linear"}
     assert run.metrics["baseline"]["linear"]["accuracy"] > 0.8
     assert (run.path / "plots" / "reliability.png").exists()

@@ -99,6 +99,7 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
         state="running",
         device={"kind": devices.kind, "replicas": devices.replicas, "precision": number_format, "xla": compiled},
         plan={"batch_size": batch_size},
+        optimizer={"name": config.optimizer, "learning_rate": schedule.peak},
         model={"name": model.name, "parameters": model.count_params(), "input_shape": list(model.input_shape[1:])},
     )
 
