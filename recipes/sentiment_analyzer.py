@@ -237,7 +237,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         warn=training.progress.warn,
     )
     packed = saved_encoder(run)(Corpus(rows))
-    order = np.argsort(packed.lengths, kind="stable")
+    order = packed.shortest_first(np.arange(len(packed)))
     batches = data.text_pipeline.in_batches(packed, order, 256)
     return evaluation.classification.measure(run.model, (labels[order], batches), run.classes)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dltoolkit.data import tables
+from dltoolkit.data import published, tables
 from dltoolkit.data.source import PARTS, File, Source, classes_in_order, files, part_of, subfolders
 from dltoolkit.errors import UserError
 
@@ -184,6 +184,43 @@ def tfds_splits(source: Source, splits: Sequence[tuple[str, int]]) -> tuple[dict
     aside = [name for name in names if name not in found.values()]
     warnings = [f"Splits of {source.said} that were left aside: {', '.join(aside)}."] if aside else []
     return {part: found[part] for part in PARTS if part in found}, warnings
+
+
+def from_tfds(
+    source: Source,
+    kind: Kind,
+    prepared: published.Prepared,
+    splits: dict[str, str],
+    labels: np.ndarray,
+    items: Any,
+    *,
+    warnings: Sequence[str],
+    stamp: str = "",
+) -> Listing:
+    """List what was read of a TFDS set, without the examples that have no label.
+
+    Args:
+        splits, warnings: what `tfds_splits` returned.
+        labels: int (n,), of one split after the other; -1 where there is none.
+        items: the examples, in the same order.
+        stamp: see `Listing`.
+    """
+    sizes = dict(prepared.splits)
+    listing = Listing(
+        names=[f"{source.name}/{split}[{i}]" for split in splits.values() for i in range(sizes[split])],
+        labels=labels.astype(np.int32),
+        classes=prepared.classes,
+        items=items,
+        parts=part_numbers([part for part, split in splits.items() for _ in range(sizes[split])]),
+        warnings=list(warnings),
+        stamp=stamp,
+        noun=kind.noun,
+    )
+    known = np.flatnonzero(labels >= 0)
+    if len(known) < len(labels):
+        unlabelled = f"{len(labels) - len(known)} {kind.noun}s of {source.said} have no label and were left out."
+        listing = replace(listing.take(known), warnings=[*warnings, unlabelled])
+    return listing
 
 
 def part_numbers(parts: Sequence[str]) -> np.ndarray | None:

@@ -59,7 +59,7 @@ def list_pictures(
 def _columns(table: tables.Table, image: str | None, label: str | None) -> tuple[str, str]:
     """Return the names of the two columns; in a table without names, that of the pictures is known by its cells."""
     names = list(table.columns)
-    if names == [str(i + 1) for i in range(len(names))]:
+    if table.unnamed:
         first = {name: str(cells[0]) for name, cells in table.columns.items()}
         with_suffix = [name for name in names if Path(first[name]).suffix.lower() in decode.SUFFIXES]
         if image is None and len(with_suffix) == 1:
@@ -127,17 +127,13 @@ def _from_tfds(source: Source, prepared: published.Prepared, progress: decode.Pr
             place = end
             if progress:
                 progress(f"Reading {source.name}", place, total)
-    found = Listing(
-        names=[f"{source.name}/{split}[{i}]" for split in splits.values() for i in range(sizes[split])],
-        labels=labels.astype(np.int32),
-        classes=prepared.classes,
-        items=pixels if decoded else published.Encoded(prepared, list(splits.values()), np.ones(total, bool)),
-        parts=listing.part_numbers([part for part, split in splits.items() for _ in range(sizes[split])]),
+    return listing.from_tfds(
+        source,
+        PICTURES,
+        prepared,
+        splits,
+        labels,
+        pixels if decoded else published.Encoded(prepared, list(splits.values()), np.ones(total, bool)),
         warnings=warnings,
         stamp=f"{prepared.builder.data_path} {list(splits.values())}",
     )
-    known = np.flatnonzero(labels >= 0)
-    if len(known) < total:
-        found.warnings.append(f"{total - len(known)} pictures of {source.said} have no label and were left out.")
-        found = found.take(known)
-    return found

@@ -79,8 +79,7 @@ def evaluation_pipeline(data: ImageSplits, part: str, batch_size: int) -> tf.dat
     def batch(places: tf.Tensor) -> tuple:
         return fetch(places), tf.one_hot(tf.gather(labels, places), len(data.classes))
 
-    batches = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(batch, PARALLEL)
-    return served(batches.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))))
+    return one_pass(rows, batch_size, batch)
 
 
 def _fetcher(data: ImageSplits) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -93,6 +92,12 @@ def _fetcher(data: ImageSplits) -> Callable[[tf.Tensor], tf.Tensor]:
     if tensor is None:  # made once, for all pipelines
         tensor = data._tensor = tf.experimental.dlpack.from_dlpack(store.aligned(data.images).__dlpack__())
     return lambda rows: tf.gather(tensor, rows)
+
+
+def one_pass(rows: np.ndarray, batch_size: int, batch: Callable[[tf.Tensor], tuple]) -> tf.data.Dataset:
+    """Return what ``batch`` makes of ``rows`` in batches, in their order; the last may be smaller."""
+    batches = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(batch, PARALLEL)
+    return served(batches.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))))
 
 
 def served(batches: tf.data.Dataset) -> tf.data.Dataset:

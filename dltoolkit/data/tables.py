@@ -22,6 +22,11 @@ class Table:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
 
+    @property
+    def unnamed(self) -> bool:
+        """Whether the columns go by their numbers, for want of a header."""
+        return list(self.columns) == _numbered(len(self.columns))
+
     def find(self, wanted: str | None, likely: Sequence[str], meaning: str) -> str:
         """Return the name of the column ``wanted`` (a name, or a position counted from 1).
 
@@ -124,7 +129,7 @@ def _separated(path: Path, header: bool | None) -> dict[str, list]:
         return {}
     if header is None:
         header = looks_like_header(rows[0], rows[1:])
-    names = [name.strip() for name in rows.pop(0)] if header else [str(i + 1) for i in range(len(rows[0]))]
+    names = [name.strip() for name in rows.pop(0)] if header else _numbered(len(rows[0]))
     if len(set(names)) < len(names):
         raise UserError(f"{path} has two columns called '{next(n for n in names if names.count(n) > 1)}': rename one.")
     for number, row in enumerate(rows, start=2 if header else 1):
@@ -144,6 +149,10 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
                 "put each example on a line of its own."
             )
         yield line
+
+
+def _numbered(count: int) -> list[str]:
+    return [str(i + 1) for i in range(count)]
 
 
 def _unquoted(cell: str) -> str:

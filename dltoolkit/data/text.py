@@ -16,7 +16,7 @@ from dltoolkit.data import scan, source, store, tables
 from dltoolkit.data.labelled import LabelledSplits, divided, limited, of_part, translation
 from dltoolkit.data.listing import Listing
 from dltoolkit.data.source import File, Source
-from dltoolkit.data.text_listing import TEXT_COLUMNS, list_texts
+from dltoolkit.data.text_listing import TEXT_COLUMNS, cell_text, list_texts
 from dltoolkit.data.vocabulary import Corpus, Encoder, Packed, standardised
 from dltoolkit.errors import BadInput, UserError
 from dltoolkit.lines import Line
@@ -50,8 +50,7 @@ class TextSplits(LabelledSplits):
 
     def in_order(self, part: str) -> np.ndarray:
         """Return the rows of a part, shortest text first: in this order they are evaluated, which saves padding."""
-        rows = getattr(self, part)
-        return rows[np.argsort(self.packed.lengths[rows], kind="stable")]
+        return self.packed.shortest_first(getattr(self, part))
 
 
 def load(
@@ -223,10 +222,11 @@ def expand(inputs: Iterable[Any], *, text_column: str | None = None) -> Iterator
             yield BadInput(text, str(error))
 
 
-def _rows(path: Path, text_column: str | None) -> Iterator[Line]:
+def _rows(path: Path, text_column: str | None) -> Iterator[Line | bytes]:
     table = tables.read_table(path)
     for cell in table.columns[table.find(text_column, TEXT_COLUMNS, "text")]:
-        yield Line("" if cell is None else cell)
+        text = cell_text(cell)
+        yield text if isinstance(text, bytes) else Line(text)
 
 
 def _checked(

@@ -38,8 +38,8 @@ def list_texts(
         return listing.from_tables(
             source,
             TEXTS,
-            lambda table: columns(table, text_column, label_column),
-            _text,
+            lambda table: _columns(table, text_column, label_column),
+            lambda cell, _, name: (name, cell_text(cell)),
             header=header,
             skip_bad=skip_bad,
         )
@@ -51,10 +51,10 @@ def list_texts(
     )
 
 
-def columns(table: tables.Table, text: str | None, label: str | None) -> tuple[str, str]:
+def _columns(table: tables.Table, text: str | None, label: str | None) -> tuple[str, str]:
     """Return the names of the two columns; in a table without names the texts are the longest cells."""
     names = list(table.columns)
-    if names == [str(i + 1) for i in range(len(names))] and len(names) > 1:
+    if table.unnamed and len(names) > 1:
         some = {name: cells[:1000] for name, cells in table.columns.items()}
         if text is None:
             text = max((name for name in names if name != label), key=lambda name: sum(len(str(c)) for c in some[name]))
@@ -64,9 +64,10 @@ def columns(table: tables.Table, text: str | None, label: str | None) -> tuple[s
     return table.find(text, TEXT_COLUMNS, "text"), table.find(label, TARGET_COLUMNS, "label")
 
 
-def _text(cell: Any, _: Path, name: str) -> tuple[str, Any]:
+def cell_text(cell: Any) -> str | bytes:
+    """Return the text of a table's cell; an empty one where there is nothing, or NaN, in it."""
     missing = cell is None or cell != cell  # NaN differs from itself
-    return name, "" if missing else cell if isinstance(cell, (str, bytes)) else str(cell)
+    return "" if missing else cell if isinstance(cell, (str, bytes)) else str(cell)
 
 
 def _from_tfds(source: Source, prepared: published.Prepared) -> Listing:
@@ -77,18 +78,4 @@ def _from_tfds(source: Source, prepared: published.Prepared) -> Listing:
         for some, numbers in prepared.batches(split, contents=True, decoded=True):
             texts += some.tolist()
             labels.append(numbers)
-    sizes = dict(prepared.splits)
-    found = Listing(
-        names=[f"{source.name}/{split}[{i}]" for split in splits.values() for i in range(sizes[split])],
-        labels=np.concatenate(labels).astype(np.int32),
-        classes=prepared.classes,
-        items=texts,
-        parts=listing.part_numbers([part for part, split in splits.items() for _ in range(sizes[split])]),
-        warnings=warnings,
-        noun=TEXTS.noun,
-    )
-    known = np.flatnonzero(found.labels >= 0)
-    if len(known) < len(found.names):
-        warnings.append(f"{len(found.names) - len(known)} texts of {source.said} have no label and were left out.")
-        found = found.take(known)
-    return found
+    return listing.from_tfds(source, TEXTS, prepared, splits, np.concatenate(labels), texts, warnings=warnings)

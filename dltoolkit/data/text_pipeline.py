@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from dltoolkit.data.batches import index_batches
-from dltoolkit.data.pipeline import PARALLEL, served
+from dltoolkit.data.pipeline import PARALLEL, one_pass, served
 
 if TYPE_CHECKING:
     from dltoolkit.data.text import TextSplits
@@ -37,16 +37,17 @@ def training_pipeline(
         Elements (numbers int32 (batch, longest text of the batch), one-hot labels float32 (batch, classes)) and, with
         ``class_weights``, sample weights float32 (batch,).
     """
-    rows, classes = data.train, len(data.classes)
-    ragged, labels = _ragged(data.packed.take(rows)), tf.constant(data.labels[rows])
+    ragged, labels, indices = _ragged(data.packed), tf.constant(data.labels), tf.constant(data.train)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
 
     def batch(_: tf.Tensor, places: tf.Tensor) -> tuple:
-        label = tf.gather(labels, places)
-        pair = tf.gather(ragged, places).to_tensor(), tf.one_hot(label, classes)
+        rows = tf.gather(indices, places)
+        label = tf.gather(labels, rows)
+        pair = tf.gather(ragged, rows).to_tensor(), tf.one_hot(label, len(data.classes))
         return pair if weights is None else (*pair, tf.gather(weights, label))
 
-    order = index_batches(len(rows), batch_size, seed, start_step, lengths=data.packed.lengths[rows])
+    lengths = data.packed.lengths[data.train]
+    order = index_batches(len(data.train), batch_size, seed, start_step, lengths=lengths)
     return served(order.map(batch, PARALLEL))
 
 
@@ -55,14 +56,12 @@ def evaluation_pipeline(data: TextSplits, part: str, batch_size: int) -> tf.data
 
     The last batch is smaller where the numbers ask for it.
     """
-    rows, classes = data.in_order(part), len(data.classes)
-    ragged, labels = _ragged(data.packed.take(rows)), tf.constant(data.labels[rows])
+    ragged, labels = _ragged(data.packed), tf.constant(data.labels)
 
-    def batch(places: tf.Tensor) -> tuple:
-        return tf.gather(ragged, places).to_tensor(), tf.one_hot(tf.gather(labels, places), classes)
+    def batch(rows: tf.Tensor) -> tuple:
+        return tf.gather(ragged, rows).to_tensor(), tf.one_hot(tf.gather(labels, rows), len(data.classes))
 
-    batches = tf.data.Dataset.range(len(rows)).batch(batch_size).map(batch, PARALLEL)
-    return served(batches.apply(tf.data.experimental.assert_cardinality(-(-len(rows) // batch_size))))
+    return one_pass(data.in_order(part), batch_size, batch)
 
 
 def in_batches(packed: Packed, order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray]]:

@@ -7,7 +7,7 @@ import html
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ WORD = re.compile(
     r"|[^\w\s\x00-\x7f\u00a0-\u00bf\u2000-\u206f\u3000-\u303f\ufe00-\ufe0f]"  # emoji and other signs, not punctuation
 )
 ASCII_WORD = re.compile(r"\w+(?:'\w+)*|[:;=]-?[()dp/]|[!?]", re.ASCII)  # finds the same, several times as fast
-PADDING, UNKNOWN, FIRST = 0, 1, 2  # numbers that stand for no word, for an unknown one, and for the first known one
+UNKNOWN, FIRST = 1, 2  # numbers that stand for an unknown word and for the first known one; 0 is padding
 BITS = 18  # of a word's number in the key of an n-gram, so at most 262,142 words and three of them
 LONGEST_NGRAM = 3
 TEXT_BITS = 10  # of a text's number beside such a key: so many texts are looked at together
@@ -75,6 +75,10 @@ class Packed:
         places = np.arange(ends[-1]) + np.repeat(self.ends[:-1][rows] - ends[:-1], lengths)
         return Packed(self.numbers[places], ends)
 
+    def shortest_first(self, rows: np.ndarray) -> np.ndarray:
+        """Return ``rows`` in the order of their lengths, in which batches hold little padding."""
+        return rows[np.argsort(self.lengths[rows], kind="stable")]
+
     def padded(self) -> np.ndarray:
         """Return int32 (n, longest), zeros at the ends."""
         lengths = self.lengths
@@ -88,14 +92,13 @@ class Corpus:
 
     Args:
         texts: raw texts.
-        progress: called with what is being done, how many are done, and how many there are.
 
     Attributes:
         words: the different words, in the order of their first use.
         packed: for each text the numbers of its words.
     """
 
-    def __init__(self, texts: Sequence[str], progress: Callable[[str, int, int], None] | None = None):
+    def __init__(self, texts: Sequence[str]):
         index: defaultdict[str, int] = defaultdict()
         index.default_factory = index.__len__
         pieces, lengths = [], np.zeros(len(texts), np.int64)
@@ -106,8 +109,6 @@ class Corpus:
                 lengths[position] = len(found)
                 words += found
             pieces.append(np.fromiter(map(index.__getitem__, words), np.int32, len(words)))
-            if progress:
-                progress("Cutting texts into words", start, len(texts))
         self.words = list(index)
         numbers = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
         self.packed = Packed(numbers, np.concatenate([[0], np.cumsum(lengths)]))
@@ -295,14 +296,19 @@ def _ngrams(words: np.ndarray, ends: np.ndarray, ngrams: int) -> Iterator[tuple[
         yield first, _distinct(np.sort(np.concatenate(pairs)))
 
 
+def _firsts(ascending: np.ndarray) -> np.ndarray:
+    """Return the places at which a new number begins."""
+    return np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]])[: len(ascending)])
+
+
 def _distinct(ascending: np.ndarray) -> np.ndarray:
-    return ascending[np.concatenate([[True], ascending[1:] != ascending[:-1]])] if len(ascending) else ascending
+    return ascending[_firsts(ascending)]
 
 
 def _counted(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct keys, ascending, and how often each occurs."""
     keys = np.sort(keys)
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
+    starts = _firsts(keys)
     return keys[starts], np.diff(np.append(starts, len(keys)))
 
 

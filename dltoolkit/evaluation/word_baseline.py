@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dltoolkit.data.vocabulary import FIRST, Corpus, Packed, Vocabulary, log_count_ratios
-from dltoolkit.evaluation import metrics
+from dltoolkit.evaluation import baseline
 from dltoolkit.evaluation.page import Word
 
 MOST_ENTRIES = 500_000
@@ -43,13 +43,9 @@ def linear(
         penalty = _best_penalty(x, y, ratios, np.random.default_rng(seed))
     weights, offsets = _fit(x, y, ratios, penalty)
     answers = (_matrix(packed.take(test), size) @ weights + offsets).argmax(axis=1)
-    scores = metrics.from_confusion(metrics.confusion(labels[test], answers, len(classes)))
-    return {
-        "accuracy": scores["accuracy"],
-        "accuracy_ci95": metrics.interval(int((answers == labels[test]).sum()), len(test), seed=seed),
-        "macro_f1": scores["macro_f1"],
-        "note": f"logistic regression (C = {penalty:g}) on naive-Bayes-weighted words and word pairs",
-    }, telling(vocabulary, weights, known)
+    note = f"logistic regression (C = {penalty:g}) on naive-Bayes-weighted words and word pairs"
+    scores = baseline.scored(answers, labels[test], len(classes), note, seed=seed)
+    return scores, telling(vocabulary, weights, known)
 
 
 def telling(vocabulary: Vocabulary, weights: np.ndarray, packed: Packed) -> list[list[Word]]:

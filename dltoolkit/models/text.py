@@ -14,7 +14,6 @@ from dltoolkit.errors import UserError, suggestion
 from dltoolkit.models.layers import MeanAndMax, NaiveBayesBag, PositionEmbedding, Reverse, WordEmbedding
 
 FAMILIES = ("ngram", "cnn", "lstm", "gru", "rnn", "transformer")
-BAGS = ("ngram",)  # families that take the entries of a text in any order, not its words in sequence
 WINDOWS = (3, 4, 5)  # words that the filters of cnn see
 HEADS = 4
 EVIDENCE = 4.0  # entries whose full ratios a text's logits begin with
