@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -150,17 +151,52 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, **reading: Any
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to list.")
 @click.option("--threshold", type=click.FloatRange(0, 1), metavar="P", help="Answer 'unsure' below this probability.")
 @click.option("--text-column", metavar="NAME", help="Column of the texts, where an input is a table.")
+@click.option(
+    "--stdin",
+    type=click.Choice(["text", "jsonl", "csv"]),
+    default="text",
+    show_default=True,
+    help="What a line of stdin is.",
+)
 @out_dir_option
-def predict(run: str, inputs: tuple[str, ...], form: str, out_dir: str, **options: Any) -> int:
+def predict(run: str, inputs: tuple[str, ...], form: str, stdin: str, out_dir: str, **options: Any) -> int:
     """Answer files, folders, globs, texts or, with -, lines from stdin.
 
     An input that cannot be answered gets its own error row, the rest go on, and the exit code is 2.
     """
     found = dltoolkit.load(run, out_dir)
-    stream = getattr(found.recipe, "predictions", found.recipe.predict)
+    stream = getattr(found.recipe, "predictions", None) or found.verb("predict")
     given = {name: value for name, value in options.items() if value is not None}
     _refuse_useless(found, given, inspect.signature(stream).parameters)
-    return 2 if output.predictions(stream(found, _inputs(inputs), **given), form) else 0
+    return 2 if output.predictions(stream(found, _inputs(inputs, stdin, options["text_column"]), **given), form) else 0
+
+
+@dltoolkit_command.command(epilog="Example: dltoolkit generate latest --prompt 'ROMEO:' --max-tokens 300 --top-p 0.9")
+@click.argument("run")
+@click.option("--prompt", multiple=True, metavar="TEXT", help="What to continue; may be given several times.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="How many to make of each prompt.")
+@click.option("--max-tokens", type=int, metavar="N", help="How many tokens to draw.  [default: 500]")
+@click.option("--temperature", type=float, metavar="X", help="0 takes the most probable token.  [default: 0.8]")
+@click.option("--top-k", type=int, metavar="N", help="Draw from so many of the most probable tokens only.")
+@click.option("--top-p", type=float, metavar="P", help="Draw from the most probable tokens that make up this share.")
+@click.option("--min-p", type=float, metavar="P", help="Leave out tokens below this share of the most probable one.")
+@click.option("--repetition-penalty", type=float, metavar="X", help="Above 1 makes tokens seen before less likely.")
+@click.option("--seed", type=int, metavar="N", help="Equal seeds give equal texts.  [default: 0]")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
+@click.option(
+    "--unknown", type=click.Choice(["refuse", "drop"]), help="Prompts with characters never seen in training."
+)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@out_dir_option
+def generate(run: str, form: str, out_dir: str, **options: Any) -> None:
+    """Continue prompts with RUN, a text generator."""
+    found = dltoolkit.load(run, out_dir)
+    stream = found.verb("stream")
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    count = given.pop("count", 1)
+    prompts = [one for one in given.pop("prompt", ("",)) for _ in range(count)]
+    _refuse_useless(found, given, inspect.signature(stream).parameters)
+    output.continuations(prompts, stream(found, prompts, **given), form)
 
 
 @dltoolkit_command.command(epilog="Example: dltoolkit show latest")
@@ -257,12 +293,23 @@ def _flag(item: configuration.Option) -> click.Option:
     return click.Option([item.flag], metavar=metavar, multiple=item.multiple, help=text, type=str)
 
 
-def _inputs(words: Iterable[str]) -> Iterator[Any]:
+def _inputs(words: Iterable[str], stdin: str, text_column: str | None) -> Iterator[Any]:
     for word in words:
         if word == "-":
-            yield from lines.arriving(sys.stdin.fileno())
+            arriving = lines.arriving(sys.stdin.fileno())
+            yield from arriving if stdin == "text" else _cells(arriving, stdin, text_column)
         else:
             yield word
+
+
+def _cells(arriving: Iterator[Any], form: str, text_column: str | None) -> Iterator[Any]:
+    from dltoolkit.data.tables import Table
+    from dltoolkit.data.text_listing import TEXT_COLUMNS
+
+    def column(names: Sequence[str]) -> str:
+        return Table(Path("stdin"), {name: [] for name in names}).find(text_column, TEXT_COLUMNS, "text")
+
+    return lines.cells(arriving, form, column)
 
 
 def _refuse_useless(run: dltoolkit.Run, given: Iterable[str], known: Iterable[str]) -> None:

@@ -87,5 +87,5 @@ def _folders() -> dict[str, Path]:
         "TFDS data sets": Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser(),
         "Keras data sets": home / "datasets",
         "Keras weights": home / "models",
-        "decoded pictures": Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "dltoolkit",
+        "decoded pictures, tokens": Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "dltoolkit",
     }

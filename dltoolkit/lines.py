@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dltoolkit.errors import BadInput
 
@@ -33,6 +35,48 @@ def arriving(descriptor: int) -> Iterator[Line | BadInput | None]:
         yield None
     if rest:
         yield _too_long(rest, number + 1) if skipping else _text(rest, number + 1)
+
+
+def cells(
+    stream: Iterable[Line | BadInput | None], form: str, column: Callable[[Sequence[str]], str]
+) -> Iterator[Line | BadInput | None]:
+    """Yield one cell of each line of a stream of JSON objects or CSV rows; the first line of CSV names the columns.
+
+    A line that cannot be read is yielded as a `BadInput`, and so is a JSON object that lacks the column.
+
+    Args:
+        stream: what `arriving` yields.
+        form: "jsonl" or "csv".
+        column: from the names of the columns (of the first line that has any) to that of the one that is meant.
+    """
+    wanted, number = None, 0
+    for line in stream:
+        if not isinstance(line, Line):
+            number += line is not None
+            yield line
+            continue
+        number += 1
+        try:
+            row = _object(line) if form == "jsonl" else dict(enumerate(next(csv.reader([line], strict=True), [])))
+        except (ValueError, csv.Error, RecursionError):
+            yield BadInput(line[:SHOWN], f"line {number}: not {'a JSON object' if form == 'jsonl' else 'a row of CSV'}")
+            continue
+        if form == "csv" and wanted is None:
+            names = list(row.values())
+            wanted = names.index(column(names))
+            continue
+        if wanted is None and row:
+            wanted = column(list(row))
+        if row.get(wanted) is None:
+            yield BadInput(line[:SHOWN], f"line {number}: nothing in the column")
+        else:
+            yield Line(row[wanted])
+
+
+def _object(line: str) -> dict[str, object]:
+    if not isinstance(row := json.loads(line), dict):
+        raise ValueError
+    return row
 
 
 def _text(line: bytes, number: int) -> Line | BadInput:

@@ -40,8 +40,14 @@ def training_summary(run: Run) -> None:
                 f"{part + ' accuracy':20}{percent(values['accuracy'])}  (95 % interval {low:.1f} to {high:.1f} %)  "
                 f"macro F1 {values['macro_f1']:.3f}"
             )
+        elif "bits_per_character" in metrics.get(part, {}):
+            click.echo(
+                f"{part:20}" + "{bits_per_character:.3f} bits a character  loss {loss:.4f}".format(**metrics[part])
+            )
     for name, values in metrics.get("baseline", {}).items():
-        click.echo(f"{name + ' baseline':20}{percent(values['accuracy'])}")
+        bits = values.get("bits_per_character")
+        shown = percent(values["accuracy"]) if bits is None else f"{bits:.3f} bits a character"
+        click.echo(f"{name + ' baseline':20}{shown}")
     from dltoolkit.training.progress import duration
 
     times = run.info.get("time", {})
@@ -49,7 +55,8 @@ def training_summary(run: Run) -> None:
         click.echo(f"{'time':20}{duration(times['train_seconds'])} training, {duration(times['total_seconds'])} in all")
     click.echo(f"{'run':20}{run.path}")
     click.echo(f"{'report':20}{run.path / 'report.html'}")
-    click.echo(f"{'use it':20}dltoolkit predict {run.path} INPUT...")
+    use = "predict {} INPUT..." if "classes" in run.info.get("data", {}) else "generate {} --prompt TEXT"
+    click.echo(f"{'use it':20}dltoolkit {use.format(run.path)}")
 
 
 def measures(measured: dict[str, Any]) -> None:
@@ -104,6 +111,26 @@ def predictions(answers: Iterable[Prediction], form: str) -> bool:
             rows.append([answer.input, answer.label, percent(answer.probability), others])
         table(["input", "label", "probability", "next"], rows)
     return failed
+
+
+def continuations(prompts: Sequence[str], pieces: Iterable[Sequence[str]], form: str) -> None:
+    """Print prompts with what continues them: a single one as it is drawn, several one after the other."""
+    if form == "text" and len(prompts) == 1:
+        sys.stdout.write(prompts[0])
+        for (piece,) in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        return
+    texts = [""] * len(prompts)
+    for some in pieces:
+        texts = [text + piece for text, piece in zip(texts, some, strict=True)]
+    both = list(zip(prompts, texts, strict=True))
+    if form == "json":
+        as_json([{"prompt": prompt, "text": text} for prompt, text in both])
+        return
+    for number, (prompt, text) in enumerate(both, start=1):
+        click.echo(f"--- {number} of {len(both)}\n{prompt}{text}")
 
 
 def run(found: Run) -> None:

@@ -245,7 +245,30 @@ class Run:
 
     def predict(self, inputs: Any, **options: Any) -> Any:
         """Answer inputs with the recipe's ``predict``."""
-        return self.recipe.predict(self, inputs, **options)
+        return self.verb("predict")(self, inputs, **options)
+
+    def verb(self, name: str) -> Any:
+        """Return the recipe's function of this name.
+
+        Raises:
+            UserError: if runs of this recipe cannot do that.
+        """
+        if not hasattr(self.recipe, name):
+            other = "generate" if name == "predict" else "predict"
+            raise UserError(f"A run of {self.info['recipe']} cannot do that: use 'dltoolkit {other}'.")
+        return getattr(self.recipe, name)
+
+    def generate(self, prompt: Any = "", **options: Any) -> Any:
+        """Make something new with the recipe's ``generate``: for a text generator, the continuation of a prompt.
+
+        Raises:
+            UserError: if runs of this recipe generate nothing.
+        """
+        return self.verb("generate")(self, prompt, **options)
+
+    def stream(self, prompts: Sequence[str] = ("",), **options: Any) -> Iterator[list[str]]:
+        """Continue prompts like :meth:`generate`, and yield what is new for each of them as it is drawn."""
+        return self.verb("stream")(self, prompts, **options)
 
     def evaluate(self, data: str | None = None, **reading: Any) -> dict[str, Any]:
         """Measure on the run's own test split, or on other labelled data; shaped like ``metrics["test"]``.

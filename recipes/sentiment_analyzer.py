@@ -40,7 +40,7 @@ class Config(RunConfig):
         "auto", "Optimizer; auto is sgd for ngram and adamw for the others."
     )
     batch_size: int | None = option(
-        None, "Texts per step, over all devices together; by default 32, or 256 for ngram on many texts.", minimum=1
+        None, "Texts per step, over all devices together; by default 32, on many texts the family's.", minimum=1
     )
     ngrams: int = option(3, "Most words in a row that ngram knows as one entry.", minimum=1, maximum=3)
     vocabulary: int | None = option(
@@ -50,6 +50,12 @@ class Config(RunConfig):
         None,
         "Training texts in which an entry must occur to be known; by default 1 up to 10,000 texts, or 2.",
         minimum=1,
+    )
+    letters: int | None = option(
+        None,
+        "Letters of a word's beginning that are an entry of ngram too, 0 for none; by default 5 up to 10,000 texts.",
+        minimum=0,
+        maximum=20,
     )
     max_length: int = option(
         400, "Words of a text that are read; of longer ones the middle is left out. ngram reads all.", minimum=4
@@ -89,13 +95,15 @@ def build_data(config: Config) -> TextSplits:
             header=config.header,
             progress=report,
         )
-    bag = config.model == "ngram"
+    bag, few = config.model == "ngram", len(texts.train) <= FEW
+    letters = config.letters if config.letters is not None else 5 if few else 0
     vocabulary = Vocabulary.build(
         texts.corpus,
         texts.train,
         ngrams=config.ngrams if bag else 1,
         size=config.vocabulary or (1_000_000 if bag else 20_000),
-        minimum=config.min_count or (1 if len(texts.train) <= FEW else 2),
+        minimum=config.min_count or (1 if few else 2),
+        letters=letters if bag else 0,
     )
     texts.encoder = encoder(config, vocabulary)
     return texts
@@ -151,7 +159,8 @@ def suited(config: Config, examples: int) -> Config:
     Adam's division by their size would undo.
     """
     ngram = config.model == "ngram"
-    batch_size = config.batch_size or (256 if ngram and examples > FEW else 32)
+    many = {"ngram": 256, "transformer": 64}.get(config.model, 128)
+    batch_size = config.batch_size or (many if examples > FEW else 32)
     if config.optimizer != "auto":
         return replace(config, batch_size=batch_size)
     rate = (0.5 if ngram else 2e-3) * math.sqrt(batch_size / 256)

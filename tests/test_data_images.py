@@ -397,15 +397,15 @@ def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, own_ca
     folder = make_folder()
     spoil(folder)
     expected = load(folder, skip_bad=True)
-    assert not list(own_cache.glob("*.pixels"))
+    assert not list(own_cache.glob("*.array"))
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
     data = load(folder, skip_bad=True)
     assert isinstance(data.images, np.memmap)
     assert (data.images == expected.images).all()
     assert data.fingerprint == expected.fingerprint
-    assert sorted(path.suffix for path in own_cache.iterdir()) == [".json", ".pixels"]
+    assert sorted(path.suffix for path in own_cache.iterdir()) == [".array", ".json"]
 
-    written = next(own_cache.glob("*.pixels"))
+    written = next(own_cache.glob("*.array"))
     stamp = written.stat().st_mtime_ns
     again = load(folder, skip_bad=True)
     assert (again.images == expected.images).all()
@@ -437,8 +437,8 @@ def test_a_full_disk_leaves_nothing_behind(make_folder, own_cache, monkeypatch):
 
 
 def test_room_on_disk_is_taken_at_once_and_given_back(make_folder, own_cache, monkeypatch):
-    file = store.PixelFile(own_cache, "a")
-    file.create((1000, 32, 32, 1))
+    file = store.KeptArray(own_cache, "a")
+    file.create((1000, 32, 32, 1), "decoded pictures")
     assert next(own_cache.iterdir()).stat().st_blocks * 512 >= 1000 * 32 * 32
     file.discard()
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)

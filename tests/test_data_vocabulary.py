@@ -61,6 +61,17 @@ def test_a_bag_holds_every_known_ngram_once(ngrams):
         assert {vocab.entries[n - FIRST] for n in numbers} == grams(written, ngrams) & set(vocab.entries)
 
 
+def test_beginnings_stand_for_all_words_that_begin_so():
+    texts = ["wonderful film", "wonderfully made", "a wonder", "wond", "won"]
+    vocab = Vocabulary.build(Corpus(texts), np.arange(3), ngrams=2, size=1000, minimum=1, letters=4)
+    assert {"wond*", "film*", "made*", "wonderful", "wonderful film"} <= set(vocab.entries)
+    assert bag(vocab, "wondrous made up") == {"wond*", "made", "made*"}
+    assert bag(vocab, "won") == set()
+    assert bag(Vocabulary.read(vocab.text()), "wondrous made up") == {"wond*", "made", "made*"}
+    rare = Vocabulary.build(Corpus([*texts[:3], "a film"]), np.arange(4), size=1000, minimum=2, letters=4)
+    assert set(rare.entries) == {"film", "a", "wond*", "film*"}
+
+
 def grams(written: str, ngrams: int) -> set[str]:
     found = words(written)
     return {" ".join(found[i : i + n]) for n in range(1, ngrams + 1) for i in range(len(found) - n + 1)}

@@ -260,7 +260,7 @@ def test_a_table_is_evaluated_as_it_was_read_in_training(config, pictures, tmp_p
 
 def test_two_logical_cpus_train_measure_and_resume(pictures, tmp_path):
     words = [sys.executable, "-m", "dltoolkit"]
-    options = ["--data", str(pictures), "--widths", "8", "--widths", "16", "--no-mirror", "--device", "cpu:2"]
+    options = ["--data", str(pictures), "--model", "cnn", "--widths", "4", "--device", "cpu:2"]
     train = [*words, "train", "image-classifier", *options, "--epochs", "1", "--name", "two"]
     subprocess.run(train, cwd=tmp_path, check=True, capture_output=True)
     found = dltoolkit.load("two", tmp_path / "saved_models")
@@ -280,6 +280,11 @@ def test_evaluate_says_how_to_read_and_what_it_left_out(run, pictures, tmp_path,
     assert "void.png" in err
     _, _, err = command(capfd, "evaluate", str(run.path), "--data", str(pictures))
     assert "was trained on these data" in err
+
+
+def test_a_classifier_does_not_generate(run, capfd):
+    code, _, err = command(capfd, "generate", str(run.path))
+    assert (code, "use 'dltoolkit predict'" in err) == (2, True)
 
 
 def test_names_that_are_no_text(config, make_folder, capfd):

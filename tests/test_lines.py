@@ -45,6 +45,22 @@ def test_an_endless_line_is_skipped(end, tmp_path, monkeypatch):
     assert rest == (["last"] if end else [])
 
 
+def the_text(names: list[str]) -> str:
+    return next(name for name in names if name == "text")
+
+
+def test_cells_of_json_lines_and_csv_rows():
+    objects = ('{"id": 1, "text": "a, b"}', "oops", "[1]", '{"id": 2}', '{"text": 3}')
+    stream = [lines.Line(text) for text in objects]
+    whole, oops, array, lacking, number = lines.cells(stream, "jsonl", the_text)
+    assert (whole, number) == ("a, b", "3")
+    assert [bad.error[:6] for bad in (oops, array, lacking)] == ["line 2", "line 3", "line 4"]
+    stream = [lines.Line(text) for text in ("id,text", '1,"a, b"', '2,"open', "3", "4,last")]
+    row, pause, unclosed, short, last = lines.cells([*stream[:2], None, *stream[2:]], "csv", the_text)
+    assert (row, pause, last) == ("a, b", None, "last")
+    assert [bad.error[:6] for bad in (unclosed, short)] == ["line 3", "line 4"]
+
+
 def test_lines_are_handed_on_before_the_stream_ends():
     out, into = os.pipe()
     os.write(into, b"one\ntwo\nthr")

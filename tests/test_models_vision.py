@@ -55,15 +55,15 @@ def test_alexnet_at_its_own_size_is_the_paper_s():
 
 @pytest.mark.parametrize("family", vision.FAMILIES)
 def test_learns_digits(family):
-    """Five classes of the digits, 600 examples: far above chance (20 %) on held-out ones after a few seconds."""
+    """Three classes of the digits, 400 examples: far above chance (33 %) on held-out ones after a few seconds."""
     keras.utils.set_random_seed(0)
-    digits = load_digits(n_class=5)
+    digits = load_digits(n_class=3)
     x, y = (digits.images * 255 / 16).astype("uint8")[..., None], digits.target
-    model = vision.build(family, (8, 8, 1), 5, widths=SMALL[family], dropout=0.0)
+    model = vision.build(family, (8, 8, 1), 3, widths=SMALL[family], dropout=0.0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(3e-3), loss, metrics=["accuracy"], jit_compile=False)
-    model.fit(x[:600], y[:600], batch_size=32, epochs=15 if family == "vit" else 5, verbose=0)
-    assert model.evaluate(x[600:], y[600:], verbose=0, return_dict=True)["accuracy"] > 0.85
+    model.fit(x[:400], y[:400], batch_size=32, epochs=12 if family == "vit" else 5, verbose=0)
+    assert model.evaluate(x[400:], y[400:], verbose=0, return_dict=True)["accuracy"] > 0.85
 
 
 @pytest.mark.parametrize("family", vision.FAMILIES)

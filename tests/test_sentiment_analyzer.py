@@ -144,6 +144,18 @@ def test_a_stream_is_answered_line_by_line(run):
     assert err == b"", "nothing but the answers"
 
 
+def test_a_stream_of_tables_rows(run):
+    rows = b'id,review\n7,"a lovely film, really"\n8\n9,a dreadful film\n'
+    words = [sys.executable, "-m", "dltoolkit", "predict", str(run.path), "-", "--stdin", "csv", "--format", "jsonl"]
+    done = subprocess.run(words, input=rows, capture_output=True, timeout=60)
+    good, short, bad = map(json.loads, done.stdout.splitlines())
+    assert (good["input"], good["label"], bad["label"]) == ("a lovely film, really", "good", "bad")
+    assert "line 3" in short["error"]
+    done = subprocess.run([*words, "--text-column", "body"], input=rows, capture_output=True, timeout=60)
+    assert done.returncode == 2
+    assert b"Its columns are: id, review" in done.stderr
+
+
 def test_evaluate_other_texts(run, capfd, tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("".join(f"{label},{written}\n" for label, written in [("label", "text"), *toy_texts(20, seed=5)]))

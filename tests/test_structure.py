@@ -74,8 +74,9 @@ def test_help_never_imports_tensorflow(words, tmp_path):
 @pytest.mark.parametrize("name", recipe.names())
 def test_every_recipe_has_the_one_skeleton(name):
     module = recipe.load(name)
-    for part in ("Config", "build_data", "build_model", "train", "predict"):
+    for part in ("Config", "build_data", "build_model", "train", "evaluate"):
         assert hasattr(module, part), part
+    assert hasattr(module, "predict") or hasattr(module, "generate")
     assert f"dltoolkit train {name}" in module.__doc__, "the run command opens the docstring"
     assert module.Config()
 

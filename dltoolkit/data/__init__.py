@@ -4,9 +4,9 @@ from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
     __name__,
-    keras=["augment", "batches", "images", "pipeline", "text_pipeline"],
+    keras=["augment", "batches", "images", "pipeline", "text_pipeline", "token_pipeline"],
     plain=[
         *("arrays", "catalogue", "decode", "labelled", "listing", "picture_listing", "pixels", "published"),
-        *("scan", "source", "split", "store", "tables", "text", "text_listing", "vocabulary"),
+        *("running_text", "scan", "source", "split", "store", "tables", "text", "text_listing", "tokens", "vocabulary"),
     ],
 )

@@ -53,7 +53,7 @@ def decoded(
         UserError: if pictures cannot be read and ``skip_bad`` is False, or none can.
     """
     folder = cache_dir or store.default_folder()
-    file = store.PixelFile(folder, f"{name}-{_key(listing, image_shape or image_size)}")
+    file = store.KeptArray(folder, f"{name}-{_key(listing, image_shape or image_size)}")
     found = None if isinstance(listing.items, np.ndarray) else file.find()
     if found and not _mended(listing, *found):
         images, facts = found
@@ -78,7 +78,7 @@ def decoded(
 
 def _decode(
     listing: Listing,
-    file: store.PixelFile,
+    file: store.KeptArray,
     image_size: int | None,
     image_shape: tuple[int, int, int] | None,
     progress: decode.Progress | None,
@@ -88,7 +88,11 @@ def _decode(
 
     def room(shape: tuple[int, int, int]) -> np.ndarray:
         size = total * int(np.prod(shape))
-        return file.create((total, *shape)) if size > store.memory_limit() else store.room((total, *shape))
+        return (
+            file.create((total, *shape), "decoded pictures")
+            if size > store.memory_limit()
+            else store.room((total, *shape))
+        )
 
     if isinstance(pictures, np.ndarray):
         height, width, channels = pictures.shape[1:]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.data.catalogue import tfds_folder, tfds_names, tfds_package
+from dltoolkit.data.source import part_of
 from dltoolkit.errors import UserError, suggestion
 
 LOCAL = "to use local data, give --data a folder of class folders, a table or an .npz file"
@@ -120,19 +121,7 @@ def tfds_set(reference: str, noun: str, progress: Callable[[str, int, int], None
     Raises:
         UserError: if there is no such set, it cannot be downloaded, or it has no picture (or text) with one label.
     """
-    if tfds_package() is None:
-        raise UserError("TFDS data sets need tensorflow-datasets: pip install tensorflow-datasets importlib_resources.")
-    folder, name = tfds_folder(), re.split("[/:]", reference)[0]
-    before = _contents(folder, name)
-    with _quiet():
-        try:
-            builder = _builder(reference, name)
-            content, label = _fields(builder, reference, noun)
-            if not builder.is_prepared():
-                _prepare(builder, reference, progress)
-        except BaseException:
-            _remove_new(folder, name, before)
-            raise
+    builder, (content, label) = _prepared(reference, lambda builder: _fields(builder, reference, noun), progress)
     features, splits = builder.info.features, builder.info.splits
     shape = features[content].shape
     fixed = features[content].np_dtype == np.uint8 and len(shape) == 3 and None not in shape
@@ -144,6 +133,62 @@ def tfds_set(reference: str, noun: str, progress: Callable[[str, int, int], None
         splits=[(str(split), info.num_examples) for split, info in splits.items() if info.num_examples],
         shape=tuple(shape) if fixed else None,
     )
+
+
+def tfds_texts(reference: str) -> dict[str, list[str]]:
+    """Return the texts of a TFDS set by split, "train" and its siblings; "" for a set with a single split.
+
+    Raises:
+        UserError: as `tfds_set`; also if it has not exactly one field of text, or none to train on.
+    """
+    import tensorflow_datasets as tfds
+
+    def text_field(builder: Any) -> str:
+        features = builder.info.features
+        fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+        found = [name for name, feature in fields.items() if type(feature) is tfds.features.Text]
+        if len(found) != 1:
+            raise UserError(
+                f"{reference} has not one field of text (its fields: {', '.join(fields) or 'unnamed'}): choose a set "
+                "of running text, such as tiny_shakespeare."
+            )
+        return found[0]
+
+    builder, field = _prepared(reference, text_field, None)
+    config = tfds.ReadConfig(interleave_cycle_length=1)
+    names = [str(split) for split, info in builder.info.splits.items() if info.num_examples]
+    parts = {(part_of(name) or "") if len(names) > 1 else "": name for name in names}
+    parts.pop("" if len(names) > 1 else None, None)
+    with _quiet():
+        return {
+            part: [
+                example[field].decode()
+                for example in builder.as_dataset(
+                    split=name, read_config=config, shuffle_files=False
+                ).as_numpy_iterator()
+            ]
+            for part, name in parts.items()
+        }
+
+
+def _prepared(
+    reference: str, fields: Callable[[Any], Any], progress: Callable[[str, int, int], None] | None
+) -> tuple[Any, Any]:
+    """Return the builder of a set that is on this machine now, and the fields that were found to be of use."""
+    if tfds_package() is None:
+        raise UserError("TFDS data sets need tensorflow-datasets: pip install tensorflow-datasets importlib_resources.")
+    folder, name = tfds_folder(), re.split("[/:]", reference)[0]
+    before = _contents(folder, name)
+    with _quiet():
+        try:
+            builder = _builder(reference, name)
+            found = fields(builder)
+            if not builder.is_prepared():
+                _prepare(builder, reference, progress)
+        except BaseException:
+            _remove_new(folder, name, before)
+            raise
+    return builder, found
 
 
 def _builder(reference: str, name: str) -> Any:

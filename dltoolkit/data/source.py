@@ -26,9 +26,11 @@ PART_NAMES = {
     "testing": "test",
 }
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-FILE_SUFFIXES = (*TABLE_SUFFIXES, ".npz", ".txt")
+TEXT_SUFFIXES = (".txt", ".md", ".py", ".gz")
+FILE_SUFFIXES = (*TABLE_SUFFIXES, ".npz", *TEXT_SUFFIXES)
 BUNDLED = {
     "digits": "1,797 handwritten digits, 8x8 pixels, 10 classes (scikit-learn)",
+    "python-docs": "the language reference that comes with Python (pydoc's topics), running text",
     "reviews": "2,496 short reviews written for dltoolkit, half of them positive: plain, negated, mixed and ironic",
 }
 
@@ -190,8 +192,8 @@ def _file(said: str, path: Path) -> Source:
         raise UserError(
             f"{said} is a file that cannot be trained on: --data takes {FORMS} (a single picture goes to predict)."
         )
-    kind = "table" if suffix in TABLE_SUFFIXES else suffix[1:].replace("txt", "text")
-    return Source(said, kind, _safe(path.stem), path)
+    kind = "table" if suffix in TABLE_SUFFIXES else "text" if suffix in TEXT_SUFFIXES else "npz"
+    return Source(said, kind, _safe(Path(path.name.removesuffix(".gz")).stem), path)
 
 
 def _folder(said: str, path: Path) -> Source:

@@ -1,4 +1,4 @@
-"""Room for decoded pictures: in memory when they fit, otherwise in a file that the next run finds again."""
+"""Room for what was decoded: in memory when it fits, otherwise in a file that the next run finds again."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import numpy as np
 from dltoolkit.errors import UserError
 
 GIGABYTE = 2**30
-UNUSED_DAYS = 30  # after which decoded pictures on disk are removed
+UNUSED_DAYS = 30  # after which arrays on disk are removed
 ABANDONED_DAYS = 2  # after which another machine's unfinished ones are
 ALIGNMENT = 64  # bytes; TensorFlow aborts the process on memory handed to it that begins elsewhere
 
@@ -62,29 +62,29 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dltoolkit"
 
 
-class PixelFile:
-    """Decoded pictures on disk, under a key that changes with the files they come from.
+class KeptArray:
+    """Bytes on disk (decoded pictures, tokens), under a key that changes with what they come from.
 
     Written under another name and renamed when complete, so that what is found under the key is whole.
     """
 
     def __init__(self, folder: Path, name: str):
         self._folder = folder
-        self._pixels = folder / f"{name}.pixels"
+        self._array = folder / f"{name}.array"
         self._facts = folder / f"{name}.json"
         self._unfinished = folder / f"{name}.unfinished-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def find(self) -> tuple[np.memmap, dict] | None:
-        """Return the pictures, uint8 (n, h, w, c), and the facts kept with them, or None. Changes stay in memory."""
+        """Return the array, uint8, and the facts kept with it, or None. Changes stay in memory."""
         try:
             facts = json.loads(self._facts.read_text())
             self._facts.touch()  # used today: see _remove_abandoned
-            return np.memmap(self._pixels, np.uint8, "c", shape=tuple(facts["shape"])), facts
+            return np.memmap(self._array, np.uint8, "c", shape=tuple(facts["shape"])), facts
         except (OSError, ValueError, KeyError):
             return None
 
-    def create(self, shape: tuple[int, ...]) -> np.memmap:
-        """Return room for pictures of ``shape`` on disk.
+    def create(self, shape: tuple[int, ...], what: str) -> np.memmap:
+        """Return room for an array of ``shape`` on disk; ``what`` it holds, in words, is for the message.
 
         Raises:
             UserError: if the disk is too full or the folder cannot be written.
@@ -103,19 +103,19 @@ class PixelFile:
             self.discard()
             free = shutil.disk_usage(self._folder).free if self._folder.exists() else 0
             raise UserError(
-                f"The decoded pictures take {size / GIGABYTE:.1f} GiB, which fit neither in memory nor in "
+                f"The {what} take {size / GIGABYTE:.1f} GiB, which fit neither in memory nor in "
                 f"{self._folder} ({error.strerror}; {free / GIGABYTE:.1f} GiB free): "
-                "set XDG_CACHE_HOME to a larger disk, or use a smaller --image-size or --limit."
+                "set XDG_CACHE_HOME to a larger disk, or use less of the data (--limit)."
             ) from None
 
-    def keep(self, pixels: np.memmap, facts: dict) -> np.memmap:
+    def keep(self, array: np.memmap, facts: dict) -> np.memmap:
         """Put what ``create`` gave, now filled, in its place, with ``facts`` beside it, and return it anew."""
-        pixels.flush()
-        os.replace(self._unfinished, self._pixels)
+        array.flush()
+        os.replace(self._unfinished, self._array)
         beside = self._unfinished.with_suffix(f".facts-{os.getpid()}")
-        beside.write_text(json.dumps({**facts, "shape": list(pixels.shape)}))
+        beside.write_text(json.dumps({**facts, "shape": list(array.shape)}))
         os.replace(beside, self._facts)
-        return np.memmap(self._pixels, np.uint8, "c", shape=pixels.shape)
+        return np.memmap(self._array, np.uint8, "c", shape=array.shape)
 
     def discard(self) -> None:
         """Remove what ``create`` made, if anything."""
@@ -124,12 +124,12 @@ class PixelFile:
 
     def _remove_abandoned(self) -> None:
         """Remove what killed processes left unfinished, and what no run has used for a month."""
-        for pixels in self._folder.glob("*.pixels"):
-            facts = pixels.with_suffix(".json")
+        for array in self._folder.glob("*.array"):
+            facts = array.with_suffix(".json")
             with contextlib.suppress(OSError):
-                used = facts if facts.exists() else pixels
+                used = facts if facts.exists() else array
                 if time.time() - used.stat().st_mtime > UNUSED_DAYS * 86_400:
-                    pixels.unlink()
+                    array.unlink()
                     facts.unlink(missing_ok=True)
         for path in self._folder.glob("*.unfinished-*"):
             machine, _, process = path.name.partition(".unfinished-")[2].rpartition("-")[0].rpartition("-")

@@ -118,21 +118,25 @@ class Vocabulary:
     """The words, or words and n-grams, that a model knows.
 
     Args:
-        entries: words, and n-grams as words with a space between; every word of an n-gram is an entry too. Number
-            ``FIRST + i`` stands for ``entries[i]``.
+        entries: words, n-grams as words with a space between (every word of an n-gram is an entry too), and
+            beginnings such as ``wond*``, which stand for every word that begins so. Number ``FIRST + i`` stands for
+            ``entries[i]``.
         ngrams: the most words in an entry, 1 to 3.
     """
 
     def __init__(self, entries: Sequence[str], ngrams: int = 1):
         self.entries, self.ngrams = list(entries), ngrams
         self._index = {word: FIRST + i for i, word in enumerate(self.entries) if " " not in word}
+        self._letters = next((len(entry) - 1 for entry in self.entries if entry.endswith("*")), 0)
 
     def __len__(self) -> int:
         """How many numbers there are, padding and unknown included."""
         return FIRST + len(self.entries)
 
     @classmethod
-    def build(cls, corpus: Corpus, rows: np.ndarray, *, ngrams: int = 1, size: int, minimum: int = 2) -> Vocabulary:
+    def build(
+        cls, corpus: Corpus, rows: np.ndarray, *, ngrams: int = 1, size: int, minimum: int = 2, letters: int = 0
+    ) -> Vocabulary:
         """Take the entries that occur in most texts.
 
         Args:
@@ -141,6 +145,7 @@ class Vocabulary:
             ngrams: the most words in an entry.
             size: at most so many entries.
             minimum: of texts in which an entry occurs.
+            letters: of the words' beginnings that are entries too; 0 for none.
 
         Raises:
             UserError: if no word is left.
@@ -154,8 +159,9 @@ class Vocabulary:
                 f"No word occurs in {minimum} of the {len(rows)} training texts: give more texts, or --min-count 1."
             )
         words = [corpus.words[i] for i in order]
+        beginnings = _beginnings(corpus, packed, letters, minimum)[: 2**BITS - FIRST - len(words)]
         if ngrams == 1:
-            return cls(words)
+            return cls([*words, *beginnings])
         number = np.zeros(len(corpus.words), np.int64)
         number[order] = 1 + np.arange(len(order))
         keys = [pairs >> TEXT_BITS for _, pairs in _ngrams(number[packed.numbers], packed.ends, ngrams)]
@@ -165,7 +171,7 @@ class Vocabulary:
         best = np.sort(np.argsort(-frequency, kind="stable")[:size])  # a word before the rarer n-grams that hold it
         of_words = np.searchsorted(best, len(words))
         spelled = [_spelled(key, words) for key in found[kept][best[of_words:] - len(words)].tolist()]
-        return cls([*(words[i] for i in best[:of_words]), *spelled], ngrams)
+        return cls([*(words[i] for i in best[:of_words]), *beginnings, *spelled], ngrams)
 
     def sequences(self, corpus: Corpus, longest: int) -> Packed:
         """Return the words of each text in order, the middle of texts of more than ``longest`` words left out."""
@@ -184,9 +190,14 @@ class Vocabulary:
     def bags(self, corpus: Corpus) -> Packed:
         """Return the entries that occur in each text, each once, in no particular order."""
         number = np.array([self._index.get(word, UNKNOWN) - UNKNOWN for word in corpus.words], np.int64)
+        beginning = None
+        if self._letters:
+            starts = [_beginning(word, self._letters) for word in corpus.words]
+            beginning = np.array([self._index.get(start, UNKNOWN) - UNKNOWN for start in starts], np.int64)
+            beginning = beginning[corpus.packed.numbers]
         keys, numbers = self._keys_and_numbers
         found = [np.zeros(0, np.int64)]
-        for first, pairs in _ngrams(number[corpus.packed.numbers], corpus.packed.ends, self.ngrams):
+        for first, pairs in _ngrams(number[corpus.packed.numbers], corpus.packed.ends, self.ngrams, beginning):
             key = pairs >> TEXT_BITS
             place = np.minimum(np.searchsorted(keys, key), len(keys) - 1)  # ascending keys are found quickly
             known = keys[place] == key
@@ -270,12 +281,33 @@ def log_count_ratios(packed: Packed, labels: np.ndarray, size: int, classes: int
     return ratios
 
 
-def _ngrams(words: np.ndarray, ends: np.ndarray, ngrams: int) -> Iterator[tuple[int, np.ndarray]]:
+def _beginning(word: str, letters: int) -> str:
+    return word[:letters] + "*" if len(word) >= letters else ""
+
+
+def _beginnings(corpus: Corpus, packed: Packed, letters: int, minimum: int) -> list[str]:
+    """Return the words' beginnings that occur in at least ``minimum`` of the packed texts, the commonest first."""
+    if not letters:
+        return []
+    index: dict[str, int] = {"": 0}
+    of_word = [index.setdefault(_beginning(word, letters), len(index)) for word in corpus.words]
+    numbers = np.array(of_word, np.int32)[packed.numbers]
+    count = _texts_with(Packed(numbers, packed.ends), len(index))
+    count[0] = 0
+    order = np.argsort(-count, kind="stable")
+    spelled = list(index)
+    return [spelled[i] for i in order[: int((count >= minimum).sum())]]
+
+
+def _ngrams(
+    words: np.ndarray, ends: np.ndarray, ngrams: int, beginnings: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield, for some texts at a time, the first one's number and the n-grams that occur in each, ascending.
 
     Args:
         words: int64, numbers from 1, text after text; 0 is in no n-gram.
         ends: where each text begins and ends.
+        beginnings: int64, of each word the number of its beginning, which counts as one more word; 0 for none.
 
     Yields:
         n-grams as int64, key << TEXT_BITS | text, counted from the first; each once for a text.
@@ -293,6 +325,9 @@ def _ngrams(words: np.ndarray, ends: np.ndarray, ngrams: int) -> Iterator[tuple[
             key = key[:count] << BITS | last
             whole = whole[:count] & (last > 0) & (text[:count] == text[length - 1 :])
             pairs.append((key << TEXT_BITS | text[:count])[whole])
+        if beginnings is not None:
+            key = beginnings[span[0] : span[-1]]
+            pairs.append((key << TEXT_BITS | text)[key > 0])
         yield first, _distinct(np.sort(np.concatenate(pairs)))
 
 

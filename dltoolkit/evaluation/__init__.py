@@ -4,5 +4,8 @@ from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
     __name__,
-    plain=["baseline", "calibration", "classification", "metrics", "plots", "prediction", "report", "word_baseline"],
+    plain=[
+        *("baseline", "calibration", "classification", "language", "metrics", "plots", "prediction", "report"),
+        "word_baseline",
+    ],
 )

@@ -55,6 +55,7 @@ class Page:
         samples: pages of pictures, uint8 (n, height, width, channels), by the name of their file in plots/.
         reliability: what ``metrics.reliability`` returned.
         words: for each class the words that speak for it most, the most telling first.
+        texts: what a text generator wrote after each epoch, by name, in order.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Page:
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)
     reliability: Mapping[str, Any] | None = None
     words: Mapping[str, Sequence[Word]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -74,8 +76,8 @@ class Page:
 
     @property
     def test(self) -> Mapping[str, Any]:
-        """The scores on the test split."""
-        return self.metrics.get("test") or {}
+        """The scores on the test split, or on validation where there is no test."""
+        return self.metrics.get("test") or self.metrics.get("validation") or {}
 
     @property
     def classes(self) -> list[str]:

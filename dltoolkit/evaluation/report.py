@@ -55,6 +55,7 @@ def write(
     samples: Mapping[str, np.ndarray] | None = None,
     reliability: Mapping[str, Any] | None = None,
     words: Mapping[str, Sequence[Word]] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Write plots/*.png and report.html of a run, whatever state it is in.
 
@@ -65,8 +66,10 @@ def write(
             ``SAMPLE_TITLES`` for how they are headed.
         reliability: what ``metrics.reliability`` returned.
         words: for each class the words that speak for it most, the most telling first.
+        texts: what a text generator wrote after each epoch, by name, in order.
     """
-    page = Page(run.path, run.info, run.metrics, run.history, tuple(mistakes), samples or {}, reliability, words or {})
+    shown = {"samples": samples or {}, "reliability": reliability, "words": words or {}, "texts": texts or {}}
+    page = Page(run.path, run.info, run.metrics, run.history, tuple(mistakes), **shown)
     for name, png in page.plots.items():
         run.write(f"plots/{name}.png", png)
     run.write("report.html", render(page))
@@ -228,6 +231,37 @@ def telling(page: Page) -> str:
     return section("The words that weigh most", caption(about + " that hold it.") + grid)
 
 
+def foretold(page: Page) -> str:
+    """How much a language model needs to know to write the text down, beside models without a network."""
+    if "bits_per_character" not in page.test:
+        return ""
+    scores = {"This network": page.test, **(page.metrics.get("baseline") or {})}
+    most = max(score["bits_per_character"] for score in scores.values())
+    rows = [
+        (
+            f'<span class="bar" style="--share:{100 * score["bits_per_character"] / most:.1f}%">{escaped(name)}</span>',
+            f"{score['bits_per_character']:.3f}",
+            f"{score['loss']:.4f}" if "loss" in score else "",
+            f"{score['perplexity']:.2f}" if "perplexity" in score else "",
+        )
+        for name, score in sorted(scores.items(), key=lambda named: named[1]["bits_per_character"])
+    ]
+    about = "The fewer bits a character takes, the better the text was foretold. Loss and perplexity are per token."
+    columns = ("Model", "Bits a character", "Loss (nats)", "Perplexity")
+    return section("How well it foretells the text", table(columns, rows) + caption(about))
+
+
+def written(page: Page) -> str:
+    """What a text generator wrote, the last first."""
+    if not page.texts:
+        return ""
+    *before, last = (f"<h3>{escaped(name)}</h3><pre>{escaped(text)}</pre>" for name, text in page.texts.items())
+    content = last
+    if before:
+        content += f"<details><summary>{len(before)} earlier</summary>{''.join(reversed(before))}</details>"
+    return section("What it writes", content)
+
+
 def samples(page: Page) -> str:
     """Pages of pictures that the recipe chose to show."""
     titles = {
@@ -274,6 +308,9 @@ def usage(page: Page) -> str:
         commands["Measure it again, or on other labelled data"] = (
             f"dltoolkit evaluate {path}\ndltoolkit evaluate {path} --data FOLDER"
         )
+    if page.test and "chosen" in page.info:
+        commands["Let it write"] = f"dltoolkit generate {path} --prompt 'Some beginning' --max-tokens 300"
+        commands["Score another text"] = f"dltoolkit evaluate {path} --data TEXT.txt"
     commands["Train further" if page.test else "Go on training"] = f"dltoolkit resume {path}" + (
         " --epochs N" if page.test else ""
     )
@@ -285,6 +322,8 @@ def usage(page: Page) -> str:
 SECTIONS: list[Callable[[Page], str]] = [
     headline,
     warnings,
+    foretold,
+    written,
     curves,
     confusion,
     per_class,
@@ -343,7 +382,7 @@ def _verdict(test: Mapping[str, Any], linear: Mapping[str, Any]) -> str:
 def _tiles(page: Page) -> str:
     """The single numbers among the test scores, whatever the recipe calls them."""
     tiles = [
-        (WORDING.get(key, key.replace("_", " ")), percent(value) if key in SHARES else f"{value:,.4g}")
+        (WORDING.get(key, key.replace("_", " ")), percent(value) if key in SHARES else _number(value))
         for key, value in page.test.items()
         if isinstance(value, int | float) and key != "accuracy"
     ]
@@ -352,6 +391,10 @@ def _tiles(page: Page) -> str:
         tiles.append(("validation accuracy", percent(validation)))
     content = "".join(f"<div><b>{value}</b><span>{escaped(name)}</span></div>" for name, value in tiles)
     return f'<div class="tiles">{content}</div>' if content else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
 def _so_far(best: Mapping[str, float]) -> str:

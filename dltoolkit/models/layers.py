@@ -206,3 +206,107 @@ class MeanAndMax(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         batch, _, units = input_shape[0]
         return (batch, 2 * units)
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class DecoderBlock(keras.layers.Layer):
+    """Causal self-attention and a feed-forward layer, each added to what comes in (see ``models.gpt``).
+
+    (batch, time, width) -> the same. Positions are rotary (Su et al. 2021), so only distances count.
+
+    Args:
+        heads: of attention; the width must divide into as many parts of even size.
+        expansion: units of the hidden layer, as a multiple of the width.
+        dropout: of what attention and the feed-forward layer add.
+    """
+
+    def __init__(self, heads: int, expansion: int = 4, dropout: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.heads, self.expansion, self.dropout = heads, expansion, dropout
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+
+        def dense(name, units, initializer, inputs=width):
+            layer = keras.layers.Dense(
+                units, use_bias=False, kernel_initializer=initializer, name=name, dtype=self.dtype_policy
+            )
+            layer.build((None, inputs))
+            return layer
+
+        self.attend = dense("attend", 3 * width, keras.initializers.RandomNormal(stddev=0.5 * width**-0.5))
+        self.project = dense("project", width, "zeros")
+        self.expand = dense("expand", self.expansion * width, keras.initializers.RandomNormal(stddev=0.5 * width**-0.5))
+        self.reduce = dense("reduce", width, "zeros", self.expansion * width)
+
+    def call(self, x, training=False):
+        return self._finish(x, self._attended(x, None)[0], training)
+
+    def read(self, x, first):
+        """As a call, where each row begins at place ``first``; also returns keys and values (batch, heads, time, d)."""
+        attended, kept = self._attended(x, first)
+        return self._finish(x, attended, False), kept
+
+    def advance(self, x, kept, place, first):
+        """Take in one more token (batch, width) at ``place`` of the window, with the keys and values kept so far."""
+        batch, width = x.shape
+        query, key, value = self._heads(x[:, None], tf.cast(place, tf.float32)[None])
+        keys, values = (
+            keras.ops.slice_update(old, (0, 0, place, 0), new) for old, new in zip(kept, (key, value), strict=True)
+        )
+        places = tf.range(keys.shape[2])
+        seen = (places[None] >= first[:, None]) & (places[None] <= place)  # (batch, time)
+        scores = tf.reduce_sum(query * keys, axis=-1)  # (batch, heads, time)
+        weights = tf.nn.softmax(tf.where(seen[:, None], scores, tf.constant(-1e9, scores.dtype)))
+        attended = tf.reduce_sum(weights[..., None] * values, axis=2)
+        return self._finish(x, tf.reshape(attended, (batch, width)), False), (keys, values)
+
+    def _attended(self, x, first):
+        batch, time, width = tf.unstack(tf.shape(x))
+        batch, time, width = (fixed or now for fixed, now in zip(x.shape, (batch, time, width), strict=True))
+        query, key, value = self._heads(x, tf.range(time, dtype=tf.float32))
+        places = tf.range(time)
+        seen = places[None, None, None] <= places[:, None]  # (1, 1, to, from)
+        if first is not None:
+            seen &= places >= first[:, None, None, None]
+        scores = tf.matmul(query, key, transpose_b=True)
+        weights = tf.nn.softmax(tf.where(seen, scores, tf.constant(-1e9, scores.dtype)))
+        attended = tf.transpose(tf.matmul(weights, value), (0, 2, 1, 3))
+        return tf.reshape(attended, (batch, time, width)), (key, value)
+
+    def _heads(self, x, places):
+        """Queries, keys and values (batch, heads, time, d), the first two normalised and turned by their places."""
+        batch, time = (fixed or now for fixed, now in zip(x.shape[:2], tf.unstack(tf.shape(x)[:2]), strict=True))
+        each = x.shape[-1] // self.heads
+        parts = tf.reshape(self.attend(_unit(x)), (batch, time, 3, self.heads, each))
+        query, key, value = tf.unstack(tf.transpose(parts, (2, 0, 3, 1, 4)))
+        rates = 10_000.0 ** (-tf.range(0, each, 2, dtype=tf.float32) / each)
+        angles = places[:, None] * rates
+        cos, sin = tf.cast(tf.cos(angles), x.dtype), tf.cast(tf.sin(angles), x.dtype)
+
+        def turned(vectors):
+            one, two = tf.split(_unit(vectors), 2, axis=-1)
+            return tf.concat([one * cos - two * sin, two * cos + one * sin], axis=-1)
+
+        return turned(query) * each**-0.5, turned(key), value
+
+    def _finish(self, x, attended, training):
+        x += self._dropped(self.project(attended), training)
+        hidden = tf.square(tf.nn.relu(self.expand(_unit(x))))
+        return x + self._dropped(self.reduce(hidden), training)
+
+    def _dropped(self, x, training):
+        return keras.random.dropout(x, self.dropout, seed=self.seed_generator) if training and self.dropout else x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        own = {"heads": self.heads, "expansion": self.expansion, "dropout": self.dropout}
+        return {**super().get_config(), **own}
+
+
+def _unit(x):
+    """Vectors brought to a root mean square of one (Zhang & Sennrich 2019)."""
+    return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + 1e-6)

@@ -133,7 +133,7 @@ def _recurrent(kind: type[keras.layers.Layer]) -> Callable:
     return network
 
 
-def _transformer(numbers, size, classes, *, longest, embedding=64, units=256, layers=2, dropout=0.3):
+def _transformer(numbers, size, classes, *, longest, embedding=64, units=256, layers=1, dropout=0.5):
     """An encoder (Vaswani et al. 2017) with the normalisation before each part (Xiong et al. 2020)."""
     x, lengths = _embedded(numbers, size, embedding, dropout / 2)
     x = PositionEmbedding(longest, name="position")(x)

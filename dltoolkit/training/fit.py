@@ -39,6 +39,10 @@ class Job:
         metrics: makes the metrics.
         score: the history column that picks the best epoch; higher is better unless it is a loss.
         epochs: how many, where neither ``--epochs`` nor ``--max-time`` is given.
+        steps: how many at most, where ``--epochs`` is not given.
+        steps_per_call: steps between two looks of Python at the training, on one device; more for smaller steps.
+        compiled: whether XLA is faster than TensorFlow's own kernels for this model on a CPU.
+        after_epoch: called with the model and the number of each epoch when it has been validated.
     """
 
     build_model: Callable[[], keras.Model]
@@ -50,6 +54,10 @@ class Job:
     metrics: Callable[[], list[Any]]
     score: str = "validation_accuracy"
     epochs: int = 10
+    steps: int | None = None
+    steps_per_call: int = 1
+    compiled: bool = False
+    after_epoch: Callable[[keras.Model, int], None] | None = None
 
 
 def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
@@ -84,15 +92,19 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
 def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
     devices = strategy.devices(config.device)
     number_format = strategy.precision(config.precision, devices)
-    compiled = strategy.xla(config.xla, devices)
+    compiled = strategy.xla(config.xla, devices, on_cpu=job.compiled)
     batch_size = max(devices.replicas, batch_size - batch_size % devices.replicas)
     steps_per_epoch = max(1, job.examples // batch_size)
+    per_call = min(job.steps_per_call, steps_per_epoch) if devices.replicas == 1 else 1
+    steps_per_epoch -= steps_per_epoch % per_call
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
         model = job.build_model()
         update_rule, schedule = optimizer.make(config, batch_size)
         optimizer.spare_vectors(update_rule, model)
-        model.compile(update_rule, job.loss(), metrics=job.metrics(), jit_compile=compiled)
+        model.compile(
+            update_rule, job.loss(), metrics=job.metrics(), jit_compile=compiled, steps_per_execution=per_call
+        )
         model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
     model.optimizer.finalize_variable_values = lambda variables: None  # the watcher swaps the averages in itself
     run.update(
@@ -105,12 +117,12 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
 
     restored = checkpoint.restore(run, model)
     state, best_weights, accumulators = restored or (checkpoint.State(), None, [])
-    epochs = config.epochs or (None if config.max_time else job.epochs)
+    epochs = config.epochs or (None if config.max_time or job.steps else job.epochs)
     planned = run.info["plan"].get("steps")  # a resumed run follows its plan, unless another length was asked for
     if planned is None:
         state.planned_at, state.finished, state.stale_epochs = state.seconds, False, 0
     max_seconds = config.max_time and max(1.0, config.max_time - (state.seconds - state.planned_at))
-    plan = Plan(steps_per_epoch, epochs, max_seconds, job.validation_examples / job.examples)
+    plan = Plan(steps_per_epoch, epochs, max_seconds, job.validation_examples / job.examples, bound=job.steps)
     plan.steps = planned or plan.steps
     within = state.step % steps_per_epoch
     if within and not state.finished and state.history and state.history[-1]["step"] == state.step:
@@ -194,10 +206,12 @@ class _Watcher(keras.callbacks.Callback):
         steps = self.params["steps"] + self._within
         self._display.start(epoch + 1, self._plan.epochs, steps)
         self._epoch_began = time.monotonic()
+        self._done = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         state = self._state
-        state.step += 1
+        state.step += batch + 1 - self._done
+        self._done = batch + 1
         if not math.isfinite(logs["loss"]):
             raise UserError(
                 f"The loss became {logs['loss']} at step {state.step}; "
@@ -248,6 +262,8 @@ class _Watcher(keras.callbacks.Callback):
         if self._plan.validation_done(state.step, now - self._test_began):
             self._follow_plan()
         self._display.end(epoch + 1, self._plan.epochs, row, self._is_best)
+        if self._job.after_epoch:
+            self._job.after_epoch(self.model, epoch + 1)
         self._within, self._accumulators = 0, []
         patience = self._config.patience
         if patience and state.stale_epochs >= patience:

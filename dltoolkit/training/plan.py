@@ -21,6 +21,7 @@ class Plan:
         max_seconds: at most this long from :meth:`start` on; None for no bound.
         validation_share: examples validated per example trained in an epoch.
         clock: gives the time in seconds.
+        bound: at most this many steps, in place of ``epochs``.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class Plan:
         max_seconds: float | None,
         validation_share: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        bound: int | None = None,
     ):
         self._clock = clock
         self._per_epoch = steps_per_epoch
-        self._bound = None if epochs is None else epochs * steps_per_epoch
+        self._bound = bound if epochs is None else epochs * steps_per_epoch
         self._max_seconds = max_seconds
         self._validation_seconds = None if max_seconds is None else 0.0
         self._validation_share = validation_share
@@ -49,6 +52,7 @@ class Plan:
         """Start the clock: from here on, all counts, compilation included."""
         self._began = self._last = self._clock()
         self._compiled: float | None = None
+        self._step = 0
 
     @property
     def out_of_time(self) -> bool:
@@ -59,12 +63,13 @@ class Plan:
         """Take note of a step; return True when a plan was made (or made again) that the caller should follow."""
         now = self._clock()
         took, self._last = now - self._last, now
+        new, self._step = step - self._step, step
         if self._max_seconds is None:
             return False
         if self._compiled is None:  # the first step held the compilation
             self._compiled = now
             return False
-        self._durations.append(took)
+        self._durations.append(took / max(1, new))
         if self.steps is None and now - self._compiled >= min(MEASURE_SECONDS, 0.05 * self._max_seconds):
             if self._validation_seconds == 0.0:  # a guess until the first is measured: forward only, a third of a step
                 self._validation_seconds = (

@@ -1,0 +1,137 @@
+"""Language models as Keras functional models: tokens in, logits of the next token out; and how text is drawn from them.
+
+``gpt`` is a decoder-only transformer (Radford et al. 2018) with rotary positions (Su et al. 2021), root-mean-square
+normalisation (Zhang & Sennrich 2019) of the residual stream and of queries and keys (Henry et al. 2020), squared ReLU
+(So et al. 2021) and projections that begin at zero. ``lstm``, ``gru`` and ``rnn`` are stacks of recurrent layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from dltoolkit.errors import UserError, suggestion
+from dltoolkit.models.layers import DecoderBlock
+
+FAMILIES = ("gpt", "lstm", "gru", "rnn")
+
+
+def build(
+    family: str,
+    vocabulary_size: int,
+    *,
+    layers: int,
+    width: int,
+    heads: int = 4,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Return an untrained language model.
+
+    Args:
+        family: one of :data:`FAMILIES`.
+        vocabulary_size: how many tokens there are.
+        layers: decoder blocks or recurrent layers.
+        width: length of a token's vector, and units of a recurrent layer.
+        heads: of attention, each of ``width / heads`` numbers; of no effect in the recurrent families.
+        dropout: of what each block or layer adds.
+
+    Returns:
+        A functional model named after the family: int32 (batch, time) -> float32 logits (batch, time, vocabulary).
+
+    Raises:
+        UserError: for an unknown family, or a width that the heads do not divide into even parts.
+    """
+    if family not in FAMILIES:
+        near = suggestion(family, FAMILIES)
+        raise UserError(f"There is no network family '{family}'; use one of {', '.join(FAMILIES)}.{near}")
+    if family == "gpt" and width % (2 * heads):
+        raise UserError(f"A width of {width} cannot be divided into {heads} heads of even size; try {2 * heads * 16}.")
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    x = keras.layers.Embedding(
+        vocabulary_size, width, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0), name="embedding"
+    )(tokens)
+    for i in range(1, layers + 1):
+        if family == "gpt":
+            x = DecoderBlock(heads, dropout=dropout, name=f"block_{i}")(x)
+            continue
+        kind = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}[family]
+        x = kind(width, return_sequences=True, name=f"layer_{i}")(x)
+        x = keras.layers.Dropout(dropout, name=f"dropout_{i}")(x) if dropout else x
+    if family == "gpt":
+        x = keras.layers.RMSNormalization(name="norm")(x)
+    head = keras.layers.Dense(
+        vocabulary_size, use_bias=False, kernel_initializer="zeros", dtype="float32", name="logits"
+    )
+    return keras.Model(tokens, head(x), name=family)
+
+
+class Decoder:
+    """A model taken apart, to be asked for one token after the other without repeating what is done already.
+
+    All rows of a batch stand at the same place: shorter prompts are padded on the left, which rotary positions and
+    recurrent states that begin late do not notice.
+
+    Args:
+        model: as :func:`build` made it.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._embedding, self._head = model.get_layer("embedding"), model.get_layer("logits")
+        self._blocks = [layer for layer in model.layers if isinstance(layer, DecoderBlock)]
+        self._cells = [layer.cell for layer in model.layers if isinstance(layer, keras.layers.RNN)]
+        self._norm: Callable = model.get_layer("norm") if self._blocks else lambda x: x
+
+    def read(self, tokens: tf.Tensor, first: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, list]:
+        """Read prompts.
+
+        Args:
+            tokens: int32 (batch, window); all prompts end before place ``length``, and what stands behind is ignored.
+            first: int32 (batch,), where each prompt begins.
+            length: int32 scalar.
+
+        Returns:
+            Logits of the next token (batch, vocabulary), and the state that :meth:`advance` goes on from.
+        """
+        if self._blocks:
+            x, state = self._embedding(tokens), []
+            for block in self._blocks:
+                x, kept = block.read(x, first)
+                state.append(kept)
+            return self._head(self._norm(x[:, length - 1])), state
+        batch, vocabulary = tokens.shape[0], self._head.units
+        sizes = [tf.nest.flatten(cell.state_size) for cell in self._cells]
+        state = [tuple(tf.zeros((batch, size)) for size in some) for some in sizes]
+
+        def read_one(place, logits, state):
+            now, after = self.advance(tokens[:, place], state, place, first)
+            begun = (place >= first)[:, None]
+            merged = tf.nest.map_structure(lambda new, old: tf.where(begun, new, old), after, state)
+            return place + 1, now, merged
+
+        _, logits, state = tf.while_loop(
+            lambda place, *_: place < length, read_one, (0, tf.zeros((batch, vocabulary)), state)
+        )
+        return logits, state
+
+    def advance(self, token: tf.Tensor, state: list, place: tf.Tensor, first: tf.Tensor) -> tuple[tf.Tensor, list]:
+        """Read one more token.
+
+        Args:
+            token: int32 (batch,).
+            state: what :meth:`read` or :meth:`advance` returned.
+            place: int32 scalar, where in the window the token stands.
+            first: as in :meth:`read`.
+
+        Returns:
+            Logits of the next token (batch, vocabulary), and the new state.
+        """
+        x, after = self._embedding(token), []
+        for block, kept in zip(self._blocks, state, strict=False):
+            x, kept = block.advance(x, kept, place, first)
+            after.append(kept)
+        for cell, kept in zip(self._cells, state, strict=False):
+            x, kept = cell(x, list(kept))
+            after.append(tuple(kept))
+        return self._head(self._norm(x)), after

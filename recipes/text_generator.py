@@ -1,0 +1,306 @@
+"""Train a language model from scratch on running text (a small GPT, or an LSTM or GRU), and generate text with it.
+
+dltoolkit train text-generator --data shakespeare.txt --max-time 10m
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from dltoolkit import data, evaluation, models, training
+from dltoolkit.config import RunConfig, option
+from dltoolkit.errors import UserError
+from dltoolkit.run import Run
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from dltoolkit.data.running_text import RunningText
+    from dltoolkit.data.tokens import Continuation, Tokenizer
+
+VOCABULARY = "vocabulary.json"
+STEPS_PER_CALL = 10
+CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens", "learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """The options of the text generator."""
+
+    data: str = option("python-docs", "What to train on: a text file, a folder of them, a table, or a TFDS name.")
+    model: Literal["gpt", "lstm", "gru", "rnn"] = option("gpt", "Network family.")
+    tokens: Literal["char", "byte", "bpe"] = option(
+        "char", "What a token is: a character, a byte or a piece of a word."
+    )
+    vocabulary: int | None = option(None, "Pieces that bpe learns; by default 8,192.", minimum=300, maximum=65_536)
+    layers: int | None = option(None, "Decoder blocks or recurrent layers; by default --max-time decides.", minimum=1)
+    width: int | None = option(None, "Length of a token's vector; by default --max-time decides.", minimum=2)
+    heads: int | None = option(None, "Attention heads; by default one for each 32 numbers of the width.", minimum=1)
+    context: int | None = option(None, "Tokens that are read together; by default --max-time decides.", minimum=4)
+    dropout: float | None = option(None, "Dropout rate; by default 0.", minimum=0, maximum=0.9)
+    optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer.")
+    batch_size: int | None = option(None, "Windows per step; by default --batch-tokens over --context.", minimum=1)
+    batch_tokens: int | None = option(None, "Tokens per step; by default --max-time decides.", minimum=16)
+    steps: int | None = option(None, "Train for so many steps, where --epochs is not given.", minimum=1)
+    validation_tail: float | None = option(
+        None, "Validate on this share at the end, train on all the rest and have no test.", minimum=0.001, maximum=0.5
+    )
+    limit: int | None = option(None, "Use at most this many windows of text, for a quick try.", minimum=10)
+    sample_tokens: int = option(300, "Length of the sample after each epoch; 0 for none.", minimum=0, maximum=10_000)
+    text_column: str | None = option(None, "Column of a table that holds the texts.")
+
+
+def build_data(config: Config) -> RunningText:
+    """Read the text, split it into contiguous parts, and keep it as tokens on disk."""
+    return data.running_text.load(
+        config.data,
+        tokens=config.tokens,
+        pieces=config.vocabulary,
+        validation_tail=config.validation_tail,
+        limit=config.limit and config.limit * suited(config).context,
+        text_column=config.text_column,
+    )
+
+
+def build_model(config: Config, text: RunningText) -> keras.Model:
+    """Tokens int32 (batch, time) in, logits of each next token (batch, time, vocabulary) out."""
+    config = suited(config)
+    return models.gpt.build(
+        config.model,
+        text.tokenizer.size,
+        layers=config.layers,
+        width=config.width,
+        heads=config.heads,
+        dropout=config.dropout,
+    )
+
+
+def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
+    """Split, train, keep the best epoch by validation, test once, report.
+
+    Args:
+        config: the options.
+        resume: a run of this recipe to go on with, instead of a new one.
+    """
+    run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
+    with run.session():
+        training.strategy.devices(config.device)  # before anything starts TensorFlow
+        text = build_data(config)
+        run.describe_data(text.describe())
+        run.write_json(VOCABULARY, text.tokenizer.to_json())
+        config = suited(replace(config, **run.info.get("chosen", {})))
+        work = job(run, config, text)
+        run.update(chosen={name: getattr(config, name) for name in CHOSEN})
+        model = training.fit.fit(run, config, work)
+        conclude(run, config, model, text)
+    return run
+
+
+def suited(config: Config) -> Config:
+    """Choose the size of network and batch where nothing was said, for the time there is."""
+    large = bool(config.max_time and config.max_time >= 120)
+    context = config.context or (128 if large else 64)
+    width = config.width or 128
+    tokens = config.batch_size * context if config.batch_size else config.batch_tokens or (3072 if large else 1024)
+    return replace(
+        config,
+        layers=config.layers or (4 if config.model == "gpt" else 2),
+        width=width,
+        heads=config.heads or max(1, width // 32),
+        context=context,
+        dropout=config.dropout or 0.0,
+        batch_tokens=tokens,
+        batch_size=max(1, tokens // context),
+    )
+
+
+def job(run: Run, config: Config, text: RunningText) -> training.fit.Job:
+    """Say what the training loop needs: model, batches, loss."""
+    import keras
+
+    windows = data.token_pipeline.windows(text, config.context)
+    validation = len(text.part("validation")) // config.context
+    return training.fit.Job(
+        build_model=lambda: build_model(config, text),
+        batches=lambda batch_size, start: data.token_pipeline.training_pipeline(
+            text, context=config.context, batch_size=batch_size, seed=config.seed, start_step=start
+        ),
+        validation=lambda batch_size: data.token_pipeline.evaluation_pipeline(
+            text, "validation", config.context, max(batch_size, evaluation.language.BATCH)
+        ),
+        examples=min(windows, max(4 * validation, STEPS_PER_CALL * config.batch_size)),
+        validation_examples=validation,
+        loss=lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=list,
+        score="validation_loss",
+        epochs=10,
+        steps=None if config.epochs else config.steps,
+        steps_per_call=STEPS_PER_CALL,
+        compiled=True,
+        after_epoch=(lambda model, epoch: sample(run, config, model, text, epoch)) if config.sample_tokens else None,
+    )
+
+
+def sample(run: Run, config: Config, model: keras.Model, text: RunningText, epoch: int) -> None:
+    """Write what the model makes of the beginning of the validation text to samples/."""
+    begin = text.part("validation")[: config.context // 4].tolist()
+    drawn = models.sampling.generate(
+        model,
+        [begin],
+        max_tokens=config.sample_tokens,
+        context=config.context,
+        how=models.sampling.Sampling(temperature=0.8),
+        seed=config.seed,
+    )
+    written = [token for tokens in drawn for token in tokens[0].tolist()]
+    decode = text.tokenizer.decode
+    run.write(f"samples/epoch-{epoch:04}.txt", f"{decode(begin)}{decode(written)}\n")
+
+
+def conclude(run: Run, config: Config, model: keras.Model, text: RunningText) -> None:
+    """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
+    parts = [part for part in ("test", "validation") if part in text.parts]
+    scores = {
+        part: evaluation.language.measure(model, text.part(part), text.characters[part], config.context)
+        for part in parts
+    }
+    scored = text.part(parts[0])
+    baseline = evaluation.language.baselines(
+        text.part("train"), scored, text.characters[parts[0]], text.tokenizer.size, text.tokenizer.decode(scored)
+    )
+    run.write_json("metrics.json", {**scores, "baseline": baseline})
+    samples = sorted((run.path / "samples").glob("*.txt"))
+    evaluation.report.write(run, texts={path.stem: path.read_text(encoding="utf-8") for path in samples})
+
+
+def evaluate(run: Run, other: str | None = None, *, text_column: str | None = None) -> dict[str, Any]:
+    """Measure on the run's own test text (or validation text, where it has no test), or on any other text.
+
+    Args:
+        run: a run of this recipe.
+        other: what ``--data`` takes; all of it is scored.
+        text_column: of a table, where it differs from the run's own.
+
+    Raises:
+        UserError: if the run's data have changed, or there is no text to score.
+    """
+    config, context = run.config, run.info["chosen"]["context"]
+    if other is None:
+        text = build_data(config)
+        run.check_data(text.describe())
+        part = "test" if "test" in text.parts else "validation"
+        return evaluation.language.measure(run.model, text.part(part), text.characters[part], context)
+    written = "".join(data.running_text.read(other, text_column=text_column or config.text_column))
+    tokenizer = saved_tokenizer(run)
+    tokens = tokenizer.encode(written)
+    if len(tokens) < 2:
+        raise UserError(f"{other} holds {len(tokens)} tokens: at least two are needed to foretell one.")
+    if unknown := tokenizer.unknown(written):
+        training.progress.warn(f"Training never saw {_named(unknown)}: each counts as unknown.")
+    return evaluation.language.measure(run.model, tokens, len(written), context)
+
+
+def generate(run: Run, prompt: str | Sequence[str] = "", *, count: int = 1, **options: Any) -> str | list[str]:
+    """Continue a prompt; return the continuation without the prompt, or a list for several prompts or ``count`` > 1.
+
+    The options are those of :func:`stream`.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    texts = [""] * (len(prompts) * count)
+    for pieces in stream(run, [one for one in prompts for _ in range(count)], **options):
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+    return texts[0] if isinstance(prompt, str) and count == 1 else texts
+
+
+def stream(
+    run: Run,
+    prompts: Sequence[str] = ("",),
+    *,
+    max_tokens: int = 500,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    seed: int = 0,
+    stop: str | Sequence[str] = (),
+    unknown: Literal["refuse", "drop"] = "refuse",
+) -> Iterator[list[str]]:
+    """Continue prompts, and yield for each of them the text that is new, as it is drawn.
+
+    Args:
+        run: a run of this recipe.
+        prompts: what to continue; an empty one begins on a new line.
+        max_tokens: how many tokens are drawn for each.
+        temperature: below 1 more probable, above 1 more surprising text; 0 takes the most probable token.
+        top_k, top_p, min_p, repetition_penalty: see ``models.sampling.Sampling``.
+        seed: equal seeds give equal texts.
+        stop: a text ends before any of these.
+        unknown: what becomes of characters that training never saw: ``refuse`` the prompt, or ``drop`` them.
+
+    Raises:
+        UserError: if a number is out of its range, or a prompt holds unknown characters.
+    """
+    _check(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
+    tokenizer = saved_tokenizer(run)
+    if missing := tokenizer.unknown("".join(prompts)):
+        if unknown == "refuse":
+            raise UserError(
+                f"The prompt holds {_named(missing)}, which training never saw: leave it out, or say --unknown drop."
+            )
+        prompts = ["".join(letter for letter in prompt if letter not in missing) for prompt in prompts]
+    drawn = models.sampling.generate(
+        run.model,
+        [tokenizer.encode(prompt or "\n").tolist() for prompt in prompts],
+        max_tokens=max_tokens,
+        context=run.info["chosen"]["context"],
+        how=models.sampling.Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
+        seed=seed,
+    )
+    stops = [stop] if isinstance(stop, str) else stop
+    return _told(drawn, [data.tokens.Continuation(tokenizer, stops) for _ in prompts], max_tokens)
+
+
+def _told(drawn: Iterator[np.ndarray], texts: list[Continuation], left: int) -> Iterator[list[str]]:
+    """Yield the text that is new in each of ``texts``, until all are told or ``left`` tokens have come."""
+    for tokens in drawn:
+        left -= tokens.shape[1]
+        yield [text.add(some, last=not left) for text, some in zip(texts, tokens.tolist(), strict=True)]
+        if all(text.stopped for text in texts):
+            return
+
+
+def saved_tokenizer(run: Run) -> Tokenizer:
+    """What a run was trained with makes text tokens.
+
+    Raises:
+        UserError: if its vocabulary is missing or damaged.
+    """
+    path = run.path / VOCABULARY
+    try:
+        return data.tokens.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged or cannot be read, so the run cannot read texts.") from None
+
+
+def _named(characters: Sequence[str]) -> str:
+    shown = ", ".join(repr(character) for character in characters[:5])
+    return shown + (f" and {len(characters) - 5} more characters" if len(characters) > 5 else "")
+
+
+def _check(max_tokens: int, temperature: float, top_k: int, top_p: float, min_p: float, penalty: float) -> None:
+    rules = {
+        f"--max-tokens must be at least 1, not {max_tokens}": max_tokens >= 1,
+        f"--temperature must be 0 (the most probable token) or more, not {temperature}": 0 <= temperature < 1e6,
+        f"--top-k must be 0 (all) or more, not {top_k}": top_k >= 0,
+        f"--top-p must be above 0 and at most 1, not {top_p}": 0 < top_p <= 1,
+        f"--min-p must be at least 0 and below 1, not {min_p}": 0 <= min_p < 1,
+        f"--repetition-penalty must be above 0, not {penalty}": penalty > 0,
+    }
+    for sentence, holds in rules.items():
+        if not holds:
+            raise UserError(f"{sentence}.")

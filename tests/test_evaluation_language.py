@@ -1,0 +1,55 @@
+"""How well a text is foretold: exact sums, and baselines that are proper probabilities."""
+
+import gzip
+import math
+
+import numpy as np
+import pytest
+from test_models_gpt import build, some_tokens
+
+from dltoolkit.evaluation import language
+
+
+def test_every_token_is_scored_once_in_its_window():
+    model, tokens = build("gpt"), some_tokens(1, 50)[0]
+    measured = language.measure(model, tokens.astype("uint16"), 100, 8)
+    nats = 0.0
+    for i in range(1, 50):
+        window = tokens[(i - 1) // 8 * 8 : i]
+        logits = model.predict_on_batch(window[None])[0, -1].astype(float)
+        nats += math.log(np.exp(logits).sum()) - logits[tokens[i]]
+    assert measured["loss"] == pytest.approx(nats / 49, abs=1e-4)
+    assert measured["bits_per_character"] == pytest.approx(nats / math.log(2) / 100, abs=1e-4)
+    assert measured["perplexity"] == pytest.approx(math.exp(nats / 49), rel=1e-3)
+    assert measured["tokens"] == 49
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_kneser_ney_gives_probabilities(order):
+    """Whatever came before, those of all next tokens add up to one, also after what was never seen."""
+    rng = np.random.default_rng(0)
+    train = rng.choice(4, 300, p=[0.5, 0.3, 0.15, 0.05])
+    for before in ([0, 1], [3, 3], [4, 4]):
+        shares = [language.kneser_ney(train, np.array([*before, last]), 5, order)[-1] for last in range(5)]
+        assert min(shares) > 0
+        assert sum(shares) == pytest.approx(1, abs=1e-9)
+
+
+def test_kneser_ney_on_a_pair_by_hand():
+    """a b a b a c: after a come b twice and c once; the discount is (1 + 0.5) / (1 + 2 + 1) for pairs."""
+    train = np.array([0, 1, 0, 1, 0, 2])  # pairs: ab 2, ba 2, ac 1
+    discount = 1.5 / (1 + 2 * 2 + 1)
+    before = language.kneser_ney(train, np.array([0, 1]), 3, 1)[0]
+    assert before == pytest.approx(2 / 6, abs=0.1)
+    lower = (1 - 3.5 / 4) / 3 + (3.5 / 4) * 3 / 3 / 3  # each token follows one other: one context each, D = 3.5 / 4
+    expected = (2 - discount) / 3 + discount * 2 / 3 * lower
+    assert language.kneser_ney(train, np.array([0, 1]), 3, 2)[0] == pytest.approx(expected)
+
+
+def test_longer_contexts_foretell_better():
+    rng = np.random.default_rng(0)
+    text = np.repeat(rng.integers(0, 20, 3000), 3).astype("uint16")
+    scores = language.baselines(text[:8000], text[8000:], 1000, 20, "x" * 1000)
+    assert scores["5-gram"]["loss"] < 0.6 * scores["unigram"]["loss"]
+    assert scores["unigram"]["loss"] == pytest.approx(math.log(20), abs=0.05)
+    assert scores["gzip"]["bits_per_character"] == pytest.approx(8 * len(gzip.compress(b"x" * 1000)) / 1000)

@@ -1,0 +1,83 @@
+"""Language models: they learn, never look ahead, are saved whole, and answer alike with and without what was kept."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dltoolkit.errors import UserError
+from dltoolkit.models import gpt
+from dltoolkit.run import load_model
+
+SIZE = 11
+
+
+def build(family, **options):
+    keras.utils.set_random_seed(3)
+    model = gpt.build(family, SIZE, **{"layers": 2, "width": 16, "heads": 2, **options})
+    for layer in model.layers:  # projections begin at zero, which would hide what is wrong
+        layer.set_weights([np.random.default_rng(1).normal(0, 0.3, w.shape) for w in layer.get_weights()])
+    return model
+
+
+def some_tokens(batch, time, seed=0):
+    return np.random.default_rng(seed).integers(0, SIZE, (batch, time)).astype("int32")
+
+
+@pytest.mark.parametrize("family", gpt.FAMILIES)
+def test_learns_what_comes_next(family):
+    keras.utils.set_random_seed(0)
+    model = gpt.build(family, SIZE, layers=1, width=32, heads=2)
+    x = (np.arange(40)[:, None] + np.arange(21)) % SIZE  # counting
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.AdamW(1e-2), loss, jit_compile=False)
+    model.fit(x[:, :-1], x[:, 1:], batch_size=8, epochs=8, verbose=0)
+    assert model.evaluate(x[:, :-1], x[:, 1:], verbose=0) < 0.3 < np.log(SIZE)
+
+
+@pytest.mark.parametrize("family", gpt.FAMILIES)
+def test_never_looks_ahead(family):
+    model, tokens = build(family), some_tokens(2, 12)
+    changed = tokens.copy()
+    changed[:, 7:] = (changed[:, 7:] + 1) % SIZE
+    before, after = (model.predict_on_batch(some) for some in (tokens, changed))
+    assert before[:, :7] == pytest.approx(after[:, :7], abs=1e-5)
+    assert not np.allclose(before[:, 7:], after[:, 7:], atol=1e-3)
+
+
+@pytest.mark.parametrize("family", gpt.FAMILIES)
+def test_one_token_after_the_other_is_as_good_as_all_at_once(family):
+    """Rows of different lengths, padded on the left, read up to a place and then on, token by token."""
+    model, decoder, tokens = build(family), gpt.Decoder(build(family)), some_tokens(3, 12)
+    expected = model.predict_on_batch(tokens)
+    shifted = np.zeros((3, 16), "int32")
+    first = np.array([0, 2, 3], "int32")
+    for row in range(3):
+        shifted[row, first[row] : first[row] + 12] = tokens[row]
+    logits, state = decoder.read(tf.constant(shifted), tf.constant(first), tf.constant(8))
+    for place in range(8, 13):
+        for row in range(3):
+            if place - first[row] <= 12:
+                assert logits[row].numpy() == pytest.approx(expected[row, place - first[row] - 1], abs=1e-4)
+        logits, state = decoder.advance(tf.constant(shifted[:, place]), state, tf.constant(place), tf.constant(first))
+
+
+@pytest.mark.parametrize("family", ["gpt", "gru"])
+def test_saved_and_loaded(family, tmp_path):
+    model, tokens = build(family, dropout=0.1), some_tokens(2, 9)
+    model.save(tmp_path / "model.keras")
+    again = load_model(tmp_path / "model.keras")
+    assert again.predict_on_batch(tokens) == pytest.approx(model.predict_on_batch(tokens), abs=1e-5)
+
+
+def test_dropout_drops_in_training_only():
+    model, tokens = build("gpt", dropout=0.5), tf.constant(some_tokens(2, 9))
+    assert np.allclose(model(tokens), model(tokens))
+    assert not np.allclose(model(tokens, training=True), model(tokens, training=True))
+
+
+def test_impossible_networks_are_refused():
+    with pytest.raises(UserError, match="Did you mean 'gpt'"):
+        gpt.build("gtp", SIZE, layers=1, width=8)
+    with pytest.raises(UserError, match="3 heads"):
+        gpt.build("gpt", SIZE, layers=1, width=16, heads=3)
