@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = "vocabulary.json"
 STEPS_PER_CALL = 10
-CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens", "learning_rate")
+CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def suited(config: Config) -> Config:
         config,
         layers=config.layers or (4 if config.model == "gpt" else 2),
         width=width,
-        heads=config.heads or max(1, width // 32),
+        heads=config.heads or next((n for n in range(width // 32, 0, -1) if width % (2 * n) == 0), 1),
         context=context,
         dropout=config.dropout or 0.0,
         batch_tokens=tokens,
@@ -137,7 +137,7 @@ def job(run: Run, config: Config, text: RunningText) -> training.fit.Job:
         loss=lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=list,
         score="validation_loss",
-        epochs=10,
+        epochs=5,
         steps=None if config.epochs else config.steps,
         steps_per_call=STEPS_PER_CALL,
         compiled=True,

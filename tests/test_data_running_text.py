@@ -37,7 +37,12 @@ def test_parts_follow_each_other(load, file, tokens):
     parts = [decoded(text, part) for part in ("train", "validation", "test")]
     assert "".join(parts) == TEXT
     assert [len(part) for part in parts] == list(text.characters.values())
-    assert len(parts[0]) == round(0.8 * len(TEXT))
+    assert len(parts[2]) == round(0.1 * len(TEXT))
+
+
+def test_of_a_long_text_not_all_of_a_tenth_is_held_out(load, file, monkeypatch):
+    monkeypatch.setattr(running_text, "MOST_HELD_OUT", 50)
+    assert load(file).characters == {"train": len(TEXT) - 100, "validation": 50, "test": 50}
 
 
 def test_the_last_tenth_validates(load, file):

@@ -6,7 +6,7 @@ import codecs
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,9 @@ from dltoolkit.data.tokens import UNKNOWN, Bytes, Characters, Pieces, Tokenizer
 from dltoolkit.errors import UserError
 
 CHUNK = 1 << 22  # bytes read at a time
-SHARES = (0.8, 0.1, 0.1)  # of train, validation and test
+HELD_OUT = 0.1  # share of validation, and of test
+MOST_HELD_OUT = 1_000_000  # characters of either, which are enough to measure with
 PIECES = 8_192  # of bpe, unless said otherwise
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -74,13 +73,12 @@ def load(
     validation_tail: float | None = None,
     limit: int | None = None,
     text_column: str | None = None,
-    tokenizer: Tokenizer | None = None,
     cache_dir: Path | None = None,
-    progress: Progress | None = None,
 ) -> RunningText:
     """Find and read a text, choose its vocabulary from the training part alone, and keep its tokens on disk.
 
-    The first 80 % train, the next 10 % validate and the last 10 % test, unless the data bring their own parts.
+    The last 10 % test (at most a million characters), as many before them validate and the rest trains, unless the
+    data bring their own parts.
 
     Args:
         data: what ``--data`` says, or a resolved source.
@@ -89,9 +87,7 @@ def load(
         validation_tail: share at the end that validates; all the rest trains, and there is no test.
         limit: read at most so many characters.
         text_column: of a table, by name or position.
-        tokenizer: a ready one, instead of a new vocabulary.
         cache_dir: where the tokens are kept.
-        progress: called with what is being done, how much is done, and how much there is.
 
     Raises:
         UserError: if there is no text, or it cannot be read.
@@ -102,17 +98,18 @@ def load(
     total = sum(counts.values())
     if not total:
         raise UserError(f"{src.said} holds no text: there is nothing to learn from.")
-    if validation_tail is not None or list(counts) == [""]:
-        shares = SHARES if validation_tail is None else (1 - validation_tail, validation_tail)
-        ends = [int(round(total * sum(shares[: i + 1]), 6)) for i in range(len(shares))]
-        characters = dict(zip(PARTS, np.diff([0, *ends[:-1], total]).tolist(), strict=False))
+    if validation_tail is not None:
+        tail = round(total * validation_tail)
+        characters = {"train": total - tail, "validation": tail}
+    elif len(counts) == 1:
+        held_out = min(round(total * HELD_OUT), MOST_HELD_OUT)
+        characters = {"train": total - 2 * held_out, "validation": held_out, "test": held_out}
     else:
         characters = {part: counts[part] for part in PARTS if part in counts}
         if "validation" not in characters:  # cut from train's end
-            characters["train"] -= (cut := max(1, characters["train"] // 10))
-            characters = {"train": characters["train"], "validation": cut, "test": characters["test"]}
-    if tokenizer is None:
-        tokenizer = _learned(tokens, pieces, Stream(texts.read()).take(characters["train"]))
+            cut = min(round(characters["train"] * HELD_OUT), MOST_HELD_OUT)
+            characters = {"train": characters["train"] - cut, "validation": cut, "test": characters["test"]}
+    tokenizer = _learned(tokens, pieces, Stream(texts.read()).take(characters["train"]))
     return _tokenised(src, texts, characters, tokenizer, cache_dir or store.default_folder())
 
 

@@ -19,11 +19,11 @@ COUNTED = 20_000_000  # training tokens that the baselines count, the last ones
 BATCH = 64  # windows scored at a time
 
 
-def scorer(model: keras.Model, compiled: bool = True) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def scorer(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Return a function from tokens and the tokens that follow, int32 (batch, time), to nats float32 (batch, time)."""
     import tensorflow as tf
 
-    @tf.function(jit_compile=compiled)
+    @tf.function(jit_compile=True)
     def nats(tokens, following):
         return tf.nn.sparse_softmax_cross_entropy_with_logits(following, model(tokens, training=False))
 

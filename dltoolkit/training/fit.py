@@ -76,7 +76,7 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
     except (tf.errors.ResourceExhaustedError, MemoryError):
         if batch_size < 2:
             raise UserError(
-                "Out of memory with a batch of one; use a smaller --image-size or a smaller model."
+                "Out of memory with a batch of one; use a smaller model, or smaller pictures or shorter texts."
             ) from None
     run.info.get("plan", {}).pop("steps", None)
     progress.warn(f"Out of memory with batches of {batch_size}; trying {batch_size // 2}.")
@@ -85,7 +85,8 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
         return _fit(run, config, job, batch_size // 2)
     except (tf.errors.ResourceExhaustedError, MemoryError):
         raise UserError(
-            f"Out of memory even with batches of {batch_size // 2}; use a smaller --batch-size, --image-size or model."
+            f"Out of memory even with batches of {batch_size // 2}; use a smaller --batch-size or model, or smaller "
+            "pictures or shorter texts."
         ) from None
 
 
