@@ -115,6 +115,13 @@ def test_a_limit_takes_the_beginning(load, file):
     assert "".join(decoded(text, part) for part in text.parts) == TEXT[:1000]
 
 
+def test_a_bad_byte_is_found_in_any_piece(load, tmp_path, monkeypatch):
+    monkeypatch.setattr(running_text, "CHUNK", 4)
+    (tmp_path / "bad.txt").write_bytes(b"one\ntwo\nthree\nna\xefve\n")
+    with pytest.raises(UserError, match="byte 0xef near line 4"):
+        load(tmp_path / "bad.txt")
+
+
 def test_what_cannot_be_read_is_named(load, tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"one\ntwo\nna\xefve\n" * 10)
     with pytest.raises(UserError, match=r"bad.txt is not UTF-8: byte 0xef near line 3"):

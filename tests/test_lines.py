@@ -56,9 +56,10 @@ def test_cells_of_json_lines_and_csv_rows():
     assert (whole, number) == ("a, b", "3")
     assert [bad.error[:6] for bad in (oops, array, lacking)] == ["line 2", "line 3", "line 4"]
     stream = [lines.Line(text) for text in ("id,text", '1,"a, b"', '2,"open', "3", "4,last")]
-    row, pause, unclosed, short, last = lines.cells([*stream[:2], None, *stream[2:]], "csv", the_text)
-    assert (row, pause, last) == ("a, b", None, "last")
-    assert [bad.error[:6] for bad in (unclosed, short)] == ["line 3", "line 4"]
+    spoiled = BadInput("x", "line 3: not UTF-8")
+    row, pause, bad, unclosed, short, last = lines.cells([*stream[:2], None, spoiled, *stream[2:]], "csv", the_text)
+    assert (row, pause, bad, last) == ("a, b", None, spoiled, "last")
+    assert [bad.error[:6] for bad in (unclosed, short)] == ["line 4", "line 5"]
 
 
 def test_lines_are_handed_on_before_the_stream_ends():
