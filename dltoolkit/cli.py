@@ -167,7 +167,12 @@ def predict(run: str, inputs: tuple[str, ...], form: str, stdin: str, out_dir: s
     found = dltoolkit.load(run, out_dir)
     stream = getattr(found.recipe, "predictions", None) or found.verb("predict")
     given = {name: value for name, value in options.items() if value is not None}
-    _refuse_useless(found, given, inspect.signature(stream).parameters)
+    known = inspect.signature(stream).parameters
+    _refuse_useless(found, given, known)
+    if stdin != "text":
+        _refuse_useless(found, ["stdin"], ["stdin"] if "text_column" in known else [])
+        if "-" not in inputs:
+            raise UserError(f"--stdin {stdin} says what the lines of stdin are, but - is not among the inputs: add it.")
     return 2 if output.predictions(stream(found, _inputs(inputs, stdin, options["text_column"]), **given), form) else 0
 
 
@@ -196,7 +201,10 @@ def generate(run: str, form: str, out_dir: str, **options: Any) -> None:
     count = given.pop("count", 1)
     prompts = [one for one in given.pop("prompt", ("",)) for _ in range(count)]
     _refuse_useless(found, given, inspect.signature(stream).parameters)
-    output.continuations(prompts, stream(found, prompts, **given), form)
+    if form == "text" and len(prompts) == 1:
+        output.continuation(prompts[0], stream(found, prompts, **given))
+    else:
+        output.continuations(prompts, found.generate(prompts, **given), form)
 
 
 @dltoolkit_command.command(epilog="Example: dltoolkit show latest")

@@ -113,24 +113,22 @@ def predictions(answers: Iterable[Prediction], form: str) -> bool:
     return failed
 
 
-def continuations(prompts: Sequence[str], pieces: Iterable[Sequence[str]], form: str) -> None:
-    """Print prompts with what continues them: a single one as it is drawn, several one after the other."""
-    if form == "text" and len(prompts) == 1:
-        sys.stdout.write(prompts[0])
-        for (piece,) in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
-        return
-    texts = [""] * len(prompts)
-    for some in pieces:
-        texts = [text + piece for text, piece in zip(texts, some, strict=True)]
-    both = list(zip(prompts, texts, strict=True))
+def continuation(prompt: str, pieces: Iterable[Sequence[str]]) -> None:
+    """Print a prompt, and what continues it as it is drawn."""
+    sys.stdout.write(prompt)
+    for (piece,) in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def continuations(prompts: Sequence[str], texts: Sequence[str], form: str) -> None:
+    """Print prompts with what continues them, one after the other, as text or json."""
     if form == "json":
-        as_json([{"prompt": prompt, "text": text} for prompt, text in both])
+        as_json([{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts, strict=True)])
         return
-    for number, (prompt, text) in enumerate(both, start=1):
-        click.echo(f"--- {number} of {len(both)}\n{prompt}{text}")
+    for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True), start=1):
+        click.echo(f"--- {number} of {len(prompts)}\n{prompt}{text}")
 
 
 def run(found: Run) -> None:

@@ -149,6 +149,14 @@ class Run:
                 "no longer hold; train a new run, or name data with --data."
             )
 
+    def warn_of_training_data(self, other: str) -> None:
+        """Warn where ``other``, a value of ``--data`` to be measured on, is what the run was trained on."""
+        from dltoolkit.data import source
+        from dltoolkit.training import progress
+
+        if source.same(other, self.config.data):
+            progress.warn("The run was trained on these data: the result will look better than it is.")
+
     @contextlib.contextmanager
     def session(self) -> Iterator[Run]:
         """Hold the run's state in step with the work inside: running, then finished, interrupted or failed.

@@ -205,8 +205,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         pictures = build_data(config)
         run.check_data(pictures.describe())
         return evaluation.classification.measure(run.model, part(pictures, "test"), run.classes)
-    if data.source.same(other, config.data):
-        training.progress.warn("The run was trained on these data: the result will look better than it is.")
+    run.warn_of_training_data(other)
     images, labels, _ = data.images.labelled(
         other,
         run.classes,

@@ -234,8 +234,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         texts = build_data(config)
         run.check_data(texts.describe())
         return evaluation.classification.measure(run.model, part(texts, "test"), run.classes)
-    if data.source.same(other, config.data):
-        training.progress.warn("The run was trained on these data: the result will look better than it is.")
+    run.warn_of_training_data(other)
     rows, labels, _ = data.text.labelled(
         other,
         run.classes,

@@ -194,6 +194,7 @@ def evaluate(run: Run, other: str | None = None, *, text_column: str | None = No
         run.check_data(text.describe())
         part = "test" if "test" in text.parts else "validation"
         return evaluation.language.measure(run.model, text.part(part), text.characters[part], context)
+    run.warn_of_training_data(other)
     written = "".join(data.running_text.read(other, text_column=text_column or config.text_column))
     tokenizer = saved_tokenizer(run)
     tokens = tokenizer.encode(written)

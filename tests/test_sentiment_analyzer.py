@@ -156,6 +156,12 @@ def test_a_stream_of_tables_rows(run):
     assert b"Its columns are: id, review" in done.stderr
 
 
+def test_rows_of_stdin_want_stdin_among_the_inputs(run, capfd):
+    code, out, err = command(capfd, "predict", str(run.path), "a lovely film", "--stdin", "csv")
+    assert (code, out) == (2, "")
+    assert "- is not among the inputs" in err
+
+
 def test_evaluate_other_texts(run, capfd, tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("".join(f"{label},{written}\n" for label, written in [("label", "text"), *toy_texts(20, seed=5)]))

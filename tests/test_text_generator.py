@@ -125,6 +125,8 @@ def test_any_text_is_scored(run, tmp_path, capfd):
     code, out, _ = command(capfd, "evaluate", str(run.path), "--data", str(tmp_path / "like.txt"), "--format", "json")
     assert code == 0
     assert json.loads(out) == like
+    run.evaluate(run.config.data)
+    assert "was trained on these data" in capfd.readouterr().err
     (tmp_path / "one.txt").write_text("a")
     with pytest.raises(UserError, match="at least two"):
         run.evaluate(str(tmp_path / "one.txt"))
