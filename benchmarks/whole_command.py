@@ -38,17 +38,26 @@ def main(times: int, keep: Path | None, words: tuple[str, ...]) -> None:
             (run_file,) = set(folder.glob("*/*/run.json")) - before
             info = json.loads(run_file.read_text())
             metrics = json.loads((run_file.parent / "metrics.json").read_text())
-        test = metrics["test"]
         click.echo(
             f"{seconds[-1]:.1f} s wall ({info['time']['train_seconds']:.1f} s training), "
-            f"peak {usage.ru_maxrss / 1024**2:.2f} GiB, "
-            f"test accuracy {100 * test['accuracy']:.2f} % "
-            f"(95 % interval {100 * test['accuracy_ci95'][0]:.2f} to {100 * test['accuracy_ci95'][1]:.2f}), "
-            f"validation {100 * metrics['validation']['accuracy']:.2f} %, "
-            f"linear baseline {100 * metrics['baseline']['linear']['accuracy']:.2f} %"
+            f"peak {usage.ru_maxrss / 1024**2:.2f} GiB, {reached(metrics)}"
         )
     if times > 1:
         click.echo(f"median {statistics.median(seconds):.1f} s")
+
+
+def reached(metrics: dict) -> str:
+    """Say what a classifier or a language model reached."""
+    if "accuracy" not in metrics["validation"]:
+        parts = [part for part in ("test", "validation") if part in metrics]
+        return ", ".join(f"{part} {metrics[part]['loss']:.4f} nats a token" for part in parts)
+    test = metrics["test"]
+    return (
+        f"test accuracy {100 * test['accuracy']:.2f} % "
+        f"(95 % interval {100 * test['accuracy_ci95'][0]:.2f} to {100 * test['accuracy_ci95'][1]:.2f}), "
+        f"validation {100 * metrics['validation']['accuracy']:.2f} %, "
+        f"linear baseline {100 * metrics['baseline']['linear']['accuracy']:.2f} %"
+    )
 
 
 if __name__ == "__main__":

@@ -361,7 +361,7 @@ def load_model(path: Path) -> keras.Model:
 
     from dltoolkit import models
 
-    _ = models.layers  # registers the layers that the file may name
+    _ = models.layers, models.decoder_layers  # registers the layers that the file may name
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 VOCABULARY = "vocabulary.json"
 STEPS_PER_CALL = 10
-CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens")
+NEWTON_SCHULZ_STEPS = 3  # five take a tenth of the time more, and learn no more from it
+LEARNING_RATES = {"muon": 0.02, "adamw": 4e-3, "adam": 4e-3, "sgd": 0.1}
+CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens", "learning_rate")
+# What suits a --max-time of so many seconds or more
+SIZES = {
+    0: {"layers": 4, "width": 128, "context": 64, "batch_tokens": 1024, "dropout": 0.0},
+    120: {"layers": 4, "width": 128, "context": 128, "batch_tokens": 3072, "dropout": 0.0},
+    420: {"layers": 4, "width": 192, "context": 128, "batch_tokens": 3072, "dropout": 0.1},
+    1800: {"layers": 6, "width": 256, "context": 256, "batch_tokens": 4096, "dropout": 0.2},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +48,9 @@ class Config(RunConfig):
     vocabulary: int | None = option(None, "Pieces that bpe learns; by default 8,192.", minimum=300, maximum=65_536)
     layers: int | None = option(None, "Decoder blocks or recurrent layers; by default --max-time decides.", minimum=1)
     width: int | None = option(None, "Length of a token's vector; by default --max-time decides.", minimum=2)
-    heads: int | None = option(None, "Attention heads; by default one for each 32 numbers of the width.", minimum=1)
+    heads: int | None = option(None, "Attention heads; by default one for each 64 numbers of the width.", minimum=1)
     context: int | None = option(None, "Tokens that are read together; by default --max-time decides.", minimum=4)
-    dropout: float | None = option(None, "Dropout rate; by default 0.", minimum=0, maximum=0.9)
+    dropout: float | None = option(None, "Dropout rate; by default --max-time decides.", minimum=0, maximum=0.9)
     optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer.")
     batch_size: int | None = option(None, "Windows per step; by default --batch-tokens over --context.", minimum=1)
     batch_tokens: int | None = option(None, "Tokens per step; by default --max-time decides.", minimum=16)
@@ -101,20 +110,19 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
 
 
 def suited(config: Config) -> Config:
-    """Choose the size of network and batch where nothing was said, for the time there is."""
-    large = bool(config.max_time and config.max_time >= 120)
-    context = config.context or (128 if large else 64)
-    width = config.width or 128
-    tokens = config.batch_size * context if config.batch_size else config.batch_tokens or (3072 if large else 1024)
+    """Choose the size of network and batch, and the rate, where nothing was said, for the time there is."""
+    size = SIZES[max(seconds for seconds in SIZES if seconds <= (config.max_time or 0))]
+    if config.model != "gpt":
+        size = {**size, "layers": 2}
+    chosen = {name: value for name, value in size.items() if getattr(config, name) is None}
+    config = replace(config, learning_rate=config.learning_rate or LEARNING_RATES[config.optimizer], **chosen)
+    heads = next((n for n in range(max(2, config.width // 64), 0, -1) if config.width % (2 * n) == 0), 1)
+    tokens = config.batch_size * config.context if config.batch_size else config.batch_tokens
     return replace(
         config,
-        layers=config.layers or (4 if config.model == "gpt" else 2),
-        width=width,
-        heads=config.heads or next((n for n in range(width // 32, 0, -1) if width % (2 * n) == 0), 1),
-        context=context,
-        dropout=config.dropout or 0.0,
+        heads=config.heads or heads,
         batch_tokens=tokens,
-        batch_size=max(1, tokens // context),
+        batch_size=max(1, tokens // config.context),
     )
 
 
@@ -141,6 +149,7 @@ def job(run: Run, config: Config, text: RunningText) -> training.fit.Job:
         steps=None if config.epochs else config.steps,
         steps_per_call=STEPS_PER_CALL,
         compiled=True,
+        newton_schulz_steps=NEWTON_SCHULZ_STEPS,
         after_epoch=(lambda model, epoch: sample(run, config, model, text, epoch)) if config.sample_tokens else None,
     )
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from dltoolkit.errors import UserError
 from dltoolkit.models import gpt
+from dltoolkit.models.decoder_layers import PairEmbedding
 from dltoolkit.run import load_model
 
 SIZE = 11
@@ -74,6 +75,18 @@ def test_dropout_drops_in_training_only():
     model, tokens = build("gpt", dropout=0.5), tf.constant(some_tokens(2, 9))
     assert np.allclose(model(tokens), model(tokens))
     assert not np.allclose(model(tokens, training=True), model(tokens, training=True))
+
+
+@pytest.mark.parametrize("buckets", [SIZE**2, 7])
+def test_a_pair_has_one_vector_wherever_it_stands(buckets):
+    layer = PairEmbedding(SIZE, 4, buckets)
+    vectors = layer(np.array([[3, 5, 3, 5, 0, 5], [0, 5, 8, 3, 5, 0]])).numpy()
+    assert layer.vectors.shape == (buckets, 4)
+    assert (vectors[0, 1] == vectors[0, 3]).all() and (vectors[0, 1] == vectors[1, 4]).all()
+    assert (vectors[0, 5] == vectors[1, 1]).all()
+    assert (vectors[0, 4] == vectors[1, 5]).all()
+    if buckets == SIZE**2:
+        assert len(np.unique(vectors.reshape(-1, 4), axis=0)) == 8, "different pairs, different vectors"
 
 
 def test_impossible_networks_are_refused():

@@ -2,4 +2,4 @@
 
 from dltoolkit.lazy import submodules
 
-__getattr__, __dir__ = submodules(__name__, keras=["gpt", "layers", "sampling", "text", "vision"])
+__getattr__, __dir__ = submodules(__name__, keras=["decoder_layers", "gpt", "layers", "sampling", "text", "vision"])

@@ -2,7 +2,8 @@
 
 ``gpt`` is a decoder-only transformer (Radford et al. 2018) with rotary positions (Su et al. 2021), root-mean-square
 normalisation (Zhang & Sennrich 2019) of the residual stream and of queries and keys (Henry et al. 2020), squared ReLU
-(So et al. 2021) and projections that begin at zero. ``lstm``, ``gru`` and ``rnn`` are stacks of recurrent layers.
+(So et al. 2021) and projections that begin at zero. ``lstm``, ``gru`` and ``rnn`` are stacks of recurrent layers. All
+of them see each token's own vector plus one of the token and its predecessor together.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from dltoolkit.errors import UserError, suggestion
-from dltoolkit.models.layers import DecoderBlock
+from dltoolkit.models.decoder_layers import DecoderBlock, PairEmbedding
 
 FAMILIES = ("gpt", "lstm", "gru", "rnn")
 
@@ -52,6 +53,7 @@ def build(
     x = keras.layers.Embedding(
         vocabulary_size, width, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0), name="embedding"
     )(tokens)
+    x += PairEmbedding(vocabulary_size, width, name="pair_embedding")(tokens)
     for i in range(1, layers + 1):
         if family == "gpt":
             x = DecoderBlock(heads, dropout=dropout, name=f"block_{i}")(x)
@@ -79,6 +81,7 @@ class Decoder:
 
     def __init__(self, model: keras.Model):
         self._embedding, self._head = model.get_layer("embedding"), model.get_layer("logits")
+        self._pairs = model.get_layer("pair_embedding")
         self._blocks = [layer for layer in model.layers if isinstance(layer, DecoderBlock)]
         self._cells = [layer.cell for layer in model.layers if isinstance(layer, keras.layers.RNN)]
         self._norm: Callable = model.get_layer("norm") if self._blocks else lambda x: x
@@ -95,14 +98,14 @@ class Decoder:
             Logits of the next token (batch, vocabulary), and the state that :meth:`advance` goes on from.
         """
         if self._blocks:
-            x, state = self._embedding(tokens), []
+            x, state = self._embedding(tokens) + self._pairs(tokens), [tokens[:, length - 1, None]]
             for block in self._blocks:
                 x, kept = block.read(x, first)
                 state.append(kept)
             return self._head(self._norm(x[:, length - 1])), state
         batch, vocabulary = tokens.shape[0], self._head.units
         sizes = [tf.nest.flatten(cell.state_size) for cell in self._cells]
-        state = [tuple(tf.zeros((batch, size)) for size in some) for some in sizes]
+        state = [tf.zeros((batch, 1), tf.int32), *(tuple(tf.zeros((batch, size)) for size in some) for some in sizes)]
 
         def read_one(place, logits, state):
             now, after = self.advance(tokens[:, place], state, place, first)
@@ -127,7 +130,8 @@ class Decoder:
         Returns:
             Logits of the next token (batch, vocabulary), and the new state.
         """
-        x, after = self._embedding(token), []
+        before, *state = state
+        x, after = self._embedding(token) + self._pairs.look_up(before[:, 0], token), [token[:, None]]
         for block, kept in zip(self._blocks, state, strict=False):
             x, kept = block.advance(x, kept, place, first)
             after.append(kept)

@@ -42,6 +42,7 @@ class Job:
         steps: how many at most, where ``--epochs`` is not given.
         steps_per_call: steps between two looks of Python at the training, on one device; more for smaller steps.
         compiled: whether XLA is faster than TensorFlow's own kernels for this model on a CPU.
+        newton_schulz_steps: of Muon; fewer where they would take much of a step.
         after_epoch: called with the model and the number of each epoch when it has been validated.
     """
 
@@ -57,6 +58,7 @@ class Job:
     steps: int | None = None
     steps_per_call: int = 1
     compiled: bool = False
+    newton_schulz_steps: int = 5
     after_epoch: Callable[[keras.Model, int], None] | None = None
 
 
@@ -101,7 +103,7 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
         model = job.build_model()
-        update_rule, schedule = optimizer.make(config, batch_size)
+        update_rule, schedule = optimizer.make(config, batch_size, job.newton_schulz_steps)
         optimizer.spare_vectors(update_rule, model)
         model.compile(
             update_rule, job.loss(), metrics=job.metrics(), jit_compile=compiled, steps_per_execution=per_call

@@ -36,21 +36,19 @@ class Muon(keras.optimizers.Muon):
         self.assign_sub(variable, tf.reshape(update, variable.shape))
 
     def zeropower_via_newtonschulz5(self, x, steps: int):
-        """Keras' iteration X <- (aI + bA + cAA) X, A = X X', done for long matrices on the small A alone.
+        """Keras' iteration X <- (aI + bA + cAA) X, A = X X', done on the smaller of the two possible A alone.
 
         The polynomials of the steps commute, so that their product is gathered first and X multiplied once: 2.5 times
         less arithmetic for a convolution from 160 to 160 channels.
         """
         rows, columns = x.shape
-        if max(rows, columns) < 2 * min(rows, columns):
-            return super().zeropower_via_newtonschulz5(x, steps)
         x /= tf.norm(x) + 1e-7
         tall = rows > columns
         gram = tf.matmul(x, x, transpose_a=tall, transpose_b=not tall)
         product = unit = tf.eye(min(rows, columns), dtype=x.dtype)
-        for _ in range(steps):
+        for i in range(steps):
             polynomial = self.muon_a * unit + self.muon_b * gram + self.muon_c * gram @ gram
-            product = polynomial @ product
+            product = polynomial @ product if i else polynomial
             gram = polynomial @ gram @ polynomial
         return x @ product if tall else product @ x
 

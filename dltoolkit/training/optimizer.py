@@ -51,11 +51,13 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps}
 
 
-def make(config: RunConfig, batch_size: int) -> tuple[keras.optimizers.Optimizer, WarmupCosine]:
+def make(
+    config: RunConfig, batch_size: int, newton_schulz_steps: int = 5
+) -> tuple[keras.optimizers.Optimizer, WarmupCosine]:
     """Return the optimizer that the options ask for, and its schedule, whose length the caller plans.
 
-    Weight decay spares biases, normalisation and other vectors. Muon takes
-    the hidden matrices and convolutions, and leaves the rest to AdamW (see ``muon``).
+    Weight decay spares biases, normalisation and other vectors. Muon takes the hidden matrices and convolutions, makes
+    their updates orthogonal in ``newton_schulz_steps``, and leaves the rest to AdamW (see ``muon``).
     """
     rate, decay = DEFAULTS[config.optimizer]
     peak = config.learning_rate if config.learning_rate is not None else rate * math.sqrt(batch_size / 128)
@@ -67,7 +69,7 @@ def make(config: RunConfig, batch_size: int) -> tuple[keras.optimizers.Optimizer
     if config.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
     elif config.optimizer == "muon":
-        optimizer = Muon(adam_weight_decay=decay or None, momentum=0.9, **shared)
+        optimizer = Muon(adam_weight_decay=decay or None, momentum=0.9, ns_steps=newton_schulz_steps, **shared)
     else:
         optimizer = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer](**shared)
     return optimizer, schedule

@@ -1,0 +1,161 @@
+"""The layers of language models, registered with Keras as ``dltoolkit>…``; each also reads one token at a time."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class PairEmbedding(keras.layers.Layer):
+    """A learned vector for each token together with the one before it, in place of which the first has a 0.
+
+    Tokens int32 (batch, time) -> (batch, time, units). With more pairs than ``buckets`` several share a vector, by a
+    hash (as the n-grams of Joulin et al. 2016 do). What follows a pair is learned sooner than through attention.
+
+    Args:
+        vocabulary: how many tokens there are.
+        units: length of a vector.
+        buckets: vectors at most.
+    """
+
+    def __init__(self, vocabulary: int, units: int, buckets: int = 16_384, **kwargs):
+        super().__init__(**kwargs)
+        self.vocabulary, self.units, self.buckets = vocabulary, units, buckets
+
+    def build(self, input_shape):
+        self.vectors = self.add_weight(
+            name="vectors",
+            shape=(min(self.vocabulary**2, self.buckets), self.units),
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+        )
+
+    def call(self, tokens):
+        return self.look_up(tf.pad(tokens[:, :-1], [[0, 0], [1, 0]]), tokens)
+
+    def look_up(self, before, tokens):
+        """The vectors of ``tokens`` that stand behind those in ``before``, of the same shape."""
+        pairs = tf.cast(before, tf.int64) * self.vocabulary + tf.cast(tokens, tf.int64)
+        if self.vocabulary**2 > self.buckets:
+            pairs = pairs * 2_654_435_761 % (1 << 32) % self.buckets  # Knuth's multiplicative hash
+        return tf.gather(tf.cast(tf.convert_to_tensor(self.vectors), self.compute_dtype), pairs)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.units)
+
+    def get_config(self):
+        own = {"vocabulary": self.vocabulary, "units": self.units, "buckets": self.buckets}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class DecoderBlock(keras.layers.Layer):
+    """Causal self-attention and a feed-forward layer, each added to what comes in (see ``models.gpt``).
+
+    (batch, time, width) -> the same. Positions are rotary (Su et al. 2021), so only distances count.
+
+    Args:
+        heads: of attention; the width must divide into as many parts of even size.
+        expansion: units of the hidden layer, as a multiple of the width.
+        dropout: of what attention and the feed-forward layer add, the same numbers at all places of a window (Gal &
+            Ghahramani 2016), for random numbers take long.
+    """
+
+    def __init__(self, heads: int, expansion: int = 4, dropout: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.heads, self.expansion, self.dropout = heads, expansion, dropout
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+
+        def dense(name, units, initializer, inputs=width):
+            layer = keras.layers.Dense(
+                units, use_bias=False, kernel_initializer=initializer, name=name, dtype=self.dtype_policy
+            )
+            layer.build((None, inputs))
+            return layer
+
+        self.attend = dense("attend", 3 * width, keras.initializers.RandomNormal(stddev=0.5 * width**-0.5))
+        self.project = dense("project", width, "zeros")
+        self.expand = dense("expand", self.expansion * width, keras.initializers.RandomNormal(stddev=0.5 * width**-0.5))
+        self.reduce = dense("reduce", width, "zeros", self.expansion * width)
+
+    def call(self, x, training=False):
+        return self._finish(x, self._attended(x, None)[0], training)
+
+    def read(self, x, first):
+        """As a call, where each row begins at place ``first``; also returns keys and values (batch, heads, time, d)."""
+        attended, kept = self._attended(x, first)
+        return self._finish(x, attended, False), kept
+
+    def advance(self, x, kept, place, first):
+        """Take in one more token (batch, width) at ``place`` of the window, with the keys and values kept so far."""
+        batch, width = x.shape
+        query, key, value = self._heads(x[:, None], place)
+        keys, values = (
+            keras.ops.slice_update(old, (0, 0, place, 0), new) for old, new in zip(kept, (key, value), strict=True)
+        )
+        places = tf.range(keys.shape[2])
+        seen = (places[None] >= first[:, None]) & (places[None] <= place)  # (batch, time)
+        scores = tf.reduce_sum(query * keys, axis=-1)  # (batch, heads, time)
+        weights = tf.nn.softmax(tf.where(seen[:, None], scores, tf.constant(-1e9, scores.dtype)))
+        attended = tf.reduce_sum(weights[..., None] * values, axis=2)
+        return self._finish(x, tf.reshape(attended, (batch, width)), False), (keys, values)
+
+    def _attended(self, x, first):
+        batch, time, width = tf.unstack(tf.shape(x))
+        batch, time, width = (fixed or now for fixed, now in zip(x.shape, (batch, time, width), strict=True))
+        query, key, value = self._heads(x)
+        places = tf.range(time)
+        seen = places[None, None, None] <= places[:, None]  # (1, 1, to, from)
+        if first is not None:
+            seen &= places >= first[:, None, None, None]
+        scores = tf.matmul(query, key, transpose_b=True)
+        weights = tf.nn.softmax(tf.where(seen, scores, tf.constant(-1e9, scores.dtype)))
+        attended = tf.transpose(tf.matmul(weights, value), (0, 2, 1, 3))
+        return tf.reshape(attended, (batch, time, width)), (key, value)
+
+    def _heads(self, x, place=None):
+        """Queries, keys and values (batch, heads, time, d) of the places from 0 on, or of the one ``place``."""
+        batch, time = (fixed or now for fixed, now in zip(x.shape[:2], tf.unstack(tf.shape(x)[:2]), strict=True))
+        each = x.shape[-1] // self.heads
+        rates = 10_000.0 ** (-np.arange(0, each, 2) / each)
+        if place is None and isinstance(time, int):
+            angles = (np.arange(time)[:, None] * rates).astype("float32")  # known now: no cosines while training
+        else:
+            places = tf.range(time) if place is None else place[None]
+            angles = tf.cast(places, tf.float32)[:, None] * rates.astype("float32")
+        cos, sin = (tf.cast(turn(angles), x.dtype)[:, None] for turn in (tf.cos, tf.sin))
+
+        def turned(vectors):
+            one, two = tf.split(_unit(vectors), 2, axis=-1)
+            return tf.concat([one * cos - two * sin, two * cos + one * sin], axis=-1)
+
+        parts = tf.split(self.attend(_unit(x)), 3, axis=-1)
+        query, key, value = (tf.reshape(part, (batch, time, self.heads, each)) for part in parts)
+        return (tf.transpose(part, (0, 2, 1, 3)) for part in (turned(query) * each**-0.5, turned(key), value))
+
+    def _finish(self, x, attended, training):
+        x += self._dropped(self.project(attended), training)
+        hidden = tf.square(tf.nn.relu(self.expand(_unit(x))))
+        return x + self._dropped(self.reduce(hidden), training)
+
+    def _dropped(self, x, training):
+        if not (training and self.dropout):
+            return x
+        each = (tf.shape(x)[0], 1, x.shape[-1])
+        return keras.random.dropout(x, self.dropout, noise_shape=each, seed=self.seed_generator)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        own = {"heads": self.heads, "expansion": self.expansion, "dropout": self.dropout}
+        return {**super().get_config(), **own}
+
+
+def _unit(x):
+    """Vectors brought to a root mean square of one (Zhang & Sennrich 2019)."""
+    return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + 1e-6)
