@@ -31,8 +31,7 @@ CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens", "lea
 SIZES = {
     0: {"layers": 4, "width": 128, "context": 64, "batch_tokens": 1024, "dropout": 0.0},
     120: {"layers": 4, "width": 128, "context": 128, "batch_tokens": 3072, "dropout": 0.0},
-    420: {"layers": 4, "width": 192, "context": 128, "batch_tokens": 3072, "dropout": 0.1},
-    1800: {"layers": 6, "width": 256, "context": 256, "batch_tokens": 4096, "dropout": 0.2},
+    1800: {"layers": 6, "width": 192, "context": 256, "batch_tokens": 4096, "dropout": 0.1},
 }
 
 
@@ -174,7 +173,7 @@ def conclude(run: Run, config: Config, model: keras.Model, text: RunningText) ->
     """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
     parts = [part for part in ("test", "validation") if part in text.parts]
     scores = {
-        part: evaluation.language.measure(model, text.part(part), text.characters[part], config.context)
+        part: evaluation.language.measure(model, [text.part(part)], text.characters[part], config.context)
         for part in parts
     }
     scored = text.part(parts[0])
@@ -202,16 +201,17 @@ def evaluate(run: Run, other: str | None = None, *, text_column: str | None = No
         text = build_data(config)
         run.check_data(text.describe())
         part = "test" if "test" in text.parts else "validation"
-        return evaluation.language.measure(run.model, text.part(part), text.characters[part], context)
+        return evaluation.language.measure(run.model, [text.part(part)], text.characters[part], context)
     run.warn_of_training_data(other)
-    written = "".join(data.running_text.read(other, text_column=text_column or config.text_column))
-    tokenizer = saved_tokenizer(run)
-    tokens = tokenizer.encode(written)
-    if len(tokens) < 2:
-        raise UserError(f"{other} holds {len(tokens)} tokens: at least two are needed to foretell one.")
-    if unknown := tokenizer.unknown(written):
+    text_column, tokenizer = text_column or config.text_column, saved_tokenizer(run)
+    characters, unknown = 0, []
+    for text in data.running_text.read(other, text_column=text_column):
+        characters += len(text)
+        unknown = list(dict.fromkeys([*unknown, *tokenizer.unknown(text)]))
+    if unknown:
         training.progress.warn(f"Training never saw {_named(unknown)}: each counts as unknown.")
-    return evaluation.language.measure(run.model, tokens, len(written), context)
+    tokens = (tokenizer.encode(text) for text in data.running_text.read(other, text_column=text_column))
+    return evaluation.language.measure(run.model, tokens, characters, context)
 
 
 def generate(run: Run, prompt: str | Sequence[str] = "", *, count: int = 1, **options: Any) -> str | list[str]:

@@ -49,10 +49,11 @@ def test_evaluation_sees_every_token_in_batches_of_one_shape(size):
     assert sum(y.size for _, y in found) < 129 + 20 * len(found[0][0])
 
 
+@pytest.mark.parametrize("pieces", [1, 3, 40])
 @pytest.mark.parametrize("length", [2, 20, 21, 100, 101])
-def test_every_token_but_the_first_is_scored_once(length):
+def test_every_token_but_the_first_is_scored_once(length, pieces):
     scored = []
-    for x, y, counts in token_pipeline.scoring_batches(np.arange(length), 10, 2):
+    for x, y, counts in token_pipeline.scoring_batches(np.array_split(np.arange(length), pieces), 10, 2):
         assert x.shape == y.shape == counts.shape == (2, 10)
         assert (y[counts] == x[counts] + 1).all()
         scored += y[counts].tolist()

@@ -83,15 +83,20 @@ def evaluation_pipeline(data: ImageSplits, part: str, batch_size: int) -> tf.dat
 
 
 def _fetcher(data: ImageSplits) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return a function from indices (batch,) to uint8 (batch, h, w, c).
-
-    TensorFlow reads the very memory, or the very file, that the array lives in. (``tf.numpy_function`` would do that
-    too, but a pipeline still in use at the end of the program then hangs in one exit of five.)
-    """
+    """Return a function from indices (batch,) to uint8 (batch, h, w, c)."""
     tensor = getattr(data, "_tensor", None)
     if tensor is None:  # made once, for all pipelines
-        tensor = data._tensor = tf.experimental.dlpack.from_dlpack(store.aligned(data.images).__dlpack__())
+        tensor = data._tensor = in_place(data.images)
     return lambda rows: tf.gather(tensor, rows)
+
+
+def in_place(array: np.ndarray) -> tf.Tensor:
+    """Return an array as a tensor: TensorFlow reads the very memory, or the very file, that the array lives in.
+
+    (``tf.numpy_function`` would do that too, but a pipeline still in use at the end of the program then hangs in one
+    exit of five.)
+    """
+    return tf.experimental.dlpack.from_dlpack(store.aligned(array).__dlpack__())
 
 
 def one_pass(rows: np.ndarray, batch_size: int, batch: Callable[[tf.Tensor], tuple]) -> tf.data.Dataset:

@@ -151,6 +151,7 @@ def _tokenised(
                     encoded = tokenizer.encode(text)
                     room[place : place + len(encoded)] = encoded.view(np.uint8).reshape(-1, 2)
                     place += len(encoded)
+                    store.let_go(room)
                 parts[part] = (begin, place)
         except BaseException:
             file.discard()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import mmap
 import os
 import platform
 import secrets
@@ -52,9 +53,16 @@ def aligned(array: np.ndarray) -> np.ndarray:
     flags = array.flags
     if flags.c_contiguous and flags.writeable and array.ctypes.data % ALIGNMENT == 0:
         return array
-    copy = room(array.shape)
+    copy = room((array.nbytes,)).view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def let_go(array: np.memmap) -> None:
+    """Write an array to its file and give its memory back; it is read again where it is needed."""
+    array.flush()
+    if hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def default_folder() -> Path:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
-from dltoolkit.data.batches import index_batches
-from dltoolkit.data.pipeline import PARALLEL, served
+from dltoolkit.data.pipeline import PARALLEL, in_place, served
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
     from dltoolkit.data.running_text import RunningText
+
+STRIDES = 64  # orders in which the windows come; pass 64 repeats that of pass 0, from another window on
 
 
 def windows(text: RunningText, context: int) -> int:
@@ -49,20 +51,35 @@ def training_pipeline(
     Returns:
         Elements (tokens int32 (batch, context), the tokens that follow each, of the same shape).
     """
-    tokens, count = text.part("train"), windows(text, context)
+    begin, count = text.parts["train"][0], windows(text, context)
     batch_size = min(batch_size, count)
     steps = count // batch_size
+    tokens, strides = in_place(text.tokens), tf.constant(_strides(count, seed))
 
-    def cut(starts: np.ndarray) -> np.ndarray:
-        return tokens[starts[:, None] + np.arange(context + 1)].astype(np.int32)
-
-    def batch(step: tf.Tensor, places: tf.Tensor) -> tuple:
-        key = tf.stack([tf.constant(seed % 2**31, tf.int64), step // steps])
-        offset = tf.random.stateless_uniform((), key, 0, context, tf.int64)
-        both = tf.ensure_shape(tf.numpy_function(cut, [places * context + offset], tf.int32), (batch_size, context + 1))
+    def batch(step: tf.Tensor) -> tuple:
+        """The windows at every so-manieth place around the text: each once in a pass, with nothing to remember."""
+        number, step = step // steps, step % steps
+        key = tf.stack([tf.constant(seed % 2**31, tf.int64), number])
+        first, offset = (tf.random.stateless_uniform((), key, 0, end, tf.int64) for end in (count, context))
+        places = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        starts = begin + (first + places * strides[number % STRIDES]) % count * context + offset
+        both = tf.cast(tf.gather(tokens, starts[:, None] + tf.range(context + 1, dtype=tf.int64)), tf.int32)
         return both[:, :-1], both[:, 1:]
 
-    return served(index_batches(count, batch_size, seed, start_step).map(batch, PARALLEL))
+    numbers = tf.data.Dataset.range(start_step, 2**62)
+    # a known length would make Keras' fit look for the end
+    endless = numbers.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return served(endless.map(batch, PARALLEL))
+
+
+def _strides(count: int, seed: int) -> np.ndarray:
+    """Numbers without a divisor in common with ``count``: steps of any such size visit all of it."""
+    rng, found = np.random.default_rng(seed), []
+    while len(found) < STRIDES:
+        stride = int(rng.integers(1, max(2, count)))
+        if math.gcd(stride, count) == 1:
+            found.append(stride)
+    return np.array(found, np.int64)
 
 
 def evaluation_pipeline(text: RunningText, part: str, context: int, batch_size: int) -> tf.data.Dataset:
@@ -80,16 +97,28 @@ def evaluation_pipeline(text: RunningText, part: str, context: int, batch_size: 
 
 
 def scoring_batches(
-    tokens: np.ndarray, context: int, batch_size: int
+    texts: Iterable[np.ndarray], context: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield (tokens, the tokens that follow, bool: which of those count), each (batch, context).
 
-    Every token but the first counts exactly once.
+    Every token but the first counts exactly once. Windows overlap by half, and only the later half of each counts, so
+    that a token is foretold from half a window or more. ``texts`` are pieces of one text.
     """
-    for begin in range(0, len(tokens) - 1, batch_size * context):
-        some = np.zeros(batch_size * context + 1, np.int32)
-        here = tokens[begin : begin + batch_size * context + 1]
-        some[: len(here)] = here
-        counts = np.arange(batch_size * context) < len(here) - 1
-        shape = (batch_size, context)
-        yield some[:-1].reshape(shape), some[1:].reshape(shape), counts.reshape(shape)
+    known = context // 2
+    starts = np.arange(batch_size)[:, None] * (context - known)
+    span = int(starts[-1, 0]) + context + 1
+    rest, first = np.empty(0, np.uint16), True
+
+    def batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        some, places = np.zeros(span, np.int32), starts + np.arange(context)
+        some[: len(rest[:span])] = rest[:span]
+        counts = (places >= starts + known) | (first & (starts == 0))
+        return some[places], some[places + 1], counts & (places + 1 < len(rest))
+
+    for tokens in texts:
+        rest = np.concatenate([rest, tokens])
+        while len(rest) >= span:
+            yield batch()
+            rest, first = rest[batch_size * (context - known) :], False
+    if len(rest) > (1 if first else known + 1):
+        yield batch()

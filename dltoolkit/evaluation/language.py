@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dltoolkit.data import token_pipeline
+from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
     import keras
 
 ORDER = 5  # tokens that the n-gram baseline looks at, the foretold one included
-COUNTED = 20_000_000  # training tokens that the baselines count, the last ones
+COUNTED = 4_000_000  # training tokens that the baselines count, the last ones; more would not fit in a gigabyte
 BATCH = 64  # windows scored at a time
 
 
@@ -30,22 +31,28 @@ def scorer(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]
     return lambda tokens, following: nats(tokens, following).numpy()
 
 
-def measure(model: keras.Model, tokens: np.ndarray, characters: int, context: int) -> dict[str, Any]:
+def measure(model: keras.Model, texts: Iterable[np.ndarray], characters: int, context: int) -> dict[str, Any]:
     """Score every token of a text but the first.
 
     Args:
         model: tokens in, logits of the next ones out.
-        tokens: uint16 (n,).
+        texts: pieces of the text, uint16 (n,) tokens each, one after the other.
         characters: how many the text has.
-        context: tokens of a window; its first token is foretold from the last of the window before alone.
+        context: tokens of a window; windows overlap by half (see ``token_pipeline.scoring_batches``).
 
     Returns:
         The contract's metrics: loss (nats a token), bits_per_character, perplexity (of a token), tokens, characters.
+
+    Raises:
+        UserError: if there are fewer than two tokens.
     """
-    nats, total = scorer(model), 0.0
-    for inputs, following, counts in token_pipeline.scoring_batches(tokens, context, BATCH):
+    nats, total, count = scorer(model), 0.0, 0
+    for inputs, following, counts in token_pipeline.scoring_batches(texts, context, BATCH):
         total += float(nats(inputs, following)[counts].sum(dtype=np.float64))
-    return described(total / (len(tokens) - 1), len(tokens) - 1, characters)
+        count += int(counts.sum())
+    if not count:
+        raise UserError("There is nothing to score: at least two tokens are needed to foretell one.")
+    return described(total / count, count, characters)
 
 
 def described(loss: float, tokens: int, characters: int) -> dict[str, Any]:

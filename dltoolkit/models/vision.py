@@ -154,7 +154,7 @@ def _resnet(x, classes, widths, dropout, norm):
     )(x)
     x = keras.layers.ReLU(name="whiten_relu")(x)
     norm = functools.partial(norm, scale=False)  # ReLU and the next normalisation would undo a scale
-    for number, units in enumerate(widths or (40, 160, 160), 1):
+    for number, units in enumerate(widths or (32, 128, 128), 1):
         x = _conv(x, units, f"stage{number}_down", norm, pool=2 if _side(x) >= 4 else 0, initializer=Dirac())
         x = keras.layers.Add(name=f"stage{number}_add")([x, _conv(x, units, f"stage{number}", norm)])
     x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
