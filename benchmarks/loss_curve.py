@@ -18,7 +18,7 @@ def main(run: str) -> None:
 
     found = dltoolkit.load(run)
     click.echo(machine.describe())
-    click.echo(f"{found.name}: {found.info['model']['parameters']:,} parameters, {found.info.get('chosen', {})}")
+    click.echo(f"{found.path.name}: {found.info['model']['parameters']:,} parameters, {found.info.get('chosen', {})}")
     seconds = itertools.accumulate(float(row["seconds"]) for row in found.history)
     for passed, row in zip(seconds, found.history, strict=True):
         click.echo(

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from dltoolkit.errors import UserError
 from dltoolkit.models import gpt
-from dltoolkit.models.decoder_layers import PairEmbedding
+from dltoolkit.models.decoder_layers import DecoderBlock, PairEmbedding
 from dltoolkit.run import load_model
 
 SIZE = 11
@@ -75,6 +75,12 @@ def test_dropout_drops_in_training_only():
     model, tokens = build("gpt", dropout=0.5), tf.constant(some_tokens(2, 9))
     assert np.allclose(model(tokens), model(tokens))
     assert not np.allclose(model(tokens, training=True), model(tokens, training=True))
+    block = DecoderBlock(2, dropout=0.25)
+    block.build((None, 50, 16))
+    dropped = block._dropped(tf.ones((40, 50, 16)), training=True).numpy()
+    assert set(np.unique(dropped).round(5)) == {0, 1.33333}
+    assert dropped.mean() == pytest.approx(1, abs=0.02)
+    assert np.corrcoef(dropped.reshape(-1, 16).T)[0, 1:] == pytest.approx(0, abs=0.1), "each number by itself"
 
 
 @pytest.mark.parametrize("buckets", [SIZE**2, 7])

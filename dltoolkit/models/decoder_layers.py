@@ -58,8 +58,7 @@ class DecoderBlock(keras.layers.Layer):
     Args:
         heads: of attention; the width must divide into as many parts of even size.
         expansion: units of the hidden layer, as a multiple of the width.
-        dropout: of what attention and the feed-forward layer add, the same numbers at all places of a window (Gal &
-            Ghahramani 2016), for random numbers take long.
+        dropout: of what attention and the feed-forward layer add, in steps of 1/256.
     """
 
     def __init__(self, heads: int, expansion: int = 4, dropout: float = 0.0, **kwargs):
@@ -121,12 +120,9 @@ class DecoderBlock(keras.layers.Layer):
         """Queries, keys and values (batch, heads, time, d) of the places from 0 on, or of the one ``place``."""
         batch, time = (fixed or now for fixed, now in zip(x.shape[:2], tf.unstack(tf.shape(x)[:2]), strict=True))
         each = x.shape[-1] // self.heads
-        rates = 10_000.0 ** (-np.arange(0, each, 2) / each)
-        if place is None and isinstance(time, int):
-            angles = (np.arange(time)[:, None] * rates).astype("float32")  # known now: no cosines while training
-        else:
-            places = tf.range(time) if place is None else place[None]
-            angles = tf.cast(places, tf.float32)[:, None] * rates.astype("float32")
+        places = tf.range(time) if place is None else place[None]
+        rates = (10_000.0 ** (-np.arange(0, each, 2) / each)).astype("float32")
+        angles = tf.cast(places, tf.float32)[:, None] * rates
         cos, sin = (tf.cast(turn(angles), x.dtype)[:, None] for turn in (tf.cos, tf.sin))
 
         def turned(vectors):
@@ -143,10 +139,15 @@ class DecoderBlock(keras.layers.Layer):
         return x + self._dropped(self.reduce(hidden), training)
 
     def _dropped(self, x, training):
+        """Dropout with four bytes of each random number: drawing them would take a quarter of a step."""
         if not (training and self.dropout):
             return x
-        each = (tf.shape(x)[0], 1, x.shape[-1])
-        return keras.random.dropout(x, self.dropout, noise_shape=each, seed=self.seed_generator)
+        batch, time, width = tf.unstack(tf.shape(x))
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        numbers = tf.random.stateless_uniform((batch, time, width // 4 + 1), seed, None, None, tf.uint32)
+        bytes_ = tf.reshape(tf.bitcast(numbers, tf.uint8), (batch, time, -1))[..., :width]
+        dropped = round(256 * self.dropout)
+        return tf.where(tf.cast(bytes_, tf.int32) >= dropped, x * (256 / (256 - dropped)), tf.zeros_like(x))
 
     def compute_output_shape(self, input_shape):
         return input_shape
