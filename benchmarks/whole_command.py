@@ -1,4 +1,4 @@
-"""A whole dltoolkit command from a cold process: wall seconds, peak memory and the accuracies of its run.
+"""A whole dltoolkit command from a cold process: wall seconds, peak memory and what its run reached.
 
 python benchmarks/whole_command.py -- train image-classifier
 python benchmarks/whole_command.py --times 3 -- train image-classifier --seed 1

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = "vocabulary.json"
 STEPS_PER_CALL = 10
-NEWTON_SCHULZ_STEPS = 3  # five take a tenth of the time more, and learn no more from it
+NEWTON_SCHULZ_STEPS = 3  # five take a tenth of the time more, for a loss that is 0.006 nats lower after as many steps
 LEARNING_RATES = {"muon": 0.02, "adamw": 4e-3, "adam": 4e-3, "sgd": 0.1}
 CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens", "learning_rate")
 # What suits a --max-time of so many seconds or more
