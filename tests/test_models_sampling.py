@@ -14,7 +14,8 @@ PROBABILITIES = np.array([0.5, 0.25, 0.15, 0.07, 0.03])
 def frequencies(how, seen=None, draws=20_000):
     logits = tf.constant(np.tile(np.log(PROBABILITIES), (draws, 1)), tf.float32)
     mask = None if seen is None else tf.constant(np.tile(seen, (draws, 1)))
-    return np.bincount(sampling.draw(logits, how, tf.constant([1, 2]), mask).numpy(), minlength=5) / draws
+    uniform = tf.random.stateless_uniform(logits.shape, [1, 2], minval=1e-20)
+    return np.bincount(sampling.draw(logits, how, uniform, mask).numpy(), minlength=5) / draws
 
 
 def share(kept, power=1.0):
@@ -97,3 +98,14 @@ def test_the_seed_decides():
     assert (draws[0][0] != draws[0][1]).any(), "two rows of one prompt differ"
     assert draws[0].shape == (2, 20)
     assert draws[0].max() < SIZE
+
+
+def test_many_texts_are_the_same_on_any_number_of_cores(monkeypatch):
+    model, prompts = build("gpt"), [tokens.tolist() for tokens in some_tokens(9, 5)]
+    drawn = {}
+    for cores in (1, 2):  # 9 texts together; or 5 and 4
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        drawn[cores] = np.concatenate(list(sampling.generate(model, prompts, max_tokens=21, context=12, seed=3)), axis=1)
+    assert drawn[1].shape == (9, 21)
+    assert (drawn[1] == drawn[2]).all()
+    assert len({tuple(row) for row in drawn[1].tolist()}) == 9

@@ -97,10 +97,8 @@ class DecoderBlock(keras.layers.Layer):
             keras.ops.slice_update(old, (0, 0, place, 0), new) for old, new in zip(kept, (key, value), strict=True)
         )
         places = tf.range(keys.shape[2])
-        seen = (places[None] >= first[:, None]) & (places[None] <= place)  # (batch, time)
-        scores = tf.reduce_sum(query * keys, axis=-1)  # (batch, heads, time)
-        weights = tf.nn.softmax(tf.where(seen[:, None], scores, tf.constant(-1e9, scores.dtype)))
-        attended = tf.reduce_sum(weights[..., None] * values, axis=2)
+        seen = (places <= place) & (places >= first[:, None])  # (batch, time)
+        attended = _attend(query, keys, values, seen[:, None, None])
         return self._finish(x, tf.reshape(attended, (batch, width)), False), (keys, values)
 
     def _attended(self, x, first):
@@ -111,9 +109,7 @@ class DecoderBlock(keras.layers.Layer):
         seen = places[None, None, None] <= places[:, None]  # (1, 1, to, from)
         if first is not None:
             seen &= places >= first[:, None, None, None]
-        scores = tf.matmul(query, key, transpose_b=True)
-        weights = tf.nn.softmax(tf.where(seen, scores, tf.constant(-1e9, scores.dtype)))
-        attended = tf.transpose(tf.matmul(weights, value), (0, 2, 1, 3))
+        attended = tf.transpose(_attend(query, key, value, seen), (0, 2, 1, 3))
         return tf.reshape(attended, (batch, time, width)), (key, value)
 
     def _heads(self, x, place=None):
@@ -155,6 +151,12 @@ class DecoderBlock(keras.layers.Layer):
     def get_config(self):
         own = {"heads": self.heads, "expansion": self.expansion, "dropout": self.dropout}
         return {**super().get_config(), **own}
+
+
+def _attend(query, key, value, seen):
+    """Values weighted by how queries match keys, (batch, heads, to, d), where ``seen`` allows it."""
+    scores = tf.matmul(query, key, transpose_b=True)
+    return tf.matmul(tf.nn.softmax(tf.where(seen, scores, tf.constant(-1e9, scores.dtype))), value)
 
 
 def _unit(x):

@@ -86,13 +86,14 @@ class Decoder:
         self._cells = [layer.cell for layer in model.layers if isinstance(layer, keras.layers.RNN)]
         self._norm: Callable = model.get_layer("norm") if self._blocks else lambda x: x
 
-    def read(self, tokens: tf.Tensor, first: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, list]:
+    def read(self, tokens: tf.Tensor, first: tf.Tensor, length: tf.Tensor, window: int) -> tuple[tf.Tensor, list]:
         """Read prompts.
 
         Args:
-            tokens: int32 (batch, window); all prompts end before place ``length``, and what stands behind is ignored.
+            tokens: int32 (batch, time); all prompts end before place ``length``, and what stands behind is ignored.
             first: int32 (batch,), where each prompt begins.
             length: int32 scalar.
+            window: how many places there are, those to be written included.
 
         Returns:
             Logits of the next token (batch, vocabulary), and the state that :meth:`advance` goes on from.
@@ -101,7 +102,7 @@ class Decoder:
             x, state = self._embedding(tokens) + self._pairs(tokens), [tokens[:, length - 1, None]]
             for block in self._blocks:
                 x, kept = block.read(x, first)
-                state.append(kept)
+                state.append(tuple(tf.pad(part, [[0, 0], [0, 0], [0, window - part.shape[2]], [0, 0]]) for part in kept))
             return self._head(self._norm(x[:, length - 1])), state
         batch, vocabulary = tokens.shape[0], self._head.units
         sizes = [tf.nest.flatten(cell.state_size) for cell in self._cells]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +14,8 @@ import tensorflow as tf
 
 from dltoolkit.models.gpt import Decoder
 
-CHUNK = 32  # tokens drawn between two looks at what there is, at most
+FEW = 4  # texts that one core draws about as fast as fewer
+CHUNK = 64  # tokens drawn between two looks at what there is, at most
 LOWEST = -1e9  # a logit that is never drawn
 
 
@@ -36,13 +39,13 @@ class Sampling:
     repetition_penalty: float = 1.0
 
 
-def draw(logits: tf.Tensor, how: Sampling, seed: tf.Tensor, seen: tf.Tensor | None = None) -> tf.Tensor:
+def draw(logits: tf.Tensor, how: Sampling, uniform: tf.Tensor, seen: tf.Tensor | None = None) -> tf.Tensor:
     """Return int32 (batch,): a token for each row.
 
     Args:
         logits: float (batch, vocabulary).
         how: what is drawn.
-        seed: int32 (2,); equal seeds draw equal tokens.
+        uniform: random numbers above 0 and below 1, of the shape of ``logits``.
         seen: bool (batch, vocabulary), tokens that the repetition penalty is for.
     """
     if how.repetition_penalty != 1.0 and seen is not None:
@@ -63,7 +66,6 @@ def draw(logits: tf.Tensor, how: Sampling, seed: tf.Tensor, seen: tf.Tensor | No
             before = tf.cumsum(probabilities, axis=-1, exclusive=True)  # the token that passes top_p still counts
             least = tf.reduce_min(tf.where(before < how.top_p, falling, -LOWEST), axis=-1, keepdims=True)
             logits = tf.where(logits >= least, logits, LOWEST)
-    uniform = tf.random.stateless_uniform(tf.shape(logits), seed, minval=1e-20)
     return tf.argmax(logits - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)  # Gumbel's way
 
 
@@ -79,7 +81,7 @@ def generate(
     """Continue prompts, and yield int32 (batch, some) tokens as they are drawn, ``max_tokens`` for each in all.
 
     Whenever the window of ``context`` tokens is full, its later half is read again and becomes the new window's
-    beginning.
+    beginning. On a CPU each core continues some of many prompts, which is faster than all cores continuing all.
 
     Args:
         model: as ``gpt.build`` made it.
@@ -89,31 +91,69 @@ def generate(
         how: what is drawn.
         seed: any integer.
     """
-    chunk = max(1, min(CHUNK, context // 4))
-    read, go_on = _compiled(model, len(prompts), context, chunk, how)
-    texts = [list(prompt) for prompt in prompts]
-    seen = np.zeros((len(prompts), model.output_shape[-1]), bool)
-    for row, prompt in enumerate(texts):
-        seen[row, prompt] = True
-    kept, place, left = context - chunk, context, max_tokens
-    while left > 0:
-        if place + chunk > context:
-            window, first, place = _window(texts, kept, context)
-            logits, state = read(window, first, place)
-            kept = context // 2
-        tokens, logits, state, seen = go_on(logits, state, place, first, seen, (seed % 2**31, max_tokens - left))
-        drawn = tokens.numpy()[:, :left]
-        for text, new in zip(texts, drawn.tolist(), strict=True):
+    together = len(prompts)
+    if not tf.config.list_physical_devices("GPU"):
+        together = max(-(-together // (os.cpu_count() or 1)), min(together, FEW))
+    groups = [
+        _Group(model, prompts, begin, together, context, how, seed % 2**31)
+        for begin in range(0, len(prompts), together)
+    ]
+    done = 0
+    with concurrent.futures.ThreadPoolExecutor(len(groups)) as threads:
+        while done < max_tokens:
+            drawn = np.concatenate(list(threads.map(_Group.go_on, groups)))[: len(prompts), : max_tokens - done]
+            done += drawn.shape[1]
+            yield drawn
+
+
+class _Group:
+    """Some of the texts that are drawn at a time, all of which have come equally far."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        prompts: Sequence[Sequence[int]],
+        begin: int,
+        count: int,
+        context: int,
+        how: Sampling,
+        seed: int,
+    ):
+        self._rows = np.minimum(np.arange(begin, begin + count), len(prompts) - 1)  # as many in the last group
+        self._texts = [list(prompts[row]) for row in self._rows]
+        self._context, self._chunk, self._seed, self._done = context, max(1, min(CHUNK, context // 2)), seed, 0
+        self._read, self._go_on = _compiled(model, count, len(prompts), context, self._chunk, how)
+        self._seen = np.zeros((count, model.output_shape[-1]), bool)
+        for row, text in enumerate(self._texts):
+            self._seen[row, text] = True
+        self._kept, self._place = context - self._chunk, context
+
+    def go_on(self) -> np.ndarray:
+        """Return the next tokens of each text, int32 (rows, chunk)."""
+        if self._place + self._chunk > self._context:
+            window, self._first, self._place = _window(self._texts, self._kept, self._context)
+            self._logits, self._state = self._read(window, self._first, tf.constant(self._place))
+            self._kept = self._context // 2
+        seed = tf.constant([self._seed, self._done])
+        tokens, self._logits, self._state, self._seen = self._go_on(
+            self._logits, self._state, tf.constant(self._place), self._first, self._seen, seed, self._rows
+        )
+        tokens = tokens.numpy()
+        for text, new in zip(self._texts, tokens.tolist(), strict=True):
             text += new
-        place, left = place + chunk, left - drawn.shape[1]
-        yield drawn
+        self._place, self._done = self._place + self._chunk, self._done + self._chunk
+        return tokens
 
 
 def _window(texts: list[list[int]], kept: int, context: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The ends of texts, so that all of them end at one place: tokens (batch, context), beginnings (batch,), place."""
+    """The ends of texts, so that all of them end at one place: tokens (batch, time), beginnings (batch,), place.
+
+    The time is ``context`` or half of it: each is compiled for itself.
+    """
     ends = [text[-kept:] for text in texts]
     place = max(map(len, ends))
-    window, first = np.zeros((len(ends), context), np.int32), np.zeros(len(ends), np.int32)
+    time = context // 2 if place <= context // 2 else context
+    window, first = np.zeros((len(ends), time), np.int32), np.zeros(len(ends), np.int32)
     for row, end in enumerate(ends):
         first[row] = place - len(end)
         window[row, first[row] : place] = end
@@ -121,21 +161,24 @@ def _window(texts: list[list[int]], kept: int, context: int) -> tuple[np.ndarray
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(model: keras.Model, batch: int, context: int, chunk: int, how: Sampling) -> tuple:
+def _compiled(model: keras.Model, batch: int, rows_in_all: int, context: int, chunk: int, how: Sampling) -> tuple:
     decoder = Decoder(model)
-    rows = tf.range(batch)
 
     @tf.function(jit_compile=True)
     def read(window, first, length):
-        return decoder.read(tf.ensure_shape(window, (batch, context)), first, length)
+        return decoder.read(window, first, length, context)
 
     @tf.function(jit_compile=True)
-    def go_on(logits, state, place, first, seen, seed):
+    def go_on(logits, state, place, first, seen, seed, rows):
+        vocabulary = logits.shape[-1]
+
         def one(i, tokens, logits, state, seen):
-            token = draw(logits, how, tf.stack([seed[0], seed[1] + i]), seen)
+            # for all rows, of which some are taken: equal seeds give equal texts on any number of cores
+            uniform = tf.random.stateless_uniform((rows_in_all, vocabulary), seed + [0, i], minval=1e-20)
+            token = draw(logits, how, tf.gather(uniform, rows), seen)
             if how.repetition_penalty != 1.0:
-                seen |= tf.one_hot(token, logits.shape[-1], on_value=True, off_value=False)
-            tokens = tf.tensor_scatter_nd_update(tokens, tf.stack([rows, tf.fill((batch,), i)], axis=1), token)
+                seen |= tf.one_hot(token, vocabulary, on_value=True, off_value=False)
+            tokens = tf.where(tf.range(chunk) == i, token[:, None], tokens)
             logits, state = decoder.advance(token, state, place + i, first)
             return i + 1, tokens, logits, state, seen
 
@@ -143,10 +186,4 @@ def _compiled(model: keras.Model, batch: int, context: int, chunk: int, how: Sam
         _, *after = tf.while_loop(lambda i, *_: i < chunk, one, start, maximum_iterations=chunk)
         return after
 
-    def read_at(window, first, place):
-        return read(window, first, tf.constant(place))
-
-    def go_on_at(logits, state, place, first, seen, seed):
-        return go_on(logits, state, tf.constant(place), first, seen, tf.constant(seed, tf.int32))
-
-    return read_at, go_on_at
+    return read, go_on
