@@ -105,7 +105,8 @@ def test_many_texts_are_the_same_on_any_number_of_cores(monkeypatch):
     drawn = {}
     for cores in (1, 2):  # 9 texts together; or 5 and 4
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        drawn[cores] = np.concatenate(list(sampling.generate(model, prompts, max_tokens=21, context=12, seed=3)), axis=1)
+        pieces = list(sampling.generate(model, prompts, max_tokens=21, context=12, seed=3))
+        drawn[cores] = np.concatenate(pieces, axis=1)
     assert drawn[1].shape == (9, 21)
     assert (drawn[1] == drawn[2]).all()
     assert len({tuple(row) for row in drawn[1].tolist()}) == 9

@@ -102,7 +102,8 @@ class Decoder:
             x, state = self._embedding(tokens) + self._pairs(tokens), [tokens[:, length - 1, None]]
             for block in self._blocks:
                 x, kept = block.read(x, first)
-                state.append(tuple(tf.pad(part, [[0, 0], [0, 0], [0, window - part.shape[2]], [0, 0]]) for part in kept))
+                room = [[0, 0], [0, 0], [0, window - tokens.shape[1]], [0, 0]]
+                state.append(tuple(tf.pad(part, room) for part in kept))
             return self._head(self._norm(x[:, length - 1])), state
         batch, vocabulary = tokens.shape[0], self._head.units
         sizes = [tf.nest.flatten(cell.state_size) for cell in self._cells]

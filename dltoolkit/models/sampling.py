@@ -174,7 +174,7 @@ def _compiled(model: keras.Model, batch: int, rows_in_all: int, context: int, ch
 
         def one(i, tokens, logits, state, seen):
             # for all rows, of which some are taken: equal seeds give equal texts on any number of cores
-            uniform = tf.random.stateless_uniform((rows_in_all, vocabulary), seed + [0, i], minval=1e-20)
+            uniform = tf.random.stateless_uniform((rows_in_all, vocabulary), seed + tf.stack([0, i]), minval=1e-20)
             token = draw(logits, how, tf.gather(uniform, rows), seen)
             if how.repetition_penalty != 1.0:
                 seen |= tf.one_hot(token, vocabulary, on_value=True, off_value=False)
