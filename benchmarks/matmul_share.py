@@ -28,20 +28,17 @@ def main(max_time: float, vocabulary: int, steps: int, rounds: int) -> None:
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
-    import keras
     import tensorflow as tf
 
-    from dltoolkit import models, training
+    from dltoolkit import models
     from recipes import text_generator
 
     config = text_generator.suited(text_generator.Config(max_time=max_time))
     model = models.gpt.build(
         "gpt", vocabulary, layers=config.layers, width=config.width, heads=config.heads, dropout=config.dropout
     )
-    rule, _ = training.optimizer.make(config, config.batch_size, text_generator.NEWTON_SCHULZ_STEPS)
-    training.optimizer.spare_vectors(rule, model)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(rule, loss, jit_compile=True, steps_per_execution=text_generator.STEPS_PER_CALL)
+    how = {"jit_compile": True, "steps_per_execution": text_generator.STEPS_PER_CALL}
+    text_generator.compile_model(model, config, config.batch_size, **how)
     shape = (config.batch_size, config.context)
     both = np.random.default_rng(0).integers(0, vocabulary, (2, *shape), dtype=np.int32)
     batches = tf.data.Dataset.from_tensors((both[0], both[1])).repeat()

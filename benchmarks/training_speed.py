@@ -112,10 +112,9 @@ def compile_ours(model, batch_size: int) -> None:
 
     config = RunConfig()
     devices = strategy.devices(config.device)
-    rule, _ = optimizer.make(config, batch_size)
-    optimizer.spare_vectors(rule, model)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
-    model.compile(rule, loss, metrics=["accuracy"], jit_compile=strategy.xla(config.xla, devices))
+    compiled = strategy.xla(config.xla, devices)
+    optimizer.compile(model, config, batch_size, loss, ["accuracy"], jit_compile=compiled)
 
 
 def plain_model(network, shape: tuple[int, int, int], options):

@@ -178,33 +178,51 @@ def predict(run: str, inputs: tuple[str, ...], form: str, stdin: str, out_dir: s
 
 @dltoolkit_command.command(epilog="Example: dltoolkit generate latest --prompt 'ROMEO:' --max-tokens 300 --top-p 0.9")
 @click.argument("run")
+@click.option("--count", type=int, metavar="N", help="How many pictures, or texts of each prompt.")
+@click.option("--seed", type=int, metavar="N", help="Equal seeds give equal results.  [default: 0]")
 @click.option("--prompt", multiple=True, metavar="TEXT", help="What to continue; may be given several times.")
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="How many to make of each prompt.")
 @click.option("--max-tokens", type=int, metavar="N", help="How many tokens to draw.  [default: 500]")
 @click.option("--temperature", type=float, metavar="X", help="0 takes the most probable token.  [default: 0.8]")
 @click.option("--top-k", type=int, metavar="N", help="Draw from so many of the most probable tokens only.")
 @click.option("--top-p", type=float, metavar="P", help="Draw from the most probable tokens that make up this share.")
 @click.option("--min-p", type=float, metavar="P", help="Leave out tokens below this share of the most probable one.")
 @click.option("--repetition-penalty", type=float, metavar="X", help="Above 1 makes tokens seen before less likely.")
-@click.option("--seed", type=int, metavar="N", help="Equal seeds give equal texts.  [default: 0]")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
 @click.option(
     "--unknown", type=click.Choice(["refuse", "drop"]), help="Prompts with characters never seen in training."
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), help="Of texts.  [default: text]")
+@click.option("--class", "label", multiple=True, metavar="NAME", help="Class of the pictures; several take turns.")
+@click.option("--truncation", type=float, metavar="X", help="Below about 1, pictures are more alike and more typical.")
+@click.option("--interpolate", type=int, metavar="N", help="Go from each picture to the next in N steps; adds a GIF.")
+@click.option("--out", metavar="DIR", help="Where pictures are written.  [default: generated]")
+@click.option("--grid", is_flag=True, default=None, help="Also write all pictures on one page, grid.png.")
 @out_dir_option
-def generate(run: str, form: str, out_dir: str, **options: Any) -> None:
-    """Continue prompts with RUN, a text generator."""
+def generate(run: str, out_dir: str, **options: Any) -> None:
+    """Continue prompts with RUN, a text generator, or draw pictures with RUN, an image GAN."""
     found = dltoolkit.load(run, out_dir)
-    stream = found.verb("stream")
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    count = given.pop("count", 1)
+    (_generate_texts if hasattr(found.recipe, "stream") else _generate_pictures)(found, given)
+
+
+def _generate_texts(found: dltoolkit.Run, given: dict[str, Any]) -> None:
+    stream, form, count = found.verb("stream"), given.pop("form", "text"), given.pop("count", 1)
+    if count < 1:
+        raise UserError(f"--count must be at least 1, not {count}.")
     prompts = [one for one in given.pop("prompt", ("",)) for _ in range(count)]
     _refuse_useless(found, given, inspect.signature(stream).parameters)
     if form == "text" and len(prompts) == 1:
         output.continuation(prompts[0], stream(found, prompts, **given))
     else:
         output.continuations(prompts, found.generate(prompts, **given), form)
+
+
+def _generate_pictures(found: dltoolkit.Run, given: dict[str, Any]) -> None:
+    folder, grid = given.pop("out", "generated"), given.pop("grid", False)
+    known = inspect.signature(found.verb("generate")).parameters
+    _refuse_useless(found, ["class" if name == "label" and name not in known else name for name in given], known)
+    pictures = found.generate(**given)
+    output.pictures(pictures, folder, grid=grid, animated="interpolate" in given)
 
 
 @dltoolkit_command.command(epilog="Example: dltoolkit show latest")

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,8 @@ DATA_FORMS = [
 ]
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.run import Run
 
@@ -44,6 +47,14 @@ def training_summary(run: Run) -> None:
             click.echo(
                 f"{part:20}" + "{bits_per_character:.3f} bits a character  loss {loss:.4f}".format(**metrics[part])
             )
+        elif "frechet_distance" in metrics.get(part, {}):
+            values = metrics[part]
+            for key, wording in (("gan_train", "taught by generated pictures"), ("probe", "taught by real ones")):
+                if f"{key}_accuracy" in values:
+                    click.echo(f"{wording:30}{percent(values[f'{key}_accuracy'])} {part} accuracy of a classifier")
+            for name in ("frechet", "kernel"):
+                ours, floor = values[f"{name}_distance"], values[f"{name}_distance_floor"]
+                click.echo(f"{name + ' distance':30}{ours:.4f}  (real training pictures: {floor:.4f})")
     for name, values in metrics.get("baseline", {}).items():
         bits = values.get("bits_per_character")
         shown = percent(values["accuracy"]) if bits is None else f"{bits:.3f} bits a character"
@@ -55,7 +66,10 @@ def training_summary(run: Run) -> None:
         click.echo(f"{'time':20}{duration(times['train_seconds'])} training, {duration(times['total_seconds'])} in all")
     click.echo(f"{'run':20}{run.path}")
     click.echo(f"{'report':20}{run.path / 'report.html'}")
-    use = "predict {} INPUT..." if "classes" in run.info.get("data", {}) else "generate {} --prompt TEXT"
+    if hasattr(run.recipe, "predict"):
+        use = "predict {} INPUT..."
+    else:
+        use = "generate {} --prompt TEXT" if hasattr(run.recipe, "stream") else "generate {} --count 64 --grid"
     click.echo(f"{'use it':20}dltoolkit {use.format(run.path)}")
 
 
@@ -129,6 +143,24 @@ def continuations(prompts: Sequence[str], texts: Sequence[str], form: str) -> No
         return
     for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True), start=1):
         click.echo(f"--- {number} of {len(prompts)}\n{prompt}{text}")
+
+
+def pictures(drawn: np.ndarray, folder: str, *, grid: bool, animated: bool) -> None:
+    """Write pictures, uint8 (n, height, width, channels), to a folder as PNGs, and print where they are."""
+    from dltoolkit.evaluation import plots
+    from dltoolkit.run import writing
+
+    path, digits = Path(folder).expanduser(), max(4, len(str(len(drawn))))
+    files = ((f"{number:0{digits}}.png", plots.png(picture)) for number, picture in enumerate(drawn, 1))
+    pages = {}
+    if grid:
+        pages["grid.png"] = plots.page(drawn, most=len(drawn))
+    if animated:
+        pages["way.gif"] = plots.animation([plots.page(drawn[[i]]) for i in range(len(drawn))], most=len(drawn))
+    for name, content in (*files, *pages.items()):
+        with writing(path / name) as beside:
+            beside.write_bytes(content)
+    click.echo(f"{len(drawn)} pictures in {path}" + (f", with {' and '.join(pages)}" if pages else ""))
 
 
 def run(found: Run) -> None:
@@ -217,7 +249,7 @@ def percent(share: float) -> str:
 
 
 def _figures(metrics: dict[str, Any]) -> dict[str, str]:
-    keys = ("accuracy", "macro_f1", "loss", "bits_per_character", "perplexity", "frechet_distance")
+    keys = ("accuracy", "macro_f1", "loss", "bits_per_character", "perplexity", "frechet_distance", "coverage")
     return {
         key: percent(metrics[key]) if key == "accuracy" else f"{metrics[key]:.4f}" for key in keys if key in metrics
     }

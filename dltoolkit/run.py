@@ -266,13 +266,13 @@ class Run:
             raise UserError(f"A run of {self.info['recipe']} cannot do that: use 'dltoolkit {other}'.")
         return getattr(self.recipe, name)
 
-    def generate(self, prompt: Any = "", **options: Any) -> Any:
-        """Make something new with the recipe's ``generate``: for a text generator, the continuation of a prompt.
+    def generate(self, *inputs: Any, **options: Any) -> Any:
+        """Make something new with the recipe's ``generate``: the continuation of a prompt, or pictures.
 
         Raises:
             UserError: if runs of this recipe generate nothing.
         """
-        return self.verb("generate")(self, prompt, **options)
+        return self.verb("generate")(self, *inputs, **options)
 
     def stream(self, prompts: Sequence[str] = ("",), **options: Any) -> Iterator[list[str]]:
         """Continue prompts like :meth:`generate`, and yield what is new for each of them as it is drawn."""

@@ -126,8 +126,14 @@ def job(config: Config, pictures: ImageSplits, augment: Augment | None) -> train
         validation=lambda batch_size: data.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
         examples=len(pictures.train),
         validation_examples=len(pictures.validation),
-        loss=lambda: keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-        metrics=lambda: ["accuracy"],
+        compile=lambda model, batch_size, **how: training.optimizer.compile(
+            model,
+            config,
+            batch_size,
+            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+            ["accuracy"],
+            **how,
+        ),
         epochs=min(25, max(10, 500_000 // len(pictures.train))),
     )
 

@@ -185,8 +185,14 @@ def job(config: Config, texts: TextSplits) -> training.fit.Job:
         validation=lambda batch_size: data.text_pipeline.evaluation_pipeline(texts, "validation", batch_size),
         examples=len(texts.train),
         validation_examples=len(texts.validation),
-        loss=lambda: keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-        metrics=lambda: ["accuracy"],
+        compile=lambda model, batch_size, **how: training.optimizer.compile(
+            model,
+            config,
+            batch_size,
+            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+            ["accuracy"],
+            **how,
+        ),
         epochs=min(10, max(4, 100_000 // len(texts.train))),
     )
 

@@ -127,8 +127,6 @@ def suited(config: Config) -> Config:
 
 def job(run: Run, config: Config, text: RunningText) -> training.fit.Job:
     """Say what the training loop needs: model, batches, loss."""
-    import keras
-
     windows = data.token_pipeline.windows(text, config.context)
     validation = len(text.part("validation")) // config.context
     return training.fit.Job(
@@ -141,16 +139,22 @@ def job(run: Run, config: Config, text: RunningText) -> training.fit.Job:
         ),
         examples=min(windows, max(4 * validation, STEPS_PER_CALL * config.batch_size)),
         validation_examples=validation,
-        loss=lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=list,
+        compile=lambda model, batch_size, **how: compile_model(model, config, batch_size, **how),
         score="validation_loss",
         epochs=5,
         steps=None if config.epochs else config.steps,
         steps_per_call=STEPS_PER_CALL,
         compiled=True,
-        newton_schulz_steps=NEWTON_SCHULZ_STEPS,
         after_epoch=(lambda model, epoch: sample(run, config, model, text, epoch)) if config.sample_tokens else None,
     )
+
+
+def compile_model(model: keras.Model, config: Config, batch_size: int, **how: Any) -> training.optimizer.WarmupCosine:
+    """Compile a model for training, and return its schedule."""
+    import keras
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return training.optimizer.compile(model, config, batch_size, loss, newton_schulz_steps=NEWTON_SCHULZ_STEPS, **how)
 
 
 def sample(run: Run, config: Config, model: keras.Model, text: RunningText, epoch: int) -> None:

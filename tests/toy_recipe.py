@@ -72,8 +72,14 @@ def train(config=Config(), *, resume=None):
                 validation=validation,
                 examples=EXAMPLES,
                 validation_examples=VALIDATED,
-                loss=lambda: keras.losses.CategoricalCrossentropy(from_logits=True),
-                metrics=lambda: ["accuracy"],
+                compile=lambda model, batch_size, **how: training.optimizer.compile(
+                    model,
+                    config,
+                    batch_size,
+                    keras.losses.CategoricalCrossentropy(from_logits=True),
+                    ["accuracy"],
+                    **how,
+                ),
                 epochs=4,
             ),
         )

@@ -5,7 +5,18 @@ from dltoolkit.lazy import submodules
 __getattr__, __dir__ = submodules(
     __name__,
     plain=[
-        *("baseline", "calibration", "classification", "language", "metrics", "plots", "prediction", "report"),
+        *(
+            "baseline",
+            "calibration",
+            "classification",
+            "generative",
+            "language",
+            "metrics",
+            "plots",
+            "prediction",
+            "probe",
+            "report",
+        ),
         "word_baseline",
     ],
 )

@@ -212,9 +212,21 @@ def page(images: np.ndarray, *, most: int = 48) -> bytes:
     for number, image in enumerate(images):
         place = number % across * (size[0] + 4), number // across * (size[1] + 4)
         sheet.paste(_picture(image).resize(size, smoothly), place)
-    png = io.BytesIO()
-    sheet.save(png, "PNG")
-    return png.getvalue()
+    return _encoded(sheet)
+
+
+def animation(pngs: Sequence[bytes], *, most: int = 60, seconds: float = 8.0) -> bytes:
+    """Return a GIF of pictures given as PNGs, evenly chosen where there are more than ``most``."""
+    chosen = [pngs[i] for i in np.unique(np.linspace(0, len(pngs) - 1, min(most, len(pngs))).round().astype(int))]
+    frames = []
+    for png in chosen:
+        with Image.open(io.BytesIO(png)) as picture:
+            picture = picture.convert("RGBA")
+            frames.append(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))
+    gif = io.BytesIO()
+    durations = [max(40, round(1000 * seconds / len(frames)))] * (len(frames) - 1) + [2000]
+    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return gif.getvalue()
 
 
 def thumbnail(image: np.ndarray, *, side: int = 160) -> bytes:
@@ -222,9 +234,12 @@ def thumbnail(image: np.ndarray, *, side: int = 160) -> bytes:
     picture = _picture(image)
     if max(picture.size) > side:
         picture.thumbnail((side, side), Image.Resampling.BOX)
-    png = io.BytesIO()
-    picture.save(png, "PNG")
-    return png.getvalue()
+    return _encoded(picture)
+
+
+def png(image: np.ndarray) -> bytes:
+    """Return one picture, uint8 (height, width, channels), as a PNG."""
+    return _encoded(_picture(image))
 
 
 def label(text: str, number: int | None = None, *, longest: int = 22) -> str:
@@ -258,6 +273,12 @@ def _picture(image: np.ndarray) -> Image.Image:
     if image.ndim == 3 and image.shape[2] not in (3, 4):
         image = image[..., 0]
     return Image.fromarray(np.ascontiguousarray(image))
+
+
+def _encoded(picture: Image.Image) -> bytes:
+    png = io.BytesIO()
+    picture.save(png, "PNG")
+    return png.getvalue()
 
 
 def _fit(image: np.ndarray, side: int) -> Image.Image:

@@ -33,7 +33,12 @@ from dltoolkit.evaluation.style import CSS
 if TYPE_CHECKING:
     from dltoolkit.run import Run
 
-SAMPLE_TITLES = {"augmented": "What the model saw after augmentation"}
+SAMPLE_TITLES = {
+    "augmented": "What the model saw after augmentation",
+    "generated": "What it draws",
+    "drawn": "Some of these…",
+    "nearest": "…and the training pictures that are most like them",
+}
 STATES = {
     "starting": "This run is being prepared.",
     "running": "This run is still training, or was killed while it did.",
@@ -42,6 +47,7 @@ STATES = {
 }
 SHARES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "ece")  # metrics that are shown as per cent
 WORDING = {"ece": "calibration error", "loss": "loss (nats)", "macro_f1": "macro F1"}
+SO_FAR = {"validation_loss": "loss", "validation_kernel_distance": "kernel distance"}
 ROWS = 30  # of the class table before the rest is folded away
 WARNINGS = 10  # before the rest is folded away
 MIX_UPS = 8
@@ -302,7 +308,7 @@ def usage(page: Page) -> str:
     """The commands that do something with this run."""
     path = shlex.quote(str(page.path))
     commands = {}
-    if page.test and page.classes:
+    if page.test and "accuracy" in page.test:
         example = "PICTURE.jpg FOLDER" if "image_size" in page.info.get("config", {}) else "'Some text.'"
         commands["Answer new inputs"] = f"dltoolkit predict {path} {example}"
         commands["Measure it again, or on other labelled data"] = (
@@ -311,6 +317,9 @@ def usage(page: Page) -> str:
     if page.test and "chosen" in page.info:
         commands["Let it write"] = f"dltoolkit generate {path} --prompt 'Some beginning' --max-tokens 300"
         commands["Score another text"] = f"dltoolkit evaluate {path} --data TEXT.txt"
+    if "frechet_distance" in page.test:
+        commands["Let it draw"] = f"dltoolkit generate {path} --count 64 --grid"
+        commands["Measure it again"] = f"dltoolkit evaluate {path}"
     commands["Train further" if page.test else "Go on training"] = f"dltoolkit resume {path}" + (
         " --epochs N" if page.test else ""
     )
@@ -401,7 +410,8 @@ def _so_far(best: Mapping[str, float]) -> str:
     """How a run without test scores stands."""
     if not best:
         return "There are no scores yet."
-    score = f"loss {best['validation_loss']:.4g}" if "validation_loss" in best else ""
+    figures = (f"{name} {best[key]:.4g}" for key, name in SO_FAR.items() if key in best)
+    score = next(figures, "")
     if "validation_accuracy" in best:
         score = f"accuracy {percent(best['validation_accuracy'])}"
     return f"There are no test scores yet; the best validation {score} was reached in epoch {best['epoch']:g}."

@@ -84,7 +84,12 @@ def restore(run: Run, model: keras.Model) -> tuple[State, list[np.ndarray] | Non
 
 def _groups(model: keras.Model) -> dict[str, list[Any]]:
     """The variables to keep: ``model.variables`` has the seed generators' state that a weights file leaves out."""
-    return {"model": model.variables, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    optimizers = getattr(model, "optimizers", [model.optimizer])
+    return {
+        "model": model.variables,
+        "optimizer": [variable for optimizer in optimizers for variable in optimizer.variables],
+        "metrics": model.metrics_variables,
+    }
 
 
 def _ordered(arrays: dict[str, np.ndarray], group: str) -> list[np.ndarray]:

@@ -35,15 +35,15 @@ class Job:
         validation: ``batch_size`` to the validation batches, each once.
         examples: training examples in an epoch.
         validation_examples: examples in a validation.
-        loss: makes the loss.
-        metrics: makes the metrics.
-        score: the history column that picks the best epoch; higher is better unless it is a loss.
+        compile: ``(model, batch_size, jit_compile=…, steps_per_execution=…)`` compiles the model, in the strategy's
+            scope, and returns the schedule of its learning rate, whose length the loop plans.
+        score: the history column that picks the best epoch; higher is better unless it is a loss or a distance.
         epochs: how many, where neither ``--epochs`` nor ``--max-time`` is given.
         steps: how many at most, where ``--epochs`` is not given.
         steps_per_call: steps between two looks of Python at the training, on one device; more for smaller steps.
         compiled: whether XLA is faster than TensorFlow's own kernels for this model on a CPU.
-        newton_schulz_steps: of Muon; fewer where they would take much of a step.
-        after_epoch: called with the model and the number of each epoch when it has been validated.
+        delivered: the part of the model that is saved and returned, as a functional model; by default all of it.
+        after_epoch: called with the model and the number of each epoch when it has been validated; True stops.
     """
 
     build_model: Callable[[], keras.Model]
@@ -51,15 +51,14 @@ class Job:
     validation: Callable[[int], tf.data.Dataset]
     examples: int
     validation_examples: int
-    loss: Callable[[], keras.losses.Loss]
-    metrics: Callable[[], list[Any]]
+    compile: Callable[..., optimizer.WarmupCosine]
     score: str = "validation_accuracy"
     epochs: int = 10
     steps: int | None = None
     steps_per_call: int = 1
     compiled: bool = False
-    newton_schulz_steps: int = 5
-    after_epoch: Callable[[keras.Model, int], None] | None = None
+    delivered: Callable[[keras.Model], keras.Model] = lambda model: model
+    after_epoch: Callable[[keras.Model, int], bool | None] | None = None
 
 
 def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
@@ -103,19 +102,21 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
         model = job.build_model()
-        update_rule, schedule = optimizer.make(config, batch_size, job.newton_schulz_steps)
-        optimizer.spare_vectors(update_rule, model)
-        model.compile(
-            update_rule, job.loss(), metrics=job.metrics(), jit_compile=compiled, steps_per_execution=per_call
-        )
-        model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
+        schedule = job.compile(model, batch_size, jit_compile=compiled, steps_per_execution=per_call)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
+    delivered = job.delivered(model)
     model.optimizer.finalize_variable_values = lambda variables: None  # the watcher swaps the averages in itself
     run.update(
         state="running",
         device={"kind": devices.kind, "replicas": devices.replicas, "precision": number_format, "xla": compiled},
         plan={"batch_size": batch_size},
         optimizer={"name": config.optimizer, "learning_rate": schedule.peak},
-        model={"name": model.name, "parameters": model.count_params(), "input_shape": list(model.input_shape[1:])},
+        model={
+            "name": delivered.name,
+            "parameters": model.count_params(),
+            "input_shape": list(delivered.inputs[0].shape[1:]),
+        },
     )
 
     restored = checkpoint.restore(run, model)
@@ -149,8 +150,10 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
                 verbose=0,
             )
     model.set_weights(watcher.best_weights)
-    run.save_model(model)
-    bare = keras.Model(model.input, model.output, name=model.name)  # outside the strategy: answers on one device
+    run.save_model(delivered)
+    bare = keras.Model(
+        delivered.input, delivered.output, name=delivered.name
+    )  # outside the strategy: answers on one device
     bare.compile(jit_compile=False)
     return bare
 
@@ -199,7 +202,7 @@ class _Watcher(keras.callbacks.Callback):
     # Called by Keras
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self._config.ema:
+        if getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer).use_ema:
             self._ema = keras.callbacks.SwapEMAWeights()
             self._ema.set_model(self.model)
 
@@ -239,7 +242,8 @@ class _Watcher(keras.callbacks.Callback):
 
     def on_test_end(self, logs: Any = None) -> None:
         score = logs[self._job.score.removeprefix("validation_")]
-        standing = (-score if self._job.score.endswith("loss") else score, -logs["loss"])
+        falling = self._job.score.endswith(("loss", "distance"))
+        standing = (-score if falling else score, -logs.get("loss", 0.0))
         self._is_best = self._state.best is None or standing > self._state.best
         if self._is_best:
             self._state.best, self._state.stale_epochs = standing, 0
@@ -265,8 +269,8 @@ class _Watcher(keras.callbacks.Callback):
         if self._plan.validation_done(state.step, now - self._test_began):
             self._follow_plan()
         self._display.end(epoch + 1, self._plan.epochs, row, self._is_best)
-        if self._job.after_epoch:
-            self._job.after_epoch(self.model, epoch + 1)
+        if self._job.after_epoch and self._job.after_epoch(self.model, epoch + 1):
+            self._finish()
         self._within, self._accumulators = 0, []
         patience = self._config.patience
         if patience and state.stale_epochs >= patience:
@@ -301,7 +305,7 @@ class _Watcher(keras.callbacks.Callback):
         if not self._best_is_saved and not self._state.finished:
             current = self.model.get_weights()
             self.model.set_weights(self.best_weights)
-            self._run.save_model(self.model)
+            self._run.save_model(self._job.delivered(self.model))
             self.model.set_weights(current)
             self._best_is_saved = True
         if everything:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -30,6 +32,12 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, peak: float, steps: int = PROVISIONAL_STEPS):
         self.peak = peak
         self._steps = tf.Variable(float(steps), trainable=False, dtype="float32", name="planned_steps")
+
+    def scaled(self, factor: float) -> WarmupCosine:
+        """Return a schedule of so many times the rates, whose length is always this one's."""
+        other = WarmupCosine(self.peak * factor)
+        other._steps = self._steps
+        return other
 
     @property
     def steps(self) -> int:
@@ -73,6 +81,33 @@ def make(
     else:
         optimizer = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer](**shared)
     return optimizer, schedule
+
+
+def compile(
+    model: keras.Model,
+    config: RunConfig,
+    batch_size: int,
+    loss: keras.losses.Loss,
+    metrics: Sequence[Any] = (),
+    *,
+    newton_schulz_steps: int = 5,
+    **how: Any,
+) -> WarmupCosine:
+    """Compile a model with the optimizer that the options ask for, and return its schedule.
+
+    Args:
+        model: to be trained.
+        config: the options.
+        batch_size: examples in a step.
+        loss: as Keras takes it.
+        metrics: as Keras takes them.
+        newton_schulz_steps: of Muon; fewer where they would take much of a step.
+        how: ``jit_compile`` and ``steps_per_execution``.
+    """
+    optimizer, schedule = make(config, batch_size, newton_schulz_steps)
+    spare_vectors(optimizer, model)
+    model.compile(optimizer, loss, metrics=list(metrics), **how)
+    return schedule
 
 
 def spare_vectors(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:

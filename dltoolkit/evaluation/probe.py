@@ -1,0 +1,92 @@
+"""A small classifier of pictures: its features measure generated pictures, and generated pictures can train it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dltoolkit.data import augment, images, pipeline, store
+from dltoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+    from dltoolkit.data.images import ImageSplits
+
+WIDTHS = (16, 32, 64)
+BATCH = 128
+PASSES, FEWEST_STEPS, MOST_STEPS = 10, 300, 800
+VERSION = 1  # of what is trained; raised when that changes, so that kept ones are not taken for it
+
+
+class Probe:
+    """A trained classifier, and what it makes of pictures.
+
+    Args:
+        model: as ``vision.build`` made it.
+    """
+
+    def __init__(self, model: keras.Model):
+        import keras
+
+        self.model = model
+        self._inner = keras.Model(model.input, [model.get_layer("logits").input, model.output])
+        self._inner.compile(jit_compile=False)
+
+    def features(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return for pictures uint8 (n, h, w, c) float32 features (n, units) and class numbers int (n,)."""
+        found, logits = self._inner.predict(pictures, batch_size=BATCH, verbose=0)
+        return found, logits.argmax(axis=1)
+
+
+def train(pictures: np.ndarray, labels: np.ndarray, classes: list[str], *, seed: int = 0) -> Probe:
+    """Train a classifier on pictures uint8 (n, h, w, c) with labels int (n,)."""
+    import keras
+
+    from dltoolkit.config import RunConfig
+    from dltoolkit.models import vision
+    from dltoolkit.training import optimizer
+
+    everything, none = np.arange(len(pictures)), np.arange(0)
+    given = images.ImageSplits(
+        images=pictures,
+        labels=labels.astype(np.int32),
+        names=[],
+        train=everything,
+        validation=none,
+        test=none,
+        classes=classes,
+        fingerprint="",
+        source="",
+    )
+    keras.utils.set_random_seed(seed)
+    model = vision.build("resnet", given.image_shape, len(classes), widths=WIDTHS)
+    vision.whiten(model, pictures[:: -(-len(pictures) // 500)])
+    batch_size = min(BATCH, len(pictures))
+    steps = min(MOST_STEPS, max(FEWEST_STEPS, PASSES * len(pictures) // batch_size))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    how = {"jit_compile": False, "steps_per_execution": 10}
+    schedule = optimizer.compile(model, RunConfig(optimizer="muon"), batch_size, loss, **how)
+    schedule.steps = steps
+    gently = augment.for_images(given.image_shape, flip=False)
+    batches = pipeline.training_pipeline(given, batch_size=batch_size, seed=seed, augment=gently)
+    model.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+    return Probe(model)
+
+
+def of_data(pictures: ImageSplits, *, seed: int = 0, cache_dir: Path | None = None) -> Probe:
+    """Return a classifier trained on the ``train`` part of pictures, kept from an earlier time if there was one."""
+    from dltoolkit.run import load_model, writing
+
+    path = (cache_dir or store.default_folder()) / f"probe-{VERSION}-{pictures.fingerprint}-{seed}.keras"
+    if path.exists():
+        with contextlib.suppress(UserError):  # damaged: train it again
+            return Probe(load_model(path))
+    rows = pictures.train
+    probe = train(pictures.images[rows], pictures.labels[rows], pictures.classes, seed=seed)
+    with contextlib.suppress(UserError), writing(path, suffix=".keras") as beside:  # a full disk only costs time
+        probe.model.save(beside)
+    return probe

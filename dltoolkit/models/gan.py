@@ -1,0 +1,401 @@
+"""Generative adversarial networks (Goodfellow et al. 2014) for pictures, conditional where there are classes.
+
+``dcgan`` is in the manner of Radford et al. 2016, ``resnet`` of Miyato et al. 2018: as many halvings and doublings as
+lead from the picture's side to between 4 and 7 pixels. Other sides are padded for the discriminator and cropped by
+the generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from dltoolkit.errors import UserError, suggestion
+from dltoolkit.models.diff_augment import DiffAugment
+from dltoolkit.models.layers import BatchNorm
+
+ARCHITECTURES = ("dcgan", "resnet")
+LOSSES = ("non-saturating", "hinge", "wasserstein-gp", "least-squares")
+LATENT = 64
+SMALLEST, LARGEST = 8, 128  # pixels
+PAINTED = 256  # pictures at a time
+
+
+def stages(height: int, width: int) -> tuple[int, int, int]:
+    """Return (doublings, rows, columns): what a picture of this size begins with, and how often that doubles."""
+    doublings = max(1, int(math.log2(min(height, width) / 4)))
+    return doublings, -(-height // 2**doublings), -(-width // 2**doublings)
+
+
+def _margins(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    doublings, rows, columns = stages(height, width)
+    below, right = rows * 2**doublings - height, columns * 2**doublings - width
+    return (below // 2, -(-below // 2)), (right // 2, -(-right // 2))
+
+
+def generator(
+    architecture: str, image_shape: tuple[int, int, int], classes: int = 0, *, width: int = 32
+) -> keras.Model:
+    """Noise float (batch, 64), and class numbers int (batch,) where there are any, in; pictures -1..1 out."""
+    doublings, rows, columns = stages(*image_shape[:2])
+    noise = keras.Input((LATENT,), name="noise")
+    inputs, x = [noise], noise
+    if classes:
+        label = keras.Input((), dtype="int32", name="label")
+        inputs.append(label)
+        x = keras.layers.Concatenate(name="condition")(
+            [x, keras.layers.Embedding(classes, LATENT, embeddings_initializer=_normal(1.0), name="class")(label)]
+        )
+    units = width * 2**doublings
+    x = keras.layers.Dense(rows * columns * units, use_bias=False, name="dense")(x)
+    x = keras.layers.Reshape((rows, columns, units), name="reshape")(x)
+    if architecture == "dcgan":
+        x = keras.layers.ReLU(name="relu")(_norm("norm")(x))
+    for number in range(1, doublings + 1):
+        units //= 2
+        x = (_up if architecture == "dcgan" else _residual_up)(x, units, f"up{number}")
+    if architecture == "resnet":
+        x = keras.layers.ReLU(name="last_relu")(_norm("last_norm")(x))
+    x = keras.layers.Conv2D(image_shape[2], 3, padding="same", activation="tanh", name="picture", dtype="float32")(x)
+    margins = _margins(*image_shape[:2])
+    if margins != ((0, 0), (0, 0)):
+        x = keras.layers.Cropping2D(margins, name="crop")(x)
+    return keras.Model(inputs, x, name="generator")
+
+
+def discriminator(
+    architecture: str,
+    image_shape: tuple[int, int, int],
+    classes: int = 0,
+    *,
+    width: int = 32,
+    spectral_norm: bool = False,
+) -> keras.Model:
+    """Pictures -1..1 in (and class numbers, by projection: Miyato & Koyama 2018), a logit each (batch,) out."""
+    doublings = stages(*image_shape[:2])[0]
+    normed = keras.layers.SpectralNormalization if spectral_norm else lambda layer: layer
+    picture = keras.Input(image_shape, name="picture")
+    inputs, x = [picture], picture
+    margins = _margins(*image_shape[:2])
+    if margins != ((0, 0), (0, 0)):
+        x = keras.layers.ZeroPadding2D(margins, name="pad")(x)
+    units = width
+    x = normed(keras.layers.Conv2D(units, 3, padding="same", kernel_initializer="he_normal", name="first"))(x)
+    x = keras.layers.LeakyReLU(0.2, name="first_relu")(x)
+    for number in range(1, doublings + 1):
+        units *= 2
+        x = (_down if architecture == "dcgan" else _residual_down)(x, units, f"down{number}", normed)
+    x = keras.layers.Flatten(name="features")(x)
+    logit = normed(keras.layers.Dense(1, name="logit"))(x)
+    if classes:
+        label = keras.Input((), dtype="int32", name="label")
+        inputs.append(label)
+        vectors = keras.layers.Embedding(classes, x.shape[-1], embeddings_initializer=_normal(0.01), name="projection")
+        logit = keras.layers.Add(name="sum")([logit, keras.layers.Dot(1, name="match")([x, vectors(label)])])
+    logit = keras.layers.Reshape((), name="flat", dtype="float32")(logit)
+    return keras.Model(inputs, logit, name="discriminator")
+
+
+def _normal(stddev: float) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=stddev)
+
+
+def _norm(name: str) -> keras.layers.Layer:
+    return BatchNorm(momentum=0.9, epsilon=1e-5, name=name)
+
+
+def _up(x, units: int, name: str):
+    """Double the sides: nearest neighbours, a convolution, batch normalisation, ReLU (no checkerboard: Odena 2016)."""
+    x = keras.layers.UpSampling2D(name=f"{name}_double")(x)
+    x = keras.layers.Conv2D(units, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(_norm(f"{name}_norm")(x))
+
+
+def _down(x, units: int, name: str, normed):
+    """Halve the sides: a strided convolution, leaky ReLU."""
+    layer = keras.layers.Conv2D(units, 4, strides=2, padding="same", kernel_initializer="he_normal", name=name)
+    return keras.layers.LeakyReLU(0.2, name=f"{name}_relu")(normed(layer)(x))
+
+
+def _residual_up(x, units: int, name: str):
+    same = keras.layers.UpSampling2D(name=f"{name}_double_same")(x)
+    if x.shape[-1] != units:
+        same = keras.layers.Conv2D(units, 1, use_bias=False, name=f"{name}_same")(same)
+    x = keras.layers.UpSampling2D(name=f"{name}_double")(
+        keras.layers.ReLU(name=f"{name}_relu1")(_norm(f"{name}_n1")(x))
+    )
+    x = keras.layers.Conv2D(units, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_1")(
+        x
+    )
+    x = keras.layers.ReLU(name=f"{name}_relu2")(_norm(f"{name}_n2")(x))
+    x = keras.layers.Conv2D(units, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_2")(
+        x
+    )
+    return keras.layers.Add(name=f"{name}_add")([x, same])
+
+
+def _residual_down(x, units: int, name: str, normed):
+    def conv(units, size, name):
+        return normed(keras.layers.Conv2D(units, size, padding="same", kernel_initializer="he_normal", name=name))
+
+    same = keras.layers.AveragePooling2D(2, name=f"{name}_halve_same")(x)
+    same = conv(units, 1, f"{name}_same")(same)
+    x = keras.layers.LeakyReLU(0.2, name=f"{name}_relu1")(conv(x.shape[-1], 3, f"{name}_1")(x))
+    x = conv(units, 3, f"{name}_2")(x)
+    x = keras.layers.AveragePooling2D(2, name=f"{name}_halve")(x)
+    return keras.layers.LeakyReLU(0.2, name=f"{name}_relu2")(keras.layers.Add(name=f"{name}_add")([x, same]))
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class Gan(keras.Model):
+    """A generator, its running average and a discriminator, trained together.
+
+    Batches are (pictures uint8 (batch, h, w, c), one-hot classes (batch, classes)); a step shows the discriminator as
+    many generated pictures of the same classes.
+
+    Args:
+        architecture: one of :data:`ARCHITECTURES`.
+        image_shape: (height, width, channels), 8 to 128 pixels a side.
+        classes: 0 for an unconditional network.
+        width: channels of the networks at the picture's full size.
+        loss: one of :data:`LOSSES`.
+        penalty: weight of the zero-centred gradient penalty on real pictures, R1 (Mescheder et al. 2018); of the
+            penalty of Gulrajani et al. 2017 for wasserstein-gp.
+        penalty_every: steps between two penalties, each so many times as strong (Karras et al. 2020).
+        augment: how real and generated pictures are varied before the discriminator sees them (Zhao et al. 2020).
+        momentum: of the generator's average.
+        spectral_norm: bound the discriminator's layers (Miyato et al. 2018).
+        judge: measures a generator at the end of each epoch.
+
+    Raises:
+        UserError: for an unknown architecture or loss, or a size it cannot have.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        image_shape: tuple[int, int, int],
+        classes: int = 0,
+        *,
+        width: int = 32,
+        loss: str = "non-saturating",
+        penalty: float = 1.0,
+        penalty_every: int = 16,
+        augment: str = "",
+        momentum: float = 0.999,
+        spectral_norm: bool = False,
+        judge: Callable[[keras.Model], dict[str, float]] = lambda generator: {},
+        **kwargs: Any,
+    ):
+        for what, value, known in (("architecture", architecture, ARCHITECTURES), ("loss", loss, LOSSES)):
+            if value not in known:
+                raise UserError(
+                    f"There is no {what} '{value}'; use one of {', '.join(known)}.{suggestion(value, known)}"
+                )
+        if min(image_shape[:2]) < SMALLEST or max(image_shape[:2]) > LARGEST:
+            raise UserError(
+                f"Pictures must have {SMALLEST} to {LARGEST} pixels a side, not {image_shape[0]}x{image_shape[1]}; "
+                "set --image-size."
+            )
+        super().__init__(**kwargs)
+        self.settings = {
+            "architecture": architecture,
+            "image_shape": tuple(image_shape),
+            "classes": classes,
+            "width": width,
+            "loss": loss,
+            "penalty": penalty,
+            "penalty_every": penalty_every,
+            "augment": augment,
+            "momentum": momentum,
+            "spectral_norm": spectral_norm,
+        }
+        self.classes, self.kind, self.penalty, self.penalty_every = classes, loss, penalty, penalty_every
+        self.momentum, self.judge = momentum, judge
+        self.generator = generator(architecture, image_shape, classes, width=width)
+        self.averaged = generator(architecture, image_shape, classes, width=width)
+        self.averaged.set_weights(self.generator.get_weights())
+        self.averaged.trainable = False
+        self.discriminator = discriminator(architecture, image_shape, classes, width=width, spectral_norm=spectral_norm)
+        self.vary = DiffAugment(augment)
+        self.seed_generator = keras.random.SeedGenerator()
+        self.trackers = {
+            name: keras.metrics.Mean(name=name)
+            for name in ("loss", "discriminator_loss", "real_accuracy", "fake_accuracy")
+        }
+        self.built = True
+
+    def compile(self, generator_optimizer, discriminator_optimizer, **how):
+        super().compile(optimizer=generator_optimizer, **how)
+        self.discriminator_optimizer = discriminator_optimizer
+        self.averaged.compile(jit_compile=False)
+        for optimizer, network in zip(self.optimizers, (self.generator, self.discriminator), strict=True):
+            optimizer.build(network.trainable_variables)
+
+    @property
+    def optimizers(self):
+        """Both optimizers, the generator's first."""
+        return [self.optimizer, self.discriminator_optimizer]
+
+    @property
+    def metrics(self):
+        return list(self.trackers.values())
+
+    def call(self, inputs, training=False):
+        return self.averaged(inputs, training=training)
+
+    def inputs_for(self, first: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
+        """What a network takes: noise or pictures, and the class numbers where it is conditional."""
+        return [first, labels] if self.classes else [first]
+
+    def train_step(self, data):
+        images, one_hot = data[:2]
+        real = tf.cast(images, tf.float32) / 127.5 - 1.0
+        labels = tf.argmax(one_hot, axis=-1, output_type=tf.int32)
+        count = tf.shape(real)[0]
+        noise = keras.random.normal((count, LATENT), seed=self.seed_generator)
+        with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
+            fake = self.generator(self.inputs_for(noise, labels), training=True)
+            both, twice = tf.concat([real, fake], axis=0), tf.concat([labels, labels], axis=0)
+            logits = self.discriminator(self.inputs_for(self.vary(both), twice), training=True)
+            real_logits, fake_logits = tf.split(logits, 2)
+            generator_loss = tf.reduce_mean(_generator_loss(self.kind, fake_logits))
+            discriminator_loss = tf.reduce_mean(_discriminator_loss(self.kind, real_logits, fake_logits))
+            total = discriminator_loss + self._penalty(real, fake, labels)
+        for tape, loss, network, optimizer in (
+            (generator_tape, generator_loss, self.generator, self.optimizer),
+            (discriminator_tape, total, self.discriminator, self.discriminator_optimizer),
+        ):
+            variables = network.trainable_variables
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            optimizer.apply(gradients, variables)
+        self._average()
+        values = {
+            "loss": generator_loss,
+            "discriminator_loss": discriminator_loss,
+            "real_accuracy": tf.reduce_mean(tf.cast(real_logits > 0, tf.float32)),
+            "fake_accuracy": tf.reduce_mean(tf.cast(fake_logits < 0, tf.float32)),
+        }
+        for name, value in values.items():
+            self.trackers[name].update_state(value)
+        return {name: tracker.result() for name, tracker in self.trackers.items()}
+
+    def test_step(self, data):
+        """Nothing to measure batch by batch: see :meth:`evaluate`."""
+        return {name: tracker.result() for name, tracker in self.trackers.items()}
+
+    def evaluate(self, *arguments: Any, callbacks: Any = None, **options: Any) -> dict[str, float]:
+        """Let ``judge`` measure the averaged generator, in place of Keras' pass over validation batches."""
+        callbacks.on_test_begin()
+        measured = self.judge(self.averaged)
+        callbacks.on_test_end(measured)
+        return measured
+
+    def _penalty(self, real, fake, labels):
+        """The gradient penalty at this step, zero at most of them."""
+        if not self.penalty:
+            return 0.0
+
+        def measured():
+            at = real
+            if self.kind == "wasserstein-gp":
+                share = keras.random.uniform((tf.shape(real)[0], 1, 1, 1), seed=self.seed_generator)
+                at = real + share * (tf.stop_gradient(fake) - real)
+            with tf.GradientTape() as tape:
+                tape.watch(at)
+                logits = tf.reduce_sum(self.discriminator(self.inputs_for(self.vary(at), labels), training=True))
+            squared = tf.reduce_sum(tf.square(tape.gradient(logits, at)), axis=(1, 2, 3))
+            if self.kind == "wasserstein-gp":
+                squared = tf.square(tf.sqrt(squared + 1e-12) - 1.0)
+            return 0.5 * self.penalty * self.penalty_every * tf.reduce_mean(squared)
+
+        return tf.cond(self.optimizer.iterations % self.penalty_every == 0, measured, lambda: 0.0)
+
+    def _average(self) -> None:
+        """Move the average towards the generator: slowly, but less so in the first steps."""
+        step = tf.cast(self.optimizer.iterations, tf.float32)
+        left = tf.minimum(self.momentum, (1.0 + step) / (10.0 + step))
+        for mean, now in zip(self.averaged.weights, self.generator.weights, strict=True):
+            mean.assign(mean + (now.value - mean.value) * tf.cast(1.0 - left, mean.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), **self.settings}
+
+
+def _generator_loss(kind: str, fake):
+    """Of each generated picture, from its logit."""
+    return {
+        "non-saturating": lambda: tf.nn.softplus(-fake),
+        "hinge": lambda: -fake,
+        "wasserstein-gp": lambda: -fake,
+        "least-squares": lambda: tf.square(fake - 1.0),
+    }[kind]()
+
+
+def _discriminator_loss(kind: str, real, fake):
+    """Of each pair of a real and a generated picture, from their logits."""
+    return {
+        "non-saturating": lambda: tf.nn.softplus(-real) + tf.nn.softplus(fake),
+        "hinge": lambda: tf.nn.relu(1.0 - real) + tf.nn.relu(1.0 + fake),
+        "wasserstein-gp": lambda: fake - real,
+        "least-squares": lambda: tf.square(real - 1.0) + tf.square(fake),
+    }[kind]()
+
+
+def draw(
+    generator: keras.Model,
+    count: int,
+    *,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+    truncation: float | None = None,
+) -> np.ndarray:
+    """Draw pictures, uint8 (count, h, w, c); see :func:`noise` and :func:`paint`."""
+    return paint(generator, noise(count, seed, truncation), labels)
+
+
+def noise(count: int, seed: int, truncation: float | None = None) -> np.ndarray:
+    """Return what pictures are made from, float32 (count, 64): normally distributed.
+
+    Args:
+        count: how many; the first of many are the same as those of a few.
+        seed: equal seeds give equal noise.
+        truncation: leave out what is further from zero than this (Brock et al. 2019).
+    """
+    drawn = np.random.default_rng(seed).random((count, LATENT))
+    most = 1.0 if truncation is None else scipy.special.ndtr(truncation)
+    return scipy.special.ndtri((1 - most) + drawn * (2 * most - 1)).astype("float32")
+
+
+def way(noise: np.ndarray, steps: int) -> np.ndarray:
+    """Return noise (count * steps, units) that leads in equal steps from each row to the next, and back to the first.
+
+    Along great circles, so that all of it is as long as noise is.
+    """
+    after = np.roll(noise, -1, axis=0)
+    lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in (noise, after)]
+    one, two = noise / lengths[0], after / lengths[1]
+    angle = np.arccos(np.clip((one * two).sum(axis=1, keepdims=True), -1, 1)) + 1e-6
+    share = np.linspace(0, 1, steps, endpoint=False)[None, :, None]  # (1, steps, 1)
+    turned = np.sin((1 - share) * angle[:, None]) * one[:, None] + np.sin(share * angle[:, None]) * two[:, None]
+    length = (1 - share) * lengths[0][:, None] + share * lengths[1][:, None]
+    return (turned / np.sin(angle)[:, None] * length).reshape(-1, noise.shape[1]).astype("float32")
+
+
+def paint(generator: keras.Model, noise: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """Return the pictures that a generator makes of noise, uint8 (count, h, w, c).
+
+    Args:
+        generator: as :func:`generator` made it.
+        noise: float32 (count, 64).
+        labels: int (count,), the class of each, for a conditional generator; others have no use for it.
+    """
+    inputs = [noise] if len(generator.inputs) == 1 else [noise, np.asarray(labels, "int32")]
+    pictures = generator.predict(inputs, batch_size=PAINTED, verbose=0)
+    return np.clip(np.round((pictures + 1) * 127.5), 0, 255).astype("uint8")

@@ -1,0 +1,322 @@
+"""Train a generator of pictures (a GAN) on pictures with or without classes, measure it, and draw new ones.
+
+dltoolkit train image-gan --data ~/flowers --max-time 10m
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from dltoolkit import data, evaluation, models, training
+from dltoolkit.config import RunConfig, option
+from dltoolkit.errors import UserError, suggestion
+from dltoolkit.run import Run
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from dltoolkit.data.images import ImageSplits
+    from dltoolkit.evaluation.probe import Probe
+
+FEW = 5_000  # training pictures below which a discriminator learns them by heart unless they are varied
+FEWEST = 16
+GRID = 64  # pictures that are drawn after each epoch, from the same noise
+JUDGED = 2_000  # pictures that are drawn and compared with validation after each epoch, at most
+SHORTEST_EPOCH = 100  # steps
+NEIGHBOURS = 16  # of those, how many are shown beside the nearest training pictures
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """The options of the image GAN."""
+
+    data: str = option("digits", "What to train on: a folder, a file, digits, keras:NAME or a TFDS name.")
+    architecture: Literal["dcgan", "resnet"] = option("dcgan", "Family of both networks.")
+    width: int = option(32, "Channels of the networks at the picture's full size.", minimum=4, maximum=512)
+    loss: Literal["non-saturating", "hinge", "wasserstein-gp", "least-squares"] = option("non-saturating", "Loss.")
+    penalty: float | None = option(
+        None, "Weight of the gradient penalty; by default 1, and 10 for wasserstein-gp.", minimum=0, maximum=1000
+    )
+    penalty_every: int = option(16, "Steps between two penalties, each so many times as strong.", minimum=1)
+    spectral_norm: bool | None = option(None, "Bound the discriminator's layers; by default with the hinge loss.")
+    conditional: bool | None = option(None, "Draw pictures of a class; by default where there are classes.")
+    diff_augment: Literal["auto", "none", "translation", "translation,cutout", "colour,translation,cutout"] = option(
+        "auto", "How pictures are varied for the discriminator; auto does so where there are few."
+    )
+    optimizer: Literal["adam"] = option("adam", "Optimizer.")
+    learning_rate: float | None = option(
+        None, "Highest learning rate of the generator; by default 0.001.", minimum=1e-8, maximum=1
+    )
+    discriminator_rate: float | None = option(
+        None, "Highest learning rate of the discriminator; by default the generator's.", minimum=1e-8, maximum=1
+    )
+    batch_size: int = option(64, "Pictures per step, over all devices together.", minimum=2, maximum=4096)
+    ema: float = option(
+        0.999, "Decay of the average of the generator that draws and is kept.", minimum=0, maximum=0.99999
+    )
+    stop_on_collapse: bool = option(False, "Stop when the pictures' variety collapses, instead of only saying so.")
+    image_size: int | None = option(None, "Square side in pixels; by default the data decide.", minimum=8, maximum=128)
+    flip: bool | None = option(None, "Mirror half of the training pictures; by default where that keeps their class.")
+    image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
+    label_column: str | None = option(None, "Column of a table that holds the labels.")
+    header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
+    skip_bad: bool = option(False, "Leave unreadable pictures out instead of stopping.")
+
+
+def build_data(config: Config) -> ImageSplits:
+    """Read, check and split the pictures: uint8 (n, h, w, c), labels and three index arrays."""
+    with training.progress.counting() as report:
+        pictures = data.images.load(
+            config.data,
+            image_size=config.image_size,
+            seed=config.seed,
+            limit=config.limit,
+            skip_bad=config.skip_bad,
+            image_column=config.image_column,
+            label_column=config.label_column,
+            header=config.header,
+            progress=report,
+        )
+    if len(pictures.train) < FEWEST:
+        raise UserError(f"{config.data} leaves {len(pictures.train)} pictures to train on; give at least {FEWEST}.")
+    return pictures
+
+
+def build_model(
+    config: Config, pictures: ImageSplits, judge: Callable[[keras.Model], dict[str, float]] | None = None
+) -> keras.Model:
+    """The generator, its average and the discriminator; ``judge`` measures the average after each epoch."""
+    config = suited(config, pictures)
+    return models.gan.Gan(
+        config.architecture,
+        pictures.image_shape,
+        len(pictures.classes) if config.conditional else 0,
+        width=config.width,
+        loss=config.loss,
+        penalty=config.penalty,
+        penalty_every=config.penalty_every,
+        augment="" if config.diff_augment == "none" else config.diff_augment,
+        momentum=config.ema,
+        spectral_norm=config.spectral_norm,
+        judge=judge or (lambda generator: {}),
+    )
+
+
+def suited(config: Config, pictures: ImageSplits) -> Config:
+    """Choose what was left to the data."""
+    diff_augment = config.diff_augment
+    if diff_augment == "auto":
+        colour = "colour," if pictures.image_shape[-1] == 3 else ""
+        diff_augment = f"{colour}translation,cutout" if len(pictures.train) < FEW else "none"
+    given = {
+        "conditional": len(pictures.classes) > 1,
+        "penalty": 10.0 if config.loss == "wasserstein-gp" else 1.0,
+        "spectral_norm": config.loss == "hinge",
+        "learning_rate": LEARNING_RATE,
+        "discriminator_rate": config.learning_rate or LEARNING_RATE,
+    }
+    chosen = {name: value for name, value in given.items() if getattr(config, name) is None}
+    return replace(config, diff_augment=diff_augment, **chosen)
+
+
+def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
+    """Split, train, keep the best epoch by the kernel distance from validation, measure once on the test, report.
+
+    Args:
+        config: the options.
+        resume: a run of this recipe to go on with, instead of a new one.
+    """
+    run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
+    with run.session():
+        training.strategy.devices(config.device)  # before anything starts TensorFlow
+        pictures = build_data(config)
+        run.describe_data(pictures.describe(), pictures.findings)
+        config = suited(config, pictures)
+        run.update(conditional=config.conditional)
+        probe = evaluation.probe.of_data(pictures)
+        generator = training.fit.fit(run, config, job(run, config, pictures, probe))
+        conclude(run, generator, pictures, probe)
+    return run
+
+
+def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> training.fit.Job:
+    """Say what the training loop needs: model, batches, loss."""
+    flip = config.flip
+    if flip is None:
+        flip = data.augment.mirror_keeps_class(pictures.images[pictures.train], pictures.labels[pictures.train])
+    mirrored = data.augment.Augment(flip=True) if flip else None
+    return training.fit.Job(
+        build_model=lambda: build_model(config, pictures, judge(pictures, probe)),
+        batches=lambda batch_size, start: data.pipeline.training_pipeline(
+            pictures, batch_size=batch_size, seed=config.seed, augment=mirrored, start_step=start
+        ),
+        validation=lambda batch_size: data.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
+        examples=max(len(pictures.train), SHORTEST_EPOCH * config.batch_size),
+        validation_examples=JUDGED,
+        compile=lambda gan, batch_size, **how: compile_model(gan, config, **how),
+        score="validation_kernel_distance",
+        epochs=max(8, min(40, 2_000_000 // len(pictures.train))),
+        delivered=lambda gan: gan.averaged,
+        after_epoch=lambda gan, epoch: watch(run, config, gan, pictures, epoch),
+    )
+
+
+def compile_model(gan: keras.Model, config: Config, **how: Any) -> training.optimizer.WarmupCosine:
+    """Compile both networks for training, and return the schedule that both follow."""
+    import keras
+
+    schedule = training.optimizer.WarmupCosine(config.learning_rate)
+    rates = schedule, schedule.scaled(config.discriminator_rate / config.learning_rate)
+    gan.compile(*(keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99) for rate in rates), **how)
+    return schedule
+
+
+def judge(pictures: ImageSplits, probe: Probe) -> Callable[[keras.Model], dict[str, float]]:
+    """Return what compares a generator's pictures with those of the validation split."""
+    import numpy as np
+
+    rows = pictures.validation[:: -(-len(pictures.validation) // JUDGED)]
+    labels = pictures.labels[rows][np.arange(JUDGED) % len(rows)]
+    real = probe.features(pictures.images[rows])[0]
+
+    def measured(generator: keras.Model) -> dict[str, float]:
+        found = probe.features(models.gan.draw(generator, JUDGED, labels=labels, seed=0))[0]
+        return {
+            "kernel_distance": evaluation.generative.kernel_distance(found, real),
+            "coverage": evaluation.generative.neighbourhoods(real, found[: len(rows)])["coverage"],
+        }
+
+    return measured
+
+
+def watch(run: Run, config: Config, gan: keras.Model, pictures: ImageSplits, epoch: int) -> bool:
+    """Draw the same noise again for samples/; warn of a collapse, and return whether to stop because of it."""
+    drawn = models.gan.draw(gan.averaged, GRID, labels=grid_labels(pictures), seed=config.seed)
+    run.write(f"samples/epoch-{epoch:04}.png", evaluation.plots.page(drawn, most=GRID))
+    if not (what := evaluation.generative.collapse(run.history)):
+        return False
+    training.progress.warn(what)
+    return config.stop_on_collapse
+
+
+def grid_labels(pictures: ImageSplits) -> np.ndarray:
+    """Classes one after the other, as often as fits the grid."""
+    import numpy as np
+
+    return np.sort(np.arange(GRID) % len(pictures.classes))
+
+
+def conclude(run: Run, generator: keras.Model, pictures: ImageSplits, probe: Probe) -> None:
+    """Measure the best epoch beside the real pictures' own figures, and write metrics.json and report.html."""
+    held_out = pictures.images[pictures.test], pictures.labels[pictures.test]
+    run.write_json("metrics.json", {"test": measure(run, generator, pictures, probe, held_out)})
+    drawn = models.gan.draw(generator, GRID, labels=grid_labels(pictures), seed=run.config.seed)
+    train = pictures.images[pictures.train]
+    shown = drawn[:: GRID // NEIGHBOURS]
+    rows, _ = evaluation.generative.nearest(probe.features(shown)[0], probe.features(train)[0])
+    frames = sorted((run.path / "samples").glob("epoch-*.png"))
+    run.write("samples/training.gif", evaluation.plots.animation([path.read_bytes() for path in frames]))
+    evaluation.report.write(run, samples={"generated": drawn, "drawn": shown, "nearest": train[rows]})
+
+
+def measure(
+    run: Run, generator: keras.Model, pictures: ImageSplits, probe: Probe, real: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
+    """Compare what a generator draws with pictures and labels that training never saw."""
+    images, labels = real
+    drawn = models.gan.draw(generator, len(images), labels=labels, seed=run.config.seed + 1)
+    (ours, answers), (theirs, known) = probe.features(drawn), probe.features(images)
+    trained = probe.features(pictures.images[pictures.train])[0]
+    measured = evaluation.generative.measure(ours, theirs, trained)
+    if run.info["conditional"]:
+        taught_labels = pictures.labels[pictures.train]
+        taught = evaluation.probe.train(
+            models.gan.draw(generator, len(taught_labels), labels=taught_labels, seed=run.config.seed + 2),
+            taught_labels,
+            pictures.classes,
+        )
+        measured["gan_train_accuracy"] = round(float((taught.features(images)[1] == labels).mean()), 6)
+        measured["gan_test_accuracy"] = round(float((answers == labels).mean()), 6)
+    return {**measured, "probe_accuracy": round(float((known == labels).mean()), 6)}
+
+
+def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
+    """Measure generated pictures against the run's own test split, or against other pictures of the same classes.
+
+    Args:
+        run: a run of this recipe.
+        other: what ``--data`` takes.
+        reading: ``skip_bad``, ``image_column``, ``label_column`` or ``header``, where they differ from the run's own.
+
+    Raises:
+        UserError: if the run's data have changed, or the other data hold a class that the run does not know.
+    """
+    pictures, config = build_data(run.config), replace(run.config, **reading)
+    run.check_data(pictures.describe())
+    real = pictures.images[pictures.test], pictures.labels[pictures.test]
+    if other is not None:
+        run.warn_of_training_data(other)
+        *real, _ = data.images.labelled(
+            other,
+            run.classes,
+            pictures.image_shape,
+            skip_bad=config.skip_bad,
+            image_column=config.image_column,
+            label_column=config.label_column,
+            header=config.header,
+            warn=training.progress.warn,
+        )
+    return measure(run, run.model, pictures, evaluation.probe.of_data(pictures), tuple(real))
+
+
+def generate(
+    run: Run,
+    *,
+    count: int = 16,
+    label: str | Sequence[str] | None = None,
+    seed: int = 0,
+    truncation: float | None = None,
+    interpolate: int = 0,
+) -> np.ndarray:
+    """Draw pictures, uint8 (count, height, width, channels).
+
+    Args:
+        run: a run of this recipe.
+        count: how many.
+        label: the class of all of them, or a list of classes that take turns; by default all classes do.
+        seed: equal seeds give equal pictures.
+        truncation: keep the noise within so many standard deviations: less gives pictures that are more alike.
+        interpolate: steps from each picture to the next, and from the last to the first; 0 for none. The pictures on
+            the way come too, so that there are ``count`` times as many.
+
+    Raises:
+        UserError: for a class that there is not, or numbers out of range.
+    """
+    for name, value, least in (("--count", count, 1), ("--interpolate", interpolate, 0)):
+        if value < least:
+            raise UserError(f"{name} must be at least {least}, not {value}.")
+    if truncation is not None and not truncation > 0:
+        raise UserError(f"--truncation must be above 0, not {truncation}.")
+    labels = _labels(run, [label] if isinstance(label, str) else label, count)
+    noise = models.gan.noise(count, seed, truncation)
+    if interpolate:
+        labels, noise = labels.repeat(interpolate), models.gan.way(noise, interpolate)
+    return models.gan.paint(run.model, noise, labels)
+
+
+def _labels(run: Run, wanted: Sequence[str] | None, count: int) -> np.ndarray:
+    """The class numbers of ``count`` pictures."""
+    import numpy as np
+
+    if wanted and not run.info["conditional"]:
+        raise UserError(f"{run.path} was trained without classes, so it cannot draw one of them: leave --class out.")
+    for name in wanted or ():
+        if name not in run.classes:
+            near = suggestion(name, run.classes)
+            raise UserError(f"There is no class '{name}'; use one of {', '.join(run.classes)}.{near}")
+    numbers = [run.classes.index(name) for name in wanted or run.classes]
+    return np.array(numbers)[np.arange(count) % len(numbers)]

@@ -1,0 +1,156 @@
+"""The image GAN from end to end: real files, the real command line, real training."""
+
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import save_picture, toy_picture
+from dltoolkit.recipes import image_gan
+from PIL import Image
+from test_image_classifier import command
+from test_training_fit import same_but_seconds, weights
+
+import dltoolkit
+from dltoolkit import interrupt
+from dltoolkit.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gan")
+    for label, name in enumerate(("bars", "dots", "plain")):
+        for number in range(24):
+            save_picture(folder / "toys" / name / f"{number}.png", toy_picture(label, number, side=12))
+    return image_gan.Config(
+        data=str(folder / "toys"), width=8, batch_size=16, epochs=2, out_dir=str(folder / "runs"), name="first"
+    )
+
+
+@pytest.fixture(scope="module")
+def small(config):
+    """Short epochs and a short probe, as long as the tests of this file last."""
+    from dltoolkit.evaluation import probe
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_gan, "SHORTEST_EPOCH", 10)
+        patch.setattr(image_gan, "JUDGED", 50)
+        patch.setattr(probe, "FEWEST_STEPS", 60)
+        yield config
+
+
+@pytest.fixture(scope="module")
+def run(small):
+    return image_gan.train(small)
+
+
+def test_a_run_is_trained_measured_and_described(run):
+    assert {path.name for path in run.path.iterdir()} - {"tensorboard"} == {
+        *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json"),
+        *("plots", "checkpoint", "samples"),
+    }
+    assert (run.info["recipe"], run.info["state"], run.info["conditional"]) == ("image-gan", "finished", True)
+    assert run.metrics["test"].keys() == {
+        *("frechet_distance", "frechet_distance_floor", "kernel_distance", "kernel_distance_floor"),
+        *("precision", "recall", "density", "coverage", "memorised"),
+        *("probe_accuracy", "gan_train_accuracy", "gan_test_accuracy"),
+    }
+    assert run.metrics["test"]["probe_accuracy"] > 0.8
+    assert run.metrics["test"]["frechet_distance"] > run.metrics["test"]["frechet_distance_floor"]
+    assert run.evaluate() == run.metrics["test"]
+    rows = run.history
+    assert [row["step"] for row in rows] == [10, 20]
+    best = min(rows, key=lambda row: row["validation_kernel_distance"])
+    assert rows[0].keys() >= {"discriminator_loss", "real_accuracy", "fake_accuracy", "validation_coverage"}
+    assert best["epoch"] in (1, 2)
+    assert {path.name for path in (run.path / "samples").iterdir()} == {
+        *("epoch-0001.png", "epoch-0002.png", "training.gif")
+    }
+    with Image.open(run.path / "samples" / "training.gif") as gif:
+        assert gif.n_frames == 2
+    page = (run.path / "report.html").read_text()
+    for words in ("What it draws", "most like them", "dltoolkit generate"):
+        assert words in page
+
+
+def test_generate_from_python(run):
+    drawn = run.generate(count=6, seed=3)
+    assert (drawn.shape, drawn.dtype) == ((6, 12, 12, 3), np.uint8)
+    assert np.array_equal(drawn, dltoolkit.load(run.path).generate(count=6, seed=3))
+    assert not np.array_equal(drawn, run.generate(count=6, seed=4))
+    plain = run.generate(count=6, seed=3, label="plain")
+    assert np.array_equal(plain[2], drawn[2])  # the classes take turns, and plain is the third
+    assert not np.array_equal(plain[0], drawn[0])
+    way = run.generate(count=2, seed=3, interpolate=5)
+    assert len(way) == 10
+    assert np.abs(way[0].astype(int) - drawn[0]).max() <= 1
+
+
+def test_generate_from_the_command_line(run, capfd, tmp_path):
+    options = ["--count", "5", "--class", "dots", "--seed", "7", "--out", str(tmp_path / "new")]
+    code, out, err = command(capfd, "generate", str(run.path), *options, "--grid", "--interpolate", "3")
+    assert (code, err) == (0, "")
+    assert "15 pictures" in out
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {f"{number:04}.png" for number in range(1, 16)} | {"grid.png", "way.gif"}
+    with Image.open(tmp_path / "new" / "0002.png") as picture:
+        expected = run.generate(count=5, label="dots", seed=7, interpolate=3)[1]
+        assert np.array_equal(np.asarray(picture), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--class", "bar"], "no class 'bar'; use one of bars, dots, plain. Did you mean 'bars'"),
+        (["--count", "0"], "--count must be at least 1"),
+        (["--truncation", "0"], "--truncation must be above 0"),
+        (["--interpolate", "-1"], "--interpolate must be at least 0"),
+        (["--prompt", "a"], "no use for --prompt"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(run, capfd, tmp_path, options, words):
+    code, out, err = command(capfd, "generate", str(run.path), "--out", str(tmp_path / "new"), *options)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_without_classes_no_class_can_be_asked_for(small, capfd, tmp_path):
+    run = image_gan.train(replace(small, conditional=False, epochs=1, name="free"))
+    assert "gan_train_accuracy" not in run.metrics["test"]
+    assert run.generate(count=2).shape == (2, 12, 12, 3)
+    code, _, err = command(capfd, "generate", str(run.path), "--class", "dots", "--out", str(tmp_path / "new"))
+    assert code == 2
+    assert "trained without classes" in err
+
+
+@pytest.mark.parametrize(("per_class", "alike", "words"), [(7, False, "at least 16"), (30, True, "only 1 different example")])
+def test_pictures_that_teach_nothing_are_refused(make_folder, tmp_path, per_class, alike, words):
+    folder = make_folder(per_class=per_class, classes=("a", "b"))
+    if alike:
+        for path in folder.rglob("*.png"):
+            save_picture(path, np.full((16, 16, 3), 90, np.uint8))
+    with pytest.raises(UserError, match=words):
+        image_gan.train(image_gan.Config(data=str(folder), out_dir=str(tmp_path / "runs")))
+    assert not list((tmp_path / "runs").glob("*/*"))
+
+
+def test_interrupted_and_resumed_is_as_if_nothing_had_happened(small, monkeypatch):
+    """Both networks, both optimizers, the average and the noise go on where they stood."""
+    whole = image_gan.train(replace(small, epochs=3, name="whole"))
+    watch, calls = image_gan.watch, []
+
+    def interrupting(*arguments):
+        calls.append(arguments[-1])
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return watch(*arguments)
+
+    monkeypatch.setattr(image_gan, "watch", interrupting)
+    with pytest.raises(interrupt.Interrupted):
+        image_gan.train(replace(small, epochs=3, name="parted"))
+    parted = dltoolkit.resume(dltoolkit.load("image-gan/parted", out_dir=small.out_dir))
+    assert calls == [1, 2, 3]
+    assert same_but_seconds(parted) == same_but_seconds(whole)
+    for one, two in zip(weights(parted), weights(whole), strict=True):
+        assert np.array_equal(one, two)

@@ -1,0 +1,142 @@
+"""The two networks, their training step, and what drawing promises."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dltoolkit.errors import UserError
+from dltoolkit.models import diff_augment, gan
+from dltoolkit.run import load_model
+
+
+def built(shape=(8, 8, 1), classes=3, **options):
+    keras.utils.set_random_seed(0)
+    model = gan.Gan(options.pop("architecture", "dcgan"), shape, classes, width=8, **options)
+    model.compile(keras.optimizers.Adam(2e-3, 0.0, 0.99), keras.optimizers.Adam(2e-3, 0.0, 0.99), jit_compile=False)
+    return model
+
+
+def batch(shape=(8, 8, 1), classes=3, count=16):
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    pictures = rng.integers(0, 60, (count, *shape)) + 60 * labels[:, None, None, None]
+    return tf.constant(pictures, tf.uint8), tf.one_hot(labels, classes)
+
+
+@pytest.mark.parametrize("architecture", gan.ARCHITECTURES)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (30, 17, 3), (64, 64, 3)])
+def test_pictures_have_the_size_that_was_asked_for(architecture, shape):
+    generator = gan.generator(architecture, shape, 2, width=8)
+    drawn = gan.draw(generator, 3, labels=np.array([0, 1, 1]))
+    assert (drawn.shape, drawn.dtype) == ((3, *shape), np.uint8)
+    logits = gan.discriminator(architecture, shape, 2, width=8)([drawn / 255.0, np.array([0, 1, 1])])
+    assert logits.shape == (3,)
+
+
+@pytest.mark.parametrize("loss", gan.LOSSES)
+def test_every_loss_moves_both_networks_and_the_average(loss):
+    model = built(loss=loss, spectral_norm=loss == "hinge")
+    before = [[weight.numpy() for weight in net.trainable_weights] for net in (model.generator, model.discriminator)]
+    averaged = [weight.numpy() for weight in model.averaged.weights]
+    logs = {name: float(value) for name, value in model.train_step(batch()).items()}
+    assert logs.keys() == {"loss", "discriminator_loss", "real_accuracy", "fake_accuracy"}
+    assert all(np.isfinite(value) for value in logs.values())
+    for network, old in zip((model.generator, model.discriminator), before, strict=True):
+        moved = [not np.array_equal(now, then) for now, then in zip(network.trainable_weights, old, strict=True)]
+        assert np.mean(moved) > 0.8
+    assert any(not np.array_equal(now, then) for now, then in zip(model.averaged.weights, averaged, strict=True))
+
+
+def test_the_penalty_is_laid_on_every_so_many_steps():
+    strong = built(penalty=1e4, penalty_every=2)
+    weak = built(penalty=0.0)
+    same = [float(model.train_step(batch())["discriminator_loss"]) for model in (strong, weak)]
+    assert same[0] == pytest.approx(same[1])  # the loss that is shown is without it
+    kernels = [model.discriminator.trainable_weights[0].numpy() for model in (strong, weak)]
+    assert not np.allclose(*kernels)
+    assert float(strong._penalty(*penalised())) == 0.0  # the second step
+    strong.train_step(batch())
+    assert float(strong._penalty(*penalised())) > 0
+
+
+def penalised():
+    real = tf.cast(batch()[0], tf.float32) / 127.5 - 1
+    return real, real, tf.argmax(batch()[1], axis=-1, output_type=tf.int32)
+
+
+def test_a_few_steps_bring_the_generator_to_the_brightness_of_each_class():
+    model = built(momentum=0.9)
+    step = tf.function(model.train_step)
+    for _ in range(300):
+        step(batch())
+    drawn = gan.draw(model.averaged, 60, labels=np.repeat([0, 1, 2], 20)).reshape(3, -1).mean(axis=1)
+    assert drawn == pytest.approx([30, 90, 150], abs=25)
+
+
+def test_equal_seeds_draw_equal_pictures_and_truncation_brings_them_together():
+    generator = gan.generator("dcgan", (8, 8, 1), width=8)
+    assert np.array_equal(gan.draw(generator, 4, seed=7), gan.draw(generator, 9, seed=7)[:4])
+    assert not np.array_equal(gan.draw(generator, 4, seed=7), gan.draw(generator, 4, seed=8))
+    free, bound = gan.noise(4000, 1), gan.noise(4000, 1, truncation=0.8)
+    assert free.std() == pytest.approx(1, abs=0.01)
+    assert np.abs(bound).max() <= 0.8
+    assert np.abs(bound).max() > 0.79
+
+
+def test_the_way_between_noises_leads_from_each_to_the_next():
+    noise = gan.noise(3, 0)
+    way = gan.way(noise, 4)
+    assert way.shape == (12, gan.LATENT)
+    assert way[::4] == pytest.approx(noise, abs=1e-4)
+    lengths = np.linalg.norm(np.concatenate([way, way[:1]])[1:] - way, axis=1).reshape(3, 4)
+    assert (lengths.max(axis=1) < 1.5 * lengths.min(axis=1)).all()
+    assert np.linalg.norm(way, axis=1).min() > 0.9 * np.linalg.norm(noise, axis=1).min()
+
+
+def test_a_saved_generator_draws_the_same(tmp_path):
+    generator = gan.generator("resnet", (8, 8, 3), 2, width=8)
+    generator.save(tmp_path / "model.keras")
+    labels = np.array([0, 1, 0])
+    drawn = gan.draw(generator, 3, labels=labels)
+    assert np.array_equal(gan.draw(load_model(tmp_path / "model.keras"), 3, labels=labels), drawn)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("dcgen", (8, 8, 1)), "Did you mean 'dcgan'"),
+        (("dcgan", (7, 8, 1)), "8 to 128 pixels"),
+        (("dcgan", (8, 129, 1)), "8 to 128 pixels"),
+    ],
+)
+def test_what_cannot_be_built_is_named(arguments, words):
+    with pytest.raises(UserError, match=words):
+        gan.Gan(*arguments)
+
+
+@pytest.mark.parametrize("kinds", [*diff_augment.KINDS, ",".join(diff_augment.KINDS)])
+def test_variations_differ_from_picture_to_picture_and_let_gradients_through(kinds):
+    pictures = tf.Variable(
+        np.tile(np.linspace(-0.9, 0.9, 16 * 16 * 3).reshape(1, 16, 16, 3), (8, 1, 1, 1)), dtype="float32"
+    )
+    vary = diff_augment.DiffAugment(kinds)
+    with tf.GradientTape() as tape:
+        varied = vary(pictures)
+        total = tf.reduce_sum(varied)
+    assert varied.shape == pictures.shape
+    assert all(not np.allclose(one, two) for one, two in itertools.combinations(varied.numpy()[:4], 2))
+    assert np.abs(tape.gradient(total, pictures)).sum() > 0
+
+
+def test_translation_moves_by_whole_pixels():
+    picture = np.zeros((1, 16, 16, 1), "float32")
+    picture[0, 8, 8] = 1
+    places = set()
+    for _ in range(60):
+        moved = diff_augment.DiffAugment("translation")(tf.constant(picture)).numpy()
+        assert np.sort(moved.ravel())[-2:] == pytest.approx([0, 1])
+        places.add(np.unravel_index(moved.argmax(), picture.shape)[1:3])
+    assert {row for row, _ in places} == {column for _, column in places} == set(range(6, 11))
