@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FEW = 5_000  # training pictures below which a discriminator learns them by heart unless they are varied
 FEWEST = 16
+USUAL_SIDE = 64  # pixels to which larger pictures than can be drawn are brought
 GRID = 64  # pictures that are drawn after each epoch, from the same noise
 JUDGED = 2_000  # pictures that are drawn and compared with validation after each epoch, at most
 SHORTEST_EPOCH = 100  # steps
@@ -68,22 +69,29 @@ class Config(RunConfig):
 
 
 def build_data(config: Config) -> ImageSplits:
-    """Read, check and split the pictures: uint8 (n, h, w, c), labels and three index arrays."""
+    """Read, check and split the pictures: uint8 (n, h, w, c), labels (all 0 where there are none) and three indices."""
+    pictures = _read(config, config.image_size)
+    if config.image_size is None and max(pictures.image_shape) > models.gan.LARGEST:
+        pictures = _read(config, USUAL_SIDE)
+    if len(pictures.train) < FEWEST:
+        raise UserError(f"{config.data} leaves {len(pictures.train)} pictures to train on; give at least {FEWEST}.")
+    return pictures
+
+
+def _read(config: Config, image_size: int | None) -> ImageSplits:
     with training.progress.counting() as report:
-        pictures = data.images.load(
+        return data.images.load(
             config.data,
-            image_size=config.image_size,
+            image_size=image_size,
             seed=config.seed,
             limit=config.limit,
             skip_bad=config.skip_bad,
+            labelled=False,
             image_column=config.image_column,
             label_column=config.label_column,
             header=config.header,
             progress=report,
         )
-    if len(pictures.train) < FEWEST:
-        raise UserError(f"{config.data} leaves {len(pictures.train)} pictures to train on; give at least {FEWEST}.")
-    return pictures
 
 
 def build_model(
@@ -146,7 +154,9 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
 def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> training.fit.Job:
     """Say what the training loop needs: model, batches, loss."""
     flip = config.flip
-    if flip is None:
+    if flip is None and len(pictures.classes) < 2:
+        flip = pictures.image_shape[-1] == 3  # photographs, mostly
+    elif flip is None:
         flip = data.augment.mirror_keeps_class(pictures.images[pictures.train], pictures.labels[pictures.train])
     mirrored = data.augment.Augment(flip=True) if flip else None
     return training.fit.Job(
@@ -241,7 +251,9 @@ def measure(
         )
         measured["gan_train_accuracy"] = round(float((taught.features(images)[1] == labels).mean()), 6)
         measured["gan_test_accuracy"] = round(float((answers == labels).mean()), 6)
-    return {**measured, "probe_accuracy": round(float((known == labels).mean()), 6)}
+    if len(pictures.classes) > 1:
+        measured["probe_accuracy"] = round(float((known == labels).mean()), 6)
+    return measured
 
 
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:

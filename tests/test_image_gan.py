@@ -124,7 +124,9 @@ def test_without_classes_no_class_can_be_asked_for(small, capfd, tmp_path):
     assert "trained without classes" in err
 
 
-@pytest.mark.parametrize(("per_class", "alike", "words"), [(7, False, "at least 16"), (30, True, "only 1 different example")])
+@pytest.mark.parametrize(
+    ("per_class", "alike", "words"), [(7, False, "at least 16"), (30, True, "only 1 different example")]
+)
 def test_pictures_that_teach_nothing_are_refused(make_folder, tmp_path, per_class, alike, words):
     folder = make_folder(per_class=per_class, classes=("a", "b"))
     if alike:

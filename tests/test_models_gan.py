@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from dltoolkit.errors import UserError
-from dltoolkit.models import diff_augment, gan
+from dltoolkit.models import diff_augment, gan, gan_networks
 from dltoolkit.run import load_model
 
 
@@ -29,10 +29,10 @@ def batch(shape=(8, 8, 1), classes=3, count=16):
 @pytest.mark.parametrize("architecture", gan.ARCHITECTURES)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (30, 17, 3), (64, 64, 3)])
 def test_pictures_have_the_size_that_was_asked_for(architecture, shape):
-    generator = gan.generator(architecture, shape, 2, width=8)
+    generator = gan_networks.generator(architecture, shape, 2, width=8)
     drawn = gan.draw(generator, 3, labels=np.array([0, 1, 1]))
     assert (drawn.shape, drawn.dtype) == ((3, *shape), np.uint8)
-    logits = gan.discriminator(architecture, shape, 2, width=8)([drawn / 255.0, np.array([0, 1, 1])])
+    logits = gan_networks.discriminator(architecture, shape, 2, width=8)([drawn / 255.0, np.array([0, 1, 1])])
     assert logits.shape == (3,)
 
 
@@ -77,7 +77,7 @@ def test_a_few_steps_bring_the_generator_to_the_brightness_of_each_class():
 
 
 def test_equal_seeds_draw_equal_pictures_and_truncation_brings_them_together():
-    generator = gan.generator("dcgan", (8, 8, 1), width=8)
+    generator = gan_networks.generator("dcgan", (8, 8, 1), width=8)
     assert np.array_equal(gan.draw(generator, 4, seed=7), gan.draw(generator, 9, seed=7)[:4])
     assert not np.array_equal(gan.draw(generator, 4, seed=7), gan.draw(generator, 4, seed=8))
     free, bound = gan.noise(4000, 1), gan.noise(4000, 1, truncation=0.8)
@@ -89,7 +89,7 @@ def test_equal_seeds_draw_equal_pictures_and_truncation_brings_them_together():
 def test_the_way_between_noises_leads_from_each_to_the_next():
     noise = gan.noise(3, 0)
     way = gan.way(noise, 4)
-    assert way.shape == (12, gan.LATENT)
+    assert way.shape == (12, gan_networks.LATENT)
     assert way[::4] == pytest.approx(noise, abs=1e-4)
     lengths = np.linalg.norm(np.concatenate([way, way[:1]])[1:] - way, axis=1).reshape(3, 4)
     assert (lengths.max(axis=1) < 1.5 * lengths.min(axis=1)).all()
@@ -97,7 +97,7 @@ def test_the_way_between_noises_leads_from_each_to_the_next():
 
 
 def test_a_saved_generator_draws_the_same(tmp_path):
-    generator = gan.generator("resnet", (8, 8, 3), 2, width=8)
+    generator = gan_networks.generator("resnet", (8, 8, 3), 2, width=8)
     generator.save(tmp_path / "model.keras")
     labels = np.array([0, 1, 0])
     drawn = gan.draw(generator, 3, labels=labels)

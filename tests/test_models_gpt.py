@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dltoolkit.errors import UserError
-from dltoolkit.models import gpt
+from dltoolkit.models import decoder_layers, gpt
 from dltoolkit.models.decoder_layers import DecoderBlock, PairEmbedding
 from dltoolkit.run import load_model
 
@@ -44,6 +44,13 @@ def test_never_looks_ahead(family):
     before, after = (model.predict_on_batch(some) for some in (tokens, changed))
     assert before[:, :7] == pytest.approx(after[:, :7], abs=1e-5)
     assert not np.allclose(before[:, 7:], after[:, 7:], atol=1e-3)
+
+
+def test_attention_in_blocks_is_attention(monkeypatch):
+    tokens = some_tokens(2, 13)
+    whole = build("gpt")(tokens).numpy()
+    monkeypatch.setattr(decoder_layers, "BLOCK", 4)
+    assert build("gpt")(tokens).numpy() == pytest.approx(whole, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", gpt.FAMILIES)

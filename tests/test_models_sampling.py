@@ -57,7 +57,7 @@ def generated(model, prompts, count, **options):
 
 def without_cache(model, prompt, count, context=16):
     """The same windows, each token from a fresh look at all of its window."""
-    chunk = max(1, min(sampling.CHUNK, context // 4))
+    chunk = max(1, min(sampling.CHUNK, context // 2))
     text, window, place = list(prompt), None, context
     for i in range(count):
         if i % chunk == 0 and place + chunk > context:

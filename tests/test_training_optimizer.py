@@ -39,6 +39,16 @@ def test_muon_moves_matrices_by_orthogonal_updates():
     assert orthogonal == {"first": False, "second": True, "dense": True, "logits": False}
 
 
+def test_more_steps_than_the_full_rate_is_for_take_a_lower_rate():
+    course = optimizer.WarmupCosine(0.3, steps=100, full_rate_steps=100)
+    assert course.highest == pytest.approx(0.3)
+    other = course.scaled(2.0)
+    course.steps = 400
+    assert course.highest == pytest.approx(0.15)
+    assert max(float(course(step)) for step in range(400)) == pytest.approx(0.15, rel=1e-3)
+    assert other.highest == pytest.approx(0.3), "a schedule and one scaled from it have one length"
+
+
 @pytest.mark.parametrize("shape", [(288, 32), (32, 288), (40, 32)])
 def test_the_short_way_to_an_orthogonal_update_is_keras_own(shape):
     x = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=shape).astype("float32") + 0.5)

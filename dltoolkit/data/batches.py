@@ -1,5 +1,8 @@
 """The order in which examples are seen: decided by seed and epoch alone, entered at any step."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -44,3 +47,23 @@ def index_batches(
         .skip(start_step % steps)
         .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     )
+
+
+def in_blocks(answer: Callable[[list[np.ndarray]], Any], inputs: Sequence[np.ndarray], size: int) -> Any:
+    """Return what ``answer`` makes of rows, ``size`` of them at a time; the last block is filled up with its last row.
+
+    All blocks have one shape, so that TensorFlow prepares itself once.
+
+    Args:
+        answer: takes a list of arrays (size, …), and returns an array (size, …) or a list of such.
+        inputs: arrays of equally many rows, at least one.
+        size: rows at a time.
+    """
+    count = len(inputs[0])
+    found = []
+    for begin in range(0, count, size):
+        rows = np.minimum(np.arange(begin, begin + size), count - 1)
+        found.append(answer([each[rows] for each in inputs]))
+    if isinstance(found[0], list | tuple):
+        return [np.concatenate(parts)[:count] for parts in zip(*found, strict=True)]
+    return np.concatenate(found)[:count]

@@ -47,6 +47,7 @@ def load(
     limit: int | None = None,
     labels_per_class: int | None = None,
     skip_bad: bool = False,
+    labelled: bool = True,
     image_column: str | None = None,
     label_column: str | None = None,
     header: bool | None = None,
@@ -68,6 +69,7 @@ def load(
         limit: use at most so many pictures in all, each class and part in proportion.
         labels_per_class: train on at most so many of each class; validation and test stay as they are.
         skip_bad: leave out pictures that cannot be read, instead of refusing.
+        labelled: refuse pictures of a single class, and folders without class folders.
         image_column, label_column: of a table, by name or position; by default found by their usual names.
         header: whether a .csv or .tsv begins with column names; by default recognised.
         cache_dir: where pictures are kept that do not fit in memory.
@@ -78,14 +80,20 @@ def load(
     """
     src = source.resolve(data) if isinstance(data, str) else data
     listing = list_pictures(
-        src, image_column=image_column, label_column=label_column, header=header, skip_bad=skip_bad, progress=progress
+        src,
+        image_column=image_column,
+        label_column=label_column,
+        header=header,
+        skip_bad=skip_bad,
+        labelled=labelled,
+        progress=progress,
     )
-    listing = limited(scan.trainable(listing, src.said), src, limit, seed)
+    listing = limited(scan.trainable(listing, src.said, labelled=labelled), src, limit, seed)
     decoded = pixels.decoded(
         listing, src.name, image_size=image_size, skip_bad=skip_bad, cache_dir=cache_dir, progress=progress
     )
     fields = divided(
-        scan.trainable(decoded.listing, src.said) if decoded.bad else decoded.listing,
+        scan.trainable(decoded.listing, src.said, labelled=labelled) if decoded.bad else decoded.listing,
         decoded.hashes,
         src,
         shape=decoded.images.shape,

@@ -71,8 +71,11 @@ class Listing:
         )
 
 
-def from_folder(source: Source, kind: Kind) -> Listing:
+def from_folder(source: Source, kind: Kind, *, labelled: bool = True) -> Listing:
     """List the files of class folders, or of class folders inside train, validation and test.
+
+    Args:
+        labelled: whether there must be class folders; without, files outside of any are of the class "all".
 
     Raises:
         UserError: if there are none, or the folders are laid out in another way.
@@ -83,7 +86,9 @@ def from_folder(source: Source, kind: Kind) -> Listing:
     empty: list[Path] = []
     for part, root in roots.items():
         folders = subfolders(root)
-        if not folders:
+        if not folders and not labelled:
+            found += [(file, "all", part) for file in files(root) if Path(file.path).suffix.lower() in kind.suffixes]
+        elif not folders:
             raise UserError(_no_class_folders(root, kind))
         inside_of: dict[Path, list[File]] = {}
         for folder in folders:

@@ -25,15 +25,16 @@ def list_pictures(
     label_column: str | None = None,
     header: bool | None = None,
     skip_bad: bool = False,
+    labelled: bool = True,
     progress: decode.Progress | None = None,
 ) -> Listing:
-    """List the labelled pictures of any source.
+    """List the pictures of any source with their labels; of a folder without class folders only if not ``labelled``.
 
     Raises:
         UserError: if it holds none, or is not a source of pictures.
     """
     if source.kind == "folder":
-        return listing.from_folder(source, PICTURES)
+        return listing.from_folder(source, PICTURES, labelled=labelled)
     if source.kind == "table":
         return listing.from_tables(
             source,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dltoolkit.data import augment, images, pipeline, store
+from dltoolkit.data import augment, batches, images, pipeline, store
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WIDTHS = (16, 32, 64)
 BATCH = 128
 PASSES, FEWEST_STEPS, MOST_STEPS = 10, 300, 800
+MOST_TURNED = 10_000  # pictures
 VERSION = 1  # of what is trained; raised when that changes, so that kept ones are not taken for it
 
 
@@ -38,7 +39,7 @@ class Probe:
 
     def features(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for pictures uint8 (n, h, w, c) float32 features (n, units) and class numbers int (n,)."""
-        found, logits = self._inner.predict(pictures, batch_size=BATCH, verbose=0)
+        found, logits = batches.in_blocks(lambda some: self._inner.predict_on_batch(some[0]), [pictures], BATCH)
         return found, logits.argmax(axis=1)
 
 
@@ -72,13 +73,29 @@ def train(pictures: np.ndarray, labels: np.ndarray, classes: list[str], *, seed:
     schedule = optimizer.compile(model, RunConfig(optimizer="muon"), batch_size, loss, **how)
     schedule.steps = steps
     gently = augment.for_images(given.image_shape, flip=False)
-    batches = pipeline.training_pipeline(given, batch_size=batch_size, seed=seed, augment=gently)
-    model.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+    endless = pipeline.training_pipeline(given, batch_size=batch_size, seed=seed, augment=gently)
+    model.fit(endless, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
     return Probe(model)
 
 
+def turned(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures turned by 0, 1, 2 and 3 right angles, and by how many (Gidaris et al. 2018).
+
+    To tell them apart needs features of what they show, where there are no classes to tell apart. Pictures that are
+    not square are mirrored instead: not at all, left to right, upside down, both.
+    """
+    square = pictures.shape[1] == pictures.shape[2]
+    ways = [
+        np.rot90(pictures, k, (1, 2)) if square else pictures[:, :: 1 - k // 2 * 2, :: 1 - k % 2 * 2] for k in range(4)
+    ]
+    return np.concatenate(ways), np.repeat(np.arange(4), len(pictures))
+
+
 def of_data(pictures: ImageSplits, *, seed: int = 0, cache_dir: Path | None = None) -> Probe:
-    """Return a classifier trained on the ``train`` part of pictures, kept from an earlier time if there was one."""
+    """Return a classifier trained on the ``train`` part of pictures, kept from an earlier time if there was one.
+
+    Where there is one class only, it tells how a picture was turned.
+    """
     from dltoolkit.run import load_model, writing
 
     path = (cache_dir or store.default_folder()) / f"probe-{VERSION}-{pictures.fingerprint}-{seed}.keras"
@@ -86,7 +103,10 @@ def of_data(pictures: ImageSplits, *, seed: int = 0, cache_dir: Path | None = No
         with contextlib.suppress(UserError):  # damaged: train it again
             return Probe(load_model(path))
     rows = pictures.train
-    probe = train(pictures.images[rows], pictures.labels[rows], pictures.classes, seed=seed)
+    if len(pictures.classes) > 1:
+        probe = train(pictures.images[rows], pictures.labels[rows], pictures.classes, seed=seed)
+    else:
+        probe = train(*turned(pictures.images[rows[:MOST_TURNED]]), list("0123"), seed=seed)
     with contextlib.suppress(UserError), writing(path, suffix=".keras") as beside:  # a full disk only costs time
         probe.model.save(beside)
     return probe

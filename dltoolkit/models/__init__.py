@@ -3,5 +3,6 @@
 from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
-    __name__, keras=["decoder_layers", "diff_augment", "gan", "gpt", "layers", "sampling", "text", "vision"]
+    __name__,
+    keras=["decoder_layers", "diff_augment", "gan", "gan_networks", "gpt", "layers", "sampling", "text", "vision"],
 )

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+BLOCK = 64  # places that attention is computed for at a time
+
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class PairEmbedding(keras.layers.Layer):
@@ -106,10 +108,17 @@ class DecoderBlock(keras.layers.Layer):
         batch, time, width = (fixed or now for fixed, now in zip(x.shape, (batch, time, width), strict=True))
         query, key, value = self._heads(x)
         places = tf.range(time)
-        seen = places[None, None, None] <= places[:, None]  # (1, 1, to, from)
-        if first is not None:
-            seen &= places >= first[:, None, None, None]
-        attended = tf.transpose(_attend(query, key, value, seen), (0, 2, 1, 3))
+
+        def block(begin, end):
+            """What the places from ``begin`` to ``end`` see of those before ``end``: the rest is not computed."""
+            seen = places[None, None, None, :end] <= places[begin:end, None]  # (1, 1, to, from)
+            if first is not None:
+                seen &= places[:end] >= first[:, None, None, None]
+            return _attend(query[:, :, begin:end], key[:, :, :end], value[:, :, :end], seen)
+
+        ends = [*range(BLOCK, time, BLOCK), time] if isinstance(time, int) else [time]
+        attended = [block(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+        attended = tf.transpose(tf.concat(attended, axis=2), (0, 2, 1, 3))
         return tf.reshape(attended, (batch, time, width)), (key, value)
 
     def _heads(self, x, place=None):

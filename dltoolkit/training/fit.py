@@ -111,7 +111,6 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
         state="running",
         device={"kind": devices.kind, "replicas": devices.replicas, "precision": number_format, "xla": compiled},
         plan={"batch_size": batch_size},
-        optimizer={"name": config.optimizer, "learning_rate": schedule.peak},
         model={
             "name": delivered.name,
             "parameters": model.count_params(),
@@ -283,7 +282,10 @@ class _Watcher(keras.callbacks.Callback):
     def _follow_plan(self) -> None:
         if self._plan.steps is not None:
             self._schedule.steps = self._plan.steps
-            self._run.update(plan={"epochs": self._plan.epochs, "steps": self._plan.steps})
+            self._run.update(
+                plan={"epochs": self._plan.epochs, "steps": self._plan.steps},
+                optimizer={"name": self._config.optimizer, "learning_rate": self._schedule.highest},
+            )
 
     def _save_or_stop(self) -> None:
         """Write a checkpoint when it is time for one; when a signal has come, write one and raise it."""

@@ -27,15 +27,16 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         peak: the highest learning rate.
         steps: the number of steps from the start to zero.
+        full_rate_steps: the most steps for which the rate is ``peak``; over more, it is lower as their root is higher.
     """
 
-    def __init__(self, peak: float, steps: int = PROVISIONAL_STEPS):
-        self.peak = peak
+    def __init__(self, peak: float, steps: int = PROVISIONAL_STEPS, full_rate_steps: int | None = None):
+        self.peak, self.full_rate_steps = peak, full_rate_steps
         self._steps = tf.Variable(float(steps), trainable=False, dtype="float32", name="planned_steps")
 
     def scaled(self, factor: float) -> WarmupCosine:
         """Return a schedule of so many times the rates, whose length is always this one's."""
-        other = WarmupCosine(self.peak * factor)
+        other = WarmupCosine(self.peak * factor, full_rate_steps=self.full_rate_steps)
         other._steps = self._steps
         return other
 
@@ -48,19 +49,29 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     def steps(self, steps: int) -> None:
         self._steps.assign(float(steps))
 
+    @property
+    def highest(self) -> float:
+        """The highest rate of a run of the planned length."""
+        return float(self._highest())
+
+    def _highest(self):
+        if self.full_rate_steps is None:
+            return self.peak
+        return self.peak * tf.minimum(1.0, tf.sqrt(self.full_rate_steps / self._steps))
+
     def __call__(self, step):
         step, steps = tf.cast(step, "float32") + 1.0, self._steps
         warmup = tf.maximum(1.0, WARMUP * steps)
         falling = tf.clip_by_value((step - warmup) / tf.maximum(1.0, steps - warmup), 0.0, 1.0)
         cosine = 0.5 * (1.0 + tf.cos(math.pi * falling))
-        return self.peak * tf.where(step < warmup, step / warmup, cosine)
+        return self._highest() * tf.where(step < warmup, step / warmup, cosine)
 
     def get_config(self):
-        return {"peak": self.peak, "steps": self.steps}
+        return {"peak": self.peak, "steps": self.steps, "full_rate_steps": self.full_rate_steps}
 
 
 def make(
-    config: RunConfig, batch_size: int, newton_schulz_steps: int = 5
+    config: RunConfig, batch_size: int, newton_schulz_steps: int = 5, full_rate_steps: int | None = None
 ) -> tuple[keras.optimizers.Optimizer, WarmupCosine]:
     """Return the optimizer that the options ask for, and its schedule, whose length the caller plans.
 
@@ -70,7 +81,7 @@ def make(
     rate, decay = DEFAULTS[config.optimizer]
     peak = config.learning_rate if config.learning_rate is not None else rate * math.sqrt(batch_size / 128)
     decay = config.weight_decay if config.weight_decay is not None else decay
-    schedule = WarmupCosine(peak)
+    schedule = WarmupCosine(peak, full_rate_steps=full_rate_steps)
     shared = {"learning_rate": schedule, "weight_decay": decay or None}
     if config.ema:
         shared.update(use_ema=True, ema_momentum=config.ema)
@@ -91,6 +102,7 @@ def compile(
     metrics: Sequence[Any] = (),
     *,
     newton_schulz_steps: int = 5,
+    full_rate_steps: int | None = None,
     **how: Any,
 ) -> WarmupCosine:
     """Compile a model with the optimizer that the options ask for, and return its schedule.
@@ -102,9 +114,10 @@ def compile(
         loss: as Keras takes it.
         metrics: as Keras takes them.
         newton_schulz_steps: of Muon; fewer where they would take much of a step.
+        full_rate_steps: see :class:`WarmupCosine`.
         how: ``jit_compile`` and ``steps_per_execution``.
     """
-    optimizer, schedule = make(config, batch_size, newton_schulz_steps)
+    optimizer, schedule = make(config, batch_size, newton_schulz_steps, full_rate_steps)
     spare_vectors(optimizer, model)
     model.compile(optimizer, loss, metrics=list(metrics), **how)
     return schedule
