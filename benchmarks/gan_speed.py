@@ -71,6 +71,9 @@ def plainly(network):
     from dltoolkit.models import layers
 
     def own_layer(layer):
+        if isinstance(layer, layers.UpConv2D):
+            convolution = keras.layers.Conv2D(layer.filters, 3, padding="same", use_bias=False)
+            return keras.Sequential([keras.layers.UpSampling2D(), convolution])
         kind = keras.layers.BatchNormalization if isinstance(layer, layers.BatchNorm) else type(layer)
         return kind.from_config(layer.get_config())
 

@@ -115,13 +115,30 @@ def test_what_cannot_be_drawn_is_named(run, capfd, tmp_path, options, words):
     assert not (tmp_path / "new").exists()
 
 
-def test_without_classes_no_class_can_be_asked_for(small, capfd, tmp_path):
-    run = image_gan.train(replace(small, conditional=False, epochs=1, name="free"))
+def test_pictures_without_labels_will_do(small, capfd, tmp_path):
+    for number in range(30):
+        save_picture(tmp_path / "heap" / f"{number}.png", toy_picture(0, number, side=12))
+    run = image_gan.train(replace(small, data=str(tmp_path / "heap"), epochs=1, name="heap"))
+    assert run.info["data"]["classes"] == ["all"]
+    assert run.info["conditional"] is False
+    assert "probe_accuracy" not in run.metrics["test"]
     assert "gan_train_accuracy" not in run.metrics["test"]
+    assert run.metrics["test"]["frechet_distance"] > 0
     assert run.generate(count=2).shape == (2, 12, 12, 3)
-    code, _, err = command(capfd, "generate", str(run.path), "--class", "dots", "--out", str(tmp_path / "new"))
+    code, _, err = command(capfd, "generate", str(run.path), "--class", "all", "--out", str(tmp_path / "new"))
     assert code == 2
     assert "trained without classes" in err
+
+
+def test_classes_can_be_left_unused(config):
+    pictures = image_gan.build_data(config)
+    assert image_gan.build_model(config, pictures).classes == 3
+    assert image_gan.build_model(replace(config, conditional=False), pictures).classes == 0
+
+
+def test_large_pictures_are_brought_to_64_pixels(make_folder):
+    pictures = image_gan.build_data(image_gan.Config(data=str(make_folder(side=136))))
+    assert pictures.image_shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize(

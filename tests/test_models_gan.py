@@ -1,6 +1,10 @@
 """The two networks, their training step, and what drawing promises."""
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -48,6 +52,18 @@ def test_every_loss_moves_both_networks_and_the_average(loss):
         moved = [not np.array_equal(now, then) for now, then in zip(network.trainable_weights, old, strict=True)]
         assert np.mean(moved) > 0.8
     assert any(not np.array_equal(now, then) for now, then in zip(model.averaged.weights, averaged, strict=True))
+
+
+def test_the_step_compiles_with_xla_and_in_bfloat16():
+    with_policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        model = built()
+        logs = tf.function(model.train_step, jit_compile=True)(batch())
+    finally:
+        keras.config.set_dtype_policy(with_policy)
+    assert all(np.isfinite(float(value)) for value in logs.values())
+    assert model.averaged.output.dtype == "float32"
 
 
 def test_the_penalty_is_laid_on_every_so_many_steps():
@@ -102,6 +118,29 @@ def test_a_saved_generator_draws_the_same(tmp_path):
     labels = np.array([0, 1, 0])
     drawn = gan.draw(generator, 3, labels=labels)
     assert np.array_equal(gan.draw(load_model(tmp_path / "model.keras"), 3, labels=labels), drawn)
+
+
+def test_two_replicas_train_one_gan():
+    code = """
+import tensorflow as tf, keras, numpy as np
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from dltoolkit.models import gan
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    model = gan.Gan("dcgan", (8, 8, 1), 3, width=8)
+    model.compile(keras.optimizers.Adam(1e-3), keras.optimizers.Adam(1e-3), jit_compile=False)
+before = [[weight.numpy() for weight in network.weights] for network in (model.generator, model.averaged)]
+pictures = np.random.default_rng(0).integers(0, 255, (16, 8, 8, 1), dtype="uint8")
+batches = tf.data.Dataset.from_tensors((pictures, np.eye(3, dtype="float32")[np.arange(16) % 3])).repeat()
+model.fit(batches, steps_per_epoch=2, verbose=0)
+for network, old in zip((model.generator, model.averaged), before):
+    assert np.mean([not np.array_equal(now, then) for now, then in zip(network.weights, old)]) > 0.8
+    assert all(np.isfinite(weight.numpy()).all() for weight in network.weights)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(

@@ -208,3 +208,14 @@ def test_the_mirror_average_does_not_tell_left_from_right(tmp_path):
     both.save(tmp_path / "both.keras")
     again = keras.models.load_model(tmp_path / "both.keras")
     np.testing.assert_allclose(again(pixels[:, :, ::-1]), expected, atol=1e-5)
+
+
+def test_doubled_and_convolved_in_one_is_the_same_as_in_two():
+    pictures = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype("float32")
+    in_one, convolve = layers.UpConv2D(4), keras.layers.Conv2D(4, 3, padding="same", use_bias=False)
+    doubled = keras.layers.UpSampling2D()(pictures)
+    found = in_one(pictures)
+    convolve.build(doubled.shape)
+    convolve.set_weights(in_one.get_weights())
+    assert found.shape == (2, 10, 14, 4)
+    assert np.asarray(found) == pytest.approx(np.asarray(convolve(doubled)), abs=1e-5)

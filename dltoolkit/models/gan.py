@@ -93,6 +93,7 @@ class Gan(keras.Model):
         self.averaged.trainable = False
         self.discriminator = discriminator(architecture, image_shape, classes, width=width, spectral_norm=spectral_norm)
         self.vary = DiffAugment(augment)
+        self.vary.build((None, *image_shape))
         self.seed_generator = keras.random.SeedGenerator()
         self.trackers = {
             name: keras.metrics.Mean(name=name)
@@ -136,10 +137,13 @@ class Gan(keras.Model):
             real_logits, fake_logits = tf.split(logits, 2)
             generator_loss = tf.reduce_mean(_generator_loss(self.kind, fake_logits))
             discriminator_loss = tf.reduce_mean(_discriminator_loss(self.kind, real_logits, fake_logits))
-            total = discriminator_loss + self._penalty(real, fake, labels)
+            # gradients are summed over replicas
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            for_generator = generator_loss / replicas
+            for_discriminator = (discriminator_loss + self._penalty(real, fake, labels)) / replicas
         for tape, loss, network, optimizer in (
-            (generator_tape, generator_loss, self.generator, self.optimizer),
-            (discriminator_tape, total, self.discriminator, self.discriminator_optimizer),
+            (generator_tape, for_generator, self.generator, self.optimizer),
+            (discriminator_tape, for_discriminator, self.discriminator, self.discriminator_optimizer),
         ):
             variables = network.trainable_variables
             gradients = tape.gradient(loss, [variable.value for variable in variables])
@@ -189,9 +193,21 @@ class Gan(keras.Model):
     def _average(self) -> None:
         """Move the average towards the generator: slowly, but less so in the first steps."""
         step = tf.cast(self.optimizer.iterations, tf.float32)
-        left = tf.minimum(self.momentum, (1.0 + step) / (10.0 + step))
-        for mean, now in zip(self.averaged.weights, self.generator.weights, strict=True):
-            mean.assign(mean + (now.value - mean.value) * tf.cast(1.0 - left, mean.dtype))
+        share = 1.0 - tf.minimum(self.momentum, (1.0 + step) / (10.0 + step))
+        means, now = ([weight.value for weight in model.weights] for model in (self.averaged, self.generator))
+
+        def moved(mean, now):
+            return mean.assign_add((now - mean) * tf.cast(share, mean.dtype))
+
+        def everywhere(strategy, means, now):
+            for one, other in zip(means, now, strict=True):
+                strategy.extended.update(one, moved, args=(other,))
+
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            for one, other in zip(means, now, strict=True):
+                moved(one, other)
+        else:
+            tf.distribute.get_replica_context().merge_call(everywhere, args=(means, now))
 
     def get_config(self):
         return {**super().get_config(), **self.settings}

@@ -11,7 +11,7 @@ import math
 
 import keras
 
-from dltoolkit.models.layers import BatchNorm
+from dltoolkit.models.layers import BatchNorm, UpConv2D
 
 LATENT = 64  # numbers that a picture is made from
 
@@ -100,9 +100,8 @@ def _norm(name: str) -> keras.layers.Layer:
 
 
 def _up(x, units: int, name: str):
-    """Double the sides: nearest neighbours, a convolution, batch normalisation, ReLU (no checkerboard: Odena 2016)."""
-    x = keras.layers.UpSampling2D(name=f"{name}_double")(x)
-    x = keras.layers.Conv2D(units, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
+    """Double the sides: repeated pixels (no checkerboard: Odena 2016), a convolution, batch normalisation, ReLU."""
+    x = UpConv2D(units, name=name)(x)
     return keras.layers.ReLU(name=f"{name}_relu")(_norm(f"{name}_norm")(x))
 
 
@@ -113,16 +112,11 @@ def _down(x, units: int, name: str, normed):
 
 
 def _residual_up(x, units: int, name: str):
-    same = keras.layers.UpSampling2D(name=f"{name}_double_same")(x)
-    if x.shape[-1] != units:
-        same = keras.layers.Conv2D(units, 1, use_bias=False, name=f"{name}_same")(same)
-    x = keras.layers.UpSampling2D(name=f"{name}_double")(
-        keras.layers.ReLU(name=f"{name}_relu1")(_norm(f"{name}_n1")(x))
-    )
-    x = keras.layers.Conv2D(units, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_1")(
-        x
-    )
-    x = keras.layers.ReLU(name=f"{name}_relu2")(_norm(f"{name}_n2")(x))
+    same = keras.layers.Conv2D(units, 1, use_bias=False, name=f"{name}_same")(x)
+    same = keras.layers.UpSampling2D(name=f"{name}_double")(same)
+    x = keras.layers.ReLU(name=f"{name}_relu1")(_norm(f"{name}_norm1")(x))
+    x = UpConv2D(units, name=f"{name}_1")(x)
+    x = keras.layers.ReLU(name=f"{name}_relu2")(_norm(f"{name}_norm2")(x))
     x = keras.layers.Conv2D(units, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_2")(
         x
     )

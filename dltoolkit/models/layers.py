@@ -37,6 +37,41 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
+class UpConv2D(keras.layers.Layer):
+    """Double the sides by repeating pixels, then convolve, 3x3 and without bias: (b, h, w, c) -> (b, 2h, 2w, filters).
+
+    Computed as one transposed convolution, 4x4 with stride 2, of which each number is a sum of the kernel's: four
+    ninths of the arithmetic of ``UpSampling2D`` and ``Conv2D``, for the same result.
+
+    Args:
+        filters: channels of the result.
+    """
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+
+    def build(self, input_shape):
+        shape = (3, 3, input_shape[-1], self.filters)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer="he_normal")
+
+    def call(self, inputs):
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
+        wide = tf.pad(tf.reverse(kernel, [0, 1]), [[1, 1], [1, 1], [0, 0], [0, 0]])
+        wide = wide[:-1] + wide[1:]
+        wide = wide[:, :-1] + wide[:, 1:]  # (4, 4, in, filters)
+        shape = (tf.shape(inputs)[0], *self.compute_output_shape(inputs.shape)[1:])
+        return tf.nn.conv2d_transpose(inputs, tf.transpose(wide, (0, 1, 3, 2)), shape, 2)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, 2 * height, 2 * width, self.filters)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
 class Dirac(keras.initializers.Initializer):
     """Convolution kernels that pass their inputs on, as far as there are as many; any more filters are He-normal.
 
