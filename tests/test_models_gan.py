@@ -40,6 +40,13 @@ def test_pictures_have_the_size_that_was_asked_for(architecture, shape):
     assert logits.shape == (3,)
 
 
+def test_a_gan_is_made_again_from_its_config():
+    model = built(architecture="resnet", loss="hinge", augment="cutout")
+    again = gan.Gan.from_config(model.get_config())
+    assert again.settings == model.settings
+    assert [w.shape for w in again.discriminator.weights] == [w.shape for w in model.discriminator.weights]
+
+
 @pytest.mark.parametrize("loss", gan.LOSSES)
 def test_every_loss_moves_both_networks_and_the_average(loss):
     model = built(loss=loss, spectral_norm=loss == "hinge")

@@ -99,12 +99,11 @@ class Gan(keras.Model):
             name: keras.metrics.Mean(name=name)
             for name in ("loss", "discriminator_loss", "real_accuracy", "fake_accuracy")
         }
-        self.built = True
+        self.built, self._drawing = True, None
 
     def compile(self, generator_optimizer, discriminator_optimizer, **how):
         super().compile(optimizer=generator_optimizer, **how)
         self.discriminator_optimizer = discriminator_optimizer
-        self.averaged.compile(jit_compile=False)
         for optimizer, network in zip(self.optimizers, (self.generator, self.discriminator), strict=True):
             optimizer.build(network.trainable_variables)
 
@@ -119,6 +118,13 @@ class Gan(keras.Model):
 
     def call(self, inputs, training=False):
         return self.averaged(inputs, training=training)
+
+    def drawing(self) -> keras.Model:
+        """Return the average as a model that draws on one device; call it outside of any strategy's scope."""
+        if self._drawing is None:
+            self._drawing = keras.Model(self.averaged.inputs, self.averaged.outputs)
+            self._drawing.compile(jit_compile=False)
+        return self._drawing
 
     def inputs_for(self, first: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
         """What a network takes: noise or pictures, and the class numbers where it is conditional."""
@@ -166,7 +172,7 @@ class Gan(keras.Model):
     def evaluate(self, *arguments: Any, callbacks: Any = None, **options: Any) -> dict[str, float]:
         """Let ``judge`` measure the averaged generator, in place of Keras' pass over validation batches."""
         callbacks.on_test_begin()
-        measured = self.judge(self.averaged)
+        measured = self.judge(self.drawing())
         callbacks.on_test_end(measured)
         return measured
 
