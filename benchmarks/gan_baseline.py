@@ -26,8 +26,9 @@ def main(run: str, seconds: float | None) -> None:
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
+    from dltoolkit.recipes import image_gan
+
     from dltoolkit import evaluation
-    from recipes import image_gan
 
     found = dltoolkit.load(run)
     pictures = image_gan.build_data(found.config)

@@ -28,9 +28,9 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     lazy.import_tensorflow()
     import keras
     import tensorflow as tf
+    from dltoolkit.recipes import image_gan
 
     from dltoolkit import models
-    from recipes import image_gan
 
     config = image_gan.Config(learning_rate=1e-3, discriminator_rate=1e-3)
     rng = np.random.default_rng(0)

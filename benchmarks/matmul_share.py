@@ -29,9 +29,9 @@ def main(max_time: float, vocabulary: int, steps: int, rounds: int) -> None:
 
     lazy.import_tensorflow()
     import tensorflow as tf
+    from dltoolkit.recipes import text_generator
 
     from dltoolkit import models
-    from recipes import text_generator
 
     config = text_generator.suited(text_generator.Config(max_time=max_time))
     model = models.gpt.build(

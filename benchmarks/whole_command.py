@@ -47,7 +47,10 @@ def main(times: int, keep: Path | None, words: tuple[str, ...]) -> None:
 
 
 def reached(metrics: dict) -> str:
-    """Say what a classifier or a language model reached."""
+    """Say what a classifier, a language model or a GAN reached."""
+    if "frechet_distance" in metrics.get("test", {}):
+        figures = ("gan_train_accuracy", "probe_accuracy", "frechet_distance", "frechet_distance_floor", "coverage")
+        return ", ".join(f"{name} {metrics['test'][name]:.4f}" for name in figures if name in metrics["test"])
     if "accuracy" not in metrics["validation"]:
         parts = [part for part in ("test", "validation") if part in metrics]
         return ", ".join(f"{part} {metrics[part]['loss']:.4f} nats a token" for part in parts)

@@ -169,7 +169,7 @@ def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> traini
         validation_examples=JUDGED,
         compile=lambda gan, batch_size, **how: compile_model(gan, config, **how),
         score="validation_kernel_distance",
-        epochs=max(8, min(25, 2_000_000 // len(pictures.train))),
+        epochs=max(8, min(15, 1_000_000 // len(pictures.train))),
         delivered=lambda gan: gan.averaged,
         after_epoch=lambda gan, epoch: watch(run, config, gan, pictures, epoch),
     )
