@@ -147,7 +147,8 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         texts = build_data(config)
         run.describe_data(texts.describe(), texts.findings)
         run.write(VOCABULARY, texts.encoder.vocabulary.text())
-        model = training.fit.fit(run, suited(config, len(texts.train)), job(config, texts))
+        config = suited(config, len(texts.train))
+        model = training.fit.fit(run, config, job(config, texts))
         conclude(run, model, texts)
     return run
 
