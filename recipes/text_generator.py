@@ -142,7 +142,7 @@ def job(run: Run, config: Config, text: RunningText) -> training.fit.Job:
         validation_examples=validation,
         compile=lambda model, batch_size, **how: compile_model(model, config, batch_size, **how),
         score="validation_loss",
-        epochs=5,
+        epochs=4,
         steps=None if config.epochs else config.steps,
         steps_per_call=STEPS_PER_CALL,
         compiled=True,
