@@ -12,6 +12,7 @@ import time
 import click
 import machine
 import numpy as np
+import plain
 
 NOISE = 100
 BATCH = 256
@@ -85,26 +86,8 @@ def trained(pictures: np.ndarray, seconds: float):
             layers.Dense(1),
         ]
     )
-    entropy = keras.losses.BinaryCrossentropy(from_logits=True)
-    optimizers = keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4)
-
-    @tf.function
-    def step(images):
-        noise = tf.random.normal((BATCH, NOISE))
-        with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
-            drawn = generator(noise, training=True)
-            real, fake = discriminator(images, training=True), discriminator(drawn, training=True)
-            generator_loss = entropy(tf.ones_like(fake), fake)
-            discriminator_loss = entropy(tf.ones_like(real), real) + entropy(tf.zeros_like(fake), fake)
-        for tape, loss, network, optimizer in (
-            (generator_tape, generator_loss, generator, optimizers[0]),
-            (discriminator_tape, discriminator_loss, discriminator, optimizers[1]),
-        ):
-            variables = network.trainable_variables
-            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-
-    scaled = (pictures.astype("float32") - 127.5) / 127.5
-    batches = tf.data.Dataset.from_tensor_slices(scaled).shuffle(len(scaled)).batch(BATCH, drop_remainder=True)
+    step = plain.adversarial_step(generator, discriminator, BATCH, 1e-4)
+    batches = tf.data.Dataset.from_tensor_slices(pictures).shuffle(len(pictures)).batch(BATCH, drop_remainder=True)
     began = time.monotonic()
     for steps, images in enumerate(batches.repeat(), 1):
         step(images)

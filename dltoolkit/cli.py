@@ -18,6 +18,8 @@ from dltoolkit import lazy, lines, output, recipe
 from dltoolkit.errors import UserError, suggestion
 
 RECIPE_LIST = "image-classifier, a recipe of 'dltoolkit list', or ./FILE.py"
+FLAGS = {"label": "class", "form": "format"}  # what is called otherwise on the command line than in Python
+
 out_dir_option = click.option(
     "--out-dir", default="saved_models", show_default=True, metavar="DIR", help="Where runs are kept."
 )
@@ -220,7 +222,7 @@ def _generate_texts(found: dltoolkit.Run, given: dict[str, Any]) -> None:
 def _generate_pictures(found: dltoolkit.Run, given: dict[str, Any]) -> None:
     folder, grid = given.pop("out", "generated"), given.pop("grid", False)
     known = inspect.signature(found.verb("generate")).parameters
-    _refuse_useless(found, ["class" if name == "label" and name not in known else name for name in given], known)
+    _refuse_useless(found, given, known)
     pictures = found.generate(**given)
     output.pictures(pictures, folder, grid=grid, animated="interpolate" in given)
 
@@ -341,7 +343,8 @@ def _cells(arriving: Iterator[Any], form: str, text_column: str | None) -> Itera
 def _refuse_useless(run: dltoolkit.Run, given: Iterable[str], known: Iterable[str]) -> None:
     """Raise a UserError for an option that the run's recipe does not know."""
     for name in set(given) - set(known):
-        raise UserError(f"A run of {run.info['recipe']} has no use for --{name.replace('_', '-')}: leave it out.")
+        flag = FLAGS.get(name, name.replace("_", "-"))
+        raise UserError(f"A run of {run.info['recipe']} has no use for --{flag}: leave it out.")
 
 
 def _plain(error: click.ClickException) -> str:

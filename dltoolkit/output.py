@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -157,7 +158,7 @@ def pictures(drawn: np.ndarray, folder: str, *, grid: bool, animated: bool) -> N
         pages["grid.png"] = plots.page(drawn, most=len(drawn))
     if animated:
         pages["way.gif"] = plots.animation([plots.page(drawn[[i]]) for i in range(len(drawn))], most=len(drawn))
-    for name, content in (*files, *pages.items()):
+    for name, content in itertools.chain(files, pages.items()):
         with writing(path / name) as beside:
             beside.write_bytes(content)
     click.echo(f"{len(drawn)} pictures in {path}" + (f", with {' and '.join(pages)}" if pages else ""))

@@ -5,6 +5,7 @@ dltoolkit train image-classifier --data ~/flowers --max-time 10m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -126,13 +127,10 @@ def job(config: Config, pictures: ImageSplits, augment: Augment | None) -> train
         validation=lambda batch_size: data.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
         examples=len(pictures.train),
         validation_examples=len(pictures.validation),
-        compile=lambda model, batch_size, **how: training.optimizer.compile(
-            model,
-            config,
-            batch_size,
-            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-            ["accuracy"],
-            **how,
+        compile=functools.partial(
+            training.optimizer.compile,
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+            metrics=["accuracy"],
         ),
         epochs=min(25, max(10, 500_000 // len(pictures.train))),
     )
@@ -146,10 +144,7 @@ def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
         return None
     flip = config.flip
     if flip is None:
-        some = pictures.train[:: -(-len(pictures.train) // 6000)]
-        coarse = max(1, min(pictures.image_shape[:2]) // 16)
-        small = pictures.images[some, ::coarse, ::coarse]
-        flip = data.augment.mirror_keeps_class(small, pictures.labels[some])
+        flip = data.augment.mirroring_suits(pictures)
     gentle = data.augment.for_images(pictures.image_shape, flip=flip)
     return replace(gentle, cutout=config.cutout, colour=config.colour, mixup=config.mixup, cutmix=config.cutmix)
 

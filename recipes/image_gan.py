@@ -25,7 +25,7 @@ FEW = 5_000  # training pictures below which a discriminator learns them by hear
 FEWEST = 16
 USUAL_SIDE = 64  # pixels to which larger pictures than can be drawn are brought
 GRID = 64  # pictures that are drawn after each epoch, from the same noise
-JUDGED = 2_000  # pictures that are drawn and compared with validation after each epoch, at most
+JUDGED = 2_000  # pictures that are drawn after each epoch and compared with at most as many of validation
 SHORTEST_EPOCH = 100  # steps
 NEIGHBOURS = 16  # of those, how many are shown beside the nearest training pictures
 LEARNING_RATE = 1e-3
@@ -157,7 +157,7 @@ def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> traini
     if flip is None and len(pictures.classes) < 2:
         flip = pictures.image_shape[-1] == 3  # photographs, mostly
     elif flip is None:
-        flip = data.augment.mirror_keeps_class(pictures.images[pictures.train], pictures.labels[pictures.train])
+        flip = data.augment.mirroring_suits(pictures)
     mirrored = data.augment.Augment(flip=True) if flip else None
     return training.fit.Job(
         build_model=lambda: build_model(config, pictures, judge(pictures, probe)),
@@ -167,7 +167,7 @@ def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> traini
         validation=lambda batch_size: data.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
         examples=max(len(pictures.train), SHORTEST_EPOCH * config.batch_size),
         validation_examples=JUDGED,
-        compile=lambda gan, batch_size, **how: compile_model(gan, config, **how),
+        compile=compile_model,
         score="validation_kernel_distance",
         epochs=max(8, min(15, 1_000_000 // len(pictures.train))),
         delivered=lambda gan: gan.averaged,
@@ -175,7 +175,7 @@ def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> traini
     )
 
 
-def compile_model(gan: keras.Model, config: Config, **how: Any) -> training.optimizer.WarmupCosine:
+def compile_model(gan: keras.Model, config: Config, batch_size: int, **how: Any) -> training.optimizer.WarmupCosine:
     """Compile both networks for training, and return the schedule that both follow."""
     import keras
 
@@ -223,24 +223,32 @@ def grid_labels(pictures: ImageSplits) -> np.ndarray:
 def conclude(run: Run, generator: keras.Model, pictures: ImageSplits, probe: Probe) -> None:
     """Measure the best epoch beside the real pictures' own figures, and write metrics.json and report.html."""
     held_out = pictures.images[pictures.test], pictures.labels[pictures.test]
-    run.write_json("metrics.json", {"test": measure(run, generator, pictures, probe, held_out)})
+    trained = probe.features(pictures.images[pictures.train])[0]
+    run.write_json("metrics.json", {"test": measure(run, generator, pictures, probe, trained, held_out)})
     drawn = models.gan.draw(generator, GRID, labels=grid_labels(pictures), seed=run.config.seed)
-    train = pictures.images[pictures.train]
     shown = drawn[:: GRID // NEIGHBOURS]
-    rows, _ = evaluation.generative.nearest(probe.features(shown)[0], probe.features(train)[0])
+    rows, _ = evaluation.generative.nearest(probe.features(shown)[0], trained)
+    nearest = pictures.images[pictures.train[rows]]
     frames = sorted((run.path / "samples").glob("epoch-*.png"))
     run.write("samples/training.gif", evaluation.plots.animation([path.read_bytes() for path in frames]))
-    evaluation.report.write(run, samples={"generated": drawn, "drawn": shown, "nearest": train[rows]})
+    evaluation.report.write(run, samples={"generated": drawn, "drawn": shown, "nearest": nearest})
 
 
 def measure(
-    run: Run, generator: keras.Model, pictures: ImageSplits, probe: Probe, real: tuple[np.ndarray, np.ndarray]
+    run: Run,
+    generator: keras.Model,
+    pictures: ImageSplits,
+    probe: Probe,
+    trained: np.ndarray,
+    real: tuple[np.ndarray, np.ndarray],
 ) -> dict[str, Any]:
-    """Compare what a generator draws with pictures and labels that training never saw."""
+    """Compare what a generator draws with pictures and labels that training never saw.
+
+    ``trained``: features of the training pictures.
+    """
     images, labels = real
     drawn = models.gan.draw(generator, len(images), labels=labels, seed=run.config.seed + 1)
     (ours, answers), (theirs, known) = probe.features(drawn), probe.features(images)
-    trained = probe.features(pictures.images[pictures.train])[0]
     measured = evaluation.generative.measure(ours, theirs, trained)
     if run.info["conditional"]:
         taught_labels = pictures.labels[pictures.train]
@@ -282,7 +290,9 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
             header=config.header,
             warn=training.progress.warn,
         )
-    return measure(run, run.model, pictures, evaluation.probe.of_data(pictures), tuple(real))
+    probe = evaluation.probe.of_data(pictures)
+    trained = probe.features(pictures.images[pictures.train])[0]
+    return measure(run, run.model, pictures, probe, trained, tuple(real))
 
 
 def generate(

@@ -147,8 +147,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         texts = build_data(config)
         run.describe_data(texts.describe(), texts.findings)
         run.write(VOCABULARY, texts.encoder.vocabulary.text())
-        config = suited(config, len(texts.train))
-        model = training.fit.fit(run, config, job(config, texts))
+        model = training.fit.fit(run, suited(config, len(texts.train)), job(config, texts))
         conclude(run, model, texts)
     return run
 
@@ -186,13 +185,10 @@ def job(config: Config, texts: TextSplits) -> training.fit.Job:
         validation=lambda batch_size: data.text_pipeline.evaluation_pipeline(texts, "validation", batch_size),
         examples=len(texts.train),
         validation_examples=len(texts.validation),
-        compile=lambda model, batch_size, **how: training.optimizer.compile(
-            model,
-            config,
-            batch_size,
-            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-            ["accuracy"],
-            **how,
+        compile=functools.partial(
+            training.optimizer.compile,
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+            metrics=["accuracy"],
         ),
         epochs=min(10, max(4, 100_000 // len(texts.train))),
     )

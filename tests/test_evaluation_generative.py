@@ -1,5 +1,7 @@
 """Distances of generated from real features: right where the answer is known, and apart where it should be."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,4 @@ def test_a_collapse_is_seen(coverage, accuracies, words):
     if words is None:
         assert said is None
     else:
-        import re
-
         assert re.search(words, said)

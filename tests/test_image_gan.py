@@ -106,6 +106,7 @@ def test_generate_from_the_command_line(run, capfd, tmp_path):
         (["--truncation", "0"], "--truncation must be above 0"),
         (["--interpolate", "-1"], "--interpolate must be at least 0"),
         (["--prompt", "a"], "no use for --prompt"),
+        (["--format", "json"], "no use for --format"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(run, capfd, tmp_path, options, words):

@@ -103,6 +103,7 @@ def test_equal_seeds_draw_equal_pictures_and_truncation_brings_them_together():
     generator = gan_networks.generator("dcgan", (8, 8, 1), width=8)
     assert np.array_equal(gan.draw(generator, 4, seed=7), gan.draw(generator, 9, seed=7)[:4])
     assert not np.array_equal(gan.draw(generator, 4, seed=7), gan.draw(generator, 4, seed=8))
+    assert gan.noise(2, -1).shape == (2, gan_networks.LATENT)
     free, bound = gan.noise(4000, 1), gan.noise(4000, 1, truncation=0.8)
     assert free.std() == pytest.approx(1, abs=0.01)
     assert np.abs(bound).max() <= 0.8
@@ -173,7 +174,8 @@ def test_variations_differ_from_picture_to_picture_and_let_gradients_through(kin
         varied = vary(pictures)
         total = tf.reduce_sum(varied)
     assert varied.shape == pictures.shape
-    assert all(not np.allclose(one, two) for one, two in itertools.combinations(varied.numpy()[:4], 2))
+    differ = [not np.allclose(one, two) for one, two in itertools.combinations(varied.numpy(), 2)]
+    assert sum(differ) > len(differ) / 2  # of 25 translations two are alike now and then
     assert np.abs(tape.gradient(total, pictures)).sum() > 0
 
 

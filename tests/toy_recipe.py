@@ -3,6 +3,7 @@
 dltoolkit train ./toy_recipe.py --epochs 5
 """
 
+import functools
 from dataclasses import dataclass
 
 from dltoolkit import data, training
@@ -72,13 +73,10 @@ def train(config=Config(), *, resume=None):
                 validation=validation,
                 examples=EXAMPLES,
                 validation_examples=VALIDATED,
-                compile=lambda model, batch_size, **how: training.optimizer.compile(
-                    model,
-                    config,
-                    batch_size,
-                    keras.losses.CategoricalCrossentropy(from_logits=True),
-                    ["accuracy"],
-                    **how,
+                compile=functools.partial(
+                    training.optimizer.compile,
+                    loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+                    metrics=["accuracy"],
                 ),
                 epochs=4,
             ),

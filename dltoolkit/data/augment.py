@@ -8,9 +8,13 @@ them than TensorFlow's own kernels do).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from dltoolkit.data.images import ImageSplits
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,16 @@ def _to_uint8(x):
 def _shape(images):
     dynamic = tf.shape(images)
     return [dynamic[i] if side is None else side for i, side in enumerate(images.shape)]
+
+
+def mirroring_suits(pictures: ImageSplits) -> bool:
+    """Say whether mirrored pictures still look like their class; see :func:`mirror_keeps_class`.
+
+    Only what that looks at is read of the training pictures, for they may be mapped from a large file.
+    """
+    some = pictures.train[:: -(-len(pictures.train) // 6000)]
+    coarse = max(1, min(pictures.image_shape[:2]) // 16)
+    return mirror_keeps_class(pictures.images[some, ::coarse, ::coarse], pictures.labels[some])
 
 
 def mirror_keeps_class(images: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> bool:

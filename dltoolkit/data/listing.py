@@ -87,14 +87,14 @@ def from_folder(source: Source, kind: Kind, *, labelled: bool = True) -> Listing
     for part, root in roots.items():
         folders = subfolders(root)
         if not folders and not labelled:
-            found += [(file, "all", part) for file in files(root) if Path(file.path).suffix.lower() in kind.suffixes]
+            found += [(file, "all", part) for file in files(root) if _fits(file, kind)]
         elif not folders:
             raise UserError(_no_class_folders(root, kind))
         inside_of: dict[Path, list[File]] = {}
         for folder in folders:
             inside = files(folder)
-            fitting = [file for file in inside if Path(file.path).suffix.lower() in kind.suffixes]
-            others += [file.path for file in inside if Path(file.path).suffix.lower() not in kind.suffixes]
+            fitting = [file for file in inside if _fits(file, kind)]
+            others += [file.path for file in inside if not _fits(file, kind)]
             found += [(file, folder.name, part) for file in fitting]
             inside_of[folder] = fitting
             if not fitting and part in ("", "train"):
@@ -254,8 +254,12 @@ def _refuse_nested(items: dict[Path, list[File]], source: Source) -> None:
         seen[names] = folder
 
 
+def _fits(file: File, kind: Kind) -> bool:
+    return Path(file.path).suffix.lower() in kind.suffixes
+
+
 def _no_class_folders(root: Path, kind: Kind) -> str:
-    here = [file for file in files(root) if Path(file.path).suffix.lower() in kind.suffixes]
+    here = [file for file in files(root) if _fits(file, kind)]
     if here:
         return f"{root} holds {len(here)} {kind.noun}s but no class folders: put each class in a folder of its name."
     return f"{root} has no class folders: put the {kind.noun}s of each class in a folder of its name."

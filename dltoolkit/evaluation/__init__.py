@@ -5,18 +5,16 @@ from dltoolkit.lazy import submodules
 __getattr__, __dir__ = submodules(
     __name__,
     plain=[
-        *(
-            "baseline",
-            "calibration",
-            "classification",
-            "generative",
-            "language",
-            "metrics",
-            "plots",
-            "prediction",
-            "probe",
-            "report",
-        ),
+        "baseline",
+        "calibration",
+        "classification",
+        "generative",
+        "language",
+        "metrics",
+        "plots",
+        "prediction",
+        "probe",
+        "report",
         "word_baseline",
     ],
 )

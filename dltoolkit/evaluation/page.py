@@ -86,7 +86,7 @@ class Page:
 
     @property
     def best(self) -> Mapping[str, float]:
-        """The history's row of the epoch that was kept: best validation accuracy, else lowest validation loss."""
+        """The history's row of the epoch that was kept: best validation accuracy, kernel distance or loss."""
         for column, sign in (("validation_accuracy", 1), ("validation_kernel_distance", -1), ("validation_loss", -1)):
             rows = [row for row in self.history if math.isfinite(row.get(column, math.nan))]
             if rows:

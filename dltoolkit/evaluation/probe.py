@@ -70,7 +70,7 @@ def train(pictures: np.ndarray, labels: np.ndarray, classes: list[str], *, seed:
     steps = min(MOST_STEPS, max(FEWEST_STEPS, PASSES * len(pictures) // batch_size))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
     how = {"jit_compile": False, "steps_per_execution": 10}
-    schedule = optimizer.compile(model, RunConfig(optimizer="muon"), batch_size, loss, **how)
+    schedule = optimizer.compile(model, RunConfig(optimizer="muon"), batch_size, loss=loss, **how)
     schedule.steps = steps
     gently = augment.for_images(given.image_shape, flip=False)
     endless = pipeline.training_pipeline(given, batch_size=batch_size, seed=seed, augment=gently)

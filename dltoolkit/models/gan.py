@@ -163,11 +163,11 @@ class Gan(keras.Model):
         }
         for name, value in values.items():
             self.trackers[name].update_state(value)
-        return {name: tracker.result() for name, tracker in self.trackers.items()}
+        return self.get_metrics_result()
 
     def test_step(self, data):
         """Nothing to measure batch by batch: see :meth:`evaluate`."""
-        return {name: tracker.result() for name, tracker in self.trackers.items()}
+        return self.get_metrics_result()
 
     def evaluate(self, *arguments: Any, callbacks: Any = None, **options: Any) -> dict[str, float]:
         """Let ``judge`` measure the averaged generator, in place of Keras' pass over validation batches."""
@@ -205,15 +205,11 @@ class Gan(keras.Model):
         def moved(mean, now):
             return mean.assign_add((now - mean) * tf.cast(share, mean.dtype))
 
-        def everywhere(strategy, means, now):
+        def everywhere(strategy):
             for one, other in zip(means, now, strict=True):
                 strategy.extended.update(one, moved, args=(other,))
 
-        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-            for one, other in zip(means, now, strict=True):
-                moved(one, other)
-        else:
-            tf.distribute.get_replica_context().merge_call(everywhere, args=(means, now))
+        tf.distribute.get_replica_context().merge_call(everywhere)
 
     def get_config(self):
         return {**super().get_config(), **self.settings}
@@ -256,10 +252,10 @@ def noise(count: int, seed: int, truncation: float | None = None) -> np.ndarray:
 
     Args:
         count: how many; the first of many are the same as those of a few.
-        seed: equal seeds give equal noise.
+        seed: any integer; equal seeds give equal noise.
         truncation: leave out what is further from zero than this (Brock et al. 2019).
     """
-    drawn = np.random.default_rng(seed).random((count, LATENT))
+    drawn = np.random.default_rng(seed % 2**31).random((count, LATENT))
     most = 1.0 if truncation is None else scipy.special.ndtr(truncation)
     return scipy.special.ndtri((1 - most) + drawn * (2 * most - 1)).astype("float32")
 

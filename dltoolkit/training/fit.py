@@ -35,8 +35,8 @@ class Job:
         validation: ``batch_size`` to the validation batches, each once.
         examples: training examples in an epoch.
         validation_examples: examples in a validation.
-        compile: ``(model, batch_size, jit_compile=…, steps_per_execution=…)`` compiles the model, in the strategy's
-            scope, and returns the schedule of its learning rate, whose length the loop plans.
+        compile: ``(model, config, batch_size, jit_compile=…, steps_per_execution=…)`` compiles the model, in the
+            strategy's scope, and returns the schedule of its learning rate, whose length the loop plans.
         score: the history column that picks the best epoch; higher is better unless it is a loss or a distance.
         epochs: how many, where neither ``--epochs`` nor ``--max-time`` is given.
         steps: how many at most, where ``--epochs`` is not given.
@@ -102,7 +102,7 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
         model = job.build_model()
-        schedule = job.compile(model, batch_size, jit_compile=compiled, steps_per_execution=per_call)
+        schedule = job.compile(model, config, batch_size, jit_compile=compiled, steps_per_execution=per_call)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
     delivered = job.delivered(model)
@@ -150,9 +150,8 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
             )
     model.set_weights(watcher.best_weights)
     run.save_model(delivered)
-    bare = keras.Model(
-        delivered.input, delivered.output, name=delivered.name
-    )  # outside the strategy: answers on one device
+    # outside the strategy, so that it answers on one device
+    bare = keras.Model(delivered.input, delivered.output, name=delivered.name)
     bare.compile(jit_compile=False)
     return bare
 

@@ -1,0 +1,48 @@
+"""What benchmarks compare with: Keras' own layers, and a GAN's step as TensorFlow's tutorial writes it."""
+
+
+def stock(network):
+    """The same network of Keras' own layers."""
+    import keras
+
+    from dltoolkit.models import layers
+
+    def own_layer(layer):
+        if isinstance(layer, layers.UpConv2D):
+            convolution = keras.layers.Conv2D(layer.filters, 3, padding="same", use_bias=False)
+            return keras.Sequential([keras.layers.UpSampling2D(), convolution])
+        kind = keras.layers.BatchNormalization if isinstance(layer, layers.BatchNorm) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    return keras.models.clone_model(network, clone_function=own_layer)
+
+
+def adversarial_step(generator, discriminator, batch_size: int, rate: float):
+    """A function of pictures uint8, and one-hot classes where the networks take classes, that trains both networks."""
+    import keras
+    import tensorflow as tf
+
+    entropy = keras.losses.BinaryCrossentropy(from_logits=True)
+    optimizers = keras.optimizers.Adam(rate), keras.optimizers.Adam(rate)
+
+    @tf.function
+    def step(images, one_hot=None):
+        def given(first):
+            return first if one_hot is None else [first, tf.argmax(one_hot, axis=-1, output_type=tf.int32)]
+
+        real_images = (tf.cast(images, tf.float32) - 127.5) / 127.5
+        noise = tf.random.normal((batch_size, generator.inputs[0].shape[1]))
+        with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
+            drawn = generator(given(noise), training=True)
+            real = discriminator(given(real_images), training=True)
+            fake = discriminator(given(drawn), training=True)
+            generator_loss = entropy(tf.ones_like(fake), fake)
+            discriminator_loss = entropy(tf.ones_like(real), real) + entropy(tf.zeros_like(fake), fake)
+        for tape, loss, network, optimizer in (
+            (generator_tape, generator_loss, generator, optimizers[0]),
+            (discriminator_tape, discriminator_loss, discriminator, optimizers[1]),
+        ):
+            variables = network.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    return step
