@@ -113,7 +113,8 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         model = training.fit.fit(run, config, job(config, pictures, augment))
         if config.mirror or (config.mirror is None and augment and augment.flip):
             model = models.vision.averaged_with_mirror(model)
-        conclude(run, config, model, pictures, augment)
+        seen = next(iter(training_batches(config, pictures, augment, 36, 0)))[0].numpy()
+        evaluation.pictures.conclude(run, model, pictures, samples={"augmented": seen})
     return run
 
 
@@ -163,33 +164,6 @@ def training_batches(
     )
 
 
-def conclude(run: Run, config: Config, model: keras.Model, pictures: ImageSplits, augment: Augment | None) -> None:
-    """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
-    images, labels, train, test = pictures.images, pictures.labels, pictures.train, pictures.test
-    baseline = {
-        "majority": evaluation.baseline.majority(labels[train], labels[test], pictures.classes),
-        "linear": evaluation.baseline.linear(
-            images, labels[train], images, labels[test], pictures.classes, train_rows=train, test_rows=test
-        ),
-    }
-    seen = next(iter(training_batches(config, pictures, augment, 36, 0)))[0].numpy()
-    evaluation.classification.conclude(
-        run,
-        model,
-        {name: part(pictures, name) for name in ("validation", "test")},
-        baseline=baseline,
-        mistake=lambda i, truth, answer, probability: evaluation.report.Mistake(
-            pictures.names[test[i]], truth, answer, probability, image=images[test[i]]
-        ),
-        samples={"augmented": seen},
-    )
-
-
-def part(pictures: ImageSplits, name: str) -> tuple[np.ndarray, Any]:
-    """The labels of a split, and its batches in the same order."""
-    return pictures.labels[getattr(pictures, name)], data.pipeline.evaluation_pipeline(pictures, name, 256)
-
-
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
     """Measure on the run's own test split, or on other labelled pictures; shaped like ``metrics["test"]``.
 
@@ -202,23 +176,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.
     """
     config = replace(run.config, **reading)
-    if other is None:
-        pictures = build_data(config)
-        run.check_data(pictures.describe())
-        return evaluation.classification.measure(run.model, part(pictures, "test"), run.classes)
-    run.warn_of_training_data(other)
-    images, labels, _ = data.images.labelled(
-        other,
-        run.classes,
-        run.model.input_shape[1:],
-        skip_bad=config.skip_bad,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        header=config.header,
-        warn=training.progress.warn,
-    )
-    batches = ((images[i : i + 256],) for i in range(0, len(images), 256))
-    return evaluation.classification.measure(run.model, (labels, batches), run.classes)
+    return evaluation.pictures.evaluate(run, lambda: build_data(config), other, config)
 
 
 def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
@@ -237,12 +195,4 @@ def predictions(
         top_k: how many classes each answer lists.
         threshold: below this probability the label is ``unsure``.
     """
-    shape = run.model.input_shape[1:]
-    return evaluation.prediction.answer(
-        run.model,
-        run.classes,
-        data.images.expand(inputs),
-        lambda item: data.images.read(item, shape),
-        top_k,
-        threshold=threshold,
-    )
+    return evaluation.pictures.predictions(run, inputs, top_k=top_k, threshold=threshold)

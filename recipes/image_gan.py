@@ -43,10 +43,13 @@ class Config(RunConfig):
         None, "Weight of the gradient penalty; by default 1, and 10 for wasserstein-gp.", minimum=0, maximum=1000
     )
     penalty_every: int = option(16, "Steps between two penalties, each so many times as strong.", minimum=1)
+    mode_seeking: float = option(
+        0.1, "Weight of the term that keeps pictures of one class from being alike.", minimum=0, maximum=100
+    )
     spectral_norm: bool | None = option(None, "Bound the discriminator's layers; by default with the hinge loss.")
     conditional: bool | None = option(None, "Draw pictures of a class; by default where there are classes.")
     diff_augment: Literal["auto", "none", "translation", "translation,cutout", "colour,translation,cutout"] = option(
-        "auto", "How pictures are varied for the discriminator; auto does so where there are few."
+        "auto", "How pictures are varied for the discriminator; auto does more where there are few."
     )
     optimizer: Literal["adam"] = option("adam", "Optimizer.")
     learning_rate: float | None = option(
@@ -107,6 +110,7 @@ def build_model(
         loss=config.loss,
         penalty=config.penalty,
         penalty_every=config.penalty_every,
+        mode_seeking=config.mode_seeking,
         augment="" if config.diff_augment == "none" else config.diff_augment,
         momentum=config.ema,
         spectral_norm=config.spectral_norm,
@@ -119,7 +123,7 @@ def suited(config: Config, pictures: ImageSplits) -> Config:
     diff_augment = config.diff_augment
     if diff_augment == "auto":
         colour = "colour," if pictures.image_shape[-1] == 3 else ""
-        diff_augment = f"{colour}translation,cutout" if len(pictures.train) < FEW else "none"
+        diff_augment = f"{colour}translation,cutout" if len(pictures.train) < FEW else "translation"
     given = {
         "conditional": len(pictures.classes) > 1,
         "penalty": 10.0 if config.loss == "wasserstein-gp" else 1.0,
@@ -279,20 +283,10 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     run.check_data(pictures.describe())
     real = pictures.images[pictures.test], pictures.labels[pictures.test]
     if other is not None:
-        run.warn_of_training_data(other)
-        *real, _ = data.images.labelled(
-            other,
-            run.classes,
-            pictures.image_shape,
-            skip_bad=config.skip_bad,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            header=config.header,
-            warn=training.progress.warn,
-        )
+        real = evaluation.pictures.labelled(run, other, pictures.image_shape, config)
     probe = evaluation.probe.of_data(pictures)
     trained = probe.features(pictures.images[pictures.train])[0]
-    return measure(run, run.model, pictures, probe, trained, tuple(real))
+    return measure(run, run.model, pictures, probe, trained, real)
 
 
 def generate(

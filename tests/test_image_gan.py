@@ -1,6 +1,5 @@
 """The image GAN from end to end: real files, the real command line, real training."""
 
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +8,9 @@ from conftest import save_picture, toy_picture
 from dltoolkit.recipes import image_gan
 from PIL import Image
 from test_image_classifier import command
-from test_training_fit import same_but_seconds, weights
+from test_training_fit import same_but_seconds, stopped_at, weights
 
 import dltoolkit
-from dltoolkit import interrupt
 from dltoolkit.errors import UserError
 
 
@@ -155,22 +153,13 @@ def test_pictures_that_teach_nothing_are_refused(make_folder, tmp_path, per_clas
     assert not list((tmp_path / "runs").glob("*/*"))
 
 
-def test_interrupted_and_resumed_is_as_if_nothing_had_happened(small, monkeypatch):
+@pytest.mark.parametrize("step", [7, 10, 20], ids=["within an epoch", "end of an epoch", "very end"])
+def test_stopped_at_any_step_and_resumed_is_as_if_nothing_had_happened(small, run, monkeypatch, step):
     """Both networks, both optimizers, the average and the noise go on where they stood."""
-    whole = image_gan.train(replace(small, epochs=3, name="whole"))
-    watch, calls = image_gan.watch, []
-
-    def interrupting(*arguments):
-        calls.append(arguments[-1])
-        if len(calls) == 2:
-            signal.raise_signal(signal.SIGINT)
-        return watch(*arguments)
-
-    monkeypatch.setattr(image_gan, "watch", interrupting)
-    with pytest.raises(interrupt.Interrupted):
-        image_gan.train(replace(small, epochs=3, name="parted"))
-    parted = dltoolkit.resume(dltoolkit.load("image-gan/parted", out_dir=small.out_dir))
-    assert calls == [1, 2, 3]
-    assert same_but_seconds(parted) == same_but_seconds(whole)
-    for one, two in zip(weights(parted), weights(whole), strict=True):
+    name = f"stopped-{step}"
+    stopped_at(step, lambda: image_gan.train(replace(small, name=name)), monkeypatch)
+    resumed = dltoolkit.resume(dltoolkit.load(f"image-gan/{name}", out_dir=small.out_dir))
+    assert same_but_seconds(resumed) == same_but_seconds(run)
+    assert resumed.metrics == run.metrics
+    for one, two in zip(weights(resumed), weights(run), strict=True):
         assert np.array_equal(one, two)

@@ -61,6 +61,27 @@ def test_every_loss_moves_both_networks_and_the_average(loss):
     assert any(not np.array_equal(now, then) for now, then in zip(model.averaged.weights, averaged, strict=True))
 
 
+@pytest.mark.parametrize("loss", gan.LOSSES)
+def test_the_generator_follows_the_gradient_of_its_own_loss(loss):
+    """Of ``mean(loss(D(G(noise))))``, worked out by itself, whatever short cut the step takes."""
+    model = built(loss=loss, penalty=0.0, mode_seeking=0.0)
+    model.compile(keras.optimizers.SGD(1.0), keras.optimizers.SGD(0.0), jit_compile=False)
+    pictures, one_hot = batch()
+    labels = tf.tile(tf.argmax(one_hot, axis=-1, output_type=tf.int32)[:8], [2])
+    state = model.seed_generator.state.numpy()
+    noise = keras.random.normal((16, gan_networks.LATENT), seed=model.seed_generator)
+    model.seed_generator.state.assign(state)
+    variables = model.generator.trainable_variables
+    with tf.GradientTape() as tape:
+        logits = model.discriminator([model.generator([noise, labels], training=True), labels], training=True)
+        lost = tf.reduce_mean(gan._generator_loss(loss, logits))
+    gradients = tape.gradient(lost, [variable.value for variable in variables])
+    before = [variable.numpy() for variable in variables]
+    model.train_step((pictures, one_hot))
+    for variable, old, gradient in zip(variables, before, gradients, strict=True):
+        assert old - variable.numpy() == pytest.approx(tf.convert_to_tensor(gradient).numpy(), rel=1e-3, abs=1e-5)
+
+
 def test_the_step_compiles_with_xla_and_in_bfloat16():
     with_policy = keras.config.dtype_policy()
     try:
@@ -83,6 +104,19 @@ def test_the_penalty_is_laid_on_every_so_many_steps():
     assert float(strong._penalty(*penalised())) == 0.0  # the second step
     strong.train_step(batch())
     assert float(strong._penalty(*penalised())) > 0
+
+
+def test_pictures_of_one_class_are_kept_apart():
+    """Where real pictures of a class are nearly the same, the generator's differ all the same if that is asked for."""
+    spread = []
+    for weight in (0.0, 3.0):
+        model = built(mode_seeking=weight, momentum=0.9)
+        step = tf.function(model.train_step)
+        for _ in range(60):
+            step(batch())
+        drawn = gan.draw(model.averaged, 40, labels=np.zeros(40, int))
+        spread.append(drawn.std(axis=0).mean())
+    assert spread[1] > 1.3 * spread[0]
 
 
 def penalised():

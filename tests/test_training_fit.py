@@ -42,6 +42,23 @@ def weights(run) -> list[np.ndarray]:
     return run.model.get_weights()
 
 
+def stopped_at(step: int, training, monkeypatch) -> None:
+    """Call ``training``, and let a signal arrive at that step of it."""
+    steps = []
+
+    class Counted(plan.Plan):
+        def step_done(self, number):
+            steps.append(number)
+            return super().step_done(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt, "pending", lambda: int(signal.SIGTERM) if len(steps) >= step else None)
+        patch.setattr(fit, "Plan", Counted)
+        with pytest.raises(KeyboardInterrupt):
+            training()
+    assert len(steps) == step
+
+
 def accuracy(toy, run) -> float:
     inputs, answers = toy.build_data(None)
     held_out = slice(toy.EXAMPLES, None)
@@ -161,22 +178,7 @@ def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, toy, tmp_p
 @pytest.mark.parametrize("step", [3, 8, 16], ids=["within an epoch", "end of an epoch", "very end"])
 def test_stopped_at_any_step_and_resumed_is_as_if_nothing_had_happened(train, monkeypatch, step, options):
     whole = train(epochs=2, name="whole", **options)
-    steps = []
-
-    def pending():  # a signal that arrives at that step
-        return int(signal.SIGTERM) if len(steps) >= step else None
-
-    class Counted(plan.Plan):
-        def step_done(self, number):
-            steps.append(number)
-            return super().step_done(number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(interrupt, "pending", pending)
-        patch.setattr(fit, "Plan", Counted)
-        with pytest.raises(KeyboardInterrupt):
-            train(epochs=2, name="cut", **options)
-    assert len(steps) == step
+    stopped_at(step, lambda: train(epochs=2, name="cut", **options), monkeypatch)
     cut = dltoolkit.load(whole.path.parent / "cut")
     assert cut.info["state"] == "interrupted"
     resumed = dltoolkit.resume(cut)

@@ -4,6 +4,7 @@ from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
     __name__,
+    keras=["pictures"],
     plain=[
         "baseline",
         "calibration",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ class Gan(keras.Model):
     """A generator, its running average and a discriminator, trained together.
 
     Batches are (pictures uint8 (batch, h, w, c), one-hot classes (batch, classes)); a step shows the discriminator as
-    many generated pictures of the same classes.
+    many generated pictures, two of each of the first half's classes.
 
     Args:
         architecture: one of :data:`ARCHITECTURES`.
@@ -37,6 +38,8 @@ class Gan(keras.Model):
         penalty: weight of the zero-centred gradient penalty on real pictures, R1 (Mescheder et al. 2018); of the
             penalty of Gulrajani et al. 2017 for wasserstein-gp.
         penalty_every: steps between two penalties, each so many times as strong (Karras et al. 2020).
+        mode_seeking: weight of a term that is large where two pictures of one class are alike although their noise
+            is not (Mao et al. 2019): a generator that knows the class is quick to draw one picture for each.
         augment: how real and generated pictures are varied before the discriminator sees them (Zhao et al. 2020).
         momentum: of the generator's average.
         spectral_norm: bound the discriminator's layers (Miyato et al. 2018).
@@ -56,6 +59,7 @@ class Gan(keras.Model):
         loss: str = "non-saturating",
         penalty: float = 1.0,
         penalty_every: int = 16,
+        mode_seeking: float = 0.1,
         augment: str = "",
         momentum: float = 0.999,
         spectral_norm: bool = False,
@@ -81,12 +85,13 @@ class Gan(keras.Model):
             "loss": loss,
             "penalty": penalty,
             "penalty_every": penalty_every,
+            "mode_seeking": mode_seeking,
             "augment": augment,
             "momentum": momentum,
             "spectral_norm": spectral_norm,
         }
         self.classes, self.kind, self.penalty, self.penalty_every = classes, loss, penalty, penalty_every
-        self.momentum, self.judge = momentum, judge
+        self.mode_seeking, self.momentum, self.judge = mode_seeking, momentum, judge
         self.generator = generator(architecture, image_shape, classes, width=width)
         self.averaged = generator(architecture, image_shape, classes, width=width)
         self.averaged.set_weights(self.generator.get_weights())
@@ -136,24 +141,32 @@ class Gan(keras.Model):
         labels = tf.argmax(one_hot, axis=-1, output_type=tf.int32)
         count = tf.shape(real)[0]
         noise = keras.random.normal((count, LATENT), seed=self.seed_generator)
-        with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
-            fake = self.generator(self.inputs_for(noise, labels), training=True)
-            both, twice = tf.concat([real, fake], axis=0), tf.concat([labels, labels], axis=0)
-            logits = self.discriminator(self.inputs_for(self.vary(both), twice), training=True)
-            real_logits, fake_logits = tf.split(logits, 2)
+        fake_labels = tf.concat([labels[: count // 2], labels[: count - count // 2]], axis=0)
+        with tf.GradientTape() as generator_tape:
+            fake = self.generator(self.inputs_for(noise, fake_labels), training=True)
+            sameness = self.mode_seeking * _sameness(fake, noise)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(fake)
+            real_logits, fake_logits = (
+                self.discriminator(self.inputs_for(self.vary(pictures), classes), training=True)
+                for pictures, classes in ((real, labels), (fake, fake_labels))
+            )
             generator_loss = tf.reduce_mean(_generator_loss(self.kind, fake_logits))
             discriminator_loss = tf.reduce_mean(_discriminator_loss(self.kind, real_logits, fake_logits))
             # gradients are summed over replicas
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             for_generator = generator_loss / replicas
             for_discriminator = (discriminator_loss + self._penalty(real, fake, labels)) / replicas
-        for tape, loss, network, optimizer in (
-            (generator_tape, for_generator, self.generator, self.optimizer),
-            (discriminator_tape, for_discriminator, self.discriminator, self.discriminator_optimizer),
-        ):
-            variables = network.trainable_variables
-            gradients = tape.gradient(loss, [variable.value for variable in variables])
-            optimizer.apply(gradients, variables)
+        weights = [[each.value for each in net.trainable_variables] for net in (self.generator, self.discriminator)]
+        discriminator_gradients, upwards = tape.gradient(for_discriminator, [weights[1], fake])
+        if self.kind in _SLOPES:
+            upwards *= _SLOPES[self.kind](fake_logits)[:, None, None, None]
+        else:
+            upwards = tape.gradient(for_generator, fake)
+        del tape
+        generator_gradients = generator_tape.gradient([fake, sameness], weights[0], [upwards, 1.0 / replicas])
+        self.optimizer.apply(generator_gradients, self.generator.trainable_variables)
+        self.discriminator_optimizer.apply(discriminator_gradients, self.discriminator.trainable_variables)
         self._average()
         values = {
             "loss": generator_loss,
@@ -233,6 +246,26 @@ def _discriminator_loss(kind: str, real, fake):
         "wasserstein-gp": lambda: fake - real,
         "least-squares": lambda: tf.square(real - 1.0) + tf.square(fake),
     }[kind]()
+
+
+def _sameness(pictures, noise):
+    """How alike the first half's pictures and the second's are for how far apart their noise is."""
+    pairs = tf.shape(noise)[0] // 2
+
+    def apart(values):
+        rows = tf.reshape(values[: 2 * pairs], (2, pairs, math.prod(values.shape[1:])))
+        return tf.reduce_mean(tf.abs(rows[0] - rows[1]), axis=-1)
+
+    return tf.reduce_sum(apart(noise) / (apart(pictures) + 0.01)) / tf.cast(tf.maximum(pairs, 1), tf.float32)
+
+
+# What a picture's gradient in the discriminator's loss is multiplied by to be that in the generator's, from its logit:
+# no picture's logit depends on another picture, so one pass back through the discriminator serves both. With the other
+# losses the first can be zero where the second is not.
+_SLOPES = {
+    "non-saturating": lambda fake: -tf.exp(-tf.clip_by_value(fake, -60.0, 60.0)),
+    "wasserstein-gp": lambda fake: -tf.ones_like(fake),
+}
 
 
 def draw(

@@ -11,7 +11,7 @@ import math
 
 import keras
 
-from dltoolkit.models.layers import BatchNorm, UpConv2D
+from dltoolkit.models.layers import BatchNorm, ClassProjection, UpConv2D
 
 LATENT = 64  # numbers that a picture is made from
 
@@ -85,8 +85,8 @@ def discriminator(
     if classes:
         label = keras.Input((), dtype="int32", name="label")
         inputs.append(label)
-        vectors = keras.layers.Embedding(classes, x.shape[-1], embeddings_initializer=_normal(0.01), name="projection")
-        logit = keras.layers.Add(name="sum")([logit, keras.layers.Dot(1, name="match")([x, vectors(label)])])
+        match = ClassProjection(classes, name="match")([x, label])
+        logit = keras.layers.Add(name="sum")([logit, match])
     logit = keras.layers.Reshape((), name="flat", dtype="float32")(logit)
     return keras.Model(inputs, logit, name="discriminator")
 

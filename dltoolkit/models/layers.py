@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -56,12 +57,14 @@ class UpConv2D(keras.layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="he_normal")
 
     def call(self, inputs):
+        # each of the 4x4 is a sum of some of the 3x3, turned around: a product with a small matrix of ones
+        line = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
-        wide = tf.pad(tf.reverse(kernel, [0, 1]), [[1, 1], [1, 1], [0, 0], [0, 0]])
-        wide = wide[:-1] + wide[1:]
-        wide = wide[:, :-1] + wide[:, 1:]  # (4, 4, in, filters)
+        channels = kernel.shape[2]
+        narrow = tf.reshape(tf.transpose(kernel, (0, 1, 3, 2)), (9, self.filters * channels))
+        wide = tf.reshape(tf.constant(np.kron(line, line), kernel.dtype) @ narrow, (4, 4, self.filters, channels))
         shape = (tf.shape(inputs)[0], *self.compute_output_shape(inputs.shape)[1:])
-        return tf.nn.conv2d_transpose(inputs, tf.transpose(wide, (0, 1, 3, 2)), shape, 2)
+        return tf.nn.conv2d_transpose(inputs, wide, shape, 2)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape
@@ -69,6 +72,63 @@ class UpConv2D(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "filters": self.filters}
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class ClassProjection(keras.layers.Layer):
+    """How well features match the vector of their class (Miyato & Koyama 2018).
+
+    Called with (features (batch, units), class numbers int (batch,)) -> (batch, 1). Features are matched with all
+    classes in one product, which for few classes is faster than fetching vectors and has a dense gradient.
+
+    Args:
+        classes: how many there are.
+    """
+
+    def __init__(self, classes: int, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(input_shape[0][-1], self.classes),
+            initializer=keras.initializers.RandomNormal(stddev=0.01),
+        )
+
+    def call(self, inputs):
+        features, labels = inputs
+        chosen = keras.ops.one_hot(labels, self.classes, dtype=self.compute_dtype)
+        return keras.ops.sum(keras.ops.matmul(features, self.kernel) * chosen, axis=-1, keepdims=True)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0][0], 1)
+
+    def get_config(self):
+        return {**super().get_config(), "classes": self.classes}
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class ImageNetPixels(keras.layers.Layer):
+    """Raw colours 0..255 scaled as networks of ``keras.applications`` expect them; the same shape.
+
+    Args:
+        mode: "tf" for -1..1, "torch" for standardised, "caffe" for blue first and centred.
+    """
+
+    def __init__(self, mode: str, **kwargs):
+        super().__init__(**kwargs)
+        self.mode = mode
+
+    def call(self, inputs):
+        images = keras.ops.cast(inputs, self.compute_dtype)
+        return keras.applications.imagenet_utils.preprocess_input(images, "channels_last", self.mode)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
