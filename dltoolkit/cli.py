@@ -238,14 +238,16 @@ def show(run: str, form: str, out_dir: str) -> None:
 
 
 @dltoolkit_command.command(name="list", epilog="Example: dltoolkit list runs")
-@click.argument("what", required=False, type=click.Choice(["recipes", "runs", "data"]))
+@click.argument("what", required=False, type=click.Choice(["recipes", "runs", "data", "backbones"]))
 @out_dir_option
 def list_(what: str | None, out_dir: str) -> None:
-    """List the recipes, the runs, or the data that need no download (all three by default)."""
+    """List the recipes, the runs, the data that need no download (all three by default), or fine-tune's backbones."""
     if what in (None, "recipes"):
         output.recipes()
     if what in (None, "data"):
         output.data_sets()
+    if what == "backbones":
+        output.backbones()
     if what in (None, "runs"):
         output.runs(dltoolkit.runs(out_dir), out_dir)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import itertools
 import json
+import os
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dltoolkit import recipe
+from dltoolkit.errors import UserError
 
 DATA_FORMS = [
     ["FOLDER", "class folders, with or without train, validation and test folders around them"],
@@ -149,19 +153,44 @@ def continuations(prompts: Sequence[str], texts: Sequence[str], form: str) -> No
 def pictures(drawn: np.ndarray, folder: str, *, grid: bool, animated: bool) -> None:
     """Write pictures, uint8 (n, height, width, channels), to a folder as PNGs, and print where they are."""
     from dltoolkit.evaluation import plots
-    from dltoolkit.run import writing
 
     path, digits = Path(folder).expanduser(), max(4, len(str(len(drawn))))
-    files = ((f"{number:0{digits}}.png", plots.png(picture)) for number, picture in enumerate(drawn, 1))
     pages = {}
     if grid:
         pages["grid.png"] = plots.page(drawn, most=len(drawn))
     if animated:
         pages["way.gif"] = plots.animation([plots.page(drawn[[i]]) for i in range(len(drawn))], most=len(drawn))
-    for name, content in itertools.chain(files, pages.items()):
-        with writing(path / name) as beside:
-            beside.write_bytes(content)
+
+    def write(number: int) -> None:
+        with open(f"{beside}/{number + 1:0{digits}}.png", "wb", buffering=0) as file:
+            file.write(plots.png(drawn[number]))
+
+    with _filling(path) as beside, ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(write, range(len(drawn))))
+        for name, content in pages.items():
+            (beside / name).write_bytes(content)
     click.echo(f"{len(drawn)} pictures in {path}" + (f", with {' and '.join(pages)}" if pages else ""))
+
+
+@contextlib.contextmanager
+def _filling(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write files to, and put all of them into ``folder`` when the block ends well.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written; nothing half-written stays.
+    """
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        yield beside
+        if not folder.exists():
+            beside.rename(folder)
+        for file in beside.iterdir() if beside.exists() else ():
+            file.replace(folder / file.name)
+    except OSError as error:
+        raise UserError(f"Cannot write pictures to {folder}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def run(found: Run) -> None:
@@ -198,6 +227,14 @@ def data_sets() -> None:
     click.echo()
     rows = [[name, text] for name, text in source.bundled().items()]
     table(["data", "what it is (the first need no download)"], [*rows, *DATA_FORMS])
+
+
+def backbones() -> None:
+    """Print the networks that fine-tune can go on from by name."""
+    from dltoolkit.models import architectures
+
+    rows = [[name, f"{one.millions:g} million", f"{one.side}x{one.side}"] for name, one in architectures.KNOWN.items()]
+    table(["backbone", "parameters", "pictures"], rows)
 
 
 def runs(found: Sequence[Run], out_dir: str) -> None:

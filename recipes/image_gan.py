@@ -37,7 +37,12 @@ class Config(RunConfig):
 
     data: str = option("digits", "What to train on: a folder, a file, digits, keras:NAME or a TFDS name.")
     architecture: Literal["dcgan", "resnet"] = option("dcgan", "Family of both networks.")
-    width: int = option(32, "Channels of the networks at the picture's full size.", minimum=4, maximum=512)
+    width: int | None = option(
+        None,
+        "Channels of the networks at the picture's full size; by default 32, and fewer for more than 32 pixels a side.",
+        minimum=4,
+        maximum=512,
+    )
     loss: Literal["non-saturating", "hinge", "wasserstein-gp", "least-squares"] = option("non-saturating", "Loss.")
     penalty: float | None = option(
         None, "Weight of the gradient penalty; by default 1, and 10 for wasserstein-gp.", minimum=0, maximum=1000
@@ -125,6 +130,7 @@ def suited(config: Config, pictures: ImageSplits) -> Config:
         colour = "colour," if pictures.image_shape[-1] == 3 else ""
         diff_augment = f"{colour}translation,cutout" if len(pictures.train) < FEW else "translation"
     given = {
+        "width": max(8, min(32, 1024 // max(pictures.image_shape[:2]) // 8 * 8)),
         "conditional": len(pictures.classes) > 1,
         "penalty": 10.0 if config.loss == "wasserstein-gp" else 1.0,
         "spectral_norm": config.loss == "hinge",

@@ -94,6 +94,18 @@ def test_generate_from_the_command_line(run, capfd, tmp_path):
     with Image.open(tmp_path / "new" / "0002.png") as picture:
         expected = run.generate(count=5, label="dots", seed=7, interpolate=3)[1]
         assert np.array_equal(np.asarray(picture), expected)
+    code, _, _ = command(capfd, "generate", str(run.path), "--count", "2", "--out", str(tmp_path / "new"))
+    assert code == 0, "a folder that is there already is written to"
+    with Image.open(tmp_path / "new" / "0002.png") as picture:
+        assert np.array_equal(np.asarray(picture), run.generate(count=2)[1])
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_pictures_that_cannot_be_written_leave_nothing(run, capfd, tmp_path):
+    (tmp_path / "file").touch()
+    code, out, err = command(capfd, "generate", str(run.path), "--out", str(tmp_path / "file" / "new"))
+    assert (code, out) == (2, "")
+    assert "Cannot write pictures to" in err
 
 
 @pytest.mark.parametrize(
@@ -135,9 +147,12 @@ def test_classes_can_be_left_unused(config):
     assert image_gan.build_model(replace(config, conditional=False), pictures).classes == 0
 
 
-def test_large_pictures_are_brought_to_64_pixels(make_folder):
-    pictures = image_gan.build_data(image_gan.Config(data=str(make_folder(side=136))))
+def test_large_pictures_are_brought_to_64_pixels_and_drawn_by_narrower_networks(make_folder):
+    config = image_gan.Config(data=str(make_folder(side=136)))
+    pictures = image_gan.build_data(config)
     assert pictures.image_shape == (64, 64, 3)
+    assert image_gan.build_model(config, pictures).settings["width"] == 16
+    assert image_gan.build_model(replace(config, width=24), pictures).settings["width"] == 24
 
 
 @pytest.mark.parametrize(

@@ -4,5 +4,17 @@ from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
     __name__,
-    keras=["decoder_layers", "diff_augment", "gan", "gan_networks", "gpt", "layers", "sampling", "text", "vision"],
+    keras=[
+        "backbones",
+        "decoder_layers",
+        "diff_augment",
+        "gan",
+        "gan_networks",
+        "gpt",
+        "layers",
+        "sampling",
+        "text",
+        "vision",
+    ],
+    plain=["architectures"],
 )

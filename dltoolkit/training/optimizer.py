@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -71,12 +71,17 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make(
-    config: RunConfig, batch_size: int, newton_schulz_steps: int = 5, full_rate_steps: int | None = None
+    config: RunConfig,
+    batch_size: int,
+    newton_schulz_steps: int = 5,
+    full_rate_steps: int | None = None,
+    rate_factors: Mapping[str, float] | None = None,
 ) -> tuple[keras.optimizers.Optimizer, WarmupCosine]:
     """Return the optimizer that the options ask for, and its schedule, whose length the caller plans.
 
     Weight decay spares biases, normalisation and other vectors. Muon takes the hidden matrices and convolutions, makes
-    their updates orthogonal in ``newton_schulz_steps``, and leaves the rest to AdamW (see ``muon``).
+    their updates orthogonal in ``newton_schulz_steps``, and leaves the rest to AdamW (see ``muon``). ``rate_factors``
+    say by variables' paths how much slower than the others they learn.
     """
     rate, decay = DEFAULTS[config.optimizer]
     peak = config.learning_rate if config.learning_rate is not None else rate * math.sqrt(batch_size / 128)
@@ -86,12 +91,28 @@ def make(
     if config.ema:
         shared.update(use_ema=True, ema_momentum=config.ema)
     if config.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
+        shared.update(momentum=0.9, nesterov=True)
     elif config.optimizer == "muon":
-        optimizer = Muon(adam_weight_decay=decay or None, momentum=0.9, ns_steps=newton_schulz_steps, **shared)
-    else:
-        optimizer = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer](**shared)
-    return optimizer, schedule
+        shared.update(adam_weight_decay=decay or None, momentum=0.9, ns_steps=newton_schulz_steps)
+    kind = {"adamw": keras.optimizers.AdamW, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD, "muon": Muon}
+    return _slowed(kind[config.optimizer], rate_factors or {})(**shared), schedule
+
+
+def _slowed(kind: type[keras.optimizers.Optimizer], factors: Mapping[str, float]) -> type[keras.optimizers.Optimizer]:
+    """The kind of optimizer, but with so many times the rate for the variables of these paths."""
+    if not factors:
+        return kind
+
+    class Slowed(kind):
+        def build(self, variables):
+            super().build(variables)
+            self.rate_factors = [factors.get(variable.path, 1.0) for variable in variables]
+
+        def update_step(self, gradient, variable, learning_rate):
+            factor = self.rate_factors[self._get_variable_index(variable)]
+            super().update_step(gradient, variable, learning_rate * factor)
+
+    return Slowed
 
 
 def compile(
@@ -103,6 +124,7 @@ def compile(
     metrics: Sequence[Any] = (),
     newton_schulz_steps: int = 5,
     full_rate_steps: int | None = None,
+    rate_factors: Mapping[str, float] | None = None,
     **how: Any,
 ) -> WarmupCosine:
     """Compile a model with the optimizer that the options ask for, and return its schedule.
@@ -115,9 +137,10 @@ def compile(
         metrics: as Keras takes them.
         newton_schulz_steps: of Muon; fewer where they would take much of a step.
         full_rate_steps: see :class:`WarmupCosine`.
+        rate_factors: see :func:`make`.
         how: ``jit_compile`` and ``steps_per_execution``.
     """
-    optimizer, schedule = make(config, batch_size, newton_schulz_steps, full_rate_steps)
+    optimizer, schedule = make(config, batch_size, newton_schulz_steps, full_rate_steps, rate_factors)
     spare_vectors(optimizer, model)
     model.compile(optimizer, loss, metrics=list(metrics), **how)
     return schedule

@@ -1,0 +1,151 @@
+"""Trained networks to go on from: those of ``keras.applications``, an own run's or a .keras file's, without their head.
+
+A backbone is a functional model from raw pixels 0..255 (batch, h, w, c) to features (batch, units). :func:`cut` finds
+where one can be parted, so that what is frozen need be computed only once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from dltoolkit.errors import UserError, suggestion
+from dltoolkit.models import architectures
+from dltoolkit.models.layers import ImageNetPixels
+
+FEATURES = "features"
+
+
+def find(name: str) -> str | None:
+    """Return the name in :data:`architectures.KNOWN` that is meant, or None."""
+    return next((known for known in architectures.KNOWN if _folded(known) == _folded(name)), None)
+
+
+def application(name: str, image_shape: tuple[int, int, int], weights: str | None = "imagenet") -> keras.Model:
+    """Return one of ``keras.applications`` with the scaling of pixels that it was trained with.
+
+    Args:
+        name: a key of :data:`architectures.KNOWN`.
+        image_shape: (height, width, channels) of the pictures; grey ones are shown as colour.
+        weights: "imagenet", the path of a weights file, or None for random ones.
+
+    Raises:
+        UserError: for pictures too small, or weights that are not there, damaged or of another architecture.
+    """
+    known = architectures.KNOWN[name]
+    if min(image_shape[:2]) < known.smallest:
+        raise UserError(
+            f"{name} needs pictures of at least {known.smallest} pixels a side, not {image_shape[0]}x{image_shape[1]}; "
+            f"set --image-size {known.side}."
+        )
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise UserError(f"There is no weights file {weights}.")
+    image = x = keras.Input(image_shape, name="image")
+    if image_shape[-1] == 1:
+        x = keras.layers.Concatenate(name="colour")([x] * 3)
+    if known.scaling:
+        x = ImageNetPixels(known.scaling, name="pixels")(x)
+    make = functools.partial(getattr(keras.applications, known.function), include_top=False, **known.options)
+    base = make(weights=None, input_tensor=x)
+    if weights:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+                warnings.filterwarnings("error", message="Skipping nested container")  # and leaving it random
+                trained = make(weights=weights, input_shape=(*image_shape[:2], 3))
+        except Exception as error:  # Keras raises many kinds, and a bare Exception when a download fails
+            raise _told(error, name, weights) from error
+        base.set_weights(trained.get_weights())
+    pooled = keras.layers.GlobalAveragePooling2D(name=FEATURES)(base.output)
+    return keras.Model(image, pooled, name=name.lower())
+
+
+def headless(model: keras.Model, said: str) -> keras.Model:
+    """Return a trained classifier's network up to what its last layer reads.
+
+    Raises:
+        UserError: if it does not end in a dense layer.
+    """
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    if len(inner) == 1:  # a network whose answers for a picture and its mirror image are averaged
+        model = inner[0]
+    head = model.layers[-1]
+    if not isinstance(head, keras.layers.Dense) or len(head.input.shape) != 2:
+        raise UserError(f"{said} does not end in a dense layer that could be replaced; give a classifier.")
+    return keras.Model(model.input, head.input, name=model.name)
+
+
+def cuts(model: keras.Model) -> list[keras.KerasTensor]:
+    """Return the tensors through which all must pass, from the input on; the last is the output."""
+    place = {id(tensor): i for i, layer in enumerate(model.layers) for tensor in _tensors(layer.output)}
+    last_reader = list(range(len(model.layers)))
+    for i, layer in enumerate(model.layers):
+        for tensor in [] if isinstance(layer, keras.layers.InputLayer) else _tensors(layer.input):
+            last_reader[place[id(tensor)]] = i
+    found, pending = [], 0
+    for i, layer in enumerate(model.layers):
+        if pending <= i:
+            found.append(layer.output)
+        pending = max(pending, last_reader[i])
+    return found
+
+
+def cut(model: keras.Model, share: float) -> keras.KerasTensor:
+    """Return the first tensor through which all must pass and after which no more is trained than was asked for.
+
+    Args:
+        model: features out.
+        share: of the layers that can be trained, how many may come after, counted from the end.
+    """
+    weighted = [i for i, layer in enumerate(model.layers) if layer.trainable_weights]
+    place = {id(layer.output): i for i, layer in enumerate(model.layers)}
+    most = round(share * len(weighted))
+    return next(tensor for tensor in cuts(model) if sum(i > place[id(tensor)] for i in weighted) <= most)
+
+
+def freeze_statistics(model: keras.Model) -> None:
+    """Keep batch normalisation as it was trained: a few pictures would only spoil its means (inference mode)."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def _tensors(given: Sequence[keras.KerasTensor] | keras.KerasTensor) -> list[keras.KerasTensor]:
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]", "", name.lower())
+
+
+def unknown(name: str) -> UserError:
+    """What to say where ``--backbone`` is nothing that is known."""
+    near = suggestion(name, architectures.KNOWN)
+    return UserError(
+        f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a run or a .keras file.{near}"
+    )
+
+
+def _told(error: Exception, name: str, weights: str) -> UserError:
+    """Say in one sentence why a network could not be had with its weights."""
+    url = re.search(r"https?://\S+/([^/\s:]+)", str(error))
+    if weights == "imagenet" and url:
+        folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
+        return UserError(
+            f"The weights of {name} are not on this machine and cannot be downloaded: put {url[1]} into {folder}, or "
+            "name a file with --weights."
+        )
+    if weights == "imagenet" and "hash" in str(error).lower():
+        return UserError(f"The downloaded weights of {name} are damaged; delete them and try again.")
+    if weights == "imagenet":
+        return UserError(f"The weights of {name} cannot be read: {error}")
+    damaged = isinstance(error, OSError | zipfile.BadZipFile)
+    what = "is damaged or no weights file" if damaged else f"holds weights of another network than {name}"
+    return UserError(f"{weights} {what}; give one saved without the top of {name}.")

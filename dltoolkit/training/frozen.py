@@ -1,0 +1,135 @@
+"""What comes before the part of a network that is trained: computed once, and a first head on top of it."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dltoolkit.data import augment as augmentation
+from dltoolkit.data import batches, pipeline
+
+if TYPE_CHECKING:
+    from dltoolkit.data.augment import Augment
+    from dltoolkit.data.images import ImageSplits
+
+BATCH = 32  # pictures at a time
+STRENGTHS = tuple(10.0**power for power in range(-5, 3))  # inverse regularisation that is tried
+ITERATIONS = 200
+
+
+@dataclass(frozen=True)
+class Cached:
+    """What a frozen network made of pictures.
+
+    Attributes:
+        values: float16 (views * n, …), in a file without a name; all of the first view come first.
+        labels: int (views * n,).
+        classes: how many there are.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    classes: int
+
+    def training_batches(self, batch_size: int, seed: int, start_step: int) -> tf.data.Dataset:
+        """Endless batches from a step on: (float32 (batch, …), one-hot labels float32 (batch, classes))."""
+        fetch = self._fetch()
+        order = batches.index_batches(len(self.labels), batch_size, seed, start_step)
+        return pipeline.served(order.map(lambda _, rows: fetch(rows), pipeline.PARALLEL))
+
+    def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
+        """One pass in order; the last batch may be smaller."""
+        return pipeline.one_pass(np.arange(len(self.labels)), batch_size, self._fetch())
+
+    def _fetch(self) -> Callable:
+        values, labels = pipeline.in_place(self.values), tf.constant(self.labels)
+        return lambda rows: (
+            tf.cast(tf.gather(values, rows), tf.float32),
+            tf.one_hot(tf.gather(labels, rows), self.classes),
+        )
+
+
+def computed(
+    model: keras.Model,
+    pictures: ImageSplits,
+    part: str,
+    *,
+    views: int = 1,
+    augment: Augment | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> Cached:
+    """Run a split through a frozen network.
+
+    Args:
+        model: pictures (batch, h, w, c) in.
+        pictures: where they come from.
+        part: train, validation or test.
+        views: how often each picture is taken: once as it is, then varied as ``augment`` says.
+        augment: how to vary them.
+        seed: decides the variations.
+        progress: called with what is being done, how many pictures are done, and how many there are.
+    """
+    model.compile(jit_compile=False)
+    rows, done = getattr(pictures, part), 0
+    values = None
+    for view in range(views):
+        for begin in range(0, len(rows), BATCH):
+            wanted = rows[np.minimum(np.arange(begin, begin + BATCH), len(rows) - 1)]
+            images = pictures.images[wanted]
+            if view:
+                one_hot = np.zeros((BATCH, len(pictures.classes)), np.float32)
+                images, _ = augmentation.batch(images, one_hot, np.array([seed, done], np.int32), augment)
+            found = model.predict_on_batch(images)[: len(rows) - begin]
+            if values is None:
+                file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
+                values = np.memmap(file, np.float16, "w+", shape=(views * len(rows), *found.shape[1:]))
+            values[done : done + len(found)] = found
+            done += len(found)
+            progress(f"computing {part} features", done, len(values))
+    return Cached(values, np.tile(pictures.labels[rows], views), len(pictures.classes))
+
+
+def linear_head(
+    train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray], classes: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Fit multinomial logistic regression on features, as strongly regularised as suits the validation best.
+
+    Args:
+        train: features float (n, units) and labels int (n,).
+        validation: likewise.
+        classes: how many there are.
+
+    Returns:
+        kernel (units, classes) and bias (classes,) of a dense layer, and the inverse strength that was chosen.
+    """
+    from sklearn.linear_model import LogisticRegression  # takes a second or two to import
+
+    x, y = np.asarray(train[0], np.float32), train[1]
+    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-3
+    x = (x - mean) / spread
+    held, truth = (np.asarray(validation[0], np.float32) - mean) / spread, validation[1]
+    best = None
+    for strength in STRENGTHS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that more iterations would gain a little
+            model = LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3).fit(x, y)
+        weights, bias = model.coef_.T, model.intercept_
+        if weights.shape[1] == 1:  # two classes
+            weights, bias = weights * [[-0.5, 0.5]], bias * [-0.5, 0.5]
+        kernel, offset = np.zeros((x.shape[1], classes)), np.full(classes, -10.0)
+        kernel[:, model.classes_], offset[model.classes_] = weights, bias
+        logits = held @ kernel + offset
+        lost = np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(truth)), truth])
+        if best is None or lost < best[0]:
+            best = lost, kernel, offset, strength
+    _, kernel, offset, strength = best
+    kernel /= spread[:, None]
+    return kernel.astype("float32"), (offset - mean @ kernel).astype("float32"), strength

@@ -1,0 +1,203 @@
+"""Fine-tuning from end to end: real files, real networks with weights of their own, real training."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from conftest import CLASSES, save_picture, toy_picture
+from dltoolkit.recipes import fine_tune, image_classifier
+from test_image_classifier import command
+from test_training_fit import same_but_seconds, stopped_at, weights
+
+import dltoolkit
+from dltoolkit.errors import UserError
+from dltoolkit.models import backbones
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fine")
+    for label, name in enumerate(CLASSES):
+        for i in range(24):
+            save_picture(path / "toys" / name / f"{i:03d}.png", toy_picture(label, i, side=16))
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(folder):
+    """An earlier run, of two of the three classes."""
+    for name in CLASSES[:2]:
+        for path in (folder / "toys" / name).iterdir():
+            (folder / "two" / name).mkdir(parents=True, exist_ok=True)
+            (folder / "two" / name / path.name).write_bytes(path.read_bytes())
+    return image_classifier.train(
+        image_classifier.Config(
+            data=str(folder / "two"), epochs=3, batch_size=16, widths=(8, 16, 16), out_dir=str(folder / "runs")
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def config(folder, source):
+    return fine_tune.Config(
+        data=str(folder / "toys"), backbone=str(source.path), epochs=2, batch_size=16, out_dir=str(folder / "runs")
+    )
+
+
+@pytest.fixture(scope="module")
+def run(config):
+    return fine_tune.train(replace(config, name="first"))
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory):
+    """A weights file of MobileNetV2-0.35, as random as it was made."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "some.weights.h5"
+    keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None, alpha=0.35).save_weights(
+        path
+    )
+    return str(path)
+
+
+def test_a_run_is_trained_measured_and_described(run, folder, capfd):
+    assert {path.name for path in run.path.iterdir()} - {"tensorboard"} == {
+        *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json"),
+        *("plots", "checkpoint"),
+    }
+    assert run.metrics["test"]["accuracy"] > 0.6
+    assert run.metrics["baseline"].keys() == {"majority", "linear", "linear probe"}
+    assert run.info["kept"] in ("head", "fine-tuned")
+    assert run.evaluate() == run.metrics["test"]
+    answers = run.predict([str(folder / "toys" / "bars" / "000.png"), np.zeros((16, 16, 3), np.uint8)])
+    assert all(answer.label in CLASSES for answer in answers)
+    code, out, _ = command(capfd, "predict", str(run.path), str(folder / "toys" / "dots"), "--format", "jsonl")
+    assert (code, len(out.splitlines())) == (0, 24)
+    code, out, _ = command(capfd, "show", str(run.path))
+    assert code == 0
+
+
+def test_only_a_head(config):
+    run = fine_tune.train(replace(config, method="head", name="head"))
+    assert (run.info["kept"], run.history) == ("head", [])
+    assert run.metrics["validation"]["accuracy"] == pytest.approx(run.info["head"]["accuracy"], abs=1e-4)
+    assert run.metrics["test"]["accuracy"] == pytest.approx(run.metrics["baseline"]["linear probe"]["accuracy"])
+    assert (run.path / "report.html").exists()
+
+
+def test_what_training_spoils_is_not_kept(config):
+    run = fine_tune.train(replace(config, optimizer="sgd", learning_rate=0.9, unfreeze=1.0, name="spoilt"))
+    worst = max(row["validation_accuracy"] for row in run.history)
+    assert worst < run.info["head"]["accuracy"], "the case must be one in which training spoils"
+    assert run.info["kept"] == "head"
+    assert run.metrics["validation"]["accuracy"] == pytest.approx(run.info["head"]["accuracy"], abs=1e-4)
+
+
+def test_stopped_and_resumed_is_as_if_nothing_had_happened(config, run, monkeypatch):
+    stopped_at(3, lambda: fine_tune.train(replace(config, name="stopped")), monkeypatch)
+    resumed = dltoolkit.resume(dltoolkit.load("fine-tune/stopped", out_dir=config.out_dir))
+    assert same_but_seconds(resumed) == same_but_seconds(run)
+    for one, two in zip(weights(resumed), weights(run), strict=True):
+        assert np.array_equal(one, two)
+
+
+def test_a_named_network_with_weights_from_a_file(config, application):
+    options = {"backbone": "mobilenetv2-0.35", "weights": application, "image_size": 32, "epochs": 1}
+    run = fine_tune.train(replace(config, **options))
+    assert run.info["model"]["name"] == "mobilenetv2-0.35"
+    assert run.model.input_shape == (None, 32, 32, 3)
+    assert run.evaluate() == run.metrics["test"]
+
+
+def test_grey_pictures_are_shown_to_a_network_in_colour(application):
+    model = backbones.application("MobileNetV2-0.35", (32, 32, 1), application)
+    colour = backbones.application("MobileNetV2-0.35", (32, 32, 3), application)
+    grey = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 1)).astype("float32")
+    assert np.allclose(model(grey), colour(np.repeat(grey, 3, axis=-1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_a_cut_network_is_the_same_in_two_parts(application, share):
+    model = backbones.application("MobileNetV2-0.35", (32, 32, 3), application)
+    at = backbones.cut(model, share)
+    below, above = keras.Model(model.input, at), keras.Model(at, model.output)
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3)).astype("float32")
+    assert np.allclose(above(below(pictures)), model(pictures), atol=1e-5)
+    trained = len([layer for layer in above.layers if layer.trainable_weights])
+    assert trained <= share * len([layer for layer in model.layers if layer.trainable_weights]) + 0.5
+    assert (trained > 0) == (share > 0)
+
+
+def test_the_networks_that_can_be_named_are_listed(capfd):
+    code, out, _ = command(capfd, "list", "backbones")
+    assert code == 0
+    assert "MobileNetV2" in out
+    assert all(hasattr(keras.applications, known.function) for known in fine_tune.models.architectures.KNOWN.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backbone": "MobileNetV4"}, "no backbone 'MobileNetV4'.*Did you mean 'MobileNetV2'"),
+        ({"backbone": "MobileNetV2", "image_size": 16}, "at least 32 pixels a side, not 16x16"),
+        ({"backbone": "Xception", "image_size": 32}, "at least 71 pixels"),
+        ({"weights": "some.h5"}, "--weights is for a backbone of"),
+        ({"backbone": "nowhere.keras"}, "nowhere.keras"),
+    ],
+)
+def test_what_cannot_be_gone_on_from_is_named(config, options, words):
+    with pytest.raises(UserError, match=words):
+        fine_tune.train(replace(config, name="refused", **options))
+    with pytest.raises(UserError, match="no run"):
+        dltoolkit.load("fine-tune/refused", out_dir=config.out_dir)
+
+
+def test_weights_that_do_not_fit_are_named(config, application, tmp_path):
+    options = {"backbone": "MobileNetV2", "image_size": 32, "name": "refused"}
+    with pytest.raises(UserError, match="weights of another network than MobileNetV2"):
+        fine_tune.train(replace(config, weights=application, **options))
+    damaged = tmp_path / "damaged.h5"
+    with open(application, "rb") as file:
+        damaged.write_bytes(file.read(5000))
+    with pytest.raises(UserError, match=r"damaged\.h5 is damaged"):
+        fine_tune.train(replace(config, weights=str(damaged), **options))
+    with pytest.raises(UserError, match=r"no weights file .*gone\.h5"):
+        fine_tune.train(replace(config, weights=str(tmp_path / "gone.h5"), **options))
+
+
+def test_a_download_that_cannot_happen_is_said_in_one_sentence(config, monkeypatch, tmp_path):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))  # read at import
+    with pytest.raises(UserError, match=r"put mobilenet_v2_\S+\.h5 into .*models, or name a file with --weights"):
+        fine_tune.train(replace(config, backbone="MobileNetV2-0.35", image_size=32, name="refused"))
+
+
+def test_pictures_that_the_earlier_run_cannot_read(config, source, make_folder):
+    grey = make_folder(channels=1)
+    with pytest.raises(UserError, match="reads pictures of 16x16x3"):
+        fine_tune.train(replace(config, data=str(grey), name="refused"))
+
+
+def test_a_model_without_a_dense_end_is_refused(config, tmp_path):
+    image = keras.Input((16, 16, 3))
+    keras.Model(image, keras.layers.Conv2D(2, 3)(image)).save(tmp_path / "open.keras")
+    with pytest.raises(UserError, match="does not end in a dense layer"):
+        fine_tune.train(replace(config, backbone=str(tmp_path / "open.keras"), name="refused"))
+
+
+def test_lower_layers_learn_more_slowly():
+    from dltoolkit.training import optimizer
+
+    variables = [keras.Variable(np.ones(3, "float32"), name=name) for name in ("low", "high")]
+    made, schedule = optimizer.make(
+        fine_tune.Config(optimizer="sgd", learning_rate=1.0, weight_decay=0.0),
+        32,
+        rate_factors={variables[0].path: 0.1},
+    )
+    schedule.steps = 10
+    made.build(variables)
+    made.apply([np.ones(3, "float32")] * 2, variables)
+    moved = [1 - variable.numpy()[0] for variable in variables]
+    assert moved[0] == pytest.approx(0.1 * moved[1])
