@@ -8,6 +8,7 @@ passed, which checks the Keras backend and keeps TensorFlow's start-up chatter o
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,7 @@ def import_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _stderr_to_nowhere():
         import keras  # noqa: F401
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every second model that answers
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def test_a_run_is_trained_measured_and_described(run, folder, capfd):
         *("plots", "checkpoint"),
     }
     assert run.metrics["test"]["accuracy"] > 0.6
-    assert run.metrics["baseline"].keys() == {"majority", "linear", "linear probe"}
+    assert run.metrics["baseline"].keys() == {"majority", "linear", "probe"}
     assert run.info["kept"] in ("head", "fine-tuned")
     assert run.evaluate() == run.metrics["test"]
     answers = run.predict([str(folder / "toys" / "bars" / "000.png"), np.zeros((16, 16, 3), np.uint8)])
@@ -82,7 +82,7 @@ def test_only_a_head(config):
     run = fine_tune.train(replace(config, method="head", name="head"))
     assert (run.info["kept"], run.history) == ("head", [])
     assert run.metrics["validation"]["accuracy"] == pytest.approx(run.info["head"]["accuracy"], abs=1e-4)
-    assert run.metrics["test"]["accuracy"] == pytest.approx(run.metrics["baseline"]["linear probe"]["accuracy"])
+    assert run.metrics["test"]["accuracy"] == pytest.approx(run.metrics["baseline"]["probe"]["accuracy"])
     assert (run.path / "report.html").exists()
 
 

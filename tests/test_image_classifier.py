@@ -16,7 +16,7 @@ from dltoolkit.recipes import image_classifier, image_gan
 from PIL import Image
 
 import dltoolkit
-from dltoolkit import cli, recipe
+from dltoolkit import cli, evaluation, recipe
 from dltoolkit.errors import UserError
 from dltoolkit.evaluation import probe
 
@@ -78,10 +78,10 @@ def test_the_probabilities_are_calibrated_in_the_saved_model(run):
     logits = np.concatenate(
         [
             run.model.predict_on_batch(x)
-            for x, _ in image_classifier.part(image_classifier.build_data(run.config), "test")[1]
+            for x, _ in evaluation.pictures.part(image_classifier.build_data(run.config), "test")[1]
         ]
     )
-    labels = image_classifier.part(image_classifier.build_data(run.config), "test")[0]
+    labels = evaluation.pictures.part(image_classifier.build_data(run.config), "test")[0]
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = shifted / shifted.sum(1, keepdims=True)
     loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
