@@ -336,9 +336,9 @@ def _labels(run: Run, wanted: Sequence[str] | None, count: int) -> np.ndarray:
 
     if wanted and not run.info["conditional"]:
         raise UserError(f"{run.path} was trained without classes, so it cannot draw one of them: leave --class out.")
-    for name in wanted or ():
-        if name not in run.classes:
-            near = suggestion(name, run.classes)
-            raise UserError(f"There is no class '{name}'; use one of {', '.join(run.classes)}.{near}")
-    numbers = [run.classes.index(name) for name in wanted or run.classes]
+    numbers = [data.labelled.class_number(name, run.classes) for name in wanted or run.classes]
+    if -1 in numbers:
+        name = wanted[numbers.index(-1)]
+        near = suggestion(name, run.classes)
+        raise UserError(f"There is no class '{name}'; use one of {', '.join(run.classes)}.{near}")
     return np.array(numbers)[np.arange(count) % len(numbers)]

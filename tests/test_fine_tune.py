@@ -70,6 +70,7 @@ def test_a_run_is_trained_measured_and_described(run, folder, capfd):
     assert run.metrics["baseline"].keys() == {"majority", "linear", "probe"}
     assert run.info["kept"] in ("head", "fine-tuned")
     assert run.evaluate() == run.metrics["test"]
+    assert "A head on frozen features" in (run.path / "report.html").read_text()
     answers = run.predict([str(folder / "toys" / "bars" / "000.png"), np.zeros((16, 16, 3), np.uint8)])
     assert all(answer.label in CLASSES for answer in answers)
     code, out, _ = command(capfd, "predict", str(run.path), str(folder / "toys" / "dots"), "--format", "jsonl")

@@ -79,6 +79,7 @@ def test_generate_from_python(run):
     plain = run.generate(count=6, seed=3, label="plain")
     assert np.array_equal(plain[2], drawn[2])  # the classes take turns, and plain is the third
     assert not np.array_equal(plain[0], drawn[0])
+    assert np.array_equal(run.generate(count=6, seed=3, label="Plain"), plain), "labels ignore case"
     way = run.generate(count=2, seed=3, interpolate=5)
     assert len(way) == 10
     assert np.abs(way[0].astype(int) - drawn[0]).max() <= 1

@@ -129,18 +129,23 @@ def translation(listing: Listing, classes: Sequence[str], said: str) -> np.ndarr
     Raises:
         UserError: if the listing uses a label that the model does not know.
     """
-    known = {name.lower(): number for number, name in reversed(list(enumerate(classes)))}
-    known |= {name: number for number, name in enumerate(classes)}
     numbers = np.full(len(listing.classes), -1, np.int32)
     for number in np.unique(listing.labels):
         name = listing.classes[number]
-        numbers[number] = known.get(name, known.get(name.lower(), -1))
+        numbers[number] = class_number(name, classes)
         if numbers[number] < 0:
             listed = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
             raise UserError(
                 f"The label '{name}' in {said} is unknown to the model.{suggestion(name, classes)} It knows: {listed}."
             )
     return numbers
+
+
+def class_number(name: str, classes: Sequence[str]) -> int:
+    """Return the place of a label in ``classes``, as it is written or else in any case; -1 if it is none of them."""
+    if name in classes:
+        return list(classes).index(name)
+    return next((number for number, known in enumerate(classes) if known.lower() == name.lower()), -1)
 
 
 def _parts(listing: Listing, hashes: np.ndarray, validation: float, test: float, seed: int) -> dict[str, np.ndarray]:

@@ -352,7 +352,8 @@ def _score(page: Page) -> str:
     ends = test.get("accuracy_ci95")
     within = f"95 % interval: {percent(ends[0])} to {percent(ends[1])} (the ticks on its bar)" if ends else ""
     bars = _bar("This network", test, "ours")
-    for key, name in (("linear", "Linear model"), ("majority", "Always the commonest class")):
+    names = {"probe": "A head on frozen features", "linear": "Linear model", "majority": "Always the commonest class"}
+    for key, name in names.items():
         if "accuracy" in (baselines.get(key) or {}):
             bars += _bar(name, baselines[key])
     return (
