@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from dltoolkit.training.frozen import Cached
 
 OWN = "digits-half"  # a small network, trained here on half of the digits' classes: what there is without a download
-LEARNING_RATE = 5e-5  # of the head; with 20 times that, validation fell before it rose
+# What suits networks that have seen a million photographs, which soon forget, and small ones that have seen little
+WELL_TRAINED = {"learning_rate": 5e-5, "unfreeze": 0.3, "rate_decay": 0.8}
+LITTLE_TRAINED = {"learning_rate": 2e-3, "unfreeze": 1.0, "rate_decay": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,23 @@ class Config(RunConfig):
     )
     weights: str | None = option(None, "Weights file for a backbone that is named; by default ImageNet's.")
     method: Literal["full", "head"] = option("full", "Train upper layers too, or a new head only.")
-    unfreeze: float = option(0.3, "Share of the backbone's layers to train, from the top.", minimum=0, maximum=1)
-    learning_rate: float | None = option(
-        None, "Highest learning rate, of the head; by default 0.00005.", minimum=1e-8, maximum=100
+    unfreeze: float | None = option(
+        None,
+        "Share of the backbone's layers to train, from the top; by default 0.3 of one that is named, 1 of others.",
+        minimum=0,
+        maximum=1,
     )
-    rate_decay: float = option(
-        0.8, "Factor of the learning rate from each layer to the one below it.", minimum=0.01, maximum=1
+    learning_rate: float | None = option(
+        None,
+        "Highest learning rate, of the head; by default 0.00005 for a backbone that is named, 0.002 for others.",
+        minimum=1e-8,
+        maximum=100,
+    )
+    rate_decay: float | None = option(
+        None,
+        "Factor of the learning rate from each layer to the one below it; by default 0.8 in one that is named, else 1.",
+        minimum=0.01,
+        maximum=1,
     )
     views: int = option(4, "How often each training picture is taken, varied, where --augment is on.", minimum=1)
     batch_size: int = option(32, "Pictures per step, over all devices together.", minimum=1, maximum=4096)
@@ -89,6 +102,12 @@ def side(config: Config) -> int | None:
     if named:
         return models.architectures.KNOWN[named].side
     return None if config.backbone == OWN else own(config).input_shape[1]
+
+
+def suited(config: Config) -> Config:
+    """Choose what was left to the backbone."""
+    usual = WELL_TRAINED if models.backbones.find(config.backbone) else LITTLE_TRAINED
+    return replace(config, **{name: value for name, value in usual.items() if getattr(config, name) is None})
 
 
 def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
@@ -140,6 +159,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     with run.session():
         if training.strategy.devices(config.device).replicas > 1:  # before anything starts TensorFlow
             raise UserError("fine-tune trains on one device so far; choose one with --device.")
+        config = suited(config)
         pictures = build_data(config)
         run.describe_data(pictures.describe(), pictures.findings)
         began = time.monotonic()
@@ -259,7 +279,7 @@ class Work:
         }
         return training.optimizer.compile(
             top,
-            replace(config, learning_rate=config.learning_rate or LEARNING_RATE),
+            config,
             batch_size,
             loss=self._loss(),
             metrics=["accuracy"],

@@ -88,7 +88,7 @@ def test_only_a_head(config):
 
 
 def test_what_training_spoils_is_not_kept(config):
-    run = fine_tune.train(replace(config, optimizer="sgd", learning_rate=0.9, unfreeze=1.0, name="spoilt"))
+    run = fine_tune.train(replace(config, optimizer="sgd", learning_rate=0.9, rate_decay=0.8, name="spoilt"))
     worst = max(row["validation_accuracy"] for row in run.history)
     assert worst < run.info["head"]["accuracy"], "the case must be one in which training spoils"
     assert run.info["kept"] == "head"
@@ -186,6 +186,13 @@ def test_a_model_without_a_dense_end_is_refused(config, tmp_path):
     keras.Model(image, keras.layers.Conv2D(2, 3)(image)).save(tmp_path / "open.keras")
     with pytest.raises(UserError, match="does not end in a dense layer"):
         fine_tune.train(replace(config, backbone=str(tmp_path / "open.keras"), name="refused"))
+
+
+def test_networks_that_have_seen_much_are_changed_less():
+    named, own = (fine_tune.suited(fine_tune.Config(backbone=name)) for name in ("MobileNetV2", fine_tune.OWN))
+    assert named.learning_rate < own.learning_rate
+    assert (named.unfreeze, own.unfreeze) == (0.3, 1.0)
+    assert fine_tune.suited(fine_tune.Config(unfreeze=0.5)).unfreeze == 0.5
 
 
 def test_lower_layers_learn_more_slowly():
