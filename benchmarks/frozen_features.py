@@ -68,7 +68,7 @@ def plainly(network, pictures, epochs: int):
     model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     parts = (data.pipeline.evaluation_pipeline(pictures, name, 32) for name in ("train", "validation"))
     train, validation = parts
-    model.fit(train.shuffle(8), epochs=epochs, validation_data=validation, verbose=0)
+    model.fit(train.shuffle(8), epochs=epochs, validation_data=validation, shuffle=False, verbose=0)
     return model
 
 
