@@ -170,16 +170,17 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         probe = work.probe()
         training.progress.note(f"a head on frozen features: validation accuracy {100 * work.first['accuracy']:.2f} %")
         kept = "head"
-        if config.method == "full":
+        if config.method == "head":
+            run.update(time={"train_seconds": round(spent, 2)})
+        else:
             left = config.max_time and max(1.0, config.max_time - spent)
-            training.fit.fit(run, replace(config, max_time=left), work.job())
+            training.fit.fit(run, replace(config, max_time=left), work.job(spent))
             best = max((row["validation_accuracy"], -row["validation_loss"]) for row in run.history)
             kept = "fine-tuned" if best > (work.first["accuracy"], -work.first["loss"]) else "head"
             training.progress.note(f"kept: {kept}")
         if kept == "head":
             work.top.set_weights(work.with_head)
-        seconds = run.info.get("time", {}).get("train_seconds", 0.0) if config.method == "full" else 0.0
-        run.update(kept=kept, time={"train_seconds": round(seconds + spent, 2)})
+        run.update(kept=kept)
         evaluation.pictures.conclude(run, work.whole, pictures, baselines={"probe": probe})
     return run
 
@@ -251,17 +252,17 @@ class Work:
         self.middle.compile(jit_compile=False)
         return evaluation.prediction.logits(self.middle, cached.evaluation_batches(256))
 
-    def job(self) -> training.fit.Job:
+    def job(self, seconds_before: float) -> training.fit.Job:
         """Say what the training loop needs: model, batches, loss."""
-        count = len(self.pictures.train)
         return training.fit.Job(
             build_model=self._restored,
             batches=lambda batch_size, start: self.train.training_batches(batch_size, self.config.seed, start),
             validation=self.validation.evaluation_batches,
-            examples=count,
+            examples=len(self.pictures.train),
             validation_examples=len(self.pictures.validation),
             compile=self._compile,
             epochs=10,
+            seconds_before=seconds_before,
             delivered=lambda top: self.whole,
         )
 

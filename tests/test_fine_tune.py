@@ -101,6 +101,8 @@ def test_stopped_and_resumed_is_as_if_nothing_had_happened(config, run, monkeypa
     assert same_but_seconds(resumed) == same_but_seconds(run)
     for one, two in zip(weights(resumed), weights(run), strict=True):
         assert np.array_equal(one, two)
+    seconds = resumed.info["time"]["train_seconds"]
+    assert dltoolkit.resume(resumed).info["time"]["train_seconds"] == seconds, "a finished run learns nothing more"
 
 
 def test_a_named_network_with_weights_from_a_file(config, application):

@@ -20,8 +20,6 @@ from dltoolkit.errors import UserError, suggestion
 from dltoolkit.models import architectures
 from dltoolkit.models.layers import ImageNetPixels
 
-FEATURES = "features"
-
 
 def find(name: str) -> str | None:
     """Return the name in :data:`architectures.KNOWN` that is meant, or None."""
@@ -63,7 +61,7 @@ def application(name: str, image_shape: tuple[int, int, int], weights: str | Non
         except Exception as error:  # Keras raises many kinds, and a bare Exception when a download fails
             raise _told(error, name, weights) from error
         base.set_weights(trained.get_weights())
-    pooled = keras.layers.GlobalAveragePooling2D(name=FEATURES)(base.output)
+    pooled = keras.layers.GlobalAveragePooling2D(name="features")(base.output)
     return keras.Model(image, pooled, name=name.lower())
 
 
@@ -117,20 +115,20 @@ def freeze_statistics(model: keras.Model) -> None:
             layer.trainable = False
 
 
-def _tensors(given: Sequence[keras.KerasTensor] | keras.KerasTensor) -> list[keras.KerasTensor]:
-    return list(given) if isinstance(given, list | tuple) else [given]
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[^a-z0-9.]", "", name.lower())
-
-
 def unknown(name: str) -> UserError:
     """What to say where ``--backbone`` is nothing that is known."""
     near = suggestion(name, architectures.KNOWN)
     return UserError(
         f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a run or a .keras file.{near}"
     )
+
+
+def _tensors(given: Sequence[keras.KerasTensor] | keras.KerasTensor) -> list[keras.KerasTensor]:
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]", "", name.lower())
 
 
 def _told(error: Exception, name: str, weights: str) -> UserError:

@@ -42,6 +42,7 @@ class Job:
         steps: how many at most, where ``--epochs`` is not given.
         steps_per_call: steps between two looks of Python at the training, on one device; more for smaller steps.
         compiled: whether XLA is faster than TensorFlow's own kernels for this model on a CPU.
+        seconds_before: what learning took that came before the loop; counted as training time.
         delivered: the part of the model that is saved and returned, as a functional model; by default all of it.
         after_epoch: called with the model and the number of each epoch when it has been validated; True stops.
     """
@@ -57,6 +58,7 @@ class Job:
     steps: int | None = None
     steps_per_call: int = 1
     compiled: bool = False
+    seconds_before: float = 0.0
     delivered: Callable[[keras.Model], keras.Model] = lambda model: model
     after_epoch: Callable[[keras.Model, int], bool | None] | None = None
 
@@ -310,5 +312,5 @@ class _Watcher(keras.callbacks.Callback):
             self.model.set_weights(current)
             self._best_is_saved = True
         if everything:
-            self._run.update(time={"train_seconds": round(self._state.seconds, 2)})
+            self._run.update(time={"train_seconds": round(self._job.seconds_before + self._state.seconds, 2)})
         self._saved = time.monotonic()
