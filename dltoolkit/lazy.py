@@ -76,3 +76,17 @@ def _stderr_to_nowhere() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+def keras_hub():
+    """Return KerasHub, which is an extra and takes seconds to import.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    import_tensorflow()
+    try:
+        with contextlib.nullcontext() if os.environ.get(DEBUG_VARIABLE) else _stderr_to_nowhere():
+            return importlib.import_module("keras_hub")
+    except ImportError as error:
+        raise UserError(f"This needs KerasHub ({error}): pip install 'dltoolkit[hub]'.") from None

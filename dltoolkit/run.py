@@ -14,6 +14,7 @@ import resource
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -362,6 +363,8 @@ def load_model(path: Path) -> keras.Model:
     from dltoolkit import models
 
     _ = models.layers, models.decoder_layers  # registers the layers that the file may name
+    if _names_hub(path):
+        lazy.keras_hub()
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
@@ -373,6 +376,15 @@ def load_model(path: Path) -> keras.Model:
         raise UserError(f"{path} is damaged or no Keras model, and was not loaded.") from error
     model.compile(jit_compile=False)  # XLA's convolutions are slower than oneDNN's on a CPU
     return model
+
+
+def _names_hub(path: Path) -> bool:
+    """Tell whether a .keras file holds layers of KerasHub, which register themselves when it is imported."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return b"keras_hub" in file.read("config.json")
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return False  # loading says what is wrong
 
 
 @contextlib.contextmanager

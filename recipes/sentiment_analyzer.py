@@ -9,15 +9,11 @@ import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from dltoolkit import data, evaluation, models, training
 from dltoolkit.config import RunConfig, option
-from dltoolkit.data.vocabulary import Corpus, Encoder, Vocabulary, log_count_ratios
-from dltoolkit.errors import UserError
+from dltoolkit.data.vocabulary import Encoder, Vocabulary, log_count_ratios
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -194,31 +190,13 @@ def job(config: Config, texts: TextSplits) -> training.fit.Job:
     )
 
 
-def part(texts: TextSplits, name: str) -> tuple[np.ndarray, Any]:
-    """The labels of a split, and its batches in the same order."""
-    return texts.labels[texts.in_order(name)], data.text_pipeline.evaluation_pipeline(texts, name, 256)
-
-
 def conclude(run: Run, model: keras.Model, texts: TextSplits) -> None:
     """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
-    labels, train, test = texts.labels, texts.train, texts.in_order("test")
-    linear, words = evaluation.word_baseline.linear(texts.corpus, labels, train, test, texts.classes)
+    words = None
     if run.config.model == "ngram":
-        known = texts.packed.take(train)
+        known = texts.packed.take(texts.train)
         words = evaluation.word_baseline.telling(texts.encoder.vocabulary, models.text.weights(model), known)
-    evaluation.classification.conclude(
-        run,
-        model,
-        {name: part(texts, name) for name in ("validation", "test")},
-        baseline={
-            "majority": evaluation.baseline.majority(labels[train], labels[test], texts.classes),
-            "linear": linear,
-        },
-        mistake=lambda i, truth, answer, probability: evaluation.report.Mistake(
-            texts.names[test[i]], truth, answer, probability, text=texts.texts[test[i]]
-        ),
-        words=dict(zip(texts.classes, words, strict=True)),
-    )
+    evaluation.texts.conclude(run, model, texts, words=words)
 
 
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
@@ -233,24 +211,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.
     """
     config = replace(run.config, **reading)
-    if other is None:
-        texts = build_data(config)
-        run.check_data(texts.describe())
-        return evaluation.classification.measure(run.model, part(texts, "test"), run.classes)
-    run.warn_of_training_data(other)
-    rows, labels, _ = data.text.labelled(
-        other,
-        run.classes,
-        skip_bad=config.skip_bad,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        header=config.header,
-        warn=training.progress.warn,
-    )
-    packed = saved_encoder(run)(Corpus(rows))
-    order = packed.shortest_first(np.arange(len(packed)))
-    batches = data.text_pipeline.in_batches(packed, order, 256)
-    return evaluation.classification.measure(run.model, (labels[order], batches), run.classes)
+    return evaluation.texts.evaluate(run, lambda: build_data(config), other, config, saved_encoder(run))
 
 
 def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
@@ -270,17 +231,8 @@ def predictions(
         threshold: below this probability the label is ``unsure``.
         text_column: of the tables, by name or position; by default found by its usual names.
     """
-    encode = saved_encoder(run)
-    return evaluation.prediction.answer(
-        run.model,
-        run.classes,
-        data.text.expand(inputs, text_column=text_column),
-        data.text.read,
-        top_k,
-        threshold=threshold,
-        stack=lambda texts: encode(Corpus(texts)).padded(),
-        batch=1024,
-    )
+    how = {"top_k": top_k, "threshold": threshold, "text_column": text_column}
+    return evaluation.texts.predictions(run, inputs, saved_encoder(run), **how)
 
 
 def saved_encoder(run: Run) -> Encoder:
@@ -289,12 +241,4 @@ def saved_encoder(run: Run) -> Encoder:
     Raises:
         UserError: if its vocabulary is missing or damaged.
     """
-    return encoder(run.config, _saved_vocabulary(run.path / VOCABULARY))
-
-
-@functools.lru_cache(maxsize=4)
-def _saved_vocabulary(path: Path) -> Vocabulary:
-    try:
-        return Vocabulary.read(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{path} is damaged or cannot be read, so the run cannot read texts.") from None
+    return data.encoders.load(run.path, None if run.config.model == "ngram" else run.config.max_length)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import dltoolkit
 from dltoolkit import data, evaluation, models, training
 from dltoolkit.config import RunConfig, option
 from dltoolkit.errors import UserError
@@ -28,6 +29,8 @@ NEWTON_SCHULZ_STEPS = 3  # five take a tenth of the time more, for a loss that i
 LEARNING_RATES = {"muon": 0.02, "adamw": 4e-3, "adam": 4e-3, "sgd": 0.1}
 FULL_RATE_STEPS = 200  # more steps want lower rates: of Muon's, 0.02 was best over 200 and 0.005 over 2,200
 CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens")
+SHAPE = ("layers", "width", "heads", "context")
+GONE_ON = 0.2  # of the usual learning rate, for a network that has learned before
 # What suits a --max-time of so many seconds or more
 SIZES = {
     0: {"layers": 4, "width": 128, "context": 64, "batch_tokens": 1024, "dropout": 0.0},
@@ -41,6 +44,9 @@ class Config(RunConfig):
     """The options of the text generator."""
 
     data: str = option("python-docs", "What to train on: a text file, a folder of them, a table, or a TFDS name.")
+    backbone: str | None = option(
+        None, "Run of text-generator to go on from: its network and its tokens, on other text."
+    )
     model: Literal["gpt", "lstm", "gru", "rnn"] = option("gpt", "Network family.")
     tokens: Literal["char", "byte", "bpe"] = option(
         "char", "What a token is: a character, a byte or a piece of a word."
@@ -63,22 +69,31 @@ class Config(RunConfig):
     text_column: str | None = option(None, "Column of a table that holds the texts.")
 
 
-def build_data(config: Config) -> RunningText:
-    """Read the text, split it into contiguous parts, and keep it as tokens on disk."""
+def build_data(config: Config, tokenizer: Tokenizer | None = None) -> RunningText:
+    """Read the text, split it into contiguous parts, and keep it as tokens on disk; of a new tokenizer, by default."""
     return data.running_text.load(
         config.data,
         tokens=config.tokens,
         pieces=config.vocabulary,
         validation_tail=config.validation_tail,
         limit=config.limit and config.limit * suited(config).context,
+        tokenizer=tokenizer,
         text_column=config.text_column,
     )
+
+
+def earlier(config: Config) -> Run:
+    """The run that ``--backbone`` names."""
+    run = dltoolkit.load(config.backbone, config.out_dir)
+    if run.info["recipe"] != "text-generator":
+        raise UserError(f"{config.backbone} is a run of {run.info['recipe']}, which writes no text.")
+    return run
 
 
 def build_model(config: Config, text: RunningText) -> keras.Model:
     """Tokens int32 (batch, time) in, logits of each next token (batch, time, vocabulary) out."""
     config = suited(config)
-    return models.gpt.build(
+    model = models.gpt.build(
         config.model,
         text.tokenizer.size,
         layers=config.layers,
@@ -86,6 +101,9 @@ def build_model(config: Config, text: RunningText) -> keras.Model:
         heads=config.heads,
         dropout=config.dropout,
     )
+    if config.backbone:
+        model.set_weights(earlier(config).model.get_weights())
+    return model
 
 
 def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
@@ -98,7 +116,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
     with run.session():
         training.strategy.devices(config.device)  # before anything starts TensorFlow
-        text = build_data(config)
+        text = build_data(config, saved_tokenizer(earlier(config)) if config.backbone else None)
         run.describe_data(text.describe())
         run.write_json(VOCABULARY, text.tokenizer.to_json())
         config = suited(replace(config, **run.info.get("chosen", {})))
@@ -110,7 +128,13 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
 
 
 def suited(config: Config) -> Config:
-    """Choose the size of network and batch, where nothing was said, for the time there is."""
+    """Choose the size of network and batch, where nothing was said, for the time there is.
+
+    A network that is gone on with keeps its size.
+    """
+    if config.backbone:
+        before = earlier(config)
+        config = replace(config, model=before.config.model, **{name: before.info["chosen"][name] for name in SHAPE})
     size = SIZES[max(seconds for seconds in SIZES if seconds <= (config.max_time or 0))]
     if config.model != "gpt":
         size = {**size, "layers": 2}
@@ -155,9 +179,10 @@ def compile_model(model: keras.Model, config: Config, batch_size: int, **how: An
     import keras
 
     falling = config.learning_rate is None and config.optimizer == "muon"
+    usual = LEARNING_RATES[config.optimizer] * (GONE_ON if config.backbone else 1)
     return training.optimizer.compile(
         model,
-        replace(config, learning_rate=config.learning_rate or LEARNING_RATES[config.optimizer]),
+        replace(config, learning_rate=config.learning_rate or usual),
         batch_size,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         newton_schulz_steps=NEWTON_SCHULZ_STEPS,
@@ -211,7 +236,7 @@ def evaluate(run: Run, other: str | None = None, *, text_column: str | None = No
     """
     config, context = run.config, run.info["chosen"]["context"]
     if other is None:
-        text = build_data(config)
+        text = build_data(config, saved_tokenizer(run))
         run.check_data(text.describe())
         part = "test" if "test" in text.parts else "validation"
         return evaluation.language.measure(run.model, [text.part(part)], text.characters[part], context)

@@ -11,6 +11,7 @@ from test_image_classifier import command
 from test_training_fit import same_but_seconds, stopped_at, weights
 
 import dltoolkit
+from dltoolkit import models
 from dltoolkit.errors import UserError
 from dltoolkit.models import backbones
 
@@ -67,7 +68,7 @@ def test_a_run_is_trained_measured_and_described(run, folder, capfd):
         *("plots", "checkpoint"),
     }
     assert run.metrics["test"]["accuracy"] > 0.6
-    assert run.metrics["baseline"].keys() == {"majority", "linear", "probe"}
+    assert run.metrics["baseline"].keys() == {"majority", "linear", "probe", "scratch"}
     assert run.info["kept"] in ("head", "fine-tuned")
     assert run.evaluate() == run.metrics["test"]
     assert "A head on frozen features" in (run.path / "report.html").read_text()
@@ -77,6 +78,43 @@ def test_a_run_is_trained_measured_and_described(run, folder, capfd):
     assert (code, len(out.splitlines())) == (0, 24)
     code, out, _ = command(capfd, "show", str(run.path))
     assert code == 0
+
+
+def test_a_label_curve_is_drawn_and_not_trained_twice(config, monkeypatch):
+    monkeypatch.setattr(fine_tune, "CURVE_SEEDS", 1)
+    options = {"label_curve": "4,all", "epochs": 1, "views": 1, "name": "curve"}
+    run = fine_tune.train(replace(config, **options))
+    points = run.info["label_curve"]
+    assert [(point["labels"], point["seed"]) for point in points] == [(4, 0), (pytest.approx(17, abs=1), 0)]
+    assert all(0 <= point[way] <= 1 for point in points for way in ("fine-tuned", "probe", "scratch", "linear"))
+    assert (run.path / "plots" / "label_curve.png").exists()
+    assert "What labels are worth" in (run.path / "report.html").read_text()
+    monkeypatch.setattr(fine_tune, "Work", None)
+    assert fine_tune.label_curve(run, [4, None]) == points
+
+
+def test_rare_classes_weigh_more_where_asked(config):
+    run = fine_tune.train(replace(config, class_weights="balanced", epochs=1, name="weighed"))
+    assert run.evaluate() == run.metrics["test"]
+
+
+def test_low_rank_matrices_stand_in_for_the_layers(config, run):
+    low = fine_tune.train(replace(config, method="lora", rank=2, epochs=1, name="lora"))
+    assert low.info["model"]["trained"] < run.info["model"]["trained"]
+    assert low.evaluate() == low.metrics["test"]
+
+
+def test_a_network_of_kerashub(config, tmp_path):
+    hub = pytest.importorskip("keras_hub")
+    options = {"stackwise_num_filters": [64], "stackwise_num_blocks": [1], "stackwise_num_strides": [2]}
+    network = hub.models.ResNetBackbone([8], [3], **options, block_type="basic_block", image_shape=(None, None, 3))
+    network.save_to_preset(str(tmp_path / "net"))
+    hub.layers.ResNetImageConverter(image_size=(24, 24), scale=1 / 255).save_to_preset(str(tmp_path / "net"))
+    run = fine_tune.train(replace(config, backbone=str(tmp_path / "net"), epochs=1, name="hub"))
+    assert run.model.input_shape == (None, 24, 24, 3)
+    assert run.evaluate() == run.metrics["test"]
+    with pytest.raises(UserError, match="reads images, not a text"):
+        models.text_backbones.of_hub(str(tmp_path / "net"), 10)
 
 
 def test_only_a_head(config):
@@ -191,10 +229,10 @@ def test_a_model_without_a_dense_end_is_refused(config, tmp_path):
 
 
 def test_networks_that_have_seen_much_are_changed_less():
-    named, own = (fine_tune.suited(fine_tune.Config(backbone=name)) for name in ("MobileNetV2", fine_tune.OWN))
+    named, own = (fine_tune.suited(fine_tune.Config(backbone=name), "pictures") for name in ("MobileNetV2", None))
     assert named.learning_rate < own.learning_rate
-    assert (named.unfreeze, own.unfreeze) == (0.3, 1.0)
-    assert fine_tune.suited(fine_tune.Config(unfreeze=0.5)).unfreeze == 0.5
+    assert (fine_tune.share(named), fine_tune.share(own)) == (0.3, None)
+    assert fine_tune.share(fine_tune.suited(fine_tune.Config(unfreeze="0.5"), "pictures")) == 0.5
 
 
 def test_lower_layers_learn_more_slowly():

@@ -99,6 +99,12 @@ def divided(
     parts = _parts(listing, hashes, validation, test, seed)
     warnings = [*listing.warnings, *scan.remarks(listing, hashes, parts)]
     if labels_per_class is not None:
+        most = int(np.bincount(listing.labels[parts["train"]]).max())
+        if labels_per_class > most:
+            raise UserError(
+                f"--labels-per-class {labels_per_class}: no class of {source.said} has more than {most} training "
+                "examples."
+            )
         parts["train"] = split.per_class(hashes, listing.labels, parts["train"], labels_per_class, seed=seed)
     return {
         **parts,

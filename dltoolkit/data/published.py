@@ -135,6 +135,16 @@ def tfds_set(reference: str, noun: str, progress: Callable[[str, int, int], None
     )
 
 
+def tfds_holds_texts(reference: str) -> bool:
+    """Tell whether a TFDS set has texts and no pictures, without preparing it."""
+    import tensorflow_datasets as tfds
+
+    with _quiet():
+        features = _builder(reference, re.split("[/:]", reference)[0]).info.features
+    kinds = [type(feature) for feature in features.values()] if isinstance(features, tfds.features.FeaturesDict) else []
+    return tfds.features.Text in kinds and tfds.features.Image not in kinds
+
+
 def tfds_texts(reference: str) -> dict[str, list[str]]:
     """Return the texts of a TFDS set by split, "train" and its siblings; "" for a set with a single split.
 

@@ -73,6 +73,7 @@ def load(
     validation_tail: float | None = None,
     limit: int | None = None,
     text_column: str | None = None,
+    tokenizer: Tokenizer | None = None,
     cache_dir: Path | None = None,
 ) -> RunningText:
     """Find and read a text, choose its vocabulary from the training part alone, and keep its tokens on disk.
@@ -87,6 +88,7 @@ def load(
         validation_tail: share at the end that validates; all the rest trains, and there is no test.
         limit: read at most so many characters.
         text_column: of a table, by name or position.
+        tokenizer: one to be used in place of a new one; characters that it lacks are unknown to it.
         cache_dir: where the tokens are kept.
 
     Raises:
@@ -109,7 +111,7 @@ def load(
         if "validation" not in characters:  # cut from train's end
             cut = min(round(characters["train"] * HELD_OUT), MOST_HELD_OUT)
             characters = {"train": characters["train"] - cut, "validation": cut, "test": characters["test"]}
-    tokenizer = _learned(tokens, pieces, Stream(texts.read()).take(characters["train"]))
+    tokenizer = tokenizer or _learned(tokens, pieces, Stream(texts.read()).take(characters["train"]))
     return _tokenised(src, texts, characters, tokenizer, cache_dir or store.default_folder())
 
 

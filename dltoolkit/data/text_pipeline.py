@@ -56,12 +56,17 @@ def evaluation_pipeline(data: TextSplits, part: str, batch_size: int) -> tf.data
 
     The last batch is smaller where the numbers ask for it.
     """
+    return of_rows(data, data.in_order(part), batch_size)
+
+
+def of_rows(data: TextSplits, rows: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    """Return one pass over the texts of these rows, in their order, as :func:`evaluation_pipeline` does."""
     ragged, labels = _ragged(data.packed), tf.constant(data.labels)
 
     def batch(rows: tf.Tensor) -> tuple:
         return tf.gather(ragged, rows).to_tensor(), tf.one_hot(tf.gather(labels, rows), len(data.classes))
 
-    return one_pass(data.in_order(part), batch_size, batch)
+    return one_pass(rows, batch_size, batch)
 
 
 def in_batches(packed: Packed, order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray]]:

@@ -9,6 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -33,12 +34,16 @@ SIEVE_BITS = 24
 HEAD = 0.25  # of a sequence that is cut keeps the beginning, the rest the end (after Sun et al. 2019)
 
 
-def standardised(text: str) -> str:
-    """Return ``text`` in lower case, without HTML tags and entities, composed (NFC)."""
+def without_html(text: str) -> str:
+    """Return ``text`` with HTML's tags taken out and its entities written as what they stand for."""
     if "<" in text:
         text = TAG.sub(" ", text)
-    if "&" in text:
-        text = html.unescape(text)
+    return html.unescape(text) if "&" in text else text
+
+
+def standardised(text: str) -> str:
+    """Return ``text`` in lower case, without HTML tags and entities, composed (NFC)."""
+    text = without_html(text)
     return text.lower() if text.isascii() else unicodedata.normalize("NFC", text.lower())
 
 
@@ -79,6 +84,17 @@ class Packed:
         """Return ``rows`` in the order of their lengths, in which batches hold little padding."""
         return rows[np.argsort(self.lengths[rows], kind="stable")]
 
+    def shortened(self, longest: int) -> Packed:
+        """Return the lists with the middle of those of more than ``longest`` numbers left out."""
+        lengths = self.lengths
+        if lengths.max(initial=0) <= longest:
+            return self
+        head = int(HEAD * longest)
+        place = np.arange(len(self.numbers)) - np.repeat(self.ends[:-1], lengths)
+        left = np.repeat(lengths, lengths) - place
+        kept = (place < head) | (left <= longest - head) | np.repeat(lengths <= longest, lengths)
+        return Packed(self.numbers[kept], np.concatenate([[0], np.cumsum(np.minimum(lengths, longest))]))
+
     def padded(self) -> np.ndarray:
         """Return int32 (n, longest), zeros at the ends."""
         lengths = self.lengths
@@ -88,30 +104,39 @@ class Packed:
 
 
 class Corpus:
-    """Texts cut into words, once, whatever is made of them afterwards.
+    """Texts, cut into words once, whatever is made of them afterwards.
 
     Args:
         texts: raw texts.
-
-    Attributes:
-        words: the different words, in the order of their first use.
-        packed: for each text the numbers of its words.
     """
 
     def __init__(self, texts: Sequence[str]):
+        self.texts = texts
+
+    @property
+    def words(self) -> list[str]:
+        """The different words, in the order of their first use."""
+        return self._cut[0]
+
+    @property
+    def packed(self) -> Packed:
+        """For each text the numbers of its words."""
+        return self._cut[1]
+
+    @functools.cached_property
+    def _cut(self) -> tuple[list[str], Packed]:
         index: defaultdict[str, int] = defaultdict()
         index.default_factory = index.__len__
-        pieces, lengths = [], np.zeros(len(texts), np.int64)
-        for start in range(0, len(texts), 1000):
+        pieces, lengths = [], np.zeros(len(self.texts), np.int64)
+        for start in range(0, len(self.texts), 1000):
             words: list[str] = []
-            for position, text in enumerate(texts[start : start + 1000], start=start):
+            for position, text in enumerate(self.texts[start : start + 1000], start=start):
                 found = words_of(text)
                 lengths[position] = len(found)
                 words += found
             pieces.append(np.fromiter(map(index.__getitem__, words), np.int32, len(words)))
-        self.words = list(index)
         numbers = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
-        self.packed = Packed(numbers, np.concatenate([[0], np.cumsum(lengths)]))
+        return list(index), Packed(numbers, np.concatenate([[0], np.cumsum(lengths)]))
 
 
 class Vocabulary:
@@ -176,16 +201,7 @@ class Vocabulary:
     def sequences(self, corpus: Corpus, longest: int) -> Packed:
         """Return the words of each text in order, the middle of texts of more than ``longest`` words left out."""
         numbers = np.array([self._index.get(word, UNKNOWN) for word in corpus.words], np.int32)
-        packed = Packed(numbers[corpus.packed.numbers], corpus.packed.ends)
-        lengths = packed.lengths
-        if not len(lengths) or lengths.max() <= longest:
-            return packed
-        head = int(HEAD * longest)
-        place = np.arange(len(packed.numbers)) - np.repeat(packed.ends[:-1], lengths)
-        left = np.repeat(lengths, lengths) - place
-        kept = (place < head) | (left <= longest - head)
-        ends = np.concatenate([[0], np.cumsum(np.minimum(lengths, longest))])
-        return Packed(packed.numbers[kept | np.repeat(lengths <= longest, lengths)], ends)
+        return Packed(numbers[corpus.packed.numbers], corpus.packed.ends).shortened(longest)
 
     def bags(self, corpus: Corpus) -> Packed:
         """Return the entries that occur in each text, each once, in no particular order."""
@@ -256,6 +272,10 @@ class Encoder:
         if self.longest is None:
             return self.vocabulary.bags(corpus)
         return self.vocabulary.sequences(corpus, self.longest)
+
+    def save(self, folder: Path) -> None:
+        """Write the vocabulary, which ``encoders.load`` reads."""
+        (folder / "vocabulary.txt").write_text(self.vocabulary.text(), encoding="utf-8")
 
 
 def log_count_ratios(packed: Packed, labels: np.ndarray, size: int, classes: int) -> np.ndarray:

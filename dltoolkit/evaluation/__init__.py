@@ -4,7 +4,7 @@ from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
     __name__,
-    keras=["pictures"],
+    keras=["pictures", "texts"],
     plain=[
         "baseline",
         "calibration",

@@ -42,9 +42,8 @@ def divide_logits(model: keras.Model, by: float) -> None:
 
 def _logits(model: keras.Model) -> keras.layers.Layer:
     """Return the layer, also where the classifier is part of a larger model."""
-    for layer in model.layers:
-        if layer.name == "logits":
-            return layer
-        if hasattr(layer, "layers"):
-            return _logits(layer)
-    raise ValueError(f"{model.name} has no layer named 'logits'")
+    found = next((layer for layer in model.layers if layer.name == "logits"), None)
+    inner = next((layer for layer in model.layers if hasattr(layer, "layers")), None)
+    if found is None and inner is None:
+        raise ValueError(f"{model.name} has no layer named 'logits'")
+    return found or _logits(inner)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 from dltoolkit.data import images, pipeline
 from dltoolkit.evaluation import baseline, classification, prediction, report
 
 if TYPE_CHECKING:
-    import keras
-
     from dltoolkit.data.images import ImageSplits
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.run import Run
 
 BATCH = 256
+SMALL = 32  # pixels a side of the pictures that a network from scratch sees
 
 
 def conclude(
@@ -60,6 +60,28 @@ def conclude(
         ),
         samples=samples,
     )
+
+
+def scratch(pictures: ImageSplits, *, seed: int) -> dict[str, Any]:
+    """Score a small network that is trained from scratch on the same pictures, averaged down, on the test split."""
+    from dltoolkit.evaluation import probe
+
+    train, test = (small(pictures, getattr(pictures, name)) for name in ("train", "test"))
+    labels = pictures.labels
+    found = probe.train(train, labels[pictures.train], pictures.classes, seed=seed, batch_size=32)
+    note = f"a small residual network trained from scratch on pictures of {train.shape[2]}x{train.shape[1]}"
+    _, answers = found.features(test)
+    return baseline.scored(answers, labels[pictures.test], len(pictures.classes), note, seed=seed)
+
+
+def small(pictures: ImageSplits, rows: np.ndarray) -> np.ndarray:
+    """Return pictures uint8 (n, h, w, c), large ones averaged down to no more than 32 pixels a side."""
+    shape = tuple(min(side, SMALL) for side in pictures.image_shape[:2])
+    if shape == pictures.image_shape[:2]:
+        return pictures.images[rows]
+    blocks = [rows[begin : begin + BATCH] for begin in range(0, len(rows), BATCH)]
+    shrunk = [keras.ops.image.resize(pictures.images[block], shape, antialias=True) for block in blocks]
+    return np.concatenate([np.clip(np.rint(some), 0, 255).astype(np.uint8) for some in shrunk])
 
 
 def part(pictures: ImageSplits, name: str) -> classification.Part:

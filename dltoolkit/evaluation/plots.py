@@ -46,6 +46,12 @@ STYLE = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
+LEARNERS = {
+    "fine-tuned": "fine-tuned",
+    "probe": "a head on frozen features",
+    "scratch": "a small network from scratch",
+    "linear": "a linear model",
+}
 NOT_CURVES = ("epoch", "step", "learning_rate", "seconds")
 ANNOTATED = 20  # classes up to which the numbers stand in the cells of a confusion matrix
 NAMED = 100  # names along an axis; of more classes, every second or third is named
@@ -99,6 +105,32 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: float | None = No
         axes.legend(fontsize=8.5)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
+    return figure
+
+
+@_styled
+def label_curve(points: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw accuracy against the labels of each class: every run a dot, a line through the means of each way.
+
+    Args:
+        points: one mapping a run, ``labels`` and the accuracies of the ways in ``LEARNERS`` that it has.
+    """
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    axes = figure.subplots()
+    labels = sorted({point["labels"] for point in points})
+    for (way, name), colour in zip(LEARNERS.items(), (TRAINING, VALIDATION, "#3d9a50", FAINT), strict=True):
+        found = {n: [point[way] for point in points if point["labels"] == n and way in point] for n in labels}
+        found = {n: values for n, values in found.items() if values}
+        if found:
+            axes.plot(found.keys(), [np.mean(values) for values in found.values()], color=colour, label=name)
+            dots = [(n, value) for n, values in found.items() for value in values]
+            axes.plot(*np.transpose(dots), "o", color=colour, markersize=3.5, alpha=0.6)
+    axes.set(xscale="log", xlabel="labels of each class", title="test accuracy")
+    axes.set_xticks(labels, [f"{n:.0f}" for n in labels])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(True)
+    axes.legend(fontsize=8.5)
     return figure
 
 

@@ -50,6 +50,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def logits(model: keras.Model, batches: Iterable[tuple[Any, ...]]) -> np.ndarray:
     """Return the model's logits (n, classes) for every batch ``(inputs, …)`` of a pipeline."""
+    if hasattr(batches, "element_spec"):  # a tf.data pipeline, of which one graph suits batches of all lengths
+        return model.predict(batches, verbose=0)
     return np.concatenate([model.predict_on_batch(batch[0]) for batch in batches])
 
 

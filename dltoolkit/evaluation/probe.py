@@ -43,7 +43,9 @@ class Probe:
         return found, logits.argmax(axis=1)
 
 
-def train(pictures: np.ndarray, labels: np.ndarray, classes: list[str], *, seed: int = 0) -> Probe:
+def train(
+    pictures: np.ndarray, labels: np.ndarray, classes: list[str], *, seed: int = 0, batch_size: int = BATCH
+) -> Probe:
     """Train a classifier on pictures uint8 (n, h, w, c) with labels int (n,)."""
     import keras
 
@@ -66,7 +68,7 @@ def train(pictures: np.ndarray, labels: np.ndarray, classes: list[str], *, seed:
     keras.utils.set_random_seed(seed)
     model = vision.build("resnet", given.image_shape, len(classes), widths=WIDTHS)
     vision.whiten(model, pictures[:: -(-len(pictures) // 500)])
-    batch_size = min(BATCH, len(pictures))
+    batch_size = min(batch_size, len(pictures))
     steps = min(MOST_STEPS, max(FEWEST_STEPS, PASSES * len(pictures) // batch_size))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
     how = {"jit_compile": False, "steps_per_execution": 10}

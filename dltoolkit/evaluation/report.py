@@ -143,6 +143,15 @@ def curves(page: Page) -> str:
     return section("Learning curves", f'<div class="scroll">{chart}</div>{caption(" ".join(notes))}')
 
 
+def labels(page: Page) -> str:
+    """What a label is worth."""
+    if "label_curve" not in page.plots:
+        return ""
+    chart = figure(page.plots["label_curve"], "Accuracy against labels of each class", "chart wide")
+    about = "Each dot is a run of its own with another seed, which chooses the examples; the lines join the means."
+    return section("What labels are worth", f'<div class="scroll">{chart}</div>{caption(about)}')
+
+
 def confusion(page: Page) -> str:
     """Which classes are taken for which: both matrices and the commonest mix-ups."""
     if "confusion" not in page.plots:
@@ -333,6 +342,7 @@ SECTIONS: list[Callable[[Page], str]] = [
     warnings,
     foretold,
     written,
+    labels,
     curves,
     confusion,
     per_class,
@@ -352,7 +362,12 @@ def _score(page: Page) -> str:
     ends = test.get("accuracy_ci95")
     within = f"95 % interval: {percent(ends[0])} to {percent(ends[1])} (the ticks on its bar)" if ends else ""
     bars = _bar("This network", test, "ours")
-    names = {"probe": "A head on frozen features", "linear": "Linear model", "majority": "Always the commonest class"}
+    names = {
+        "probe": "A head on frozen features",
+        "scratch": "A small network from scratch",
+        "linear": "Linear model",
+        "majority": "Always the commonest class",
+    }
     for key, name in names.items():
         if "accuracy" in (baselines.get(key) or {}):
             bars += _bar(name, baselines[key])

@@ -14,7 +14,8 @@ __getattr__, __dir__ = submodules(
         "layers",
         "sampling",
         "text",
+        "text_backbones",
         "vision",
     ],
-    plain=["architectures"],
+    plain=["architectures", "hub"],
 )

@@ -17,8 +17,10 @@ from pathlib import Path
 import keras
 
 from dltoolkit.errors import UserError, suggestion
-from dltoolkit.models import architectures
+from dltoolkit.models import architectures, hub
 from dltoolkit.models.layers import ImageNetPixels
+
+LOW_RANK = ("query", "value", "query_dense", "value_dense")  # what Keras and KerasHub call them
 
 
 def find(name: str) -> str | None:
@@ -63,6 +65,31 @@ def application(name: str, image_shape: tuple[int, int, int], weights: str | Non
         base.set_weights(trained.get_weights())
     pooled = keras.layers.GlobalAveragePooling2D(name="features")(base.output)
     return keras.Model(image, pooled, name=name.lower())
+
+
+def of_hub(preset: str, image_shape: tuple[int, int, int]) -> keras.Model:
+    """Return one of KerasHub's networks for pictures with the scaling of pixels that it was trained with.
+
+    Args:
+        preset: what ``hub.fetch`` takes.
+        image_shape: (height, width, channels) of the pictures; grey ones are shown as colour.
+
+    Raises:
+        UserError: if it cannot be had, or reads no pictures.
+    """
+    network, converter = hub.fetch(preset, "Backbone", "ImageConverter")
+    if len(network.inputs) != 1 or len(network.input.shape) != 4:
+        raise UserError(f"{preset} is no network for pictures.")
+    image = x = keras.Input(image_shape, name="image")
+    if image_shape[-1] == 1:
+        x = keras.layers.Concatenate(name="colour")([x] * 3)
+    scale, offset = (1.0 if converter.scale is None else converter.scale), converter.offset or 0.0
+    vectors = network(keras.layers.Rescaling(scale, offset, name="pixels")(x))
+    if len(vectors.shape) == 4:
+        vectors = keras.layers.GlobalAveragePooling2D(name="features")(vectors)
+    elif len(vectors.shape) == 3:  # a vision transformer's patches
+        vectors = keras.layers.GlobalAveragePooling1D(name="features")(vectors)
+    return keras.Model(image, vectors, name=network.name)
 
 
 def headless(model: keras.Model, said: str) -> keras.Model:
@@ -113,6 +140,55 @@ def freeze_statistics(model: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
+
+
+def leaves(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a network from the input on, those of a network within it in its place."""
+    return [leaf for layer in model.layers for leaf in (leaves(layer) if isinstance(layer, keras.Model) else [layer])]
+
+
+def freeze_below(model: keras.Model, share: float | None) -> None:
+    """Freeze all but so large a share of the layers that have weights, counted from the end; the last always learns.
+
+    Args:
+        model: logits out.
+        share: 0 to 1, of all but the head. Tables of vectors (embeddings) are frozen too: each step shows a few of
+            their rows only. None for no freezing at all.
+    """
+    if share is None:
+        return
+    *below, _ = [layer for layer in leaves(model) if layer.trainable_weights]
+    for layer in below:
+        if "Embedding" in type(layer).__name__:
+            layer.trainable = False
+    hidden = [layer for layer in below if layer.trainable]
+    for layer in hidden[: len(hidden) - round(share * len(hidden))]:
+        layer.trainable = False
+
+
+def low_rank(model: keras.Model, rank: int) -> None:
+    """Freeze all but the head, and add matrices of low rank that are trained (LoRA, Hu et al. 2021).
+
+    They are added to the queries and values of attention; in a network without, to all dense layers and convolutions.
+
+    Args:
+        model: logits out.
+        rank: of the matrices.
+
+    Raises:
+        UserError: if it has no layer of these kinds.
+    """
+    *below, _ = [layer for layer in leaves(model) if layer.trainable_weights]
+    inner = [part for layer in below for part in layer._flatten_layers() if hasattr(part, "enable_lora")]
+    inner = [part for part in inner if not isinstance(part, keras.layers.Embedding)]
+    chosen = [part for part in inner if part.name in LOW_RANK] or inner
+    if not chosen:
+        raise UserError(f"{model.name} has no layers that --method lora can add to; use --method full or head.")
+    for layer in below:
+        layer.trainable = False
+    for part in chosen:
+        part.trainable = True
+        part.enable_lora(rank)
 
 
 def unknown(name: str) -> UserError:

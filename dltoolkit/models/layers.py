@@ -301,3 +301,47 @@ class MeanAndMax(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         batch, _, units = input_shape[0]
         return (batch, 2 * units)
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class TokenIds(keras.layers.Layer):
+    """What transformers read, from numbers in which 0 is padding and 1 + t stands for token t: int (batch, time).
+
+    Returns ``token_ids``, ``padding_mask`` (1 for a token) and ``segment_ids`` (all 0), each int32 (batch, time).
+
+    Args:
+        padding: the token that stands for padding.
+    """
+
+    def __init__(self, padding: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.padding = padding
+
+    def call(self, numbers):
+        there = keras.ops.cast(numbers != 0, "int32")
+        tokens = keras.ops.where(numbers != 0, numbers - 1, self.padding)
+        return {"token_ids": tokens, "padding_mask": there, "segment_ids": keras.ops.zeros_like(there)}
+
+    def compute_output_spec(self, numbers):
+        names = ("token_ids", "padding_mask", "segment_ids")
+        return {name: keras.KerasTensor(numbers.shape, "int32", name=name) for name in names}
+
+    def get_config(self):
+        return {**super().get_config(), "padding": self.padding}
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class MaskedMean(keras.layers.Layer):
+    """The mean over a text's tokens, padding left out.
+
+    Called with (vectors (batch, time, units), mask int (batch, time), 1 for a token) -> (batch, units).
+    """
+
+    def call(self, inputs):
+        vectors, mask = inputs
+        there = keras.ops.cast(mask, vectors.dtype)[..., None]
+        return keras.ops.sum(vectors * there, axis=1) / keras.ops.maximum(keras.ops.sum(there, axis=1), 1)
+
+    def compute_output_shape(self, input_shape):
+        batch, _, units = input_shape[0]
+        return (batch, units)

@@ -3,5 +3,7 @@
 from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
-    __name__, keras=["checkpoint", "fit", "frozen", "muon", "optimizer", "strategy"], plain=["plan", "progress"]
+    __name__,
+    keras=["checkpoint", "fit", "frozen", "muon", "optimizer", "strategy", "transfer"],
+    plain=["plan", "progress"],
 )

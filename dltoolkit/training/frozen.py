@@ -38,9 +38,14 @@ class Cached:
     labels: np.ndarray
     classes: int
 
-    def training_batches(self, batch_size: int, seed: int, start_step: int) -> tf.data.Dataset:
-        """Endless batches from a step on: (float32 (batch, …), one-hot labels float32 (batch, classes))."""
-        fetch = self._fetch()
+    def training_batches(
+        self, batch_size: int, seed: int, start_step: int, class_weights: np.ndarray | None = None
+    ) -> tf.data.Dataset:
+        """Endless batches from a step on: (float32 (batch, …), one-hot labels float32 (batch, classes)).
+
+        With ``class_weights``, float (classes,), sample weights float32 (batch,) come third.
+        """
+        fetch = self._fetch(class_weights)
         order = batches.index_batches(len(self.labels), batch_size, seed, start_step)
         return pipeline.served(order.map(lambda _, rows: fetch(rows), pipeline.PARALLEL))
 
@@ -48,12 +53,15 @@ class Cached:
         """One pass in order; the last batch may be smaller."""
         return pipeline.one_pass(np.arange(len(self.labels)), batch_size, self._fetch())
 
-    def _fetch(self) -> Callable:
+    def _fetch(self, class_weights: np.ndarray | None = None) -> Callable:
         values, labels = pipeline.in_place(self.values), tf.constant(self.labels)
-        return lambda rows: (
-            tf.cast(tf.gather(values, rows), tf.float32),
-            tf.one_hot(tf.gather(labels, rows), self.classes),
-        )
+
+        def fetch(rows: tf.Tensor) -> tuple:
+            label = tf.gather(labels, rows)
+            pair = tf.cast(tf.gather(values, rows), tf.float32), tf.one_hot(label, self.classes)
+            return pair if class_weights is None else (*pair, tf.gather(tf.constant(class_weights, tf.float32), label))
+
+        return fetch
 
 
 def computed(
@@ -98,7 +106,11 @@ def computed(
 
 
 def linear_head(
-    train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray], classes: int
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    classes: int,
+    *,
+    balanced: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Fit multinomial logistic regression on features, as strongly regularised as suits the validation best.
 
@@ -106,6 +118,7 @@ def linear_head(
         train: features float (n, units) and labels int (n,).
         validation: likewise.
         classes: how many there are.
+        balanced: whether all classes weigh the same.
 
     Returns:
         kernel (units, classes) and bias (classes,) of a dense layer, and the inverse strength that was chosen.
@@ -120,7 +133,8 @@ def linear_head(
     for strength in STRENGTHS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says that more iterations would gain a little
-            model = LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3).fit(x, y)
+            weights = "balanced" if balanced else None
+            model = LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3, class_weight=weights).fit(x, y)
         weights, bias = model.coef_.T, model.intercept_
         if weights.shape[1] == 1:  # two classes
             weights, bias = weights * [[-0.5, 0.5]], bias * [-0.5, 0.5]

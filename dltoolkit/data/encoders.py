@@ -1,0 +1,121 @@
+"""How texts become the numbers of a trained network that is gone on with: as its own tokenizer does it.
+
+An encoder takes a :class:`~dltoolkit.data.vocabulary.Corpus` and returns the numbers of each text, 0 being left for
+padding. It is kept in the run that uses it, and found there again by :func:`load`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dltoolkit import lazy
+from dltoolkit.data import tokens
+from dltoolkit.data.vocabulary import Corpus, Encoder, Packed, Vocabulary, without_html
+from dltoolkit.errors import UserError
+
+WORDS, TOKENS, HUB = "vocabulary.txt", "vocabulary.json", "tokenizer"  # what they are called in a run
+CONFIG = "tokenizer.json"
+AT_ONCE = 1000  # texts that KerasHub's tokenizer gets together
+
+
+class TextEncoder(Protocol):
+    """What all kinds can do; the words of a sentiment analyzer are :class:`~dltoolkit.data.vocabulary.Encoder`'s."""
+
+    longest: int | None  # numbers of a text at most; of longer ones the middle is left out
+
+    def __call__(self, corpus: Corpus) -> Packed:
+        """Return the numbers of each text."""
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads."""
+
+
+@dataclass(frozen=True)
+class TokenEncoder:
+    """The tokens of a text generator; number 1 + t stands for token t."""
+
+    tokenizer: tokens.Tokenizer
+    longest: int
+
+    def __call__(self, corpus: Corpus) -> Packed:
+        found = [self.tokenizer.encode(without_html(text)) for text in corpus.texts]
+        return _packed(1 + some.astype(np.int32) for some in found).shortened(self.longest)
+
+    def save(self, folder: Path) -> None:
+        (folder / TOKENS).write_text(json.dumps(self.tokenizer.to_json()), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class HubEncoder:
+    """The tokens of a ``keras_hub.tokenizers.Tokenizer`` between its signs; number 1 + t stands for token t."""
+
+    tokenizer: Any
+    longest: int
+
+    def __call__(self, corpus: Corpus) -> Packed:
+        found: list[np.ndarray] = []
+        for begin in range(0, len(corpus.texts), AT_ONCE):
+            some = self.tokenizer([without_html(text).strip() for text in corpus.texts[begin : begin + AT_ONCE]])
+            found += some if isinstance(some, list) else some.to_list()
+        first, last = self._sign("cls", "start"), self._sign("sep", "end")
+        inner = _packed(found).shortened(self.longest - len(first) - len(last))
+        bounds = zip(inner.ends, inner.ends[1:], strict=False)
+        return _packed(1 + np.concatenate([first, inner.numbers[begin:end], last]) for begin, end in bounds)
+
+    def _sign(self, *names: str) -> np.ndarray:
+        """The sign that stands before or after all texts, of which families have different names: int32 (0 or 1,)."""
+        found = (getattr(self.tokenizer, f"{name}_token_id", None) for name in names)
+        return np.array([number for number in found if number is not None][:1], np.int32)
+
+    def save(self, folder: Path) -> None:
+        import keras
+
+        (folder / HUB).mkdir(exist_ok=True)
+        written = json.dumps(keras.saving.serialize_keras_object(self.tokenizer))
+        (folder / HUB / CONFIG).write_text(written, encoding="utf-8")
+        self.tokenizer.save_assets(str(folder / HUB))
+
+
+@functools.lru_cache(maxsize=4)
+def load(folder: Path, longest: int | None) -> TextEncoder:
+    """Return the encoder that is kept in a run.
+
+    Args:
+        folder: the run's.
+        longest: numbers of a text at most; None for a bag of n-grams.
+
+    Raises:
+        UserError: if there is none, or it is damaged.
+    """
+    try:
+        if (folder / WORDS).exists():
+            return Encoder(Vocabulary.read((folder / WORDS).read_text(encoding="utf-8")), longest)
+        if (folder / TOKENS).exists():
+            return TokenEncoder(tokens.from_json(json.loads((folder / TOKENS).read_text(encoding="utf-8"))), longest)
+        return HubEncoder(_hub_tokenizer(folder / HUB), longest)
+    except UserError:
+        raise
+    except Exception as error:  # KerasHub raises many kinds
+        raise UserError(f"{folder} has no tokenizer that can be read, so the run cannot read texts.") from error
+
+
+def _hub_tokenizer(folder: Path) -> Any:
+    lazy.keras_hub()  # makes its classes known
+    import keras
+
+    found = keras.saving.deserialize_keras_object(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    found.load_assets(str(folder))
+    return found
+
+
+def _packed(lists: Iterable[np.ndarray]) -> Packed:
+    found = list(lists)
+    ends = np.concatenate([[0], np.cumsum([len(some) for some in found], dtype=np.int64)])
+    return Packed(np.concatenate([*found, []]).astype(np.int32), ends)

@@ -1,0 +1,131 @@
+"""What classifiers of texts share: they are measured, concluded and asked alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dltoolkit.data import text, text_pipeline
+from dltoolkit.data.vocabulary import Corpus
+from dltoolkit.evaluation import baseline, classification, prediction, report, word_baseline
+from dltoolkit.evaluation.page import Word
+
+if TYPE_CHECKING:
+    import keras
+
+    from dltoolkit.data.encoders import TextEncoder
+    from dltoolkit.data.text import TextSplits
+    from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.run import Run
+
+BATCH = 128
+PREDICTED = 1024  # texts answered at a time
+
+
+def conclude(
+    run: Run,
+    model: keras.Model,
+    texts: TextSplits,
+    *,
+    baselines: Mapping[str, Mapping[str, Any]] | None = None,
+    words: Sequence[Sequence[Word]] | None = None,
+) -> None:
+    """Measure the best epoch beside the baselines, and write metrics.json and report.html.
+
+    Args:
+        run: the run, which is trained.
+        model: numbers (batch, words) in, logits out of its last layer, ``logits``.
+        texts: what it was trained on.
+        baselines: others than the commonest class and the linear model.
+        words: for each class the words that speak for it most; by default those of the linear model.
+    """
+    labels, train, test = texts.labels, texts.train, texts.in_order("test")
+    linear, its_words = word_baseline.linear(texts.corpus, labels, train, test, texts.classes)
+    simple = {"majority": baseline.majority(labels[train], labels[test], texts.classes), "linear": linear}
+    classification.conclude(
+        run,
+        model,
+        {name: part(texts, name) for name in ("validation", "test")},
+        baseline={**simple, **(baselines or {})},
+        mistake=lambda i, truth, answer, probability: report.Mistake(
+            texts.names[test[i]], truth, answer, probability, text=texts.texts[test[i]]
+        ),
+        words=dict(zip(texts.classes, words or its_words, strict=True)),
+    )
+
+
+def part(texts: TextSplits, name: str) -> classification.Part:
+    """The labels of a split, and its batches in the same order."""
+    return texts.labels[texts.in_order(name)], text_pipeline.evaluation_pipeline(texts, name, BATCH)
+
+
+def evaluate(
+    run: Run, read: Callable[[], TextSplits], other: str | None, config: Any, encode: TextEncoder
+) -> dict[str, Any]:
+    """Measure on the run's own test split, which ``read`` reads again, or on other labelled texts.
+
+    Args:
+        run: a classifier's run.
+        read: gives the run's own data.
+        other: what ``--data`` takes.
+        config: says by ``skip_bad``, ``text_column``, ``label_column`` and ``header`` how to read that.
+        encode: makes texts the model's numbers.
+
+    Raises:
+        UserError: if the run's data have changed, or the other data hold a class that the run does not know.
+    """
+    from dltoolkit.training import progress
+
+    if other is None:
+        texts = read()
+        run.check_data(texts.describe())
+        texts.encoder = encode
+        return classification.measure(run.model, part(texts, "test"), run.classes)
+    run.warn_of_training_data(other)
+    rows, labels, _ = text.labelled(
+        other,
+        run.classes,
+        skip_bad=config.skip_bad,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        header=config.header,
+        warn=progress.warn,
+    )
+    packed = encode(Corpus(rows))
+    order = packed.shortest_first(np.arange(len(packed)))
+    return classification.measure(
+        run.model, (labels[order], text_pipeline.in_batches(packed, order, BATCH)), run.classes
+    )
+
+
+def predictions(
+    run: Run,
+    inputs: Iterable[Any],
+    encode: TextEncoder,
+    *,
+    top_k: int = 5,
+    threshold: float = 0.0,
+    text_column: str | None = None,
+) -> Iterator[Prediction]:
+    """Classify texts one after the other, as they come.
+
+    Args:
+        run: a classifier's run.
+        inputs: texts, files, folders, globs, or tables with a column of texts.
+        encode: makes texts the model's numbers.
+        top_k: how many classes each answer lists.
+        threshold: below this probability the label is ``unsure``.
+        text_column: of the tables, by name or position; by default found by its usual names.
+    """
+    return prediction.answer(
+        run.model,
+        run.classes,
+        text.expand(inputs, text_column=text_column),
+        text.read,
+        top_k,
+        threshold=threshold,
+        stack=lambda texts: encode(Corpus(texts)).padded(),
+        batch=PREDICTED,
+    )

@@ -1,0 +1,84 @@
+"""KerasHub's trained networks: fetched, and what went wrong said in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from dltoolkit import lazy
+from dltoolkit.errors import UserError, suggestion
+
+SCHEMES = {"hf://": "huggingface.co", "kaggle://": "api.kaggle.com"}
+PATIENCE = 3.0  # seconds for an answer of the other side
+PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+
+
+def is_preset(name: str) -> bool:
+    """Tell whether a backbone's name can only mean a preset: by its scheme, or as a folder with a config.json."""
+    return name.startswith(tuple(SCHEMES)) or (Path(name).expanduser() / "config.json").is_file()
+
+
+def fetch(preset: str, *parts: str) -> list[Any]:
+    """Return parts of a preset, such as its Backbone and its Tokenizer; what is not here is downloaded.
+
+    Args:
+        preset: a name, ``hf://…``, ``kaggle://…`` or a local folder, also one of Hugging Face's.
+        parts: names of KerasHub's classes that have ``from_preset``.
+
+    Raises:
+        UserError: if there is no such preset, it is damaged or incomplete, or it cannot be downloaded.
+    """
+    hub = lazy.keras_hub()
+    path = Path(preset).expanduser()
+    if preset.startswith("hf://") and not _answers(SCHEMES["hf://"]):
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True  # what is here is found; it would try for 23 seconds else
+    places = {"Backbone": hub.models, "CausalLM": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
+    try:
+        return [getattr(places[part], part).from_preset(str(path) if path.is_dir() else preset) for part in parts]
+    except Exception as error:  # KerasHub raises many kinds
+        raise _told(error, preset) from error
+
+
+def side(preset: str) -> int | None:
+    """The side of the pictures that a preset's network was trained with, or None."""
+    (converter,) = fetch(preset, "ImageConverter")
+    return converter.image_size[0] if converter.image_size else None
+
+
+def _answers(host: str) -> bool:
+    if any(os.environ.get(name) for name in PROXIES):
+        return True  # only the proxy knows
+    try:
+        socket.create_connection((host, 443), timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
+def _told(error: Exception, preset: str) -> UserError:
+    """Say in one sentence why a preset could not be had."""
+    import keras_hub
+
+    text = str(error)
+    if Path(preset).expanduser().is_dir():
+        if isinstance(error, FileNotFoundError):
+            missing = text.split("`")[1] if "`" in text else text
+            return UserError(f"{preset} has no {missing}, which belongs to a model: fetch all its files again.")
+        if isinstance(error, ImportError):
+            return UserError(f"{preset} cannot be read without another package ({error}).")
+        if isinstance(error, json.JSONDecodeError | OSError) or "Safetensor" in type(error).__name__:
+            return UserError(f"{preset} holds a damaged file ({error}): fetch it again.")
+        return UserError(f"{preset} is no model that KerasHub can read ({text.splitlines()[0]}).")
+    if not preset.startswith(tuple(SCHEMES)) and preset not in keras_hub.models.Backbone.presets:
+        near = suggestion(preset, keras_hub.models.Backbone.presets)
+        return UserError(f"KerasHub has no preset '{preset}'.{near}")
+    cache = "~/.cache/huggingface/hub" if preset.startswith("hf://") else "~/.cache/kagglehub/models"
+    return UserError(
+        f"The files of {preset} are not on this machine (looked for under {cache}) and cannot be downloaded: check "
+        "the connection, or fetch its config.json, weights and tokenizer elsewhere and give their folder as --backbone."
+    )

@@ -1,0 +1,218 @@
+"""Fine-tuning on texts from end to end: a real small BERT, own earlier runs, real training."""
+
+import shutil
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import BAD, GOOD, NEUTRAL, toy_texts, write_texts
+from dltoolkit.recipes import fine_tune, sentiment_analyzer, text_generator
+from test_image_classifier import command
+from test_training_fit import same_but_seconds, stopped_at, weights
+
+import dltoolkit
+from dltoolkit.data.vocabulary import Corpus
+from dltoolkit.errors import UserError
+from dltoolkit.models import backbones
+
+keras_hub = pytest.importorskip("keras_hub")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts")
+    write_texts(path / "reviews", toy_texts(240))
+    return path
+
+
+@pytest.fixture(scope="module")
+def preset(folder):
+    """A BERT of two small layers that has learned nothing, kept as KerasHub keeps its own."""
+    letters = [sign for letter in "abcdefghijklmnopqrstuvwxyz0123456789." for sign in (letter, f"##{letter}")]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *GOOD, *BAD, *NEUTRAL]
+    network = keras_hub.models.BertBackbone(
+        len(vocabulary), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=24
+    )
+    network.save_to_preset(str(folder / "bert"))
+    keras_hub.models.BertTokenizer(vocabulary=vocabulary, lowercase=True).save_to_preset(str(folder / "bert"))
+    return folder / "bert"
+
+
+@pytest.fixture(scope="module")
+def config(folder, preset):
+    return fine_tune.Config(
+        data=str(folder / "reviews"),
+        backbone=str(preset),
+        epochs=4,
+        batch_size=16,
+        learning_rate=1e-2,
+        rate_decay=1.0,
+        unfreeze="all",
+        out_dir=str(folder / "runs"),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(config):
+    return fine_tune.train(replace(config, name="first"))
+
+
+@pytest.fixture(scope="module")
+def generator(folder):
+    """A small text generator's run."""
+    (folder / "prose.txt").write_text("\n".join(text for _, text in toy_texts(300)))
+    return text_generator.train(
+        text_generator.Config(
+            data=str(folder / "prose.txt"),
+            layers=1,
+            width=16,
+            context=16,
+            batch_tokens=128,
+            steps=20,
+            sample_tokens=0,
+            out_dir=str(folder / "runs"),
+        )
+    )
+
+
+def test_a_run_is_trained_measured_and_described(run, config, capfd):
+    assert run.metrics["test"]["accuracy"] > 0.8
+    assert run.metrics["baseline"].keys() == {"majority", "linear", "probe"}
+    assert run.evaluate() == run.metrics["test"]
+    again = dltoolkit.load(run.path)
+    assert [answer.label for answer in again.predict(["the lovely soup 7.", "the dismal soup 7."])] == ["good", "bad"]
+    code, out, _ = command(capfd, "predict", str(run.path), "a lovely film 3.", "--format", "jsonl")
+    assert (code, '"good"' in out) == (0, True)
+    code, out, _ = command(capfd, "evaluate", str(run.path), "--data", config.data, "--format", "json")
+    assert (code, '"accuracy"' in out) == (0, True)
+
+
+def test_of_long_texts_the_middle_is_left_out(run):
+    encode = fine_tune.saved_encoder(run)
+    short, long = (Corpus([text]) for text in ("lovely soup", f"lovely {'town ' * 100} superb soup"))
+    begin, end = encode(short).numbers[[0, -1]]
+    found = encode(long).numbers
+    assert len(found) == encode.longest == 24
+    assert (found[0], found[1], found[-1]) == (begin, encode(short).numbers[1], end)
+    assert found[-2] == encode(short).numbers[-2]
+
+
+def test_padding_changes_nothing(run):
+    alone = run.predict(["a lovely film 3."])[0]
+    beside = run.predict(
+        ["a lovely film 3.", "the room the town the price the hotel the waiter the ending the day 9."]
+    )[0]
+    assert alone.probability == pytest.approx(beside.probability, abs=1e-4)
+
+
+def test_only_a_head(config):
+    run = fine_tune.train(replace(config, method="head", name="head"))
+    assert (run.info["kept"], run.history) == ("head", [])
+    assert run.metrics["test"]["accuracy"] == pytest.approx(run.metrics["baseline"]["probe"]["accuracy"])
+
+
+def test_low_rank_matrices_are_trained_beside_the_layers(config, run):
+    low = fine_tune.train(replace(config, method="lora", rank=2, learning_rate=2e-2, epochs=4, name="lora"))
+    trained, all_of_them = (one.info["model"]["trained"] for one in (low, run))
+    assert trained < all_of_them / 5
+    assert low.metrics["test"]["accuracy"] > low.metrics["baseline"]["probe"]["accuracy"] - 0.1
+    assert low.evaluate() == low.metrics["test"], "what was added is part of the saved model"
+
+
+def test_stopped_and_resumed_is_as_if_nothing_had_happened(config, run, monkeypatch):
+    stopped_at(7, lambda: fine_tune.train(replace(config, name="stopped")), monkeypatch)
+    resumed = dltoolkit.resume(dltoolkit.load("fine-tune/stopped", out_dir=config.out_dir))
+    assert same_but_seconds(resumed) == same_but_seconds(run)
+    for one, two in zip(weights(resumed), weights(run), strict=True):
+        assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("family", ["cnn", "transformer"])
+def test_an_earlier_classifier_of_texts_is_gone_on_with(config, folder, family):
+    shared = {"data": str(folder / "reviews"), "epochs": 1, "batch_size": 16, "out_dir": str(folder / "runs")}
+    before = sentiment_analyzer.train(sentiment_analyzer.Config(model=family, name=family, **shared))
+    run = fine_tune.train(replace(config, backbone=str(before.path), name=f"from-{family}"))
+    assert run.info["model"]["name"] == family
+    assert run.metrics["test"]["accuracy"] > 0.6
+    assert run.evaluate() == run.metrics["test"]
+
+
+def test_a_text_generator_becomes_a_classifier(config, generator):
+    run = fine_tune.train(replace(config, backbone=str(generator.path), unfreeze="1", name="from-gpt"))
+    assert run.info["model"]["name"] == "gpt"
+    assert run.evaluate() == run.metrics["test"]
+    assert {answer.label for answer in run.predict(["the soup"])} <= {"good", "bad"}
+
+
+def test_a_text_generator_goes_on_with_other_text(config, generator, folder):
+    (folder / "other.txt").write_text("\n".join(text.upper().lower() for _, text in toy_texts(200, seed=3)))
+    run = fine_tune.train(
+        replace(config, task="generate", backbone=str(generator.path), data=str(folder / "other.txt"), epochs=2)
+    )
+    assert run.info["recipe"] == "text-generator"
+    assert {name: run.info["chosen"][name] for name in text_generator.SHAPE} == {
+        name: generator.info["chosen"][name] for name in text_generator.SHAPE
+    }
+    assert run.history[0]["validation_loss"] < generator.history[0]["validation_loss"]
+    assert isinstance(run.generate("the ", max_tokens=5), str)
+    assert run.evaluate() == run.metrics["test"]
+
+
+def test_layers_are_frozen_from_below(preset, config):
+    from dltoolkit.models import text_backbones
+
+    def trained(share):
+        keras_hub.src  # noqa: B018
+        backbone, _ = text_backbones.of_hub(str(preset), 16)
+        import keras
+
+        model = keras.Model(backbone.input, keras.layers.Dense(2, name="logits")(backbone.output))
+        backbones.freeze_below(model, share)
+        return [layer.name for layer in backbones.leaves(model) if layer.trainable_weights]
+
+    assert trained(0.0) == ["logits"]
+    assert trained(0.4) == ["transformer_layer_1", "logits"]
+    assert "transformer_layer_0" in trained(1.0) and "token_embedding" not in trained(1.0)
+    assert "token_embedding" in trained(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backbone": None}, "holds texts: give --backbone a KerasHub preset"),
+        ({"backbone": "MobileNetV2"}, "holds texts, which MobileNetV2 cannot read"),
+        ({"data": "digits"}, "no model that KerasHub can read"),
+        ({"unfreeze": "some"}, "--unfreeze must be a number from 0 to 1, or all, not 'some'"),
+        ({"label_curve": "5,many"}, "--label-curve must be numbers of labels, or all"),
+        ({"labels_per_class": 5000}, "--labels-per-class 5000: .* has no more than"),
+        ({"task": "generate", "backbone": None}, "--task generate goes on from a run of text-generator"),
+    ],
+)
+def test_what_cannot_be_done_is_said(config, options, words):
+    with pytest.raises(UserError, match=words):
+        fine_tune.train(replace(config, name="refused", **options))
+    with pytest.raises(UserError, match="no run"):
+        dltoolkit.load("fine-tune/refused", out_dir=config.out_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("tokenizer.json", None, "has no tokenizer"),
+        ("config.json", b"{", "damaged"),
+        ("model.weights.h5", b"nothing", "damaged"),
+    ],
+)
+def test_an_incomplete_preset_is_refused(config, preset, tmp_path, name, content, words):
+    shutil.copytree(preset, tmp_path / "bert")
+    (tmp_path / "bert" / name).unlink() if content is None else (tmp_path / "bert" / name).write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        fine_tune.train(replace(config, backbone=str(tmp_path / "bert"), name="refused"))
+
+
+def test_presets_that_cannot_be_fetched_are_said_soon(config):
+    began = time.monotonic()
+    with pytest.raises(UserError, match="not on this machine .* cannot be downloaded"):
+        fine_tune.train(replace(config, backbone="hf://nobody/nothing-at-all", name="refused"))
+    assert time.monotonic() - began < 30
