@@ -12,10 +12,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit.recipes import text_generator
-
 import dltoolkit
-from dltoolkit import data, evaluation, models, training
+from dltoolkit import data, evaluation, models, recipe, training
 from dltoolkit.config import RunConfig, option
 from dltoolkit.errors import UserError
 from dltoolkit.run import Run, load_model
@@ -228,7 +226,8 @@ def text_backbone(config: Config) -> models.text_backbones.TextBackbone:
         )
     if models.hub.is_preset(name):
         return models.text_backbones.of_hub(name, config.max_length, config.dropout)
-    return models.text_backbones.of_run(earlier(config), name, config.max_length)
+    run = earlier(config)
+    return models.text_backbones.of_run(run.model, run.path, name, config.max_length)
 
 
 def earlier(config: Config) -> Run:
@@ -256,7 +255,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         resume: a run of this recipe to go on with, instead of a new one.
     """
     if config.task == "generate":
-        return text_generator.train(writer(config))
+        return go_on_writing(config)
     run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
     with run.session():
         if training.strategy.devices(config.device).replicas > 1:  # before anything starts TensorFlow
@@ -342,13 +341,14 @@ def label_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float
     return points
 
 
-def writer(config: Config) -> text_generator.Config:
-    """The options with which text-generator goes on from an earlier run of its own."""
+def go_on_writing(config: Config) -> Run:
+    """Let text-generator go on from an earlier run of its own."""
     if not config.backbone:
         raise UserError("--task generate goes on from a run of text-generator: name it with --backbone.")
     shared = {field.name: getattr(config, field.name) for field in fields(RunConfig)}
     shared |= {"batch_size": None, "optimizer": "muon", "text_column": config.text_column}
-    return text_generator.Config(**shared, backbone=str(text_generator.earlier(config).path))
+    writer = recipe.load("text-generator")
+    return writer.train(writer.Config(**shared, backbone=str(earlier(config).path)))
 
 
 class Work:

@@ -4,6 +4,7 @@ import shutil
 import time
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from conftest import BAD, GOOD, NEUTRAL, toy_texts, write_texts
@@ -14,7 +15,7 @@ from test_training_fit import same_but_seconds, stopped_at, weights
 import dltoolkit
 from dltoolkit.data.vocabulary import Corpus
 from dltoolkit.errors import UserError
-from dltoolkit.models import backbones
+from dltoolkit.models import backbones, text_backbones
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -160,13 +161,8 @@ def test_a_text_generator_goes_on_with_other_text(config, generator, folder):
 
 
 def test_layers_are_frozen_from_below(preset, config):
-    from dltoolkit.models import text_backbones
-
     def trained(share):
-        keras_hub.src  # noqa: B018
         backbone, _ = text_backbones.of_hub(str(preset), 16)
-        import keras
-
         model = keras.Model(backbone.input, keras.layers.Dense(2, name="logits")(backbone.output))
         backbones.freeze_below(model, share)
         return [layer.name for layer in backbones.leaves(model) if layer.trainable_weights]
@@ -182,7 +178,7 @@ def test_layers_are_frozen_from_below(preset, config):
     [
         ({"backbone": None}, "holds texts: give --backbone a KerasHub preset"),
         ({"backbone": "MobileNetV2"}, "holds texts, which MobileNetV2 cannot read"),
-        ({"data": "digits"}, "no model that KerasHub can read"),
+        ({"data": "digits"}, "reads no pictures, which the data are"),
         ({"unfreeze": "some"}, "--unfreeze must be a number from 0 to 1, or all, not 'some'"),
         ({"label_curve": "5,many"}, "--label-curve must be numbers of labels, or all"),
         ({"labels_per_class": 5000}, "--labels-per-class 5000: .* has no more than"),

@@ -94,16 +94,18 @@ def load(folder: Path, longest: int | None) -> TextEncoder:
     Raises:
         UserError: if there is none, or it is damaged.
     """
+    path = next((folder / name for name in (WORDS, TOKENS, HUB) if (folder / name).exists()), folder / WORDS)
     try:
-        if (folder / WORDS).exists():
-            return Encoder(Vocabulary.read((folder / WORDS).read_text(encoding="utf-8")), longest)
-        if (folder / TOKENS).exists():
-            return TokenEncoder(tokens.from_json(json.loads((folder / TOKENS).read_text(encoding="utf-8"))), longest)
-        return HubEncoder(_hub_tokenizer(folder / HUB), longest)
+        if path.name == HUB:
+            return HubEncoder(_hub_tokenizer(path), longest)
+        text = path.read_text(encoding="utf-8")
+        if path.name == WORDS:
+            return Encoder(Vocabulary.read(text), longest)
+        return TokenEncoder(tokens.from_json(json.loads(text)), longest)
     except UserError:
         raise
     except Exception as error:  # KerasHub raises many kinds
-        raise UserError(f"{folder} has no tokenizer that can be read, so the run cannot read texts.") from error
+        raise UserError(f"{path} is damaged or cannot be read, so the run cannot read texts.") from error
 
 
 def _hub_tokenizer(folder: Path) -> Any:

@@ -11,8 +11,8 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -84,7 +84,8 @@ def of_hub(preset: str, image_shape: tuple[int, int, int]) -> keras.Model:
     if image_shape[-1] == 1:
         x = keras.layers.Concatenate(name="colour")([x] * 3)
     scale, offset = (1.0 if converter.scale is None else converter.scale), converter.offset or 0.0
-    vectors = network(keras.layers.Rescaling(scale, offset, name="pixels")(x))
+    # call(), not the network as one layer: so it can be parted within
+    vectors = network.call(keras.layers.Rescaling(scale, offset, name="pixels")(x))
     if len(vectors.shape) == 4:
         vectors = keras.layers.GlobalAveragePooling2D(name="features")(vectors)
     elif len(vectors.shape) == 3:  # a vision transformer's patches
@@ -109,15 +110,16 @@ def headless(model: keras.Model, said: str) -> keras.Model:
 
 def cuts(model: keras.Model) -> list[keras.KerasTensor]:
     """Return the tensors through which all must pass, from the input on; the last is the output."""
-    place = {id(tensor): i for i, layer in enumerate(model.layers) for tensor in _tensors(layer.output)}
-    last_reader = list(range(len(model.layers)))
-    for i, layer in enumerate(model.layers):
-        for tensor in [] if isinstance(layer, keras.layers.InputLayer) else _tensors(layer.input):
+    nodes = _nodes(model)
+    place = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.outputs}
+    last_reader = list(range(len(nodes)))
+    for i, node in enumerate(nodes):
+        for tensor in node.input_tensors:
             last_reader[place[id(tensor)]] = i
     found, pending = [], 0
-    for i, layer in enumerate(model.layers):
+    for i, node in enumerate(nodes):
         if pending <= i:
-            found.append(layer.output)
+            found.append(node.outputs[0])
         pending = max(pending, last_reader[i])
     return found
 
@@ -129,10 +131,16 @@ def cut(model: keras.Model, share: float) -> keras.KerasTensor:
         model: features out.
         share: of the layers that can be trained, how many may come after, counted from the end.
     """
-    weighted = [i for i, layer in enumerate(model.layers) if layer.trainable_weights]
-    place = {id(layer.output): i for i, layer in enumerate(model.layers)}
+    nodes = _nodes(model)
+    weighted = [i for i, node in enumerate(nodes) if getattr(node.operation, "trainable_weights", [])]
+    place = {id(node.outputs[0]): i for i, node in enumerate(nodes)}
     most = round(share * len(weighted))
     return next(tensor for tensor in cuts(model) if sum(i > place[id(tensor)] for i in weighted) <= most)
+
+
+def _nodes(model: keras.Model) -> list[Any]:
+    """The calls of a network's layers, each after those that it reads from."""
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
 
 
 def freeze_statistics(model: keras.Model) -> None:
@@ -197,10 +205,6 @@ def unknown(name: str) -> UserError:
     return UserError(
         f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a run or a .keras file.{near}"
     )
-
-
-def _tensors(given: Sequence[keras.KerasTensor] | keras.KerasTensor) -> list[keras.KerasTensor]:
-    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _folded(name: str) -> str:

@@ -73,6 +73,11 @@ def _told(error: Exception, preset: str) -> UserError:
             return UserError(f"{preset} cannot be read without another package ({error}).")
         if isinstance(error, json.JSONDecodeError | OSError) or "Safetensor" in type(error).__name__:
             return UserError(f"{preset} holds a damaged file ({error}): fetch it again.")
+        for part, read in {"Tokenizer": "texts", "ImageConverter": "pictures"}.items():
+            if f"subclass of {part} " in text:
+                return UserError(
+                    f"The network in {preset} reads no {read}, which the data are: give another --backbone."
+                )
         return UserError(f"{preset} is no model that KerasHub can read ({text.splitlines()[0]}).")
     if not preset.startswith(tuple(SCHEMES)) and preset not in keras_hub.models.Backbone.presets:
         near = suggestion(preset, keras_hub.models.Backbone.presets)

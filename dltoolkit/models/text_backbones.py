@@ -7,7 +7,8 @@ encoder that makes texts these numbers.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
@@ -15,9 +16,6 @@ from dltoolkit.data import encoders
 from dltoolkit.errors import UserError
 from dltoolkit.models import backbones, hub
 from dltoolkit.models.layers import MaskedMean, TokenIds
-
-if TYPE_CHECKING:
-    from dltoolkit.run import Run
 
 
 class TextBackbone(NamedTuple):
@@ -51,17 +49,23 @@ def of_hub(preset: str, longest: int, dropout: float = 0.0) -> TextBackbone:
     return TextBackbone(model, encoders.HubEncoder(tokenizer, longest))
 
 
-def of_run(run: Run, said: str, longest: int) -> TextBackbone:
+def of_run(model: keras.Model, folder: Path, said: str, longest: int) -> TextBackbone:
     """Return the network of a sentiment analyzer or a text generator.
+
+    Args:
+        model: the run's.
+        folder: the run's, where its tokenizer is.
+        said: what the user called it.
+        longest: numbers of a text at most.
 
     Raises:
         UserError: if the run has no tokenizer, or its network no layers before the head.
     """
-    encoder = encoders.load(run.path, longest)
+    encoder = encoders.load(folder, longest)
     if isinstance(encoder, encoders.TokenEncoder):
-        body = keras.Model(run.model.input, run.model.get_layer("logits").input, name=run.model.name)
+        body = keras.Model(model.input, model.get_layer("logits").input, name=model.name)
         return TextBackbone(_pooled(body), encoder)
-    return TextBackbone(backbones.headless(run.model, said), encoder)
+    return TextBackbone(backbones.headless(model, said), encoder)
 
 
 def _pooled(network: keras.Model, padding: int = 0, read: Collection[str] | None = None) -> keras.Model:
