@@ -26,7 +26,7 @@ def main(data: str, backbone: str, weights: str | None, epochs: int, rounds: int
     lazy.import_tensorflow()
     from dltoolkit.recipes import fine_tune
 
-    from dltoolkit import evaluation, models
+    from dltoolkit import evaluation, models, training
 
     config = fine_tune.Config(data=data, backbone=backbone, weights=weights, method="head", augment=False)
     config = fine_tune.suited(config, "pictures")
@@ -36,7 +36,7 @@ def main(data: str, backbone: str, weights: str | None, epochs: int, rounds: int
     for _ in range(rounds):
         network, took = fine_tune.build_model(config, pictures), {}
         began = time.perf_counter()
-        work = fine_tune.Work(config, network, pictures)
+        work = training.transfer.Transfer(config, network, pictures)
         work.fit_head()
         took["ours"] = time.perf_counter() - began
         named = models.backbones.find(backbone)

@@ -9,30 +9,27 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import dltoolkit
 from dltoolkit import data, evaluation, models, recipe, training
 from dltoolkit.config import RunConfig, option
 from dltoolkit.errors import UserError
-from dltoolkit.run import Run, load_model
+from dltoolkit.run import Run
 
 if TYPE_CHECKING:
     import keras
 
-    from dltoolkit.data.augment import Augment
     from dltoolkit.data.images import ImageSplits
     from dltoolkit.data.text import TextSplits
     from dltoolkit.evaluation.prediction import Prediction
 
-OWN = "digits-half"  # a small network, trained here on half of the digits' classes: what there is without a download
 # What suits networks that have seen very much, which soon forget, and small ones that have seen little
 WELL_TRAINED = {
-    "pictures": {"learning_rate": 5e-5, "unfreeze": "0.3", "rate_decay": 0.8, "epochs": 10},
-    "texts": {"learning_rate": 1e-4, "unfreeze": "1", "rate_decay": 0.9, "epochs": 3},
+    "pictures": {"learning_rate": 5e-5, "unfreeze": "0.3", "rate_decay": 0.8},
+    "texts": {"learning_rate": 3e-4, "unfreeze": "1", "rate_decay": 0.9},
 }
-LITTLE_TRAINED = {"learning_rate": 2e-3, "unfreeze": "all", "rate_decay": 1.0, "epochs": 10}
+LITTLE_TRAINED = {"learning_rate": 2e-3, "unfreeze": "all", "rate_decay": 1.0}
 CURVE_SEEDS = 3
 LOW_RANK = {"learning_rate": 1e-3, "unfreeze": "all", "rate_decay": 1.0}
 
@@ -93,7 +90,8 @@ class Config(RunConfig):
         None, "Mirror training pictures left to right; by default where mirrored ones still look like their class."
     )
     max_length: int = option(256, "Tokens of a text that are read; of longer ones the middle is left out.", minimum=4)
-    dropout: float = option(0.0, "Dropout rate within a text's backbone.", minimum=0, maximum=0.9)
+    token_dropout: float = option(0.15, "Share of a text's tokens that training hides.", minimum=0, maximum=0.9)
+    dropout: float = option(0.0, "Dropout rate within a KerasHub transformer's layers.", minimum=0, maximum=0.9)
     image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
     text_column: str | None = option(None, "Column of a table that holds the texts.")
     label_column: str | None = option(None, "Column of a table that holds the labels.")
@@ -123,51 +121,20 @@ def build_data(config: Config) -> ImageSplits | TextSplits:
     with training.progress.counting() as report:
         if kind(config) == "texts":
             return data.text.load(config.data, text_column=config.text_column, progress=report, **shared)
-        size = config.image_size or side(config)
+        size = config.image_size or training.starting.side(config)
         return data.images.load(
             config.data, image_size=size, image_column=config.image_column, progress=report, **shared
         )
 
 
-def side(config: Config) -> int | None:
-    """The pictures' side that the backbone wants, or None."""
-    named = config.backbone and models.backbones.find(config.backbone)
-    if config.weights and not named:
-        raise UserError(f"--weights is for a backbone of 'dltoolkit list backbones', not for {config.backbone}.")
-    if named:
-        return models.architectures.KNOWN[named].side
-    if config.backbone in (None, OWN):
-        return None
-    if models.hub.is_preset(config.backbone):
-        return models.hub.side(config.backbone)
-    if config.backbone.endswith(".keras"):
-        return load_model(Path(config.backbone).expanduser()).input_shape[1]
-    return earlier(config).info["model"]["input_shape"][0]
-
-
 def suited(config: Config, kind: data.kinds.Kind) -> Config:
     """Choose what was left to the backbone."""
-    name = config.backbone or OWN
-    usual = WELL_TRAINED[kind] if models.backbones.find(name) or models.hub.is_preset(name) else LITTLE_TRAINED
+    usual = WELL_TRAINED[kind] if training.starting.origin(config) in ("named", "preset") else LITTLE_TRAINED
     if config.method == "lora":
         usual = {**usual, **LOW_RANK}
-    chosen = {name: value for name, value in usual.items() if getattr(config, name) is None and name != "epochs"}
-    config = replace(config, **chosen)
-    share(config)
+    config = replace(config, **{name: value for name, value in usual.items() if getattr(config, name) is None})
+    training.transfer.share(config)
     return config
-
-
-def share(config: Config) -> float | None:
-    """The share of the backbone's layers that is trained; None for all, embeddings included."""
-    if config.unfreeze == "all":
-        return None
-    try:
-        number = float(config.unfreeze)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise UserError(f"--unfreeze must be a number from 0 to 1, or all, not '{config.unfreeze}'.")
-    return number
 
 
 def build_model(config: Config, splits: ImageSplits | TextSplits) -> keras.Model:
@@ -180,69 +147,18 @@ def build_model(config: Config, splits: ImageSplits | TextSplits) -> keras.Model
 
     keras.utils.set_random_seed(config.seed)
     if isinstance(splits, data.images.ImageSplits):
-        backbone = picture_backbone(config, splits.image_shape)
+        backbone = training.starting.pictures(config, splits.image_shape)
         models.backbones.freeze_statistics(backbone)
     else:
-        backbone, splits.encoder = text_backbone(config)
+        found = training.starting.texts(config)
+        backbone, splits.encoder = found.hiding(config.token_dropout), found.encoder
     logits = keras.layers.Dense(len(splits.classes), dtype="float32", name="logits")(backbone.output)
     model = keras.Model(backbone.input, logits, name=backbone.name)
     if config.method == "lora":
         models.backbones.low_rank(model, config.rank)
     elif not isinstance(splits, data.images.ImageSplits):
-        models.backbones.freeze_below(model, share(config) if config.method == "full" else 0.0)
+        models.backbones.freeze_below(model, training.transfer.share(config) if config.method == "full" else 0.0)
     return model
-
-
-def picture_backbone(config: Config, image_shape: tuple[int, int, int]) -> keras.Model:
-    """Raw pixels in, features (batch, units) out."""
-    name = config.backbone or OWN
-    named = models.backbones.find(name)
-    if named:
-        backbone = models.backbones.application(named, image_shape, config.weights or "imagenet")
-    elif models.hub.is_preset(name):
-        backbone = models.backbones.of_hub(name, image_shape)
-    else:
-        own = (
-            half_of_the_digits(config.seed)
-            if name == OWN
-            else load_model(Path(name).expanduser())
-            if name.endswith(".keras")
-            else earlier(config).model
-        )
-        backbone = models.backbones.headless(own, name)
-    if backbone.input_shape[1:] != image_shape:
-        wanted, there = ("x".join(map(str, shape)) for shape in (backbone.input_shape[1:], image_shape))
-        raise UserError(f"{name} reads pictures of {wanted}, and those of {config.data} are {there}.")
-    return backbone
-
-
-def text_backbone(config: Config) -> models.text_backbones.TextBackbone:
-    """Numbers of tokens in, features (batch, units) out; and what makes texts these numbers."""
-    name = config.backbone
-    if name is None or models.backbones.find(name):
-        raise UserError(
-            f"{config.data} holds texts{f', which {name} cannot read' if name else ''}: give --backbone a KerasHub "
-            "preset or its folder, or a run of sentiment-analyzer or text-generator."
-        )
-    if models.hub.is_preset(name):
-        return models.text_backbones.of_hub(name, config.max_length, config.dropout)
-    run = earlier(config)
-    return models.text_backbones.of_run(run.model, run.path, name, config.max_length)
-
-
-def earlier(config: Config) -> Run:
-    """The run that ``--backbone`` names."""
-    try:
-        return dltoolkit.load(config.backbone, config.out_dir)
-    except UserError:
-        raise models.backbones.unknown(config.backbone) from None
-
-
-def half_of_the_digits(seed: int) -> keras.Model:
-    """A small classifier of the training digits 0 to 4."""
-    digits = data.images.load("digits", seed=seed)
-    rows = digits.train[digits.labels[digits.train] < 5]
-    return evaluation.probe.train(digits.images[rows], digits.labels[rows], digits.classes[:5], seed=seed).model
 
 
 def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
@@ -270,7 +186,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
             splits.encoder.save(run.path)
         run.update(kind=what, longest=splits.encoder.longest if what == "texts" else None)
         run.update(model={"trained": sum(math.prod(variable.shape) for variable in whole.trainable_variables)})
-        work = Work(config, whole, splits)
+        work = training.transfer.Transfer(config, whole, splits)
         chosen = work.fit_head()
         run.update(head={"strength": chosen, **work.first})
         spent = time.monotonic() - began
@@ -316,8 +232,8 @@ def label_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float
     """
     points, config = [], run.config
     out_dir = str(run.path / "curve")
-    if config.backbone and not models.backbones.find(config.backbone) and not models.hub.is_preset(config.backbone):
-        config = replace(config, backbone=str(earlier(config).path.resolve()))
+    if training.starting.origin(config) == "run":
+        config = replace(config, backbone=str(training.starting.earlier(config).path.resolve()))
     for budget in budgets:
         for seed in range(config.seed, config.seed + CURVE_SEEDS):
             name = f"{budget or 'all'}-{seed}"
@@ -330,10 +246,10 @@ def label_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float
             if not point.metrics:
                 point = dltoolkit.resume(point)
             scores = {"fine-tuned": point.metrics["test"], **point.metrics["baseline"]}
-            data = point.info["data"]
+            learned_from = point.info["data"]
             points.append(
                 {
-                    "labels": budget or data["splits"]["train"] / len(data["classes"]),
+                    "labels": budget or learned_from["splits"]["train"] / len(learned_from["classes"]),
                     "seed": seed,
                     **{name: scores[name]["accuracy"] for name in evaluation.plots.LEARNERS if name in scores},
                 }
@@ -348,110 +264,7 @@ def go_on_writing(config: Config) -> Run:
     shared = {field.name: getattr(config, field.name) for field in fields(RunConfig)}
     shared |= {"batch_size": None, "optimizer": "muon", "text_column": config.text_column}
     writer = recipe.load("text-generator")
-    return writer.train(writer.Config(**shared, backbone=str(earlier(config).path)))
-
-
-class Work:
-    """A network on its two sides, what is frozen and what is trained, and its first head.
-
-    Attributes:
-        whole: raw pixels or numbers of tokens in, logits out.
-        side: what is trained, and on what.
-        room: measures and concludes what is trained on pictures, or on texts.
-        first: validation accuracy and loss of the first head.
-        with_head: the weights of what is trained, with it.
-    """
-
-    def __init__(self, config: Config, whole: keras.Model, splits: ImageSplits | TextSplits):
-        self.config, self.whole, self.splits = config, whole, splits
-        self.head = whole.layers[-1]
-        weights = splits.balanced_weights() if config.class_weights == "balanced" else None
-        how = {"seed": config.seed, "class_weights": weights}
-        if isinstance(splits, data.images.ImageSplits):
-            self.room = evaluation.pictures
-            trained = share(config) if config.method != "head" else 0.0
-            how |= {"views": config.views, "augment": augmentation(config, splits)}
-            self.side = training.transfer.Pictures(whole, splits, 1.0 if trained is None else trained, **how)
-        else:
-            self.room = evaluation.texts
-            self.side = training.transfer.Texts(whole, splits, **how)
-
-    def fit_head(self) -> float:
-        """Give the network the head that suits frozen features best, and return its inverse regularisation."""
-        import keras
-
-        classes = len(self.splits.classes)
-        train, validation = self.side.features()
-        balanced = self.config.class_weights == "balanced"
-        kernel, bias, strength = training.frozen.linear_head(train, validation, classes, balanced=balanced)
-        self.head.set_weights([kernel, bias])
-        self.with_head = self.side.top.get_weights()
-        features, truth = validation
-        logits = features @ kernel + bias
-        loss = self._loss()(keras.ops.one_hot(truth, classes), logits)
-        self.first = {
-            "accuracy": round(float((logits.argmax(axis=1) == truth).mean()), 6),
-            "loss": round(float(loss), 6),
-        }
-        return strength
-
-    def probe(self) -> dict[str, Any]:
-        """Score the head on frozen features, which the network must still have, on the test split."""
-        labels, batches = self.room.part(self.splits, "test")
-        answers = evaluation.prediction.logits(self.whole, batches).argmax(axis=1)
-        note = "logistic regression on frozen features"
-        return evaluation.baseline.scored(answers, labels, len(self.splits.classes), note, seed=self.config.seed)
-
-    def job(self, seconds_before: float) -> training.fit.Job:
-        """Say what the training loop needs: model, batches, loss."""
-        return training.fit.Job(
-            build_model=self._restored,
-            batches=self.side.training_batches,
-            validation=self.side.validation_batches,
-            examples=len(self.splits.train),
-            validation_examples=len(self.splits.validation),
-            compile=self._compile,
-            epochs=10 if self.room is evaluation.pictures else 3,
-            seconds_before=seconds_before,
-            delivered=lambda top: self.whole,
-        )
-
-    def _loss(self) -> keras.losses.Loss:
-        import keras
-
-        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=self.config.label_smoothing)
-
-    def _restored(self) -> keras.Model:
-        self.side.top.set_weights(self.with_head)
-        return self.side.top
-
-    def _compile(self, top: keras.Model, config: Config, batch_size: int, **how: Any) -> Any:
-        """The upper a layer, the faster it learns (Howard & Ruder 2018)."""
-        learning = [
-            [variable for variable in layer.variables if variable.trainable] for layer in models.backbones.leaves(top)
-        ]
-        factors = {
-            variable.path: config.rate_decay**below
-            for below, variables in enumerate(filter(None, reversed(learning)))
-            for variable in variables
-        }
-        return training.optimizer.compile(
-            top,
-            config,
-            batch_size,
-            loss=self._loss(),
-            metrics=["accuracy"],
-            rate_factors=factors,
-            **how,
-        )
-
-
-def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
-    """Decide how training pictures are varied; whether mirrored ones still look like their class, the data say."""
-    if not config.augment:
-        return None
-    flip = data.augment.mirroring_suits(pictures) if config.flip is None else config.flip
-    return data.augment.for_images(pictures.image_shape, flip=flip)
+    return writer.train(writer.Config(**shared, backbone=str(training.starting.earlier(config).path)))
 
 
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:

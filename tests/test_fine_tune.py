@@ -14,6 +14,7 @@ import dltoolkit
 from dltoolkit import models
 from dltoolkit.errors import UserError
 from dltoolkit.models import backbones
+from dltoolkit.training import transfer
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_a_label_curve_is_drawn_and_not_trained_twice(config, monkeypatch):
     assert all(0 <= point[way] <= 1 for point in points for way in ("fine-tuned", "probe", "scratch", "linear"))
     assert (run.path / "plots" / "label_curve.png").exists()
     assert "What labels are worth" in (run.path / "report.html").read_text()
-    monkeypatch.setattr(fine_tune, "Work", None)
+    monkeypatch.setattr(transfer, "Transfer", None)
     assert fine_tune.label_curve(run, [4, None]) == points
 
 
@@ -231,8 +232,8 @@ def test_a_model_without_a_dense_end_is_refused(config, tmp_path):
 def test_networks_that_have_seen_much_are_changed_less():
     named, own = (fine_tune.suited(fine_tune.Config(backbone=name), "pictures") for name in ("MobileNetV2", None))
     assert named.learning_rate < own.learning_rate
-    assert (fine_tune.share(named), fine_tune.share(own)) == (0.3, None)
-    assert fine_tune.share(fine_tune.suited(fine_tune.Config(unfreeze="0.5"), "pictures")) == 0.5
+    assert (transfer.share(named), transfer.share(own)) == (0.3, None)
+    assert transfer.share(fine_tune.suited(fine_tune.Config(unfreeze="0.5"), "pictures")) == 0.5
 
 
 def test_lower_layers_learn_more_slowly():

@@ -29,6 +29,8 @@ class TextEncoder(Protocol):
     """What all kinds can do; the words of a sentiment analyzer are :class:`~dltoolkit.data.vocabulary.Encoder`'s."""
 
     longest: int | None  # numbers of a text at most; of longer ones the middle is left out
+    hidden: int | None  # the number of a token that is not known, or is to be guessed
+    spared: tuple[int, ...]  # the numbers of signs that stand before or after all texts
 
     def __call__(self, corpus: Corpus) -> Packed:
         """Return the numbers of each text."""
@@ -43,6 +45,8 @@ class TokenEncoder:
 
     tokenizer: tokens.Tokenizer
     longest: int
+    hidden = 1 + tokens.UNKNOWN
+    spared = ()
 
     def __call__(self, corpus: Corpus) -> Packed:
         found = [self.tokenizer.encode(without_html(text)) for text in corpus.texts]
@@ -64,13 +68,26 @@ class HubEncoder:
         for begin in range(0, len(corpus.texts), AT_ONCE):
             some = self.tokenizer([without_html(text).strip() for text in corpus.texts[begin : begin + AT_ONCE]])
             found += some if isinstance(some, list) else some.to_list()
-        first, last = self._sign("cls", "start"), self._sign("sep", "end")
+        first, last = self._ends
         inner = _packed(found).shortened(self.longest - len(first) - len(last))
         bounds = zip(inner.ends, inner.ends[1:], strict=False)
         return _packed(1 + np.concatenate([first, inner.numbers[begin:end], last]) for begin, end in bounds)
 
+    @property
+    def hidden(self) -> int | None:
+        found = self._sign("mask")
+        return 1 + int(found[0]) if len(found) else None
+
+    @property
+    def spared(self) -> tuple[int, ...]:
+        return tuple(1 + int(number) for sign in self._ends for number in sign)
+
+    @property
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._sign("cls", "start"), self._sign("sep", "end")
+
     def _sign(self, *names: str) -> np.ndarray:
-        """The sign that stands before or after all texts, of which families have different names: int32 (0 or 1,)."""
+        """A sign that families call differently: int32 (0 or 1,)."""
         found = (getattr(self.tokenizer, f"{name}_token_id", None) for name in names)
         return np.array([number for number in found if number is not None][:1], np.int32)
 

@@ -266,6 +266,8 @@ class Encoder:
 
     vocabulary: Vocabulary
     longest: int | None = None
+    hidden = UNKNOWN
+    spared = ()
 
     def __call__(self, corpus: Corpus) -> Packed:
         """Return the numbers of each text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -19,6 +20,11 @@ PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 def is_preset(name: str) -> bool:
     """Tell whether a backbone's name can only mean a preset: by its scheme, or as a folder with a config.json."""
     return name.startswith(tuple(SCHEMES)) or (Path(name).expanduser() / "config.json").is_file()
+
+
+def knows(name: str) -> bool:
+    """Tell whether KerasHub, where it is installed, has a preset of this name."""
+    return bool(importlib.util.find_spec("keras_hub")) and name in lazy.keras_hub().models.Backbone.presets
 
 
 def fetch(preset: str, *parts: str) -> list[Any]:

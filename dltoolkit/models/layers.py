@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -301,6 +303,37 @@ class MeanAndMax(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         batch, _, units = input_shape[0]
         return (batch, 2 * units)
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class TokenDropout(keras.layers.Layer):
+    """Hide tokens of a text in training, so that a few cannot be learned by heart: int (batch, time), the same shape.
+
+    Args:
+        rate: share of the tokens that is hidden.
+        hidden: the number that stands in their place.
+        spared: numbers that are never hidden, beside 0.
+    """
+
+    def __init__(self, rate: float, hidden: int, spared: Sequence[int] = (), **kwargs):
+        super().__init__(**kwargs)
+        self.rate, self.hidden, self.spared = rate, hidden, tuple(spared)
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, numbers, training=False):
+        if not (training and self.rate):
+            return numbers
+        chosen = keras.random.uniform(keras.ops.shape(numbers), seed=self.seed_generator) < self.rate
+        for number in (0, *self.spared):
+            chosen &= numbers != number
+        return keras.ops.where(chosen, self.hidden, numbers)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        own = {"rate": self.rate, "hidden": self.hidden, "spared": self.spared}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")

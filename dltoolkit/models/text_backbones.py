@@ -15,7 +15,7 @@ import keras
 from dltoolkit.data import encoders
 from dltoolkit.errors import UserError
 from dltoolkit.models import backbones, hub
-from dltoolkit.models.layers import MaskedMean, TokenIds
+from dltoolkit.models.layers import MaskedMean, TokenDropout, TokenIds
 
 
 class TextBackbone(NamedTuple):
@@ -23,6 +23,14 @@ class TextBackbone(NamedTuple):
 
     model: keras.Model
     encoder: encoders.TextEncoder
+
+    def hiding(self, rate: float) -> keras.Model:
+        """The network, but so that training hides such a share of each text's tokens; as it is where it has no sign."""
+        if self.encoder.hidden is None:
+            return self.model
+        numbers = keras.Input((None,), dtype="int32", name="words")
+        seen = TokenDropout(rate, self.encoder.hidden, self.encoder.spared, name="token_dropout")(numbers)
+        return keras.Model(numbers, self.model(seen), name=self.model.name)
 
 
 def of_hub(preset: str, longest: int, dropout: float = 0.0) -> TextBackbone:

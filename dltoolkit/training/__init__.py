@@ -4,6 +4,6 @@ from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
     __name__,
-    keras=["checkpoint", "fit", "frozen", "muon", "optimizer", "strategy", "transfer"],
+    keras=["checkpoint", "fit", "frozen", "muon", "optimizer", "starting", "strategy", "transfer"],
     plain=["plan", "progress"],
 )

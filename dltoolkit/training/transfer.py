@@ -1,25 +1,27 @@
-"""The two sides of transfer learning, pictures and texts: what is frozen, and what the rest is trained on.
+"""Transfer learning: a head on frozen features first, then the upper layers of the network as well.
 
-Both have ``top``, the network that is trained, whose last layer is the head; ``features``, what the head reads of the
-training and the validation examples; and ``training_batches`` and ``validation_batches`` for ``top``.
+:class:`Transfer` does it on one of two sides, :class:`Pictures` or :class:`Texts`, which say what is frozen and what
+the rest is trained on. Both have ``top``, the network that is trained, whose last layer is the head; ``features``, what
+the head reads of the training and the validation examples; and batches of either for ``top``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from dltoolkit.data import text_pipeline
+from dltoolkit import evaluation
+from dltoolkit.data import augment, images, text_pipeline
+from dltoolkit.errors import UserError
 from dltoolkit.models import backbones
-from dltoolkit.training import frozen, progress
+from dltoolkit.training import fit, frozen, optimizer, progress
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from dltoolkit.data.augment import Augment
-    from dltoolkit.data.images import ImageSplits
     from dltoolkit.data.text import TextSplits
 
 Labelled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
@@ -43,7 +45,7 @@ class Pictures:
     def __init__(
         self,
         whole: keras.Model,
-        pictures: ImageSplits,
+        pictures: images.ImageSplits,
         share: float,
         *,
         views: int,
@@ -124,3 +126,113 @@ class Texts:
     def validation_batches(self, batch_size: int) -> tf.data.Dataset:
         """One pass."""
         return text_pipeline.evaluation_pipeline(self.texts, "validation", TEXTS_AT_ONCE)
+
+
+def share(config: Any) -> float | None:
+    """The share of the backbone's layers that is trained; None for all, embeddings included."""
+    if config.unfreeze == "all":
+        return None
+    try:
+        number = float(config.unfreeze)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise UserError(f"--unfreeze must be a number from 0 to 1, or all, not '{config.unfreeze}'.")
+    return number
+
+
+class Transfer:
+    """A network on its two sides, what is frozen and what is trained, and its first head.
+
+    Attributes:
+        whole: raw pixels or numbers of tokens in, logits out.
+        side: what is trained, and on what.
+        room: measures and concludes what is trained on pictures, or on texts.
+        first: validation accuracy and loss of the first head.
+        with_head: the weights of what is trained, with it.
+    """
+
+    def __init__(self, config: Any, whole: keras.Model, splits: images.ImageSplits | TextSplits):
+        self.config, self.whole, self.splits = config, whole, splits
+        self.head = whole.layers[-1]
+        weights = splits.balanced_weights() if config.class_weights == "balanced" else None
+        how = {"seed": config.seed, "class_weights": weights}
+        if isinstance(splits, images.ImageSplits):
+            self.room = evaluation.pictures
+            trained = share(config) if config.method != "head" else 0.0
+            how |= {"views": config.views, "augment": augmentation(config, splits)}
+            self.side = Pictures(whole, splits, 1.0 if trained is None else trained, **how)
+        else:
+            self.room = evaluation.texts
+            self.side = Texts(whole, splits, **how)
+
+    def fit_head(self) -> float:
+        """Give the network the head that suits frozen features best, and return its inverse regularisation."""
+        classes = len(self.splits.classes)
+        train, validation = self.side.features()
+        balanced = self.config.class_weights == "balanced"
+        kernel, bias, strength = frozen.linear_head(train, validation, classes, balanced=balanced)
+        self.head.set_weights([kernel, bias])
+        self.with_head = self.side.top.get_weights()
+        features, truth = validation
+        logits = features @ kernel + bias
+        loss = self._loss()(keras.ops.one_hot(truth, classes), logits)
+        self.first = {
+            "accuracy": round(float((logits.argmax(axis=1) == truth).mean()), 6),
+            "loss": round(float(loss), 6),
+        }
+        return strength
+
+    def probe(self) -> dict[str, Any]:
+        """Score the head on frozen features, which the network must still have, on the test split."""
+        labels, batches = self.room.part(self.splits, "test")
+        answers = evaluation.prediction.logits(self.whole, batches).argmax(axis=1)
+        note = "logistic regression on frozen features"
+        return evaluation.baseline.scored(answers, labels, len(self.splits.classes), note, seed=self.config.seed)
+
+    def job(self, seconds_before: float) -> fit.Job:
+        """Say what the training loop needs: model, batches, loss."""
+        return fit.Job(
+            build_model=self._restored,
+            batches=self.side.training_batches,
+            validation=self.side.validation_batches,
+            examples=len(self.splits.train),
+            validation_examples=len(self.splits.validation),
+            compile=self._compile,
+            epochs=10 if self.room is evaluation.pictures else 2,
+            seconds_before=seconds_before,
+            delivered=lambda top: self.whole,
+        )
+
+    def _loss(self) -> keras.losses.Loss:
+        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=self.config.label_smoothing)
+
+    def _restored(self) -> keras.Model:
+        self.side.top.set_weights(self.with_head)
+        return self.side.top
+
+    def _compile(self, top: keras.Model, config: Any, batch_size: int, **how: Any) -> Any:
+        """The upper a layer, the faster it learns (Howard & Ruder 2018)."""
+        learning = [[variable for variable in layer.variables if variable.trainable] for layer in backbones.leaves(top)]
+        factors = {
+            variable.path: config.rate_decay**below
+            for below, variables in enumerate(filter(None, reversed(learning)))
+            for variable in variables
+        }
+        return optimizer.compile(
+            top,
+            config,
+            batch_size,
+            loss=self._loss(),
+            metrics=["accuracy"],
+            rate_factors=factors,
+            **how,
+        )
+
+
+def augmentation(config: Any, pictures: images.ImageSplits) -> Augment | None:
+    """Decide how training pictures are varied; whether mirrored ones still look like their class, the data say."""
+    if not config.augment:
+        return None
+    flip = augment.mirroring_suits(pictures) if config.flip is None else config.flip
+    return augment.for_images(pictures.image_shape, flip=flip)
