@@ -184,6 +184,7 @@ def test_the_networks_that_can_be_named_are_listed(capfd):
         ({"backbone": "MobileNetV4"}, "no backbone 'MobileNetV4'.*Did you mean 'MobileNetV2'"),
         ({"backbone": "MobileNetV2", "image_size": 16}, "at least 32 pixels a side, not 16x16"),
         ({"backbone": "Xception", "image_size": 32}, "at least 71 pixels"),
+        ({"backbone": "network.pkl"}, "no backbone 'network.pkl'"),
         ({"weights": "some.h5"}, "--weights is for a backbone of"),
         ({"backbone": "nowhere.keras"}, "nowhere.keras"),
     ],
@@ -220,6 +221,14 @@ def test_pictures_that_the_earlier_run_cannot_read(config, source, make_folder):
     grey = make_folder(channels=1)
     with pytest.raises(UserError, match="reads pictures of 16x16x3"):
         fine_tune.train(replace(config, data=str(grey), name="refused"))
+
+
+def test_a_model_that_hides_code_is_refused(config, tmp_path):
+    image = keras.Input((16, 16, 3))
+    flat = keras.layers.Flatten()(keras.layers.Lambda(lambda x: x * 2)(image))
+    keras.Model(image, keras.layers.Dense(2)(flat)).save(tmp_path / "code.keras")
+    with pytest.raises(UserError, match="holds code of its own"):
+        fine_tune.train(replace(config, backbone=str(tmp_path / "code.keras"), name="refused"))
 
 
 def test_a_model_without_a_dense_end_is_refused(config, tmp_path):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.run import Run
 
-BATCH = 256
+MOST_PIXELS = 1 << 20  # of the pictures that are answered together: a network makes a thousand times as many bytes
 SMALL = 32  # pixels a side of the pictures that a network from scratch sees
 
 
@@ -74,19 +74,26 @@ def scratch(pictures: ImageSplits, *, seed: int) -> dict[str, Any]:
     return baseline.scored(answers, labels[pictures.test], len(pictures.classes), note, seed=seed)
 
 
+def at_once(shape: tuple[int, ...]) -> int:
+    """How many pictures (height, width, channels) are answered together."""
+    return max(16, min(256, MOST_PIXELS // (shape[0] * shape[1])))
+
+
 def small(pictures: ImageSplits, rows: np.ndarray) -> np.ndarray:
     """Return pictures uint8 (n, h, w, c), large ones averaged down to no more than 32 pixels a side."""
     shape = tuple(min(side, SMALL) for side in pictures.image_shape[:2])
     if shape == pictures.image_shape[:2]:
         return pictures.images[rows]
-    blocks = [rows[begin : begin + BATCH] for begin in range(0, len(rows), BATCH)]
+    blocks = np.split(rows, range(256, len(rows), 256))
     shrunk = [keras.ops.image.resize(pictures.images[block], shape, antialias=True) for block in blocks]
     return np.concatenate([np.clip(np.rint(some), 0, 255).astype(np.uint8) for some in shrunk])
 
 
 def part(pictures: ImageSplits, name: str) -> classification.Part:
     """The labels of a split, and its batches in the same order."""
-    return pictures.labels[getattr(pictures, name)], pipeline.evaluation_pipeline(pictures, name, BATCH)
+    return pictures.labels[getattr(pictures, name)], pipeline.evaluation_pipeline(
+        pictures, name, at_once(pictures.image_shape)
+    )
 
 
 def evaluate(run: Run, read: Callable[[], ImageSplits], other: str | None, config: Any) -> dict[str, Any]:
@@ -106,7 +113,8 @@ def evaluate(run: Run, read: Callable[[], ImageSplits], other: str | None, confi
         run.check_data(pictures.describe())
         return classification.measure(run.model, part(pictures, "test"), run.classes)
     found, labels = labelled(run, other, run.model.input_shape[1:], config)
-    batches = ((found[i : i + BATCH],) for i in range(0, len(found), BATCH))
+    size = at_once(found.shape[1:])
+    batches = ((found[i : i + size],) for i in range(0, len(found), size))
     return classification.measure(run.model, (labels, batches), run.classes)
 
 
@@ -154,4 +162,5 @@ def predictions(
         lambda item: images.read(item, shape),
         top_k,
         threshold=threshold,
+        batch=at_once(shape),
     )
