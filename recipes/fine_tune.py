@@ -89,6 +89,9 @@ class Config(RunConfig):
     flip: bool | None = option(
         None, "Mirror training pictures left to right; by default where mirrored ones still look like their class."
     )
+    mirror: bool | None = option(
+        None, "Average each answer over the picture and its mirror image; by default where training mirrors."
+    )
     max_length: int = option(256, "Tokens of a text that are read; of longer ones the middle is left out.", minimum=4)
     token_dropout: float = option(0.15, "Share of a text's tokens that training hides.", minimum=0, maximum=0.9)
     dropout: float = option(0.0, "Dropout rate within a KerasHub transformer's layers.", minimum=0, maximum=0.9)
@@ -204,12 +207,14 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         if kept == "head":
             work.side.top.set_weights(work.with_head)
         run.update(kept=kept)
-        baselines = {"probe": probe}
+        baselines, model = {"probe": probe}, work.whole
         if what == "pictures":
             baselines["scratch"] = evaluation.pictures.scratch(splits, seed=config.seed)
+            if config.mirror or (config.mirror is None and work.side.mirrored):
+                model = models.vision.averaged_with_mirror(model)
         if budgets:
             run.update(label_curve=label_curve(run, budgets))
-        work.room.conclude(run, work.whole, splits, baselines=baselines)
+        work.room.conclude(run, model, splits, baselines=baselines)
     return run
 
 

@@ -29,7 +29,8 @@ class Cached:
     """What a frozen network made of pictures.
 
     Attributes:
-        values: float16 (views * n, …), in a file without a name; all of the first view come first.
+        values: float16 (views * n, …), uint8 where the pictures stay as they are, in a file without a name; all of the
+            first view come first.
         labels: int (views * n,).
         classes: how many there are.
     """
@@ -87,7 +88,7 @@ def computed(
     """
     model.compile(jit_compile=False)
     rows, done = getattr(pictures, part), 0
-    values = None
+    values, kind = None, np.float16 if len(model.layers) > 1 else np.uint8  # pictures stay pictures
     for view in range(views):
         for begin in range(0, len(rows), BATCH):
             wanted = rows[np.minimum(np.arange(begin, begin + BATCH), len(rows) - 1)]
@@ -98,8 +99,8 @@ def computed(
             found = model.predict_on_batch(images)[: len(rows) - begin]
             if values is None:
                 file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
-                values = np.memmap(file, np.float16, "w+", shape=(views * len(rows), *found.shape[1:]))
-            values[done : done + len(found)] = found
+                values = np.memmap(file, kind, "w+", shape=(views * len(rows), *found.shape[1:]))
+            values[done : done + len(found)] = found if kind is np.float16 else np.rint(found)
             done += len(found)
             progress(f"computing {part} features", done, len(values))
     return Cached(values, np.tile(pictures.labels[rows], views), len(pictures.classes))

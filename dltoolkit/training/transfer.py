@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dltoolkit.data.text import TextSplits
 
 Labelled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
-MOST_NUMBERS = 500_000  # of training texts from which the first head is learned, and of as many of validation
+MOST_NUMBERS = 250_000  # of tokens in the texts of a part that the first head is learned from or measured on
 TEXTS_AT_ONCE = 64
 
 
@@ -40,6 +40,9 @@ class Pictures:
         augment: how they are varied.
         seed: decides order and variations.
         class_weights: float (classes,), the weight of each class in the loss.
+
+    Attributes:
+        mirrored: whether the views are mirrored too.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Pictures:
         class_weights: np.ndarray | None = None,
     ):
         self.seed, self.class_weights = seed, class_weights
+        self.mirrored = bool(augment and augment.flip)
         head = whole.layers[-1]
         at = backbones.cut(keras.Model(whole.input, head.input), share)
         self.top = keras.Model(at, whole.output)
@@ -98,12 +102,15 @@ class Texts:
     def features(self) -> tuple[Labelled, Labelled]:
         """What the head reads of as many training and validation texts as can be read soon."""
         self._below.compile(jit_compile=False)
-        rng = np.random.default_rng(self.seed)
-        return tuple(self._read(rng.permutation(getattr(self.texts, part)), part) for part in ("train", "validation"))
+        return tuple(self._read(self.some(part), part) for part in ("train", "validation"))
+
+    def some(self, part: str) -> np.ndarray:
+        """Return as many rows of a part as can be read soon, chosen by the seed, the shortest texts first."""
+        rows = np.random.default_rng(self.seed).permutation(getattr(self.texts, part))
+        lengths = np.cumsum(self.texts.packed.lengths[rows])
+        return self.texts.packed.shortest_first(rows[: max(1, int(np.searchsorted(lengths, MOST_NUMBERS)))])
 
     def _read(self, rows: np.ndarray, part: str) -> Labelled:
-        lengths = np.cumsum(self.texts.packed.lengths[rows])
-        rows = self.texts.packed.shortest_first(rows[: max(1, int(np.searchsorted(lengths, MOST_NUMBERS)))])
         with progress.counting() as report:
             counted = keras.callbacks.LambdaCallback(
                 on_predict_batch_end=lambda batch, logs: report(
@@ -185,9 +192,15 @@ class Transfer:
 
     def probe(self) -> dict[str, Any]:
         """Score the head on frozen features, which the network must still have, on the test split."""
-        labels, batches = self.room.part(self.splits, "test")
-        answers = evaluation.prediction.logits(self.whole, batches).argmax(axis=1)
         note = "logistic regression on frozen features"
+        if isinstance(self.side, Texts):
+            rows = self.side.some("test")
+            labels, batches = self.splits.labels[rows], text_pipeline.of_rows(self.splits, rows, TEXTS_AT_ONCE)
+            if len(rows) < len(self.splits.test):
+                note += f", on {len(rows):,} of the {len(self.splits.test):,} test texts"
+        else:
+            labels, batches = evaluation.pictures.part(self.splits, "test")
+        answers = evaluation.prediction.logits(self.whole, batches).argmax(axis=1)
         return evaluation.baseline.scored(answers, labels, len(self.splits.classes), note, seed=self.config.seed)
 
     def job(self, seconds_before: float) -> fit.Job:
