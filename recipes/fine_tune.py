@@ -31,7 +31,7 @@ WELL_TRAINED = {
 }
 LITTLE_TRAINED = {"learning_rate": 2e-3, "unfreeze": "all", "rate_decay": 1.0}
 CURVE_SEEDS = 3
-LOW_RANK = {"learning_rate": 1e-3, "unfreeze": "all", "rate_decay": 1.0}
+LOW_RANK = {"learning_rate": 3e-3, "unfreeze": "all", "rate_decay": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,13 +263,13 @@ def label_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float
 
 
 def go_on_writing(config: Config) -> Run:
-    """Let text-generator go on from an earlier run of its own."""
+    """Let text-generator go on from an earlier run of its own, or from a decoder of KerasHub."""
     if not config.backbone:
-        raise UserError("--task generate goes on from a run of text-generator: name it with --backbone.")
+        raise UserError("--task generate goes on from a run of text-generator or a KerasHub preset: name --backbone.")
     shared = {field.name: getattr(config, field.name) for field in fields(RunConfig)}
-    shared |= {"batch_size": None, "optimizer": "muon", "text_column": config.text_column}
+    shared |= {"batch_size": None, "optimizer": "muon", "text_column": config.text_column, "backbone": config.backbone}
     writer = recipe.load("text-generator")
-    return writer.train(writer.Config(**shared, backbone=str(training.starting.earlier(config).path)))
+    return writer.train(writer.Config(**shared))
 
 
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:

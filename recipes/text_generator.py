@@ -30,6 +30,7 @@ LEARNING_RATES = {"muon": 0.02, "adamw": 4e-3, "adam": 4e-3, "sgd": 0.1}
 FULL_RATE_STEPS = 200  # more steps want lower rates: of Muon's, 0.02 was best over 200 and 0.005 over 2,200
 CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens")
 SHAPE = ("layers", "width", "heads", "context")
+HUB_CONTEXT, HUB_OPTIMIZER, HUB_RATE = 128, "adamw", 1e-4  # what suits decoders of KerasHub
 GONE_ON = 0.2  # of the usual learning rate, for a network that has learned before
 # What suits a --max-time of so many seconds or more
 SIZES = {
@@ -45,7 +46,7 @@ class Config(RunConfig):
 
     data: str = option("python-docs", "What to train on: a text file, a folder of them, a table, or a TFDS name.")
     backbone: str | None = option(
-        None, "Run of text-generator to go on from: its network and its tokens, on other text."
+        None, "Run of text-generator, or KerasHub preset, to go on from: its network and its tokens, on other text."
     )
     model: Literal["gpt", "lstm", "gru", "rnn"] = option("gpt", "Network family.")
     tokens: Literal["char", "byte", "bpe"] = option(
@@ -82,18 +83,34 @@ def build_data(config: Config, tokenizer: Tokenizer | None = None) -> RunningTex
     )
 
 
-def earlier(config: Config) -> Run:
-    """The run that ``--backbone`` names."""
-    run = dltoolkit.load(config.backbone, config.out_dir)
+def start(config: Config) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
+    """The network that ``--backbone`` names, its tokenizer, and the options that it decides.
+
+    Raises:
+        UserError: if there is no such run or preset, or it writes no text.
+    """
+    name, run = config.backbone, None
+    if not models.hub.is_preset(name):
+        try:
+            run = dltoolkit.load(name, config.out_dir)
+        except UserError:
+            if not models.hub.knows(name):
+                raise
+    if run is None:
+        model, tokenizer, size = models.gpt.of_hub(name)
+        rate = config.learning_rate or HUB_RATE
+        decided = {"context": min(config.context or HUB_CONTEXT, size.pop("longest")), "learning_rate": rate}
+        return model, data.tokens.HubPieces(tokenizer), {**size, **decided, "optimizer": HUB_OPTIMIZER}
     if run.info["recipe"] != "text-generator":
-        raise UserError(f"{config.backbone} is a run of {run.info['recipe']}, which writes no text.")
-    return run
+        raise UserError(f"{name} is a run of {run.info['recipe']}, which writes no text.")
+    decided = {"model": run.config.model, **{key: run.info["chosen"][key] for key in SHAPE}}
+    return run.model, saved_tokenizer(run), decided
 
 
 def build_model(config: Config, text: RunningText) -> keras.Model:
     """Tokens int32 (batch, time) in, logits of each next token (batch, time, vocabulary) out."""
     config = suited(config)
-    model = models.gpt.build(
+    return models.gpt.build(
         config.model,
         text.tokenizer.size,
         layers=config.layers,
@@ -101,9 +118,6 @@ def build_model(config: Config, text: RunningText) -> keras.Model:
         heads=config.heads,
         dropout=config.dropout,
     )
-    if config.backbone:
-        model.set_weights(earlier(config).model.get_weights())
-    return model
 
 
 def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
@@ -116,11 +130,15 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
     with run.session():
         training.strategy.devices(config.device)  # before anything starts TensorFlow
-        text = build_data(config, saved_tokenizer(earlier(config)) if config.backbone else None)
+        network = tokenizer = None
+        if config.backbone:
+            network, tokenizer, decided = start(config)
+            config = replace(config, **decided)
+        text = build_data(config, tokenizer)
         run.describe_data(text.describe())
         run.write_json(VOCABULARY, text.tokenizer.to_json())
         config = suited(replace(config, **run.info.get("chosen", {})))
-        work = job(run, config, text)
+        work = job(run, config, text, network)
         run.update(chosen={name: getattr(config, name) for name in CHOSEN})
         model = training.fit.fit(run, config, work)
         conclude(run, config, model, text)
@@ -128,13 +146,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
 
 
 def suited(config: Config) -> Config:
-    """Choose the size of network and batch, where nothing was said, for the time there is.
-
-    A network that is gone on with keeps its size.
-    """
-    if config.backbone:
-        before = earlier(config)
-        config = replace(config, model=before.config.model, **{name: before.info["chosen"][name] for name in SHAPE})
+    """Choose the size of network and batch, where nothing was said, for the time there is."""
     size = SIZES[max(seconds for seconds in SIZES if seconds <= (config.max_time or 0))]
     if config.model != "gpt":
         size = {**size, "layers": 2}
@@ -150,12 +162,12 @@ def suited(config: Config) -> Config:
     )
 
 
-def job(run: Run, config: Config, text: RunningText) -> training.fit.Job:
-    """Say what the training loop needs: model, batches, loss."""
+def job(run: Run, config: Config, text: RunningText, network: keras.Model | None = None) -> training.fit.Job:
+    """Say what the training loop needs: model (by default a new one), batches, loss."""
     windows = data.token_pipeline.windows(text, config.context)
     validation = len(text.part("validation")) // config.context
     return training.fit.Job(
-        build_model=lambda: build_model(config, text),
+        build_model=lambda: network or build_model(config, text),
         batches=lambda batch_size, start: data.token_pipeline.training_pipeline(
             text, context=config.context, batch_size=batch_size, seed=config.seed, start_step=start
         ),

@@ -161,6 +161,34 @@ def test_a_text_generator_goes_on_with_other_text(config, generator, folder):
     assert run.evaluate() == run.metrics["test"]
 
 
+@pytest.fixture(scope="module")
+def writer(folder):
+    """A GPT-2 of two small layers that has learned nothing, with a token for each letter."""
+    pieces = ["<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz0123456789.\u0120\u010a", "th", "the"]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    network = keras_hub.models.GPT2Backbone(
+        len(vocabulary), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=16
+    )
+    network.save_to_preset(str(folder / "gpt2"))
+    keras_hub.models.GPT2Tokenizer(vocabulary=vocabulary, merges=["t h", "th e"]).save_to_preset(str(folder / "gpt2"))
+    return folder / "gpt2"
+
+
+def test_a_decoder_of_kerashub_goes_on_with_other_text(config, writer, generator):
+    options = {"task": "generate", "backbone": str(writer), "data": generator.config.data, "epochs": 2}
+    run = fine_tune.train(replace(config, **options))
+    assert run.history[-1]["validation_loss"] < run.history[0]["validation_loss"]
+    assert run.info["chosen"]["context"] == 16
+    one, two = (
+        run.generate(prompts, max_tokens=20, temperature=0) for prompts in (["the "], ["the ", "a much longer "])
+    )
+    assert two[0] == one[0], "a longer text beside it changes nothing"
+    tokens = np.array([text_generator.saved_tokenizer(run).encode("the ")])
+    first = int(np.argmax(run.model.predict(tokens, verbose=0)[0, -1]))
+    assert one[0].startswith(text_generator.saved_tokenizer(run).decode([first]))
+    assert run.evaluate() == run.metrics["test"]
+
+
 def test_layers_are_frozen_from_below(preset, config):
     def trained(share):
         backbone, _ = text_backbones.of_hub(str(preset), 16)

@@ -162,9 +162,13 @@ def _tokenised(
     array, facts = found
     warnings = []
     train = facts["parts"]["train"]
-    unknown = int((array.view(np.uint16)[train[1] : facts["used"]] == UNKNOWN).sum())
-    if unknown and isinstance(tokenizer, Characters):
-        warnings.append(f"{unknown:,} characters outside the training part never occur in it and count as unknown.")
+    if isinstance(tokenizer, Characters):
+        found = array.view(np.uint16)[: facts["used"], 0] == UNKNOWN
+        unknown, within = int(found[train[1] :].sum()), int(found[: train[1]].sum())
+        if within:  # the tokenizer is another text's
+            warnings.append(f"{unknown + within:,} characters are none of the tokenizer's and count as unknown.")
+        elif unknown:
+            warnings.append(f"{unknown:,} characters outside the training part never occur in it and count as unknown.")
     return RunningText(
         tokens=array.view(np.uint16)[: facts["used"], 0],
         parts={part: tuple(span) for part, span in facts["parts"].items()},

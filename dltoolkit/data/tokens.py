@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from dltoolkit import lazy
 from dltoolkit.errors import UserError
 
 UNKNOWN = 0  # the token of a character that the vocabulary lacks
@@ -121,6 +124,50 @@ class Pieces:
         return {"tokens": "bpe", "definition": json.loads(self._tokenizer.to_str())}
 
 
+class HubPieces:
+    """The pieces of a ``keras_hub.tokenizers.Tokenizer``, without signs before and after; nothing is unknown.
+
+    Raises:
+        UserError: if there are more than 65,536 of them.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+        self.size = tokenizer.vocabulary_size()
+        if self.size > 1 << 16:
+            raise UserError(f"A vocabulary of {self.size:,} pieces is too large: tokens are kept in 16 bits.")
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array(self._tokenizer(text), np.uint16)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.detokenize([int(token) for token in tokens]) if len(tokens) else ""
+
+    def unknown(self, text: str) -> list[str]:
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        import keras
+
+        with tempfile.TemporaryDirectory() as folder:
+            self._tokenizer.save_assets(folder)
+            assets = {path.name: path.read_text(encoding="utf-8") for path in Path(folder).iterdir()}
+        return {"tokens": "hub", "config": keras.saving.serialize_keras_object(self._tokenizer), "assets": assets}
+
+    @classmethod
+    def of_json(cls, description: dict[str, Any]) -> HubPieces:
+        """Return what ``to_json`` described."""
+        lazy.keras_hub()  # makes its classes known
+        import keras
+
+        tokenizer = keras.saving.deserialize_keras_object(description["config"])
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in description["assets"].items():
+                (Path(folder) / Path(name).name).write_text(content, encoding="utf-8")
+            tokenizer.load_assets(folder)
+        return cls(tokenizer)
+
+
 def from_json(description: dict[str, Any]) -> Tokenizer:
     """Return the tokenizer that ``to_json`` described.
 
@@ -134,6 +181,8 @@ def from_json(description: dict[str, Any]) -> Tokenizer:
         return Pieces(json.dumps(description["definition"]))
     if kind == "byte":
         return Bytes()
+    if kind == "hub":
+        return HubPieces.of_json(description)
     raise ValueError("not a tokenizer")
 
 

@@ -20,8 +20,6 @@ from dltoolkit.errors import UserError, suggestion
 from dltoolkit.models import architectures, hub
 from dltoolkit.models.layers import ImageNetPixels
 
-LOW_RANK = ("query", "value", "query_dense", "value_dense")  # what Keras and KerasHub call them
-
 
 def find(name: str) -> str | None:
     """Return the name in :data:`architectures.KNOWN` that is meant, or None."""
@@ -177,7 +175,7 @@ def freeze_below(model: keras.Model, share: float | None) -> None:
 def low_rank(model: keras.Model, rank: int) -> None:
     """Freeze all but the head, and add matrices of low rank that are trained (LoRA, Hu et al. 2021).
 
-    They are added to the queries and values of attention; in a network without, to all dense layers and convolutions.
+    They are added to all dense layers and convolutions that Keras can add to.
 
     Args:
         model: logits out.
@@ -188,8 +186,7 @@ def low_rank(model: keras.Model, rank: int) -> None:
     """
     *below, _ = [layer for layer in leaves(model) if layer.trainable_weights]
     inner = [part for layer in below for part in layer._flatten_layers() if hasattr(part, "enable_lora")]
-    inner = [part for part in inner if not isinstance(part, keras.layers.Embedding)]
-    chosen = [part for part in inner if part.name in LOW_RANK] or inner
+    chosen = [part for part in inner if not isinstance(part, keras.layers.Embedding)]
     if not chosen:
         raise UserError(f"{model.name} has no layers that --method lora can add to; use --method full or head.")
     for layer in below:

@@ -9,11 +9,13 @@ of them see each token's own vector plus one of the token and its predecessor to
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from dltoolkit.errors import UserError, suggestion
+from dltoolkit.models import hub
 from dltoolkit.models.decoder_layers import DecoderBlock, PairEmbedding
 
 FAMILIES = ("gpt", "lstm", "gru", "rnn")
@@ -67,6 +69,64 @@ def build(
         vocabulary_size, use_bias=False, kernel_initializer="zeros", dtype="float32", name="logits"
     )
     return keras.Model(tokens, head(x), name=family)
+
+
+def of_hub(preset: str) -> tuple[keras.Model, Any, dict[str, int]]:
+    """Return a decoder of KerasHub as a language model like those of :func:`build`, its tokenizer and its size.
+
+    The size is ``layers``, ``width``, ``heads``, and ``longest``, how many tokens it can read together.
+
+    Raises:
+        UserError: if it cannot be had, or is no language model.
+    """
+    network, tokenizer = hub.fetch(preset, "Backbone", "Tokenizer")
+    head = getattr(network, "token_embedding", None)
+    read = {tensor.name for tensor in keras.tree.flatten(network.input)}
+    if read != {"token_ids", "padding_mask"} or isinstance(network.output, dict) or not hasattr(head, "tie_weights"):
+        raise UserError(f"{preset} is no language model that could go on writing; give a GPT.")
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    hidden = network.call({"token_ids": tokens, "padding_mask": keras.ops.ones_like(tokens)})
+    names = {"layers": "num_layers", "width": "hidden_dim", "heads": "num_heads", "longest": "max_sequence_length"}
+    size = {name: getattr(network, attribute, 1024) for name, attribute in names.items()}
+    return keras.Model(tokens, head(hidden, reverse=True), name=network.name), tokenizer, size
+
+
+def decoder(model: keras.Model) -> Decoder | WindowDecoder:
+    """Return what asks a model for one token after the other."""
+    own = any(layer.name == "pair_embedding" for layer in model.layers)
+    return Decoder(model) if own else WindowDecoder(model)
+
+
+class WindowDecoder:
+    """Any language model asked for one token after the other; each time it reads the whole window again.
+
+    Args:
+        model: tokens int32 (batch, time) -> logits (batch, time, vocabulary), later tokens of no effect.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+
+    def read(self, tokens: tf.Tensor, first: tf.Tensor, length: tf.Tensor, window: int) -> tuple[tf.Tensor, list]:
+        """As :meth:`Decoder.read`; all texts are moved to the window's beginning, where their positions begin."""
+        places = tf.range(window)[None] + first[:, None]
+        padded = tf.pad(tokens, [[0, 0], [0, window - tokens.shape[1]]])
+        moved = tf.gather(padded, tf.minimum(places, window - 1), batch_dims=1)
+        moved = tf.where(places < length, moved, 0)
+        return self._logits(moved, length - 1 - first), [moved]
+
+    def advance(self, token: tf.Tensor, state: list, place: tf.Tensor, first: tf.Tensor) -> tuple[tf.Tensor, list]:
+        """As :meth:`Decoder.advance`."""
+        (tokens,) = state
+        here = place - first
+        tokens = tf.where(tf.range(tokens.shape[1])[None] == here[:, None], token[:, None], tokens)
+        return self._logits(tokens, here), [tokens]
+
+    def _logits(self, tokens: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.cast(self._model(tokens, training=False), tf.float32), places, batch_dims=1)
 
 
 class Decoder:

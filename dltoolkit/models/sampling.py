@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dltoolkit.models.gpt import Decoder
+from dltoolkit.models import gpt
 
 FEW = 4  # texts that one core draws about as fast as fewer
 CHUNK = 64  # tokens drawn between two looks at what there is, at most
@@ -162,7 +162,7 @@ def _window(texts: list[list[int]], kept: int, context: int) -> tuple[np.ndarray
 
 @functools.lru_cache(maxsize=4)
 def _compiled(model: keras.Model, batch: int, rows_in_all: int, context: int, chunk: int, how: Sampling) -> tuple:
-    decoder = Decoder(model)
+    decoder = gpt.decoder(model)
 
     @tf.function(jit_compile=True)
     def read(window, first, length):
