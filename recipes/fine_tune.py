@@ -214,7 +214,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
                 model = models.vision.averaged_with_mirror(model)
         if budgets:
             run.update(label_curve=label_curve(run, budgets))
-        work.room.conclude(run, model, splits, baselines=baselines)
+        work.side.room.conclude(run, model, splits, baselines=baselines)
     return run
 
 

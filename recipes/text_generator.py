@@ -94,7 +94,7 @@ def start(config: Config) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
         try:
             run = dltoolkit.load(name, config.out_dir)
         except UserError:
-            if not models.hub.knows(name):
+            if name not in models.hub.names():
                 raise
     if run is None:
         model, tokenizer, size = models.gpt.of_hub(name)

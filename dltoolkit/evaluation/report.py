@@ -318,7 +318,8 @@ def usage(page: Page) -> str:
     path = shlex.quote(str(page.path))
     commands = {}
     if page.test and "accuracy" in page.test:
-        example = "PICTURE.jpg FOLDER" if "image_size" in page.info.get("config", {}) else "'Some text.'"
+        pictures = "image_size" in page.info.get("config", {}) and page.info.get("kind") != "texts"
+        example = "PICTURE.jpg FOLDER" if pictures else "'Some text.'"
         commands["Answer new inputs"] = f"dltoolkit predict {path} {example}"
         commands["Measure it again, or on other labelled data"] = (
             f"dltoolkit evaluate {path}\ndltoolkit evaluate {path} --data FOLDER"

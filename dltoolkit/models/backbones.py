@@ -198,9 +198,10 @@ def low_rank(model: keras.Model, rank: int) -> None:
 
 def unknown(name: str) -> UserError:
     """What to say where ``--backbone`` is nothing that is known."""
-    near = suggestion(name, architectures.KNOWN)
+    near = suggestion(name, [*architectures.KNOWN, *hub.names()])
     return UserError(
-        f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a run or a .keras file.{near}"
+        f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a KerasHub preset, a run or a .keras "
+        f"file.{near}"
     )
 
 

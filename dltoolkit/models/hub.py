@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ def is_preset(name: str) -> bool:
     return name.startswith(tuple(SCHEMES)) or (Path(name).expanduser() / "config.json").is_file()
 
 
-def knows(name: str) -> bool:
-    """Tell whether KerasHub, where it is installed, has a preset of this name."""
-    return bool(importlib.util.find_spec("keras_hub")) and name in lazy.keras_hub().models.Backbone.presets
+def names() -> list[str]:
+    """Return the names of KerasHub's presets; none where it is not installed."""
+    return list(lazy.keras_hub().models.Backbone.presets) if importlib.util.find_spec("keras_hub") else []
 
 
 def fetch(preset: str, *parts: str) -> list[Any]:
@@ -43,7 +44,7 @@ def fetch(preset: str, *parts: str) -> list[Any]:
         from huggingface_hub import constants
 
         constants.HF_HUB_OFFLINE = True  # what is here is found; it would try for 23 seconds else
-    places = {"Backbone": hub.models, "CausalLM": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
+    places = {"Backbone": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
     try:
         return [getattr(places[part], part).from_preset(str(path) if path.is_dir() else preset) for part in parts]
     except Exception as error:  # KerasHub raises many kinds
@@ -71,7 +72,8 @@ def _told(error: Exception, preset: str) -> UserError:
     import keras_hub
 
     text = str(error)
-    if Path(preset).expanduser().is_dir():
+    here = Path(preset).expanduser().is_dir()
+    if here:
         if isinstance(error, FileNotFoundError):
             missing = text.split("`")[1] if "`" in text else text
             return UserError(f"{preset} has no {missing}, which belongs to a model: fetch all its files again.")
@@ -79,15 +81,14 @@ def _told(error: Exception, preset: str) -> UserError:
             return UserError(f"{preset} cannot be read without another package ({error}).")
         if isinstance(error, json.JSONDecodeError | OSError) or "Safetensor" in type(error).__name__:
             return UserError(f"{preset} holds a damaged file ({error}): fetch it again.")
-        for part, read in {"Tokenizer": "texts", "ImageConverter": "pictures"}.items():
-            if f"subclass of {part} " in text:
-                return UserError(
-                    f"The network in {preset} reads no {read}, which the data are: give another --backbone."
-                )
-        return UserError(f"{preset} is no model that KerasHub can read ({text.splitlines()[0]}).")
-    if not preset.startswith(tuple(SCHEMES)) and preset not in keras_hub.models.Backbone.presets:
+    for part, read in {"Tokenizer": "texts", "ImageConverter": "pictures"}.items():
+        if f"subclass of {part} " in text:
+            return UserError(f"The network in {preset} reads no {read}, which the data are: give another --backbone.")
+    if not here and not preset.startswith(tuple(SCHEMES)) and preset not in keras_hub.models.Backbone.presets:
         near = suggestion(preset, keras_hub.models.Backbone.presets)
         return UserError(f"KerasHub has no preset '{preset}'.{near}")
+    if here or not re.search("onnect|resol|retries|offline|no config.json|HTTP", f"{type(error).__name__} {text}"):
+        return UserError(f"{preset} is no model that KerasHub can read ({text.splitlines()[0]}).")
     cache = "~/.cache/huggingface/hub" if preset.startswith("hf://") else "~/.cache/kagglehub/models"
     return UserError(
         f"The files of {preset} are not on this machine (looked for under {cache}) and cannot be downloaded: check "

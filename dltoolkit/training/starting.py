@@ -37,7 +37,7 @@ def origin(config: Any) -> Literal["digits", "named", "preset", "file", "run"]:
     with contextlib.suppress(UserError):
         runs.load(name, config.out_dir)
         return "run"
-    if models.hub.knows(name):
+    if name in models.hub.names():
         return "preset"
     raise models.backbones.unknown(name)
 

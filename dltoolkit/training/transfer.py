@@ -2,7 +2,8 @@
 
 :class:`Transfer` does it on one of two sides, :class:`Pictures` or :class:`Texts`, which say what is frozen and what
 the rest is trained on. Both have ``top``, the network that is trained, whose last layer is the head; ``features``, what
-the head reads of the training and the validation examples; and batches of either for ``top``.
+the head reads of the training and the validation examples; batches of either for ``top``; and batches of the test split
+for ``whole``. ``room`` measures and concludes what was trained on such examples, in ``epochs`` by default.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Pictures:
         mirrored: whether the views are mirrored too.
     """
 
+    room, epochs = evaluation.pictures, 10
+
     def __init__(
         self,
         whole: keras.Model,
@@ -56,7 +59,7 @@ class Pictures:
         seed: int,
         class_weights: np.ndarray | None = None,
     ):
-        self.seed, self.class_weights = seed, class_weights
+        self.pictures, self.seed, self.class_weights = pictures, seed, class_weights
         self.mirrored = bool(augment and augment.flip)
         head = whole.layers[-1]
         at = backbones.cut(keras.Model(whole.input, head.input), share)
@@ -84,6 +87,10 @@ class Pictures:
         """One pass."""
         return self._validation.evaluation_batches(batch_size)
 
+    def test(self) -> tuple[np.ndarray, tf.data.Dataset, str]:
+        """The test split's labels and batches, and nothing more to say."""
+        return *evaluation.pictures.part(self.pictures, "test"), ""
+
 
 class Texts:
     """Texts, and a network that reads them; what of it is frozen was decided before.
@@ -94,6 +101,8 @@ class Texts:
         seed: decides the order, and the texts from which the first head is learned.
         class_weights: float (classes,), the weight of each class in the loss.
     """
+
+    room, epochs = evaluation.texts, 2
 
     def __init__(self, whole: keras.Model, texts: TextSplits, *, seed: int, class_weights: np.ndarray | None = None):
         self.top, self.texts, self.seed, self.class_weights = whole, texts, seed, class_weights
@@ -134,6 +143,12 @@ class Texts:
         """One pass."""
         return text_pipeline.evaluation_pipeline(self.texts, "validation", TEXTS_AT_ONCE)
 
+    def test(self) -> tuple[np.ndarray, tf.data.Dataset, str]:
+        """Labels and batches of as many test texts as can be read soon, and how many that are."""
+        rows, of = self.some("test"), len(self.texts.test)
+        remark = f", on {len(rows):,} of the {of:,} test texts" if len(rows) < of else ""
+        return self.texts.labels[rows], text_pipeline.of_rows(self.texts, rows, TEXTS_AT_ONCE), remark
+
 
 def share(config: Any) -> float | None:
     """The share of the backbone's layers that is trained; None for all, embeddings included."""
@@ -154,7 +169,6 @@ class Transfer:
     Attributes:
         whole: raw pixels or numbers of tokens in, logits out.
         side: what is trained, and on what.
-        room: measures and concludes what is trained on pictures, or on texts.
         first: validation accuracy and loss of the first head.
         with_head: the weights of what is trained, with it.
     """
@@ -165,12 +179,10 @@ class Transfer:
         weights = splits.balanced_weights() if config.class_weights == "balanced" else None
         how = {"seed": config.seed, "class_weights": weights}
         if isinstance(splits, images.ImageSplits):
-            self.room = evaluation.pictures
             trained = share(config) if config.method != "head" else 0.0
             how |= {"views": config.views, "augment": augmentation(config, splits)}
             self.side = Pictures(whole, splits, 1.0 if trained is None else trained, **how)
         else:
-            self.room = evaluation.texts
             self.side = Texts(whole, splits, **how)
 
     def fit_head(self) -> float:
@@ -192,15 +204,9 @@ class Transfer:
 
     def probe(self) -> dict[str, Any]:
         """Score the head on frozen features, which the network must still have, on the test split."""
-        note = "logistic regression on frozen features"
-        if isinstance(self.side, Texts):
-            rows = self.side.some("test")
-            labels, batches = self.splits.labels[rows], text_pipeline.of_rows(self.splits, rows, TEXTS_AT_ONCE)
-            if len(rows) < len(self.splits.test):
-                note += f", on {len(rows):,} of the {len(self.splits.test):,} test texts"
-        else:
-            labels, batches = evaluation.pictures.part(self.splits, "test")
+        labels, batches, remark = self.side.test()
         answers = evaluation.prediction.logits(self.whole, batches).argmax(axis=1)
+        note = f"logistic regression on frozen features{remark}"
         return evaluation.baseline.scored(answers, labels, len(self.splits.classes), note, seed=self.config.seed)
 
     def job(self, seconds_before: float) -> fit.Job:
@@ -212,7 +218,7 @@ class Transfer:
             examples=len(self.splits.train),
             validation_examples=len(self.splits.validation),
             compile=self._compile,
-            epochs=10 if self.room is evaluation.pictures else 2,
+            epochs=self.side.epochs,
             seconds_before=seconds_before,
             delivered=lambda top: self.whole,
         )
