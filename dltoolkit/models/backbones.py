@@ -200,8 +200,8 @@ def unknown(name: str) -> UserError:
     """What to say where ``--backbone`` is nothing that is known."""
     near = suggestion(name, [*architectures.KNOWN, *hub.names()])
     return UserError(
-        f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a KerasHub preset, a run or a .keras "
-        f"file.{near}"
+        f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a KerasHub preset, a run or a "
+        f".keras file.{near}"
     )
 
 
