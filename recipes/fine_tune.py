@@ -29,6 +29,7 @@ WELL_TRAINED = {
     "pictures": {"learning_rate": 5e-5, "unfreeze": "0.3", "rate_decay": 0.8},
     "texts": {"learning_rate": 3e-4, "unfreeze": "1", "rate_decay": 0.9},
 }
+WELL_TRAINED_EPOCHS = {"pictures": 6, "texts": 2}
 LITTLE_TRAINED = {"learning_rate": 2e-3, "unfreeze": "all", "rate_decay": 1.0}
 CURVE_SEEDS = 3
 LOW_RANK = {"learning_rate": 3e-3, "unfreeze": "all", "rate_decay": 1.0}
@@ -68,7 +69,7 @@ class Config(RunConfig):
         minimum=0.01,
         maximum=1,
     )
-    views: int = option(4, "How often each training picture is taken, varied, where --augment is on.", minimum=1)
+    views: int = option(3, "How often each training picture is taken, varied, where --augment is on.", minimum=1)
     batch_size: int = option(32, "Examples per step, over all devices together.", minimum=1, maximum=4096)
     label_smoothing: float = option(0.1, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
     class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
@@ -130,9 +131,14 @@ def build_data(config: Config) -> ImageSplits | TextSplits:
         )
 
 
+def well_trained(config: Config) -> bool:
+    """Whether the backbone is one that others have trained on very much."""
+    return training.starting.origin(config) in ("named", "preset")
+
+
 def suited(config: Config, kind: data.kinds.Kind) -> Config:
     """Choose what was left to the backbone."""
-    usual = WELL_TRAINED[kind] if training.starting.origin(config) in ("named", "preset") else LITTLE_TRAINED
+    usual = WELL_TRAINED[kind] if well_trained(config) else LITTLE_TRAINED
     if config.method == "lora":
         usual = {**usual, **LOW_RANK}
     config = replace(config, **{name: value for name, value in usual.items() if getattr(config, name) is None})
@@ -199,8 +205,9 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         if config.method == "head":
             run.update(time={"train_seconds": round(spent, 2)})
         else:
+            epochs = WELL_TRAINED_EPOCHS[what] if well_trained(config) else 10
             left = config.max_time and max(1.0, config.max_time - spent)
-            training.fit.fit(run, replace(config, max_time=left), work.job(spent))
+            training.fit.fit(run, replace(config, max_time=left), work.job(epochs, spent))
             best = max((row["validation_accuracy"], -row["validation_loss"]) for row in run.history)
             kept = "fine-tuned" if best > (work.first["accuracy"], -work.first["loss"]) else "head"
             training.progress.note(f"kept: {kept}")

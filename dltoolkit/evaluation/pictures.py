@@ -68,7 +68,7 @@ def scratch(pictures: ImageSplits, *, seed: int) -> dict[str, Any]:
 
     train, test = (small(pictures, getattr(pictures, name)) for name in ("train", "test"))
     labels = pictures.labels
-    found = probe.train(train, labels[pictures.train], pictures.classes, seed=seed, batch_size=32)
+    found = probe.train(train, labels[pictures.train], pictures.classes, seed=seed, batch_size=32, fewest_steps=150)
     note = f"a small residual network trained from scratch on pictures of {train.shape[2]}x{train.shape[1]}"
     _, answers = found.features(test)
     return baseline.scored(answers, labels[pictures.test], len(pictures.classes), note, seed=seed)

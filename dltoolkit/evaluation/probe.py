@@ -44,7 +44,13 @@ class Probe:
 
 
 def train(
-    pictures: np.ndarray, labels: np.ndarray, classes: list[str], *, seed: int = 0, batch_size: int = BATCH
+    pictures: np.ndarray,
+    labels: np.ndarray,
+    classes: list[str],
+    *,
+    seed: int = 0,
+    batch_size: int = BATCH,
+    fewest_steps: int = FEWEST_STEPS,
 ) -> Probe:
     """Train a classifier on pictures uint8 (n, h, w, c) with labels int (n,)."""
     import keras
@@ -69,7 +75,7 @@ def train(
     model = vision.build("resnet", given.image_shape, len(classes), widths=WIDTHS)
     vision.whiten(model, pictures[:: -(-len(pictures) // 500)])
     batch_size = min(batch_size, len(pictures))
-    steps = min(MOST_STEPS, max(FEWEST_STEPS, PASSES * len(pictures) // batch_size))
+    steps = min(MOST_STEPS, max(fewest_steps, PASSES * len(pictures) // batch_size))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
     how = {"jit_compile": False, "steps_per_execution": 10}
     schedule = optimizer.compile(model, RunConfig(optimizer="muon"), batch_size, loss=loss, **how)

@@ -3,7 +3,7 @@
 :class:`Transfer` does it on one of two sides, :class:`Pictures` or :class:`Texts`, which say what is frozen and what
 the rest is trained on. Both have ``top``, the network that is trained, whose last layer is the head; ``features``, what
 the head reads of the training and the validation examples; batches of either for ``top``; and batches of the test split
-for ``whole``. ``room`` measures and concludes what was trained on such examples, in ``epochs`` by default.
+for ``whole``. ``room`` measures and concludes what was trained on such examples.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Pictures:
         mirrored: whether the views are mirrored too.
     """
 
-    room, epochs = evaluation.pictures, 10
+    room = evaluation.pictures
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Texts:
         class_weights: float (classes,), the weight of each class in the loss.
     """
 
-    room, epochs = evaluation.texts, 2
+    room = evaluation.texts
 
     def __init__(self, whole: keras.Model, texts: TextSplits, *, seed: int, class_weights: np.ndarray | None = None):
         self.top, self.texts, self.seed, self.class_weights = whole, texts, seed, class_weights
@@ -209,8 +209,13 @@ class Transfer:
         note = f"logistic regression on frozen features{remark}"
         return evaluation.baseline.scored(answers, labels, len(self.splits.classes), note, seed=self.config.seed)
 
-    def job(self, seconds_before: float) -> fit.Job:
-        """Say what the training loop needs: model, batches, loss."""
+    def job(self, epochs: int, seconds_before: float) -> fit.Job:
+        """Say what the training loop needs: model, batches, loss.
+
+        Args:
+            epochs: how many, where neither ``--epochs`` nor ``--max-time`` is given.
+            seconds_before: what the head took.
+        """
         return fit.Job(
             build_model=self._restored,
             batches=self.side.training_batches,
@@ -218,7 +223,7 @@ class Transfer:
             examples=len(self.splits.train),
             validation_examples=len(self.splits.validation),
             compile=self._compile,
-            epochs=self.side.epochs,
+            epochs=epochs,
             seconds_before=seconds_before,
             delivered=lambda top: self.whole,
         )
