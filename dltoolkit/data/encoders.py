@@ -15,13 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dltoolkit import lazy
 from dltoolkit.data import tokens
 from dltoolkit.data.vocabulary import Corpus, Encoder, Packed, Vocabulary, without_html
 from dltoolkit.errors import UserError
 
-WORDS, TOKENS, HUB = "vocabulary.txt", "vocabulary.json", "tokenizer"  # what they are called in a run
-CONFIG = "tokenizer.json"
+WORDS, TOKENS, HUB = "vocabulary.txt", "vocabulary.json", "tokenizer.json"  # what they are called in a run
 AT_ONCE = 1000  # texts that KerasHub's tokenizer gets together
 
 
@@ -92,12 +90,7 @@ class HubEncoder:
         return np.array([number for number in found if number is not None][:1], np.int32)
 
     def save(self, folder: Path) -> None:
-        import keras
-
-        (folder / HUB).mkdir(exist_ok=True)
-        written = json.dumps(keras.saving.serialize_keras_object(self.tokenizer))
-        (folder / HUB / CONFIG).write_text(written, encoding="utf-8")
-        self.tokenizer.save_assets(str(folder / HUB))
+        (folder / HUB).write_text(json.dumps(tokens.hub_to_json(self.tokenizer)), encoding="utf-8")
 
 
 @functools.lru_cache(maxsize=4)
@@ -113,25 +106,17 @@ def load(folder: Path, longest: int | None) -> TextEncoder:
     """
     path = next((folder / name for name in (WORDS, TOKENS, HUB) if (folder / name).exists()), folder / WORDS)
     try:
-        if path.name == HUB:
-            return HubEncoder(_hub_tokenizer(path), longest)
         text = path.read_text(encoding="utf-8")
         if path.name == WORDS:
             return Encoder(Vocabulary.read(text), longest)
-        return TokenEncoder(tokens.from_json(json.loads(text)), longest)
+        description = json.loads(text)
+        if path.name == HUB:
+            return HubEncoder(tokens.hub_from_json(description), longest)
+        return TokenEncoder(tokens.from_json(description), longest)
     except UserError:
         raise
     except Exception as error:  # KerasHub raises many kinds
         raise UserError(f"{path} is damaged or cannot be read, so the run cannot read texts.") from error
-
-
-def _hub_tokenizer(folder: Path) -> Any:
-    lazy.keras_hub()  # makes its classes known
-    import keras
-
-    found = keras.saving.deserialize_keras_object(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    found.load_assets(str(folder))
-    return found
 
 
 def _packed(lists: Iterable[np.ndarray]) -> Packed:

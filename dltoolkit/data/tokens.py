@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -147,25 +148,30 @@ class HubPieces:
         return []
 
     def to_json(self) -> dict[str, Any]:
-        import keras
+        return {"tokens": "hub", **hub_to_json(self._tokenizer)}
 
-        with tempfile.TemporaryDirectory() as folder:
-            self._tokenizer.save_assets(folder)
-            assets = {path.name: path.read_text(encoding="utf-8") for path in Path(folder).iterdir()}
-        return {"tokens": "hub", "config": keras.saving.serialize_keras_object(self._tokenizer), "assets": assets}
 
-    @classmethod
-    def of_json(cls, description: dict[str, Any]) -> HubPieces:
-        """Return what ``to_json`` described."""
-        lazy.keras_hub()  # makes its classes known
-        import keras
+def hub_to_json(tokenizer: Any) -> dict[str, Any]:
+    """Return what `hub_from_json` makes a ``keras_hub.tokenizers.Tokenizer`` of again, its files in base 64."""
+    import keras
 
-        tokenizer = keras.saving.deserialize_keras_object(description["config"])
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in description["assets"].items():
-                (Path(folder) / Path(name).name).write_text(content, encoding="utf-8")
-            tokenizer.load_assets(folder)
-        return cls(tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_assets(folder)
+        assets = {path.name: base64.b64encode(path.read_bytes()).decode() for path in Path(folder).iterdir()}
+    return {"config": keras.saving.serialize_keras_object(tokenizer), "assets": assets}
+
+
+def hub_from_json(description: dict[str, Any]) -> Any:
+    """Return the tokenizer that `hub_to_json` described."""
+    lazy.keras_hub()  # makes its classes known
+    import keras
+
+    tokenizer = keras.saving.deserialize_keras_object(description["config"])
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in description["assets"].items():
+            (Path(folder) / Path(name).name).write_bytes(base64.b64decode(content))
+        tokenizer.load_assets(folder)
+    return tokenizer
 
 
 def from_json(description: dict[str, Any]) -> Tokenizer:
@@ -182,7 +188,7 @@ def from_json(description: dict[str, Any]) -> Tokenizer:
     if kind == "byte":
         return Bytes()
     if kind == "hub":
-        return HubPieces.of_json(description)
+        return HubPieces(hub_from_json(description))
     raise ValueError("not a tokenizer")
 
 
