@@ -45,9 +45,7 @@ def application(name: str, image_shape: tuple[int, int, int], weights: str | Non
         )
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise UserError(f"There is no weights file {weights}.")
-    image = x = keras.Input(image_shape, name="image")
-    if image_shape[-1] == 1:
-        x = keras.layers.Concatenate(name="colour")([x] * 3)
+    image, x = _in_colour(image_shape)
     if known.scaling:
         x = ImageNetPixels(known.scaling, name="pixels")(x)
     make = functools.partial(getattr(keras.applications, known.function), include_top=False, **known.options)
@@ -78,9 +76,7 @@ def of_hub(preset: str, image_shape: tuple[int, int, int]) -> keras.Model:
     network, converter = hub.fetch(preset, "Backbone", "ImageConverter")
     if len(network.inputs) != 1 or len(network.input.shape) != 4:
         raise UserError(f"{preset} is no network for pictures.")
-    image = x = keras.Input(image_shape, name="image")
-    if image_shape[-1] == 1:
-        x = keras.layers.Concatenate(name="colour")([x] * 3)
+    image, x = _in_colour(image_shape)
     scale, offset = (1.0 if converter.scale is None else converter.scale), converter.offset or 0.0
     # call(), not the network as one layer: so it can be parted within
     vectors = network.call(keras.layers.Rescaling(scale, offset, name="pixels")(x))
@@ -89,6 +85,12 @@ def of_hub(preset: str, image_shape: tuple[int, int, int]) -> keras.Model:
     elif len(vectors.shape) == 3:  # a vision transformer's patches
         vectors = keras.layers.GlobalAveragePooling1D(name="features")(vectors)
     return keras.Model(image, vectors, name=network.name)
+
+
+def _in_colour(image_shape: tuple[int, int, int]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """An input of pictures, and the same in three channels where it has one."""
+    image = keras.Input(image_shape, name="image")
+    return image, keras.layers.Concatenate(name="colour")([image] * 3) if image_shape[-1] == 1 else image
 
 
 def headless(model: keras.Model, said: str) -> keras.Model:

@@ -84,9 +84,7 @@ def of_hub(preset: str) -> tuple[keras.Model, Any, dict[str, int]]:
     read = {tensor.name for tensor in keras.tree.flatten(network.input)}
     if read != {"token_ids", "padding_mask"} or isinstance(network.output, dict) or not hasattr(head, "tie_weights"):
         raise UserError(f"{preset} is no language model that could go on writing; give a GPT.")
-    for layer in network._flatten_layers():
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
+    hub.set_dropout(network, 0.0)
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     hidden = network.call({"token_ids": tokens, "padding_mask": keras.ops.ones_like(tokens)})
     names = {"layers": "num_layers", "width": "hidden_dim", "heads": "num_heads", "longest": "max_sequence_length"}

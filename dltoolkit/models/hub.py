@@ -51,6 +51,15 @@ def fetch(preset: str, *parts: str) -> list[Any]:
         raise _told(error, preset) from error
 
 
+def set_dropout(network: Any, rate: float) -> None:
+    """Give all dropout layers within a network this rate."""
+    import keras
+
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = rate
+
+
 def side(preset: str) -> int | None:
     """The side of the pictures that a preset's network was trained with, or None."""
     (converter,) = fetch(preset, "ImageConverter")

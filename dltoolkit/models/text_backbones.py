@@ -45,9 +45,7 @@ def of_hub(preset: str, longest: int, dropout: float = 0.0) -> TextBackbone:
         UserError: if there is no such preset, it is damaged, it cannot be downloaded, or it reads no texts.
     """
     network, tokenizer = hub.fetch(preset, "Backbone", "Tokenizer")
-    for layer in network._flatten_layers():
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = dropout
+    hub.set_dropout(network, dropout)
     read = {tensor.name for tensor in keras.tree.flatten(network.input)}
     if not {"token_ids", "padding_mask"} <= read <= {"token_ids", "padding_mask", "segment_ids"}:
         raise UserError(f"{preset} reads {', '.join(sorted(read))}, not a text; give an encoder of texts.")
