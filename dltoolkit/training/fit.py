@@ -95,8 +95,8 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
 
 def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
     devices = strategy.devices(config.device)
-    number_format = strategy.precision(config.precision, devices)
     compiled = strategy.xla(config.xla, devices, on_cpu=job.compiled)
+    number_format = strategy.precision(config.precision, devices, compiled=compiled)
     batch_size = max(devices.replicas, batch_size - batch_size % devices.replicas)
     steps_per_epoch = max(1, job.examples // batch_size)
     per_call = min(job.steps_per_call, steps_per_epoch) if devices.replicas == 1 else 1
