@@ -6,6 +6,7 @@ import contextlib
 import csv
 import datetime
 import io
+import itertools
 import json
 import os
 import platform
@@ -20,13 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dltoolkit import config as configuration
-from dltoolkit import interrupt, recipe
+from dltoolkit import files, interrupt, recipe
 from dltoolkit.errors import UserError, suggestion
+from dltoolkit.files import writing
 
 if TYPE_CHECKING:
     import keras
 
 FORMAT = 1  # raised when run.json changes in a way that older code cannot read
+CHANGEABLE = ("epochs", "max_time", "device")  # options of a run that is resumed
 PACKAGES = ("dltoolkit", "tensorflow", "keras", "numpy", "scikit-learn")
 
 
@@ -41,6 +44,7 @@ class Run:
     def __init__(self, path: Path, info: dict[str, Any]):
         self.path = path
         self.info = info
+        self._is_new = self._is_held = False
         self._model: keras.Model | None = None
 
     # Making and changing a run
@@ -60,13 +64,11 @@ class Run:
         file = Path(module_file).resolve()
         shipped = {path.resolve(): name for name, path in recipe.names().items()}
         recipe_name = shipped.get(file) or file.stem.replace("_", "-")
-        parent = Path(settings.out_dir).expanduser() / recipe_name
-        path = _new_directory(parent, settings.name, data_name)
         info = {
             "format": FORMAT,
             "recipe": recipe_name,
             **({} if file in shipped else {"recipe_file": str(file)}),
-            "name": path.name,
+            "name": None,
             "state": "starting",
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "command": _command(recipe_name),
@@ -74,12 +76,15 @@ class Run:
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
             "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()},
         }
-        run = cls(path, info)
-        try:
-            run.update()
-        except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
+        parent = Path(settings.out_dir).expanduser() / recipe_name
+        with _new_directory(parent, settings.name, data_name) as path:
+            run = cls(path, {**info, "name": path.name})
+            run._is_new = True
+            try:
+                run.update()
+            except BaseException:
+                shutil.rmtree(path, ignore_errors=True)
+                raise
         return run
 
     def update(self, **fields: Any) -> None:
@@ -159,17 +164,43 @@ class Run:
             progress.warn("The run was trained on these data: the result will look better than it is.")
 
     @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from changing the run as long as the block lasts.
+
+        Raises:
+            UserError: if another process is at work on it.
+        """
+        if self._is_held:
+            yield
+            return
+        with files.alone(self.path):
+            files.remove_unfinished(self.path)
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
+
+    @contextlib.contextmanager
     def session(self) -> Iterator[Run]:
         """Hold the run's state in step with the work inside: running, then finished, interrupted or failed.
 
-        A run that fails before its training has begun leaves nothing behind; SIGINT and SIGTERM become
+        A new run that fails before its training has begun leaves nothing behind; SIGINT and SIGTERM become
         :class:`dltoolkit.interrupt.Interrupted`.
+
+        Raises:
+            UserError: if another process is at work on the run.
         """
+        with self.alone(), self._recorded():
+            yield self
+
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
         began = time.monotonic()
         if self.info["state"] == "running":  # it was killed, or it would have said how it ended
             self.info["state"] = "interrupted"
         found = self.info["state"]
-        resumed = found != "starting"
+        resumed = not self._is_new
 
         def leave(state: str, **fields: Any) -> None:
             before = self.info.get("time", {}).get("total_seconds", 0.0) if resumed else 0.0
@@ -178,16 +209,19 @@ class Run:
 
         try:
             with interrupt.signals_raise():
-                yield self
+                yield
                 self.info.pop("error", None)
                 leave("finished")
         except (KeyboardInterrupt, Exception) as error:
             interrupted = isinstance(error, KeyboardInterrupt)
-            if self.info["state"] == "starting":
+            if self.info["state"] == "starting" and self._is_new:
                 shutil.rmtree(self.path, ignore_errors=True)
             elif not (resumed and self.info["state"] == found):  # a run that did not go on is still what it was
+                go_on = f"dltoolkit resume {self.path}"
                 if interrupted:
-                    error.resume_command = f"dltoolkit resume {self.path}"
+                    error.resume_command = go_on
+                elif isinstance(error, files.NotWritten):
+                    error.args = (f"{error} When that can be written, go on with: {go_on}",)
                 with contextlib.suppress(OSError, UserError):  # a full disk must not hide the first error
                     leave("interrupted" if interrupted else "failed", error=None if interrupted else str(error))
             raise
@@ -295,7 +329,8 @@ class Run:
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (ValueError, OSError):
-            raise UserError(f"{self.path / name} is damaged or cannot be read.") from None
+            lost = ": without it the run cannot go on or answer" if name == "run.json" else ""
+            raise UserError(f"{self.path / name} is damaged or cannot be read{lost}.") from None
 
 
 def load(run: str | Path, out_dir: str | Path = "saved_models") -> Run:
@@ -331,17 +366,27 @@ def resume(run: Run | str | Path, **changes: Any) -> Run:
         run: a run, or what :func:`load` takes.
         changes: ``epochs`` (in all) or ``max_time`` (from now on), of which either takes the other's place unless
             both are given; ``device``.
+
+    Raises:
+        UserError: for any other change, if the data have changed, or if another process is at work on the run.
     """
     run = run if isinstance(run, Run) else load(run)
-    module = run.recipe
-    another_length = changes.keys() & {"epochs", "max_time"}
-    if another_length:
-        changes = {"epochs": None, "max_time": None, **changes}
-    config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True)
-    if another_length:
-        run.info.get("plan", {}).pop("steps", None)  # plan anew
-    run.info["config"] = config.to_dict()  # written with the rest when training begins
-    return module.train(config, resume=run)
+    if fixed := ", ".join(sorted(changes.keys() - CHANGEABLE)):
+        raise UserError(
+            f"A run goes on with the options that it began with, so {fixed} cannot be changed: only "
+            f"{', '.join(CHANGEABLE)} can. Train a new run for the rest."
+        )
+    with run.alone():
+        run.info = run._read_json("run.json")  # as the process left it that had the run before
+        module = run.recipe
+        another_length = changes.keys() & {"epochs", "max_time"}
+        if another_length:
+            changes = {"epochs": None, "max_time": None, **changes}
+        config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True)
+        if another_length:
+            run.info.get("plan", {}).pop("steps", None)  # plan anew
+        run.info["config"] = config.to_dict()  # written with the rest when training begins
+        return module.train(config, resume=run)
 
 
 def runs(out_dir: str | Path = "saved_models") -> list[Run]:
@@ -387,25 +432,6 @@ def _names_hub(path: Path) -> bool:
         return False  # loading says what is wrong
 
 
-@contextlib.contextmanager
-def writing(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to, and rename it into place when the block ends well.
-
-    Raises:
-        UserError: if the disk is full or the directory cannot be written; nothing half-written stays.
-    """
-    beside = path.with_name(f".{path.name}.partial{suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-
-
 def peak_memory_mb() -> float:
     """Return the most memory that this process has held so far, in megabytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
@@ -420,24 +446,36 @@ def _open(path: Path) -> Run:
     return run
 
 
-def _new_directory(parent: Path, name: str | None, data_name: str) -> Path:
+@contextlib.contextmanager
+def _new_directory(parent: Path, name: str | None, data_name: str) -> Iterator[Path]:
+    """Yield an empty directory for a run, and keep other processes out of it as long as the block lasts."""
     if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
         raise UserError(f"'{name}' is no name for a run: use letters, digits, '-', '_' and '.'.")
     stem = re.sub(r"[^\w.-]+", "-", data_name).strip("-.") or "run"
-    number = 0
+    names = [name] if name else (f"{stem}-{number}" for number in itertools.count(1))
+    with contextlib.ExitStack() as stack:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path = next((parent / one for one in names if _is_free(parent / one, stack)), None)
+        except OSError as error:
+            reason = error.strerror
+            raise UserError(f"Cannot write runs to {parent}: {reason}; choose another --out-dir.") from None
+        if path is None:
+            raise UserError(f"A run '{name}' exists already in {parent}; choose another --name.")
+        yield path
+
+
+def _is_free(path: Path, stack: contextlib.ExitStack) -> bool:
+    """Make a directory, or take one that is empty because a process was killed when it had just made it."""
+    if (path / "run.json").exists():
+        return False
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            number += 1
-            path = parent / (name or f"{stem}-{number}")
-            try:
-                path.mkdir()
-                return path
-            except FileExistsError:
-                if name is not None:
-                    raise UserError(f"A run '{name}' exists already in {parent}; choose another --name.") from None
-    except OSError as error:
-        raise UserError(f"Cannot write runs to {parent}: {error.strerror}; choose another --out-dir.") from None
+        path.mkdir(exist_ok=True)
+        stack.enter_context(files.alone(path))
+    except (FileExistsError, files.InUse):
+        return False
+    files.remove_unfinished(path)
+    return not any(path.iterdir())
 
 
 def _command(recipe_name: str) -> str:

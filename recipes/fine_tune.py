@@ -203,7 +203,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         training.progress.note(f"a head on frozen features: validation accuracy {100 * work.first['accuracy']:.2f} %")
         kept = "head"
         if config.method == "head":
-            run.update(time={"train_seconds": round(spent, 2)})
+            run.update(state="running", time={"train_seconds": round(spent, 2)})
         else:
             epochs = WELL_TRAINED_EPOCHS[what] if well_trained(config) else 10
             left = config.max_time and max(1.0, config.max_time - spent)
@@ -255,7 +255,7 @@ def label_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float
             except UserError:
                 changed = {"label_curve": None, "labels_per_class": budget, "seed": seed}
                 point = train(replace(config, name=name, out_dir=out_dir, **changed))
-            if not point.metrics:
+            if point.info["state"] != "finished":
                 point = dltoolkit.resume(point)
             scores = {"fine-tuned": point.metrics["test"], **point.metrics["baseline"]}
             learned_from = point.info["data"]

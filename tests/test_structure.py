@@ -11,7 +11,7 @@ from dltoolkit import recipe
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"config", "errors", "lazy", "interrupt", "lines", "recipe"},
+    {"config", "errors", "files", "interrupt", "lazy", "lines", "recipe"},
     {"data", "models"},
     {"run", "training", "evaluation"},
     {"recipes"},

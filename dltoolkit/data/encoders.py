@@ -18,6 +18,7 @@ import numpy as np
 from dltoolkit.data import tokens
 from dltoolkit.data.vocabulary import Corpus, Encoder, Packed, Vocabulary, without_html
 from dltoolkit.errors import UserError
+from dltoolkit.files import writing
 
 WORDS, TOKENS, HUB = "vocabulary.txt", "vocabulary.json", "tokenizer.json"  # what they are called in a run
 AT_ONCE = 1000  # texts that KerasHub's tokenizer gets together
@@ -51,7 +52,8 @@ class TokenEncoder:
         return _packed(1 + some.astype(np.int32) for some in found).shortened(self.longest)
 
     def save(self, folder: Path) -> None:
-        (folder / TOKENS).write_text(json.dumps(self.tokenizer.to_json()), encoding="utf-8")
+        with writing(folder / TOKENS) as beside:
+            beside.write_text(json.dumps(self.tokenizer.to_json()), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class HubEncoder:
         return np.array([number for number in found if number is not None][:1], np.int32)
 
     def save(self, folder: Path) -> None:
-        (folder / HUB).write_text(json.dumps(tokens.hub_to_json(self.tokenizer)), encoding="utf-8")
+        with writing(folder / HUB) as beside:
+            beside.write_text(json.dumps(tokens.hub_to_json(self.tokenizer)), encoding="utf-8")
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,10 +9,12 @@ import secrets
 import shutil
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from dltoolkit.errors import UserError
+from dltoolkit.files import writing
 
 GIGABYTE = 2**30
 UNUSED_DAYS = 30  # after which arrays on disk are removed
@@ -56,6 +58,14 @@ def aligned(array: np.ndarray) -> np.ndarray:
     copy = room((array.nbytes,)).view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Take so many bytes of the disk now: one that fills up later would kill the process that writes to the memory."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
 
 
 def let_go(array: np.memmap) -> None:
@@ -102,10 +112,7 @@ class KeptArray:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._remove_abandoned()
             with open(self._unfinished, "wb") as file:
-                if hasattr(os, "posix_fallocate"):  # taken now: a disk that fills up later would kill the process
-                    os.posix_fallocate(file.fileno(), 0, size)
-                else:
-                    file.truncate(size)
+                reserve(file, size)
             return np.memmap(self._unfinished, np.uint8, "r+", shape=shape)
         except OSError as error:
             self.discard()
@@ -120,9 +127,8 @@ class KeptArray:
         """Put what ``create`` gave, now filled, in its place, with ``facts`` beside it, and return it anew."""
         array.flush()
         os.replace(self._unfinished, self._array)
-        beside = self._unfinished.with_suffix(f".facts-{os.getpid()}")
-        beside.write_text(json.dumps({**facts, "shape": list(array.shape)}))
-        os.replace(beside, self._facts)
+        with writing(self._facts) as beside:
+            beside.write_text(json.dumps({**facts, "shape": list(array.shape)}))
         return np.memmap(self._array, np.uint8, "c", shape=array.shape)
 
     def discard(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dltoolkit.errors import UserError
+from dltoolkit.files import writing
 
 TAG = re.compile(r"</?[a-z][^<>]{0,300}>|<!--.{0,300}?-->", re.IGNORECASE | re.DOTALL)
 _ALONE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # scripts written without spaces, sign by sign
@@ -277,7 +278,8 @@ class Encoder:
 
     def save(self, folder: Path) -> None:
         """Write the vocabulary, which ``encoders.load`` reads."""
-        (folder / "vocabulary.txt").write_text(self.vocabulary.text(), encoding="utf-8")
+        with writing(folder / "vocabulary.txt") as beside:
+            beside.write_text(self.vocabulary.text(), encoding="utf-8")
 
 
 def log_count_ratios(packed: Packed, labels: np.ndarray, size: int, classes: int) -> np.ndarray:

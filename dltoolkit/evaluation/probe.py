@@ -10,6 +10,7 @@ import numpy as np
 
 from dltoolkit.data import augment, batches, images, pipeline, store
 from dltoolkit.errors import UserError
+from dltoolkit.files import writing
 
 if TYPE_CHECKING:
     import keras
@@ -104,7 +105,7 @@ def of_data(pictures: ImageSplits, *, seed: int = 0, cache_dir: Path | None = No
 
     Where there is one class only, it tells how a picture was turned.
     """
-    from dltoolkit.run import load_model, writing
+    from dltoolkit.run import load_model
 
     path = (cache_dir or store.default_folder()) / f"probe-{VERSION}-{pictures.fingerprint}-{seed}.keras"
     if path.exists():

@@ -11,7 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from dltoolkit.run import Run, writing
+from dltoolkit.errors import UserError
+from dltoolkit.files import writing
+from dltoolkit.run import Run
 from dltoolkit.training import progress
 
 KEPT = 2
@@ -23,8 +25,8 @@ class State:
 
     Attributes:
         step: optimizer steps done.
-        planned_at: the seconds of training at which the plan in force was made.
-        finished: whether training came to its end, by plan, by time or by patience.
+        planned: of how many steps the plan in force is; None before it is made.
+        finished: whether training came to the end of that plan, or ended by time or patience.
         seconds: training time so far.
         history: one row an epoch, as in history.csv.
         best: (score, -loss) of the best epoch so far; higher is better.
@@ -32,7 +34,7 @@ class State:
     """
 
     step: int = 0
-    planned_at: float = 0.0
+    planned: int | None = None
     finished: bool = False
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -41,7 +43,13 @@ class State:
 
 
 def save(run: Run, state: State, model: keras.Model, best_weights: list[np.ndarray] | None) -> Path:
-    """Write ``checkpoint/step-NNNNNNNN.npz`` and delete all but the newest two."""
+    """Write ``checkpoint/step-NNNNNNNN.npz``, and delete all but it and the one before.
+
+    Those of later steps are deleted too: they were damaged, or training would have gone on from there.
+
+    Raises:
+        NotWritten: if the disk is full or cannot be written.
+    """
     arrays = {"state": np.frombuffer(json.dumps(asdict(state)).encode(), dtype=np.uint8)}
     for group, variables in _groups(model).items():
         arrays |= {f"{group}/{i:05d}": np.asarray(variable) for i, variable in enumerate(variables)}
@@ -51,10 +59,16 @@ def save(run: Run, state: State, model: keras.Model, best_weights: list[np.ndarr
     path = folder / f"step-{state.step:08d}.npz"
     with writing(path) as beside, beside.open("wb") as file:
         np.savez(file, **arrays)
-    for old in sorted(folder.glob("step-*.npz"))[:-KEPT]:
+    others = found(run)
+    for other in others[: others.index(path)] + others[others.index(path) + KEPT :]:
         with contextlib.suppress(OSError):
-            old.unlink()
+            other.unlink()
     return path
+
+
+def found(run: Run) -> list[Path]:
+    """The files of a run's checkpoints, the newest first."""
+    return sorted((run.path / "checkpoint").glob("step-*.npz"), reverse=True)
 
 
 def restore(run: Run, model: keras.Model) -> tuple[State, list[np.ndarray] | None, list[np.ndarray]] | None:
@@ -63,23 +77,46 @@ def restore(run: Run, model: keras.Model) -> tuple[State, list[np.ndarray] | Non
     Returns:
         The state, the best epoch's weights (or None) and the interrupted epoch's metric accumulators;
         None if the run has no checkpoint that can be read.
+
+    Raises:
+        UserError: if the checkpoint is another network's, or may not be read.
     """
-    for path in sorted((run.path / "checkpoint").glob("step-*.npz"), reverse=True):
-        with contextlib.ExitStack() as stack:
-            try:
-                arrays = dict(stack.enter_context(np.load(path, allow_pickle=False)))
-            except Exception as error:  # a damaged zip raises many kinds; the one before it may be good
-                progress.warn(f"{path} is damaged ({type(error).__name__}); trying the checkpoint before it.")
-                continue
-        meta = json.loads(arrays["state"].tobytes())
-        state = State(**{**meta, "best": tuple(meta["best"]) if meta["best"] else None})
-        stored = {group: _ordered(arrays, group) for group in ("model", "optimizer", "metrics", "best")}
-        for group, variables in _groups(model).items():
-            if group != "metrics":
-                for variable, value in zip(variables, stored[group], strict=True):
-                    variable.assign(value)
+    files = found(run)
+    for path in files:
+        arrays = _read(path)
+        if arrays is None:
+            continue
+        try:
+            meta = json.loads(arrays["state"].tobytes())
+            state = State(**{**meta, "best": tuple(meta["best"]) if meta["best"] else None})
+            stored = {group: _ordered(arrays, group) for group in ("model", "optimizer", "metrics", "best")}
+            for group, variables in _groups(model).items():
+                if group != "metrics":
+                    for variable, value in zip(variables, stored[group], strict=True):
+                        variable.assign(value)
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{path} does not fit the network: go on with the recipe, the versions and the kind of device that "
+                "run.json names, or train a new run."
+            ) from None
         return state, stored["best"] or None, stored["metrics"]
+    if files:
+        progress.warn("No checkpoint can be read; training begins anew.")
     return None
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a checkpoint, or None if it is damaged: the file holds a CRC-32 of each of its parts."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except PermissionError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged zip raises many kinds
+        progress.warn(f"{path} is damaged ({type(error).__name__}); looking for the checkpoint before it.")
+        return None
 
 
 def _groups(model: keras.Model) -> dict[str, list[Any]]:

@@ -21,7 +21,8 @@ from dltoolkit.run import Run
 from dltoolkit.training import checkpoint, optimizer, progress, strategy
 from dltoolkit.training.plan import Plan
 
-CHECKPOINT_SECONDS = 60.0  # between two checkpoints; one more is written when training ends or is stopped
+CHECKPOINT_SECONDS = 60.0  # after which a checkpoint is written within an epoch, not only at its end
+CHECKPOINT_SHARE = 0.01  # of the time, at most, that goes into checkpoints, beside the last one
 FOREVER = 10**9  # epochs for Keras; the plan says when to stop
 
 
@@ -81,6 +82,11 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
             raise UserError(
                 "Out of memory with a batch of one; use a smaller model, or smaller pictures or shorter texts."
             ) from None
+        if checkpoint.found(run):
+            raise UserError(
+                f"Out of memory with batches of {batch_size}, with which this run has begun: free some memory and "
+                f"go on, or train a new run with a smaller --batch-size."
+            ) from None
     run.info.get("plan", {}).pop("steps", None)
     progress.warn(f"Out of memory with batches of {batch_size}; trying {batch_size // 2}.")
     keras.utils.clear_session()
@@ -122,17 +128,13 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
 
     restored = checkpoint.restore(run, model)
     state, best_weights, accumulators = restored or (checkpoint.State(), None, [])
-    epochs = config.epochs or (None if config.max_time or job.steps else job.epochs)
-    planned = run.info["plan"].get("steps")  # a resumed run follows its plan, unless another length was asked for
-    if planned is None:
-        state.planned_at, state.finished, state.stale_epochs = state.seconds, False, 0
-    max_seconds = config.max_time and max(1.0, config.max_time - (state.seconds - state.planned_at))
-    plan = Plan(steps_per_epoch, epochs, max_seconds, job.validation_examples / job.examples, bound=job.steps)
-    plan.steps = planned or plan.steps
+    plan = _plan(run, config, job, state, steps_per_epoch)
     within = state.step % steps_per_epoch
     if within and not state.finished and state.history and state.history[-1]["step"] == state.step:
         state.history.pop()  # the run ended within this epoch, which now goes on
         accumulators = []
+    if state.history:
+        run.write_rows("history.csv", state.history)  # it may be ahead of the checkpoint, or damaged
     watcher = _Watcher(run, config, job, state, plan, schedule, best_weights)
     with contextlib.closing(watcher), interrupt.deferred():
         while not state.finished:
@@ -158,6 +160,25 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
     return bare
 
 
+def _plan(run: Run, config: RunConfig, job: Job, state: checkpoint.State, steps_per_epoch: int) -> Plan:
+    """A resumed run follows its plan, whatever time it took, unless another length was asked for."""
+    planned = run.info["plan"].get("steps")
+    epochs = config.epochs or (None if config.max_time or job.steps else job.epochs)
+    max_seconds = None
+    if planned is None and config.max_time:
+        max_seconds = max(1.0, config.max_time - (state.seconds if state.planned is None else 0.0))
+    plan = Plan(steps_per_epoch, epochs, max_seconds, job.validation_examples / job.examples, bound=job.steps)
+    plan.steps = planned or plan.steps
+    if state.finished and state.planned != planned:
+        state.finished, state.stale_epochs = False, 0
+    if planned is None and state.planned not in (None, plan.steps):
+        progress.note(
+            f"The learning rate of the {state.step:,} steps so far was planned for {state.planned:,}, so the result is "
+            "not quite that of training for the new length from the start."
+        )
+    return plan
+
+
 class _Watcher(keras.callbacks.Callback):
     """Everything that happens around the steps, in the order in which it must happen."""
 
@@ -175,14 +196,14 @@ class _Watcher(keras.callbacks.Callback):
         self._run, self._config, self._job, self._state = run, config, job, state
         self._plan, self._schedule = plan, schedule
         self.best_weights = best_weights
-        self._best_is_saved = True
+        self._best_is_saved = best_weights is None
         self._display = progress.EpochDisplay()
         self._ema = None
         self._summary = None
         if importlib.util.find_spec("tensorboard"):  # TensorFlow needs it to write what it reads
             self._summary = tf.summary.create_file_writer(str(run.path / "tensorboard"))
         self._seconds_before = state.seconds
-        self._saved = time.monotonic()
+        self._saved, self._saving_took = time.monotonic(), 0.0
         self._within = 0
         self._accumulators: list[np.ndarray] = []
         if plan.steps is not None and state.step >= plan.steps and best_weights is not None:
@@ -190,6 +211,7 @@ class _Watcher(keras.callbacks.Callback):
         plan.start()
         self._began = time.monotonic()
         self._follow_plan()
+        self._record_plan()
 
     def resume_epoch(self, within: int, accumulators: list[np.ndarray]) -> None:
         """Say that the next epoch has ``within`` steps behind it, with these metric accumulators."""
@@ -276,24 +298,30 @@ class _Watcher(keras.callbacks.Callback):
         if patience and state.stale_epochs >= patience:
             progress.note(f"No better {self._job.score.replace('_', ' ')} for {patience} epochs: stopping here.")
             self._finish()
-        self._save_or_stop()
+        self._save_or_stop(epoch_ended=True)
 
     # The watcher's own business
 
     def _follow_plan(self) -> None:
         if self._plan.steps is not None:
-            self._schedule.steps = self._plan.steps
+            self._schedule.steps = self._state.planned = self._plan.steps
+
+    def _record_plan(self) -> None:
+        """Write a new plan to run.json: once there is a checkpoint to follow it from, or from the first step on."""
+        if self._plan.steps not in (None, self._run.info["plan"].get("steps")):
             self._run.update(
                 plan={"epochs": self._plan.epochs, "steps": self._plan.steps},
                 optimizer={"name": self._config.optimizer, "learning_rate": self._schedule.highest},
             )
 
-    def _save_or_stop(self) -> None:
+    def _save_or_stop(self, *, epoch_ended: bool = False) -> None:
         """Write a checkpoint when it is time for one; when a signal has come, write one and raise it."""
-        signal = interrupt.pending()
+        signal, since = interrupt.pending(), time.monotonic() - self._saved
+        planned_anew = self._plan.steps != self._run.info["plan"].get("steps")
+        due = (epoch_ended or since > CHECKPOINT_SECONDS) and since > self._saving_took / CHECKPOINT_SHARE
         if self._state.finished or signal is not None:
             self._save(everything=True)
-        elif time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+        elif planned_anew or due:
             self._save()
         if signal is not None:
             raise interrupt.Interrupted(signal)
@@ -303,8 +331,10 @@ class _Watcher(keras.callbacks.Callback):
 
     def _save(self, everything: bool = False) -> None:
         """Write a checkpoint, and the best epoch's model where it is a new one; with ``everything``, the times too."""
-        self._state.seconds = self._seconds_before + time.monotonic() - self._began
+        began = time.monotonic()
+        self._state.seconds = self._seconds_before + began - self._began
         checkpoint.save(self._run, self._state, self.model, self.best_weights)
+        self._record_plan()
         if not self._best_is_saved and not self._state.finished:
             current = self.model.get_weights()
             self.model.set_weights(self.best_weights)
@@ -314,3 +344,4 @@ class _Watcher(keras.callbacks.Callback):
         if everything:
             self._run.update(time={"train_seconds": round(self._job.seconds_before + self._state.seconds, 2)})
         self._saved = time.monotonic()
+        self._saving_took = self._saved - began

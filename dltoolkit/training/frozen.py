@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from dltoolkit.data import augment as augmentation
-from dltoolkit.data import batches, pipeline
+from dltoolkit.data import batches, pipeline, store
+from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
     from dltoolkit.data.augment import Augment
@@ -98,12 +99,25 @@ def computed(
                 images, _ = augmentation.batch(images, one_hot, np.array([seed, done], np.int32), augment)
             found = model.predict_on_batch(images)[: len(rows) - begin]
             if values is None:
-                file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
-                values = np.memmap(file, kind, "w+", shape=(views * len(rows), *found.shape[1:]))
+                values = _on_disk((views * len(rows), *found.shape[1:]), kind)
             values[done : done + len(found)] = found if kind is np.float16 else np.rint(found)
             done += len(found)
             progress(f"computing {part} features", done, len(values))
     return Cached(values, np.tile(pictures.labels[rows], views), len(pictures.classes))
+
+
+def _on_disk(shape: tuple[int, ...], kind: type) -> np.ndarray:
+    """Return room for an array in a file without a name, which lives as long as the array."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+        store.reserve(file, size)
+    except OSError as error:
+        raise UserError(
+            f"What is computed once takes {size / store.GIGABYTE:.1f} GiB, which do not fit in {tempfile.gettempdir()} "
+            f"({error.strerror}): set TMPDIR to a larger disk, or use fewer --views or less of the data (--limit)."
+        ) from None
+    return np.memmap(file, kind, "r+", shape=shape)
 
 
 def linear_head(
