@@ -17,7 +17,7 @@ class DiffAugment(keras.layers.Layer):
     """
 
     def __init__(self, kinds: str, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})  # random places, and brightness, are too coarse in bfloat16
         self.kinds = kinds
         self.seed_generator = keras.random.SeedGenerator()
 
