@@ -70,6 +70,19 @@ def test_a_slower_machine_is_planned_for_again(clock):
     assert plan.steps < first
 
 
+def test_first_steps_that_were_quicker_than_the_rest_do_not_decide(clock):
+    """Such as batches of short texts."""
+    plan = Plan(steps_per_epoch=1000, epochs=None, max_seconds=200.0, validation_share=0.0, clock=clock)
+    plan.start()
+    foreseen = []
+    for step in range(1, 101):
+        clock.now += 0.5 if step < 10 else 1.0
+        if plan.step_done(step):
+            foreseen.append(plan.steps)
+    assert foreseen[0] > 350
+    assert plan.steps == foreseen[-1] == pytest.approx(200, abs=30), "long before the epoch's end"
+
+
 def test_epochs_bound_a_time(clock):
     plan = Plan(steps_per_epoch=5, epochs=2, max_seconds=30.0, validation_share=0.2, clock=clock)
     assert follow(plan, clock, 0.3, 0.1, 5)[1] == plan.steps == 10

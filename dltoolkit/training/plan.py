@@ -52,6 +52,8 @@ class Plan:
         """Start the clock: from here on, all counts, compilation included."""
         self._began = self._last = self._clock()
         self._compiled: float | None = None
+        planned = self.steps is not None or self._max_seconds is None  # a run that goes on keeps its plan
+        self._next = math.inf if planned else min(MEASURE_SECONDS, 0.05 * self._max_seconds)
         self._step = 0
 
     @property
@@ -70,13 +72,16 @@ class Plan:
             self._compiled = now
             return False
         self._durations.append(took / max(1, new))
-        if self.steps is None and now - self._compiled >= min(MEASURE_SECONDS, 0.05 * self._max_seconds):
+        if now - self._compiled < self._next:
+            return False
+        self._next = 2 * (now - self._compiled)  # steps differ, in the length of their texts too: looked at again
+        if self.steps is None:
             if self._validation_seconds == 0.0:  # a guess until the first is measured: forward only, a third of a step
                 self._validation_seconds = (
                     statistics.median(self._durations) * self._per_epoch * self._validation_share / 3
                 )
             return self._make(step)
-        return False
+        return self._make_if_wrong(step)
 
     def validation_done(self, step: int, seconds: float) -> bool:
         """Take note of a validation; return True when the plan was made again because it would miss the end."""
@@ -84,6 +89,9 @@ class Plan:
         if self._max_seconds is None or self.steps is None or not self._durations:
             return False
         self._validation_seconds = seconds
+        return self._make_if_wrong(step)
+
+    def _make_if_wrong(self, step: int) -> bool:
         left = self._max_seconds - (self._clock() - self._began)
         needed = self._cost(self.steps - step, step)
         if abs(needed - left) <= REPLAN * self._max_seconds or step >= self.steps:
