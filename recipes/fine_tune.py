@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import dltoolkit
 from dltoolkit import data, evaluation, models, recipe, training
-from dltoolkit.config import RunConfig, option
+from dltoolkit.config import RunConfig, option, options
 from dltoolkit.errors import UserError
 from dltoolkit.run import Run
 
@@ -110,8 +110,8 @@ def kind(config: Config) -> data.kinds.Kind:
     return data.kinds.of(data.source.resolve(config.data))
 
 
-def build_data(config: Config) -> ImageSplits | TextSplits:
-    """Read, check and split the pictures or texts."""
+def build_data(config: Config, what: data.kinds.Kind | None = None) -> ImageSplits | TextSplits:
+    """Read, check and split the pictures or texts; which of them the data are is found out where it is not said."""
     shared = {
         "seed": config.seed,
         "validation_fraction": config.validation_fraction,
@@ -123,7 +123,7 @@ def build_data(config: Config) -> ImageSplits | TextSplits:
         "header": config.header,
     }
     with training.progress.counting() as report:
-        if kind(config) == "texts":
+        if (what or kind(config)) == "texts":
             return data.text.load(config.data, text_column=config.text_column, progress=report, **shared)
         size = config.image_size or training.starting.side(config)
         return data.images.load(
@@ -183,11 +183,14 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         return go_on_writing(config)
     run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
     with run.session():
-        if training.strategy.devices(config.device).replicas > 1:  # before anything starts TensorFlow
+        devices = training.strategy.devices(config.device)  # before anything starts TensorFlow
+        if devices.replicas > 1:
             raise UserError("fine-tune trains on one device so far; choose one with --device.")
+        compiled = training.strategy.xla(config.xla, devices)
+        training.strategy.precision(config.precision, devices, compiled=compiled)  # before the network is built
         what = kind(config)
         config, budgets = suited(config, what), label_budgets(config)
-        splits = build_data(config)
+        splits = build_data(config, what)
         run.describe_data(splits.describe(), splits.findings)
         began = time.monotonic()
         whole = build_model(config, splits)
@@ -273,10 +276,13 @@ def go_on_writing(config: Config) -> Run:
     """Let text-generator go on from an earlier run of its own, or from a decoder of KerasHub."""
     if not config.backbone:
         raise UserError("--task generate goes on from a run of text-generator or a KerasHub preset: name --backbone.")
-    shared = {field.name: getattr(config, field.name) for field in fields(RunConfig)}
-    shared |= {"batch_size": None, "optimizer": "muon", "text_column": config.text_column, "backbone": config.backbone}
     writer = recipe.load("text-generator")
-    return writer.train(writer.Config(**shared))
+    own = {name: value for name, value in options(Config).items() if name != "task"}
+    given = {name: getattr(config, name) for name in own if getattr(config, name) != own[name].default}
+    unknown = [own[name].flag for name in given if name not in options(writer.Config)]
+    if unknown:
+        raise UserError(f"--task generate has no use for {', '.join(unknown)}: leave that out.")
+    return writer.train(writer.Config(**{**given, "data": config.data}))
 
 
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
@@ -293,9 +299,9 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     """
     config = replace(run.config, **reading)
     if run.info["kind"] == "texts":
-        return evaluation.texts.evaluate(run, lambda: build_data(config), other, config, saved_encoder(run))
+        return evaluation.texts.evaluate(run, lambda: build_data(config, "texts"), other, config, saved_encoder(run))
     config = replace(config, image_size=run.model.input_shape[1])
-    return evaluation.pictures.evaluate(run, lambda: build_data(config), other, config)
+    return evaluation.pictures.evaluate(run, lambda: build_data(config, "pictures"), other, config)
 
 
 def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:

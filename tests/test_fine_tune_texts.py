@@ -152,9 +152,8 @@ def test_a_text_generator_becomes_a_classifier(config, generator):
 
 def test_a_text_generator_goes_on_with_other_text(config, generator, folder):
     (folder / "other.txt").write_text("\n".join(text.upper().lower() for _, text in toy_texts(200, seed=3)))
-    run = fine_tune.train(
-        replace(config, task="generate", backbone=str(generator.path), data=str(folder / "other.txt"), epochs=2)
-    )
+    options = {"backbone": str(generator.path), "data": str(folder / "other.txt"), "epochs": 2}
+    run = fine_tune.train(fine_tune.Config(task="generate", out_dir=config.out_dir, **options))
     assert run.info["recipe"] == "text-generator"
     assert {name: run.info["chosen"][name] for name in text_generator.SHAPE} == {
         name: generator.info["chosen"][name] for name in text_generator.SHAPE
@@ -179,8 +178,14 @@ def writer(folder):
 
 
 def test_a_decoder_of_kerashub_goes_on_with_other_text(config, writer, generator):
-    options = {"task": "generate", "backbone": str(writer), "data": generator.config.data, "epochs": 2}
-    run = fine_tune.train(replace(config, **options))
+    options = {"backbone": str(writer), "data": generator.config.data, "epochs": 2, "learning_rate": 1e-2}
+    run = fine_tune.train(fine_tune.Config(task="generate", out_dir=config.out_dir, batch_size=16, **options))
+    assert run.config.batch_size == 16, "what both recipes know is handed on"
+    assert {name: run.info["chosen"][name] for name in ("layers", "width", "heads")} == {
+        "layers": 2,
+        "width": 16,
+        "heads": 2,
+    }
     assert run.history[-1]["validation_loss"] < run.history[0]["validation_loss"]
     assert run.info["chosen"]["context"] == 16
     one, two = (
@@ -215,6 +220,7 @@ def test_layers_are_frozen_from_below(preset, config):
         ({"unfreeze": "some"}, "--unfreeze must be a number from 0 to 1, or all, not 'some'"),
         ({"label_curve": "5,many"}, "--label-curve must be numbers of labels, or all"),
         ({"labels_per_class": 5000}, "--labels-per-class 5000: no class of .* has more than"),
+        ({"task": "generate"}, "--task generate has no use for --unfreeze, --rate-decay, --token-dropout: leave"),
         ({"task": "generate", "backbone": None}, "--task generate goes on from a run of text-generator"),
     ],
 )

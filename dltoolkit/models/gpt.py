@@ -19,6 +19,8 @@ from dltoolkit.models import hub
 from dltoolkit.models.decoder_layers import DecoderBlock, PairEmbedding
 
 FAMILIES = ("gpt", "lstm", "gru", "rnn")
+HUB_HEADS = ("num_heads", "num_query_heads", "num_attention_heads")  # what KerasHub's decoders call their heads
+HUB_LONGEST = 1024  # tokens that a decoder of KerasHub reads where it sets no bound itself
 
 
 def build(
@@ -87,8 +89,9 @@ def of_hub(preset: str) -> tuple[keras.Model, Any, dict[str, int]]:
     hub.set_dropout(network, 0.0)
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     hidden = network.call({"token_ids": tokens, "padding_mask": keras.ops.ones_like(tokens)})
-    names = {"layers": "num_layers", "width": "hidden_dim", "heads": "num_heads", "longest": "max_sequence_length"}
-    size = {name: getattr(network, attribute, 1024) for name, attribute in names.items()}
+    heads = next(getattr(network, name) for name in HUB_HEADS if hasattr(network, name))
+    longest = getattr(network, "max_sequence_length", HUB_LONGEST)
+    size = {"layers": network.num_layers, "width": network.hidden_dim, "heads": heads, "longest": longest}
     return keras.Model(tokens, head(hidden, reverse=True), name=network.name), tokenizer, size
 
 

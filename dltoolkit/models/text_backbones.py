@@ -85,5 +85,5 @@ def _pooled(network: keras.Model, padding: int = 0, read: Collection[str] | None
     numbers = keras.Input((None,), dtype="int32", name="words")
     given = TokenIds(padding, name="token_ids")(numbers)
     taken = {name: tensor for name, tensor in given.items() if name in read} if read else given["token_ids"]
-    features = MaskedMean(name="features")([network(taken), given["padding_mask"]])
+    features = MaskedMean(name="features", dtype="float32")([network(taken), given["padding_mask"]])
     return keras.Model(numbers, features, name=network.name)
