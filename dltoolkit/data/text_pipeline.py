@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,7 @@ def training_pipeline(
     seed: int,
     class_weights: np.ndarray | None = None,
     start_step: int = 0,
+    rounded: int = 1,
 ) -> tf.data.Dataset:
     """Return an endless data set of training batches of texts of similar length, epoch after epoch.
 
@@ -32,18 +33,19 @@ def training_pipeline(
         seed: with the epoch it decides which texts come together, and in what order.
         class_weights: float (classes,), the weight of each class in the loss.
         start_step: where a resumed run goes on; what comes is what an uninterrupted run would have seen.
+        rounded: batches are as long as a multiple of this, or as the longest text of all.
 
     Returns:
         Elements (numbers int32 (batch, longest text of the batch), one-hot labels float32 (batch, classes)) and, with
         ``class_weights``, sample weights float32 (batch,).
     """
-    ragged, labels, indices = _ragged(data.packed), tf.constant(data.labels), tf.constant(data.train)
+    padded, labels, indices = _padded(data.packed, rounded), tf.constant(data.labels), tf.constant(data.train)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
 
     def batch(_: tf.Tensor, places: tf.Tensor) -> tuple:
         rows = tf.gather(indices, places)
         label = tf.gather(labels, rows)
-        pair = tf.gather(ragged, rows).to_tensor(), tf.one_hot(label, len(data.classes))
+        pair = padded(rows), tf.one_hot(label, len(data.classes))
         return pair if weights is None else (*pair, tf.gather(weights, label))
 
     lengths = data.packed.lengths[data.train]
@@ -51,20 +53,20 @@ def training_pipeline(
     return served(order.map(batch, PARALLEL))
 
 
-def evaluation_pipeline(data: TextSplits, part: str, batch_size: int) -> tf.data.Dataset:
+def evaluation_pipeline(data: TextSplits, part: str, batch_size: int, rounded: int = 1) -> tf.data.Dataset:
     """Return one pass over a part, in the order of ``data.in_order(part)``: (numbers (batch, longest), one-hot labels).
 
     The last batch is smaller where the numbers ask for it.
     """
-    return of_rows(data, data.in_order(part), batch_size)
+    return of_rows(data, data.in_order(part), batch_size, rounded)
 
 
-def of_rows(data: TextSplits, rows: np.ndarray, batch_size: int) -> tf.data.Dataset:
+def of_rows(data: TextSplits, rows: np.ndarray, batch_size: int, rounded: int = 1) -> tf.data.Dataset:
     """Return one pass over the texts of these rows, in their order, as :func:`evaluation_pipeline` does."""
-    ragged, labels = _ragged(data.packed), tf.constant(data.labels)
+    padded, labels = _padded(data.packed, rounded), tf.constant(data.labels)
 
     def batch(rows: tf.Tensor) -> tuple:
-        return tf.gather(ragged, rows).to_tensor(), tf.one_hot(tf.gather(labels, rows), len(data.classes))
+        return padded(rows), tf.one_hot(tf.gather(labels, rows), len(data.classes))
 
     return one_pass(rows, batch_size, batch)
 
@@ -75,5 +77,14 @@ def in_batches(packed: Packed, order: np.ndarray, batch_size: int) -> Iterator[t
         yield (packed.take(order[start : start + batch_size]).padded(),)
 
 
-def _ragged(packed: Packed) -> tf.RaggedTensor:
-    return tf.RaggedTensor.from_row_splits(packed.numbers, packed.ends, validate=False)
+def _padded(packed: Packed, rounded: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function from rows (batch,) to their numbers int32 (batch, longest text, rounded up)."""
+    ragged = tf.RaggedTensor.from_row_splits(packed.numbers, packed.ends, validate=False)
+    most = int(packed.lengths.max(initial=1))
+
+    def padded(rows: tf.Tensor) -> tf.Tensor:
+        some = tf.gather(ragged, rows)
+        longest = tf.cast(tf.reduce_max(some.row_lengths()), tf.int32)
+        return some.to_tensor(shape=tf.stack([-1, tf.minimum(-(-longest // rounded) * rounded, most)]))
+
+    return padded

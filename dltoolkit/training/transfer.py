@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Labelled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
 MOST_NUMBERS = 250_000  # of tokens in the texts of a part that the first head is learned from or measured on
 TEXTS_AT_ONCE = 64
+ROUNDED = 16  # to such lengths batches are padded: oneDNN prepares itself for each length, and forgets what is too much
 
 
 class Pictures:
@@ -126,7 +127,7 @@ class Texts:
                     f"reading {part} texts", min(len(rows), TEXTS_AT_ONCE * (batch + 1)), len(rows)
                 )
             )
-            batches = text_pipeline.of_rows(self.texts, rows, TEXTS_AT_ONCE)
+            batches = text_pipeline.of_rows(self.texts, rows, TEXTS_AT_ONCE, ROUNDED)
             return self._below.predict(batches, verbose=0, callbacks=[counted]), self.texts.labels[rows]
 
     def training_batches(self, batch_size: int, start_step: int) -> tf.data.Dataset:
@@ -137,17 +138,18 @@ class Texts:
             seed=self.seed,
             class_weights=self.class_weights,
             start_step=start_step,
+            rounded=ROUNDED,
         )
 
     def validation_batches(self, batch_size: int) -> tf.data.Dataset:
         """One pass."""
-        return text_pipeline.evaluation_pipeline(self.texts, "validation", TEXTS_AT_ONCE)
+        return text_pipeline.evaluation_pipeline(self.texts, "validation", TEXTS_AT_ONCE, ROUNDED)
 
     def test(self) -> tuple[np.ndarray, tf.data.Dataset, str]:
         """Labels and batches of as many test texts as can be read soon, and how many that are."""
         rows, of = self.some("test"), len(self.texts.test)
         remark = f", on {len(rows):,} of the {of:,} test texts" if len(rows) < of else ""
-        return self.texts.labels[rows], text_pipeline.of_rows(self.texts, rows, TEXTS_AT_ONCE), remark
+        return self.texts.labels[rows], text_pipeline.of_rows(self.texts, rows, TEXTS_AT_ONCE, ROUNDED), remark
 
 
 def share(config: Any) -> float | None:
