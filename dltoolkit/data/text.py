@@ -1,6 +1,7 @@
 """Labelled texts from any source, read, checked and split honestly."""
 
 import codecs
+import copy
 import functools
 import glob
 import hashlib
@@ -47,6 +48,13 @@ class TextSplits(LabelledSplits):
     def packed(self) -> Packed:
         """The texts as the model's numbers."""
         return self.encoder(self.corpus)
+
+    def read_by(self, encoder: Encoder) -> "TextSplits":
+        """Return the same texts for another network, whose numbers ``encoder`` makes of them."""
+        other = copy.copy(self)
+        other.encoder = encoder
+        other.__dict__.pop("packed", None)
+        return other
 
     def in_order(self, part: str) -> np.ndarray:
         """Return the rows of a part, shortest text first: in this order they are evaluated, which saves padding."""

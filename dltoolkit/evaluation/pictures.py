@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 1 << 20  # of the pictures that are answered together: a network makes a thousand times as many bytes
 SMALL = 32  # pixels a side of the pictures that a network from scratch sees
+SCRATCH_STEPS = 150  # that it is trained for at least
 
 
 def conclude(
@@ -68,7 +69,9 @@ def scratch(pictures: ImageSplits, *, seed: int) -> dict[str, Any]:
 
     train, test = (small(pictures, getattr(pictures, name)) for name in ("train", "test"))
     labels = pictures.labels
-    found = probe.train(train, labels[pictures.train], pictures.classes, seed=seed, batch_size=32, fewest_steps=150)
+    found = probe.train(
+        train, labels[pictures.train], pictures.classes, seed=seed, batch_size=32, fewest_steps=SCRATCH_STEPS
+    )
     note = f"a small residual network trained from scratch on pictures of {train.shape[2]}x{train.shape[1]}"
     _, answers = found.features(test)
     return baseline.scored(answers, labels[pictures.test], len(pictures.classes), note, seed=seed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dltoolkit.data import text, text_pipeline
-from dltoolkit.data.vocabulary import Corpus
+from dltoolkit.data.vocabulary import Corpus, Encoder, Vocabulary
 from dltoolkit.evaluation import baseline, classification, prediction, report, word_baseline
 from dltoolkit.evaluation.page import Word
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 BATCH = 128
 PREDICTED = 1024  # texts answered at a time
+SCRATCH_PASSES, SCRATCH_STEPS, SCRATCH_BATCH = 5, (150, 800), 32  # of the network from scratch: fewest and most steps
+SCRATCH_RATE = 7e-4
+LONGEST = 256  # words of a text that it reads
 
 
 def conclude(
@@ -54,6 +57,32 @@ def conclude(
         ),
         words=dict(zip(texts.classes, words or its_words, strict=True)),
     )
+
+
+def scratch(texts: TextSplits, *, seed: int) -> dict[str, Any]:
+    """Score a small network of words that is trained from scratch on the same texts, on the test split."""
+    import keras
+
+    from dltoolkit.config import RunConfig
+    from dltoolkit.models import text as networks
+    from dltoolkit.training import optimizer
+
+    often = 2 if len(texts.train) > 1000 else 1
+    words = Vocabulary.build(texts.corpus, texts.train, size=20_000, minimum=often)
+    seen, classes = texts.read_by(Encoder(words, LONGEST)), len(texts.classes)
+    keras.utils.set_random_seed(seed)
+    model = networks.build("cnn", len(words), classes, longest=LONGEST)
+    batch_size = min(SCRATCH_BATCH, len(texts.train))
+    fewest, most = SCRATCH_STEPS
+    steps = min(most, max(fewest, SCRATCH_PASSES * len(texts.train) // batch_size))
+    options = RunConfig(optimizer="adamw", learning_rate=SCRATCH_RATE)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    optimizer.compile(model, options, batch_size, loss=loss, jit_compile=False).steps = steps
+    endless = text_pipeline.training_pipeline(seen, batch_size=batch_size, seed=seed)
+    model.fit(endless, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+    labels, batches = part(seen, "test")
+    note = "a small convolutional network of words (Kim 2014) trained from scratch"
+    return baseline.scored(prediction.logits(model, batches).argmax(axis=1), labels, classes, note, seed=seed)
 
 
 def part(texts: TextSplits, name: str) -> classification.Part:
