@@ -6,9 +6,12 @@ where one can be parted, so that what is frozen need be computed only once.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import os
 import re
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -43,8 +46,8 @@ def application(name: str, image_shape: tuple[int, int, int], weights: str | Non
             f"{name} needs pictures of at least {known.smallest} pixels a side, not {image_shape[0]}x{image_shape[1]}; "
             f"set --image-size {known.side}."
         )
-    if weights not in (None, "imagenet") and not Path(weights).is_file():
-        raise UserError(f"There is no weights file {weights}.")
+    if weights not in (None, "imagenet"):
+        check_file(Path(weights))
     image, x = _in_colour(image_shape)
     if known.scaling:
         x = ImageNetPixels(known.scaling, name="pixels")(x)
@@ -52,7 +55,7 @@ def application(name: str, image_shape: tuple[int, int, int], weights: str | Non
     base = make(weights=None, input_tensor=x)
     if weights:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):  # of a download's progress
                 warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
                 warnings.filterwarnings("error", message="Skipping nested container")  # and leaving it random
                 trained = make(weights=weights, input_shape=(*image_shape[:2], 3))
@@ -61,6 +64,30 @@ def application(name: str, image_shape: tuple[int, int, int], weights: str | Non
         base.set_weights(trained.get_weights())
     pooled = keras.layers.GlobalAveragePooling2D(name="features")(base.output)
     return keras.Model(image, pooled, name=name.lower())
+
+
+def check_file(weights: Path) -> None:
+    """Check a file of weights, before it is opened, as far as can be: its kind, and its hash where one is given.
+
+    Hashes are read as ``sha256sum`` writes them, from ``SHA256SUMS`` or ``FILE.sha256`` in the same folder.
+
+    Raises:
+        UserError: if it is not there, is no file of weights, or its hash is another.
+    """
+    if not weights.is_file():
+        raise UserError(f"There is no weights file {weights}.")
+    if weights.suffix not in (".h5", ".keras"):
+        raise UserError(f"{weights} is no weights file of Keras (.h5), and nothing else is opened: it might run code.")
+    for sums in (weights.with_name("SHA256SUMS"), weights.with_name(f"{weights.name}.sha256")):
+        for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else ():
+            wanted, _, name = line.partition(" ")
+            if name.lstrip(" *").removeprefix("./") == weights.name and wanted.lower() != sha256(weights):
+                raise UserError(f"{weights} is damaged: its hash is not what {sums} says; fetch it again.")
+
+
+def sha256(path: Path) -> str:
+    """Return a file's hash in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def of_hub(preset: str, image_shape: tuple[int, int, int]) -> keras.Model:
@@ -73,7 +100,7 @@ def of_hub(preset: str, image_shape: tuple[int, int, int]) -> keras.Model:
     Raises:
         UserError: if it cannot be had, or reads no pictures.
     """
-    network, converter = hub.fetch(preset, "Backbone", "ImageConverter")
+    (network,), converter = hub.fetch(preset, "Backbone"), hub.converter(preset)
     if len(network.inputs) != 1 or len(network.input.shape) != 4:
         raise UserError(f"{preset} is no network for pictures.")
     image, x = _in_colour(image_shape)
@@ -214,16 +241,15 @@ def _folded(name: str) -> str:
 def _told(error: Exception, name: str, weights: str) -> UserError:
     """Say in one sentence why a network could not be had with its weights."""
     url = re.search(r"https?://\S+/([^/\s:]+)", str(error))
+    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
     if weights == "imagenet" and url:
-        folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
         return UserError(
             f"The weights of {name} are not on this machine and cannot be downloaded: put {url[1]} into {folder}, or "
             "name a file with --weights."
         )
-    if weights == "imagenet" and "hash" in str(error).lower():
-        return UserError(f"The downloaded weights of {name} are damaged; delete them and try again.")
     if weights == "imagenet":
-        return UserError(f"The weights of {name} cannot be read: {error}")
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return UserError(f"The weights of {name} in {folder} are damaged ({reason}): delete them, to fetch them again.")
     damaged = isinstance(error, OSError | zipfile.BadZipFile)
     what = "is damaged or no weights file" if damaged else f"holds weights of another network than {name}"
     return UserError(f"{weights} {what}; give one saved without the top of {name}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -60,10 +61,17 @@ def set_dropout(network: Any, rate: float) -> None:
             layer.rate = rate
 
 
+@functools.lru_cache(maxsize=1)
+def converter(preset: str) -> Any:
+    """Return the ImageConverter of a preset for pictures: their side and scale."""
+    (found,) = fetch(preset, "ImageConverter")
+    return found
+
+
 def side(preset: str) -> int | None:
     """The side of the pictures that a preset's network was trained with, or None."""
-    (converter,) = fetch(preset, "ImageConverter")
-    return converter.image_size[0] if converter.image_size else None
+    size = converter(preset).image_size
+    return size[0] if size else None
 
 
 def _answers(host: str) -> bool:

@@ -34,6 +34,8 @@ def origin(config: Any) -> Literal["digits", "named", "preset", "file", "run"]:
         return "preset"
     if name.endswith(".keras"):
         return "file"
+    if Path(name).expanduser().is_file():
+        raise UserError(f"{name} is no .keras file, and nothing else is opened: a pickle, say, can run code.")
     with contextlib.suppress(UserError):
         runs.load(name, config.out_dir)
         return "run"
@@ -88,6 +90,25 @@ def texts(config: Any) -> models.text_backbones.TextBackbone:
         )
     run = earlier(config)
     return models.text_backbones.of_run(run.model, run.path, name, config.max_length)
+
+
+def check_unchanged(run: Run, config: Any) -> None:
+    """Note the hash of the file that the weights come from, where there is one, or compare it with what was noted.
+
+    Raises:
+        UserError: if a run that goes on would do so from another network than it began with.
+    """
+    found = origin(config)
+    if found == "run":
+        path = earlier(config).path / "model.keras"
+    elif config.weights or found == "file":
+        path = Path(config.weights or config.backbone).expanduser()
+    else:
+        return
+    digest = models.backbones.sha256(path)
+    if run.info.get("backbone_sha256", digest) != digest:
+        raise UserError(f"{path} has changed since {run.path.name} began, which cannot go on from it: train a new run.")
+    run.update(backbone_sha256=digest)
 
 
 def earlier(config: Any) -> Run:
