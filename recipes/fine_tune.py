@@ -15,7 +15,7 @@ import dltoolkit
 from dltoolkit import data, evaluation, models, recipe, training
 from dltoolkit.config import RunConfig, option, options
 from dltoolkit.errors import UserError
-from dltoolkit.run import Run
+from dltoolkit.run import Run, load_model
 
 if TYPE_CHECKING:
     import keras
@@ -31,8 +31,9 @@ WELL_TRAINED = {
 }
 WELL_TRAINED_EPOCHS = {"pictures": 6, "texts": 2}
 LITTLE_TRAINED = {"learning_rate": 2e-3, "unfreeze": "all", "rate_decay": 1.0}
-CURVE_SEEDS = 3
 LOW_RANK = {"learning_rate": 3e-3, "unfreeze": "all", "rate_decay": 1.0}
+BATCH, MOST_TOKENS = 32, 4096  # examples of a step, and tokens, which decide how much memory it takes
+CURVE_SEEDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,12 @@ class Config(RunConfig):
         maximum=1,
     )
     views: int = option(3, "How often each training picture is taken, varied, where --augment is on.", minimum=1)
-    batch_size: int = option(32, "Examples per step, over all devices together.", minimum=1, maximum=4096)
+    batch_size: int | None = option(
+        None,
+        "Examples per step, over all devices together; by default 32, fewer of long texts.",
+        minimum=1,
+        maximum=4096,
+    )
     label_smoothing: float = option(0.1, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
     class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
     labels_per_class: int | None = option(None, "Train on this many examples of each class only.", minimum=1)
@@ -136,11 +142,19 @@ def well_trained(config: Config) -> bool:
     return training.starting.origin(config) in ("named", "preset")
 
 
-def suited(config: Config, kind: data.kinds.Kind) -> Config:
-    """Choose what was left to the backbone."""
+def suited(config: Config, kind: data.kinds.Kind, longest: int = 1) -> Config:
+    """Choose what was left to the backbone and the data.
+
+    Args:
+        config: the options.
+        kind: what the data are.
+        longest: tokens of the longest text.
+    """
     usual = WELL_TRAINED[kind] if well_trained(config) else LITTLE_TRAINED
     if config.method == "lora":
         usual = {**usual, **LOW_RANK}
+    batch_size = config.batch_size or min(BATCH, max(1, MOST_TOKENS // longest))
+    usual = {**usual, "batch_size": batch_size, "learning_rate": usual["learning_rate"] * math.sqrt(batch_size / BATCH)}
     config = replace(config, **{name: value for name, value in usual.items() if getattr(config, name) is None})
     training.transfer.share(config)
     return config
@@ -188,12 +202,14 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
             raise UserError("fine-tune trains on one device so far; choose one with --device.")
         compiled = training.strategy.xla(config.xla, devices)
         training.strategy.precision(config.precision, devices, compiled=compiled)  # before the network is built
-        what = kind(config)
-        config, budgets = suited(config, what), label_budgets(config)
+        what, budgets = kind(config), label_budgets(config)
+        suited(config, what)  # what is wrong is said before anything is read
         splits = build_data(config, what)
         run.describe_data(splits.describe(), splits.findings)
         began = time.monotonic()
-        whole = build_model(config, splits)
+        whole = build_model(suited(config, what), splits)
+        training.starting.check_unchanged(run, config)
+        config = suited(config, what, int(splits.packed.lengths.max()) if what == "texts" else 1)
         if what == "texts":
             splits.encoder.save(run.path)
         run.update(kind=what, longest=splits.encoder.longest if what == "texts" else None)
@@ -217,11 +233,14 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         if kept == "head":
             work.side.top.set_weights(work.with_head)
         run.update(kept=kept)
-        baselines, model = {"probe": probe}, work.whole
-        if what == "pictures":
-            baselines["scratch"] = evaluation.pictures.scratch(splits, seed=config.seed)
-            if config.mirror or (config.mirror is None and work.side.mirrored):
-                model = models.vision.averaged_with_mirror(model)
+        baselines, model = {"probe": probe, "scratch": work.side.room.scratch(splits, seed=config.seed)}, work.whole
+        if (
+            config.method == "lora"
+        ):  # whose matrices become part of the layers when saved, which bfloat16 rounds
+            run.save_model(model)
+            model = load_model(run.path / "model.keras")
+        if what == "pictures" and (config.mirror or (config.mirror is None and work.side.mirrored)):
+            model = models.vision.averaged_with_mirror(model)
         if budgets:
             run.update(label_curve=label_curve(run, budgets))
         work.side.room.conclude(run, model, splits, baselines=baselines)

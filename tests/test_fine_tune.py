@@ -1,17 +1,24 @@
 """Fine-tuning from end to end: real files, real networks with weights of their own, real training."""
 
+import functools
+import shutil
+import threading
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from conftest import CLASSES, save_picture, toy_picture
 from dltoolkit.recipes import fine_tune, image_classifier
+from keras.src.legacy.saving import legacy_h5_format
 from test_image_classifier import command
 from test_training_fit import same_but_seconds, stopped_at, weights
 
 import dltoolkit
-from dltoolkit import models
+from dltoolkit import evaluation, models
 from dltoolkit.errors import UserError
 from dltoolkit.models import backbones
 from dltoolkit.training import transfer
@@ -57,10 +64,18 @@ def application(tmp_path_factory):
     """A weights file of MobileNetV2-0.35, as random as it was made."""
     keras.utils.set_random_seed(0)
     path = tmp_path_factory.mktemp("weights") / "some.weights.h5"
-    keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None, alpha=0.35).save_weights(
-        path
-    )
+    made = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None, alpha=0.35)
+    made.save_weights(path)
     return str(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def briefly():
+    """The network from scratch that stands beside each run is hardly trained here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation.pictures, "SCRATCH_STEPS", 10)
+        patch.setattr(evaluation.probe, "PASSES", 1)
+        yield
 
 
 def test_a_run_is_trained_measured_and_described(run, folder, capfd):
@@ -144,12 +159,18 @@ def test_stopped_and_resumed_is_as_if_nothing_had_happened(config, run, monkeypa
     assert dltoolkit.resume(resumed).info["time"]["train_seconds"] == seconds, "a finished run learns nothing more"
 
 
-def test_a_named_network_with_weights_from_a_file(config, application):
-    options = {"backbone": "mobilenetv2-0.35", "weights": application, "image_size": 32, "epochs": 1}
-    run = fine_tune.train(replace(config, **options))
+def test_a_named_network_with_weights_from_a_file(config, application, tmp_path):
+    weights = Path(shutil.copy(application, tmp_path))
+    options = {"backbone": "mobilenetv2-0.35", "weights": str(weights), "image_size": 32, "epochs": 1, "name": "named"}
+    run = fine_tune.train(replace(config, precision="bfloat16", **options))
     assert run.info["model"]["name"] == "mobilenetv2-0.35"
     assert run.model.input_shape == (None, 32, 32, 3)
+    assert run.model.get_layer("Conv1").compute_dtype == run.info["device"]["precision"] == "bfloat16"
     assert run.evaluate() == run.metrics["test"]
+    with h5py.File(weights, "r+") as file:
+        file["layers/conv2d/vars/0"][...] += 1
+    with pytest.raises(UserError, match=r"some\.weights\.h5 has changed since named began"):
+        dltoolkit.resume(run)
 
 
 def test_grey_pictures_are_shown_to_a_network_in_colour(application):
@@ -184,7 +205,8 @@ def test_the_networks_that_can_be_named_are_listed(capfd):
         ({"backbone": "MobileNetV4"}, "no backbone 'MobileNetV4'.*Did you mean 'MobileNetV2'"),
         ({"backbone": "MobileNetV2", "image_size": 16}, "at least 32 pixels a side, not 16x16"),
         ({"backbone": "Xception", "image_size": 32}, "at least 71 pixels"),
-        ({"backbone": "network.pkl"}, "no backbone 'network.pkl'"),
+        ({"backbone": __file__}, "is no .keras file, and nothing else is opened"),
+        ({"weights": __file__, "backbone": "MobileNetV2"}, "is no weights file of Keras"),
         ({"weights": "some.h5"}, "--weights is for a backbone of"),
         ({"backbone": "nowhere.keras"}, "nowhere.keras"),
     ],
@@ -207,6 +229,14 @@ def test_weights_that_do_not_fit_are_named(config, application, tmp_path):
         fine_tune.train(replace(config, weights=str(damaged), **options))
     with pytest.raises(UserError, match=r"no weights file .*gone\.h5"):
         fine_tune.train(replace(config, weights=str(tmp_path / "gone.h5"), **options))
+    changed = Path(shutil.copy(application, tmp_path / "changed.h5"))
+    sums = f"{backbones.sha256(changed)}  ./changed.h5\n"
+    (tmp_path / "SHA256SUMS").write_text(sums)
+    backbones.check_file(changed)
+    with h5py.File(changed, "r+") as file:
+        file["layers/conv2d/vars/0"][0, 0, 0, 0] += 1
+    with pytest.raises(UserError, match=r"changed\.h5 is damaged: its hash is not what .*SHA256SUMS says"):
+        fine_tune.train(replace(config, weights=str(changed), **options))
 
 
 def test_a_download_that_cannot_happen_is_said_in_one_sentence(config, monkeypatch, tmp_path):
@@ -215,6 +245,30 @@ def test_a_download_that_cannot_happen_is_said_in_one_sentence(config, monkeypat
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))  # read at import
     with pytest.raises(UserError, match=r"put mobilenet_v2_\S+\.h5 into .*models, or name a file with --weights"):
         fine_tune.train(replace(config, backbone="MobileNetV2-0.35", image_size=32, name="refused"))
+
+
+def test_a_download_shows_its_progress_beside_the_answer(monkeypatch, tmp_path, capfd):
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+    there = tmp_path / "there"
+    for folder in (there, tmp_path / "home"):
+        folder.mkdir()
+    made = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None, alpha=0.35)
+    with h5py.File(there / name, "w") as file:  # in the form of the files that Keras has for download
+        legacy_h5_format.save_weights_to_hdf5_group(file, made)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(there))
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path / "home"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr("keras.src.applications.mobilenet_v2.BASE_WEIGHT_PATH", address)
+        backbones.application("MobileNetV2-0.35", (32, 32, 3))
+        server.shutdown()
+    out, err = capfd.readouterr()
+    assert "Downloading data" in err and not out
+    kept = tmp_path / "home" / "models" / name
+    kept.write_bytes(kept.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"are damaged .*: delete them"):
+        backbones.application("MobileNetV2-0.35", (32, 32, 3))
 
 
 def test_pictures_that_the_earlier_run_cannot_read(config, source, make_folder):
@@ -243,6 +297,9 @@ def test_networks_that_have_seen_much_are_changed_less():
     assert named.learning_rate < own.learning_rate
     assert (transfer.share(named), transfer.share(own)) == (0.3, None)
     assert transfer.share(fine_tune.suited(fine_tune.Config(unfreeze="0.5"), "pictures")) == 0.5
+    short, long = (fine_tune.suited(fine_tune.Config(backbone="hf://a/b"), "texts", n) for n in (20, 256))
+    assert (short.batch_size, long.batch_size) == (32, 16), "long texts take more memory"
+    assert long.learning_rate == pytest.approx(short.learning_rate / 2**0.5)
 
 
 def test_lower_layers_learn_more_slowly():

@@ -1,5 +1,7 @@
 """Fine-tuning on texts from end to end: a real small BERT, own earlier runs, real training."""
 
+import json
+import pickle
 import shutil
 import time
 from dataclasses import replace
@@ -13,11 +15,20 @@ from test_image_classifier import command
 from test_training_fit import same_but_seconds, stopped_at, weights
 
 import dltoolkit
+from dltoolkit import evaluation
 from dltoolkit.data.vocabulary import Corpus
 from dltoolkit.errors import UserError
 from dltoolkit.models import backbones, text_backbones
 
 keras_hub = pytest.importorskip("keras_hub")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def briefly():
+    """The network from scratch that stands beside each run is trained for a few steps only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation.texts, "SCRATCH_STEPS", (40, 40))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +38,46 @@ def folder(tmp_path_factory):
     return path
 
 
+LETTERS = [sign for letter in "abcdefghijklmnopqrstuvwxyz0123456789." for sign in (letter, f"##{letter}")]
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *GOOD, *BAD, *NEUTRAL]
+
+
 @pytest.fixture(scope="module")
 def preset(folder):
     """A BERT of two small layers that has learned nothing, kept as KerasHub keeps its own."""
     keras.utils.set_random_seed(0)
-    letters = [sign for letter in "abcdefghijklmnopqrstuvwxyz0123456789." for sign in (letter, f"##{letter}")]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *GOOD, *BAD, *NEUTRAL]
     network = keras_hub.models.BertBackbone(
-        len(vocabulary), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=24
+        len(VOCABULARY), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=24
     )
     network.save_to_preset(str(folder / "bert"))
-    keras_hub.models.BertTokenizer(vocabulary=vocabulary, lowercase=True).save_to_preset(str(folder / "bert"))
+    keras_hub.models.BertTokenizer(vocabulary=VOCABULARY, lowercase=True).save_to_preset(str(folder / "bert"))
     return folder / "bert"
+
+
+@pytest.fixture
+def hugging_face(tmp_path):
+    """A BERT of one small layer, kept as Hugging Face keeps its own."""
+    numpy_files = pytest.importorskip("safetensors.numpy")
+    dense = {"attention.self.query": (8, 8), "attention.self.key": (8, 8), "attention.self.value": (8, 8)}
+    dense |= {"attention.output.dense": (8, 8), "intermediate.dense": (16, 8), "output.dense": (8, 16)}
+    shapes = {f"encoder.layer.0.{name}.weight": shape for name, shape in dense.items()}
+    shapes |= {f"encoder.layer.0.{name}.bias": shape[:1] for name, shape in dense.items()}
+    norms = ("embeddings.", "encoder.layer.0.attention.output.", "encoder.layer.0.output.")
+    shapes |= {f"{norm}LayerNorm.{part}": (8,) for norm in norms for part in ("weight", "bias")}
+    tables = {"word": len(VOCABULARY), "position": 24, "token_type": 2}
+    shapes |= {f"embeddings.{name}_embeddings.weight": (rows, 8) for name, rows in tables.items()}
+    shapes |= {"pooler.dense.weight": (8, 8), "pooler.dense.bias": (8,)}
+    random = np.random.default_rng(0)
+    tensors = {name: random.normal(0, 0.5, shape).astype("float32") for name, shape in shapes.items()}
+    folder = tmp_path / "hugging-face"
+    folder.mkdir()
+    numpy_files.save_file(tensors, folder / "model.safetensors")
+    size = {"vocab_size": len(VOCABULARY), "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8}
+    size |= {"intermediate_size": 16, "max_position_embeddings": 24}
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **size}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +120,8 @@ def generator(folder):
 
 def test_a_run_is_trained_measured_and_described(run, config, capfd):
     assert run.metrics["test"]["accuracy"] > 0.8
-    assert run.metrics["baseline"].keys() == {"majority", "linear", "probe"}
+    assert run.metrics["baseline"].keys() == {"majority", "linear", "probe", "scratch"}
+    assert run.metrics["baseline"]["scratch"]["accuracy"] > 0.6
     assert run.evaluate() == run.metrics["test"]
     again = dltoolkit.load(run.path)
     others = toy_texts(60, seed=5)
@@ -244,6 +284,22 @@ def test_an_incomplete_preset_is_refused(config, preset, tmp_path, name, content
     (tmp_path / "bert" / name).unlink() if content is None else (tmp_path / "bert" / name).write_bytes(content)
     with pytest.raises(UserError, match=words):
         fine_tune.train(replace(config, backbone=str(tmp_path / "bert"), name="refused"))
+
+
+def test_a_folder_of_hugging_face(hugging_face):
+    backbone, encode = text_backbones.of_hub(str(hugging_face), 256)
+    numbers = encode(Corpus(["Lovely soup"])).padded()
+    assert [VOCABULARY[number - 1] for number in numbers[0]] == ["[CLS]", "lovely", "soup", "[SEP]"]
+    assert backbone(numbers).shape == (1, 8)
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer_config.json", "model.safetensors"])
+def test_a_folder_of_hugging_face_that_lacks_a_file_is_refused(config, hugging_face, name):
+    (hugging_face / name).unlink()
+    if name == "model.safetensors":  # a pickle in its place is not opened
+        (hugging_face / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    with pytest.raises(UserError, match=f"has no {name}"):
+        fine_tune.train(replace(config, backbone=str(hugging_face), name="refused"))
 
 
 def test_presets_that_cannot_be_fetched_are_said_soon(config):
