@@ -234,9 +234,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
             work.side.top.set_weights(work.with_head)
         run.update(kept=kept)
         baselines, model = {"probe": probe, "scratch": work.side.room.scratch(splits, seed=config.seed)}, work.whole
-        if (
-            config.method == "lora"
-        ):  # whose matrices become part of the layers when saved, which bfloat16 rounds
+        if config.method == "lora":  # whose matrices become part of the layers when saved, which bfloat16 rounds
             run.save_model(model)
             model = load_model(run.path / "model.keras")
         if what == "pictures" and (config.mirror or (config.mirror is None and work.side.mirrored)):
