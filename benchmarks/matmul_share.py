@@ -31,17 +31,16 @@ def main(max_time: float, vocabulary: int, steps: int, rounds: int) -> None:
     import tensorflow as tf
     from dltoolkit.recipes import text_generator
 
-    from dltoolkit import models
+    from dltoolkit import data, models
 
     config = text_generator.suited(text_generator.Config(max_time=max_time))
-    model = models.gpt.build(
-        "gpt", vocabulary, layers=config.layers, width=config.width, heads=config.heads, dropout=config.dropout
-    )
+    sizes = {name: getattr(config, name) for name in ("layers", "width", "heads", "dropout", "members")}
+    model = models.gpt.build("gpt", vocabulary, **sizes)
     how = {"jit_compile": True, "steps_per_execution": text_generator.STEPS_PER_CALL}
     text_generator.compile_model(model, config, config.batch_size, **how)
     shape = (config.batch_size, config.context)
     both = np.random.default_rng(0).integers(0, vocabulary, (2, *shape), dtype=np.int32)
-    batches = tf.data.Dataset.from_tensors((both[0], both[1])).repeat()
+    batches = data.pipeline.served(tf.data.Dataset.from_tensors((both[0], both[1])).repeat())
     one, two = tf.random.normal((SIDE, SIDE)), tf.random.normal((SIDE, SIDE))
     product = tf.function(lambda: tf.matmul(one, two), jit_compile=True)
     products = 10
@@ -53,8 +52,8 @@ def main(max_time: float, vocabulary: int, steps: int, rounds: int) -> None:
         for _ in range(products):
             product().numpy()
 
-    looked_up = sum(model.get_layer(name).count_params() for name in ("embedding", "pair_embedding"))
-    multiplied = model.count_params() - looked_up
+    looked_up = sum(layer.count_params() for layer in model.layers if "embedding" in layer.name)
+    multiplied = (model.count_params() - looked_up) // config.members  # a token is one member's
     attention = 12 * config.layers * config.width * config.context
     work = {
         train: steps * config.batch_size * config.context * (6 * multiplied + attention),
@@ -70,7 +69,8 @@ def main(max_time: float, vocabulary: int, steps: int, rounds: int) -> None:
     shares = [ours / most for ours, most in zip(reached[train], reached[multiply], strict=True)]
     click.echo(machine.describe())
     click.echo(
-        f"{config.layers} layers of {config.width}, context {config.context}, {config.batch_size * config.context:,} "
+        f"{config.members} × {config.layers} layers of {config.width}, context {config.context}, "
+        f"{config.batch_size * config.context:,} "
         f"tokens a step: {6 * multiplied + attention:,} operations a token"
     )
     click.echo(f"training {statistics.median(reached[train]):6.1f} thousand million operations a second")

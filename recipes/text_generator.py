@@ -28,15 +28,15 @@ STEPS_PER_CALL = 10
 NEWTON_SCHULZ_STEPS = 3  # five take a tenth of the time more, for a loss that is 0.006 nats lower after as many steps
 LEARNING_RATES = {"muon": 0.02, "adamw": 4e-3, "adam": 4e-3, "sgd": 0.1}
 FULL_RATE_STEPS = 200  # more steps want lower rates: of Muon's, 0.02 was best over 200 and 0.005 over 2,200
-CHOSEN = ("layers", "width", "heads", "context", "dropout", "batch_tokens")
-SHAPE = ("layers", "width", "heads", "context")
+SHAPE = ("layers", "width", "heads", "context", "members")
+CHOSEN = (*SHAPE, "dropout", "batch_tokens")
 HUB_CONTEXT, HUB_OPTIMIZER, HUB_RATE = 128, "adamw", 1e-4  # what suits decoders of KerasHub
 GONE_ON = 0.2  # of the usual learning rate, for a network that has learned before
 # What suits a --max-time of so many seconds or more
 SIZES = {
-    0: {"layers": 4, "width": 128, "context": 64, "batch_tokens": 1024, "dropout": 0.0},
-    120: {"layers": 4, "width": 128, "context": 128, "batch_tokens": 3072, "dropout": 0.1},
-    1800: {"layers": 6, "width": 192, "context": 256, "batch_tokens": 4096, "dropout": 0.1},
+    0: {"layers": 4, "width": 128, "context": 64, "members": 1, "batch_tokens": 1024, "dropout": 0.0},
+    120: {"layers": 4, "width": 128, "context": 128, "members": 1, "batch_tokens": 3072, "dropout": 0.1},
+    1800: {"layers": 6, "width": 192, "context": 256, "members": 1, "batch_tokens": 4096, "dropout": 0.1},
 }
 
 
@@ -57,6 +57,12 @@ class Config(RunConfig):
     width: int | None = option(None, "Length of a token's vector; by default --max-time decides.", minimum=2)
     heads: int | None = option(None, "Attention heads; by default one for each 64 numbers of the width.", minimum=1)
     context: int | None = option(None, "Tokens that are read together; by default --max-time decides.", minimum=4)
+    members: int | None = option(
+        None,
+        "Networks that learn side by side and answer together; by default --max-time decides.",
+        minimum=1,
+        maximum=32,
+    )
     dropout: float | None = option(None, "Dropout rate; by default --max-time decides.", minimum=0, maximum=0.9)
     optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer.")
     batch_size: int | None = option(None, "Windows per step; by default --batch-tokens over --context.", minimum=1)
@@ -99,7 +105,8 @@ def start(config: Config) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
     if run is None:
         model, tokenizer, size = models.gpt.of_hub(name)
         rate = config.learning_rate or HUB_RATE
-        decided = {"context": min(config.context or HUB_CONTEXT, size.pop("longest")), "learning_rate": rate}
+        context = min(config.context or HUB_CONTEXT, size.pop("longest"))
+        decided = {"context": context, "members": 1, "learning_rate": rate}
         return model, data.tokens.HubPieces(tokenizer), {**size, **decided, "optimizer": HUB_OPTIMIZER}
     if run.info["recipe"] != "text-generator":
         raise UserError(f"{name} is a run of {run.info['recipe']}, which writes no text.")
@@ -117,6 +124,7 @@ def build_model(config: Config, text: RunningText) -> keras.Model:
         width=config.width,
         heads=config.heads,
         dropout=config.dropout,
+        members=config.members,
     )
 
 
@@ -158,7 +166,7 @@ def suited(config: Config) -> Config:
         config,
         heads=config.heads or heads,
         batch_tokens=tokens,
-        batch_size=max(1, tokens // config.context),
+        batch_size=max(1, tokens // config.context // config.members) * config.members,
     )
 
 
@@ -176,6 +184,7 @@ def job(run: Run, config: Config, text: RunningText, network: keras.Model | None
         ),
         examples=min(windows, max(4 * validation, STEPS_PER_CALL * config.batch_size)),
         validation_examples=validation,
+        multiple=config.members,
         compile=compile_model,
         score="validation_loss",
         epochs=4,

@@ -106,6 +106,7 @@ def generator(folder):
     (folder / "prose.txt").write_text("\n".join(text for _, text in toy_texts(300)))
     return text_generator.train(
         text_generator.Config(
+            members=2,
             data=str(folder / "prose.txt"),
             layers=1,
             width=16,

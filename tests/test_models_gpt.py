@@ -17,7 +17,8 @@ def build(family, **options):
     keras.utils.set_random_seed(3)
     model = gpt.build(family, SIZE, **{"layers": 2, "width": 16, "heads": 2, **options})
     for layer in model.layers:  # projections begin at zero, which would hide what is wrong
-        layer.set_weights([np.random.default_rng(1).normal(0, 0.3, w.shape) for w in layer.get_weights()])
+        rng = np.random.default_rng(len(layer.name))
+        layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.get_weights()])
     return model
 
 
@@ -53,10 +54,11 @@ def test_attention_in_blocks_is_attention(monkeypatch):
     assert build("gpt")(tokens).numpy() == pytest.approx(whole, abs=1e-5)
 
 
-@pytest.mark.parametrize("family", gpt.FAMILIES)
-def test_one_token_after_the_other_is_as_good_as_all_at_once(family):
+@pytest.mark.parametrize(("family", "members"), [*((family, 1) for family in gpt.FAMILIES), ("gpt", 3), ("gru", 2)])
+def test_one_token_after_the_other_is_as_good_as_all_at_once(family, members):
     """Rows of different lengths, padded on the left, read up to a place and then on, token by token."""
-    model, decoder, tokens = build(family), gpt.Decoder(build(family)), some_tokens(3, 12)
+    model, tokens = build(family, members=members), some_tokens(3, 12)
+    decoder = gpt.decoder(model)
     expected = model.predict_on_batch(tokens)
     shifted = np.zeros((3, 16), "int32")
     first = np.array([0, 2, 3], "int32")
@@ -70,9 +72,27 @@ def test_one_token_after_the_other_is_as_good_as_all_at_once(family):
         logits, state = decoder.advance(tf.constant(shifted[:, place]), state, tf.constant(place), tf.constant(first))
 
 
-@pytest.mark.parametrize("family", ["gpt", "gru"])
-def test_saved_and_loaded(family, tmp_path):
-    model, tokens = build(family, dropout=0.1), some_tokens(2, 9)
+def test_members_learn_from_their_own_rows_and_answer_together():
+    model, tokens = build("gpt", members=2), some_tokens(4, 9)
+    for layer in model.layers:  # the second differs from the first
+        if layer.name.endswith("_of_2"):
+            layer.set_weights([weight[..., ::-1] for weight in layer.get_weights()])
+    alone = [
+        tf.nn.softmax(
+            keras.Model(model.get_layer(f"embedding{end}").input, model.get_layer(f"logits{end}").output)(tokens)
+        )
+        for end in ("", "_of_2")
+    ]
+    assert not np.allclose(*alone, atol=0.01)
+    assert np.exp(model(tokens)) == pytest.approx(np.mean(alone, axis=0), abs=1e-5)
+    learning = tf.nn.softmax(model(tokens, training=True)).numpy()
+    for row in range(4):
+        assert learning[row] == pytest.approx(alone[row % 2][row].numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("family", "members"), [("gpt", 1), ("gru", 1), ("gpt", 2)])
+def test_saved_and_loaded(family, members, tmp_path):
+    model, tokens = build(family, dropout=0.1, members=members), some_tokens(2, 9)
     model.save(tmp_path / "model.keras")
     again = load_model(tmp_path / "model.keras")
     assert again.predict_on_batch(tokens) == pytest.approx(model.predict_on_batch(tokens), abs=1e-5)

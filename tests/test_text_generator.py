@@ -148,7 +148,9 @@ def test_stopped_and_resumed_is_as_if_nothing_had_happened(config, monkeypatch):
     assert all((a == b).all() for a, b in zip(weights(resumed), weights(whole), strict=True))
 
 
-@pytest.mark.parametrize("options", [{"model": "gru"}, {"tokens": "byte"}, {"tokens": "bpe", "vocabulary": 300}])
+@pytest.mark.parametrize(
+    "options", [{"model": "gru", "members": 2}, {"tokens": "byte"}, {"tokens": "bpe", "vocabulary": 300}]
+)
 def test_other_networks_and_tokens(config, options):
     trained = text_generator.train(replace(config, steps=10, xla="off", sample_tokens=0, **options))
     assert trained.metrics["test"]["bits_per_character"] > 0

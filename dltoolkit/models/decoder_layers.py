@@ -162,6 +162,56 @@ class DecoderBlock(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class MemberRows(keras.layers.Layer):
+    """What one of several networks that answer together sees: of a training batch only its own rows, else everything.
+
+    Member 0 of 2 takes the rows 0, 2, 4, …, so that replicas with parts of a batch deal it out alike.
+
+    Args:
+        member: which one, from 0 on.
+        members: how many there are; the rows of a training batch must divide by it.
+    """
+
+    def __init__(self, member: int, members: int, **kwargs):
+        super().__init__(**kwargs)
+        self.member, self.members = member, members
+
+    def call(self, x, training=False):
+        return x[self.member :: self.members] if training else x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "member": self.member, "members": self.members}
+
+
+@keras.saving.register_keras_serializable(package="dltoolkit")
+class MemberMean(keras.layers.Layer):
+    """The answer of several networks: a list of logits, one (batch, time, vocabulary) of each member -> the same once.
+
+    It is the logarithm of the mean of their probabilities; in training, where each has seen rows of its own
+    (:class:`MemberRows`), it is their logits in the order of the batch.
+    """
+
+    def call(self, logits, training=False):
+        if not training:
+            return mean_of_members(logits)
+        rows = tf.stack(logits, axis=1)  # (batch / members, members, time, vocabulary)
+        return tf.reshape(rows, tf.concat([[-1], tf.shape(rows)[2:]], 0))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+
+def mean_of_members(logits):
+    """The logarithm of the mean probabilities of several logits (…, vocabulary)."""
+    if len(logits) == 1:
+        return logits[0]
+    return tf.reduce_logsumexp(tf.nn.log_softmax(tf.stack(logits)), axis=0) - np.log(len(logits)).astype("float32")
+
+
 def _attend(query, key, value, seen):
     """Values weighted by how queries match keys, (batch, heads, to, d), where ``seen`` allows it."""
     scores = tf.matmul(query, key, transpose_b=True)

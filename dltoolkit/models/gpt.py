@@ -8,6 +8,7 @@ of them see each token's own vector plus one of the token and its predecessor to
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from dltoolkit.errors import UserError, suggestion
 from dltoolkit.models import hub
-from dltoolkit.models.decoder_layers import DecoderBlock, PairEmbedding
+from dltoolkit.models.decoder_layers import DecoderBlock, MemberMean, MemberRows, PairEmbedding, mean_of_members
 
 FAMILIES = ("gpt", "lstm", "gru", "rnn")
 HUB_HEADS = ("num_heads", "num_query_heads", "num_attention_heads")  # what KerasHub's decoders call their heads
@@ -31,6 +32,7 @@ def build(
     width: int,
     heads: int = 4,
     dropout: float = 0.0,
+    members: int = 1,
 ) -> keras.Model:
     """Return an untrained language model.
 
@@ -41,6 +43,8 @@ def build(
         width: length of a token's vector, and units of a recurrent layer.
         heads: of attention, each of ``width / heads`` numbers; of no effect in the recurrent families.
         dropout: of what each block or layer adds.
+        members: so many networks learn side by side, each from its own rows of a batch, and answer with the mean of
+            their probabilities (Hansen & Salamon 1990).
 
     Returns:
         A functional model named after the family: int32 (batch, time) -> float32 logits (batch, time, vocabulary).
@@ -54,23 +58,52 @@ def build(
     if family == "gpt" and width % (2 * heads):
         raise UserError(f"A width of {width} cannot be divided into {heads} heads of even size; try {2 * heads * 16}.")
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    x = keras.layers.Embedding(
-        vocabulary_size, width, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0), name="embedding"
-    )(tokens)
-    x += PairEmbedding(vocabulary_size, width, name="pair_embedding")(tokens)
+    size = {"layers": layers, "width": width, "heads": heads, "dropout": dropout}
+    if members == 1:
+        return keras.Model(tokens, _logits(tokens, family, vocabulary_size, **size), name=family)
+    logits = []
+    for i in range(members):
+        rows = MemberRows(i, members, name=f"rows{_suffix(i)}")(tokens)
+        logits.append(_logits(rows, family, vocabulary_size, **size, suffix=_suffix(i)))
+    return keras.Model(tokens, MemberMean(name="mean")(logits), name=family)
+
+
+def _suffix(member: int) -> str:
+    """What the names of a member's layers end in: nothing for the first, so that one network has plain names."""
+    return f"_of_{member + 1}" if member else ""
+
+
+def first_tokens(model: keras.Model) -> keras.KerasTensor:
+    """Where the first network of a model that :func:`build` made begins, whose layers have plain names."""
+    return model.get_layer("embedding").input
+
+
+def _logits(
+    tokens: keras.KerasTensor,
+    family: str,
+    vocabulary_size: int,
+    *,
+    layers: int,
+    width: int,
+    heads: int,
+    dropout: float,
+    suffix: str = "",
+) -> keras.KerasTensor:
+    normal = keras.initializers.RandomNormal(stddev=1.0)
+    x = keras.layers.Embedding(vocabulary_size, width, embeddings_initializer=normal, name=f"embedding{suffix}")(tokens)
+    x += PairEmbedding(vocabulary_size, width, name=f"pair_embedding{suffix}")(tokens)
     for i in range(1, layers + 1):
         if family == "gpt":
-            x = DecoderBlock(heads, dropout=dropout, name=f"block_{i}")(x)
+            x = DecoderBlock(heads, dropout=dropout, name=f"block_{i}{suffix}")(x)
             continue
         kind = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}[family]
-        x = kind(width, return_sequences=True, name=f"layer_{i}")(x)
-        x = keras.layers.Dropout(dropout, name=f"dropout_{i}")(x) if dropout else x
+        x = kind(width, return_sequences=True, name=f"layer_{i}{suffix}")(x)
+        x = keras.layers.Dropout(dropout, name=f"dropout_{i}{suffix}")(x) if dropout else x
     if family == "gpt":
-        x = keras.layers.RMSNormalization(name="norm")(x)
-    head = keras.layers.Dense(
-        vocabulary_size, use_bias=False, kernel_initializer="zeros", dtype="float32", name="logits"
-    )
-    return keras.Model(tokens, head(x), name=family)
+        x = keras.layers.RMSNormalization(name=f"norm{suffix}")(x)
+    return keras.layers.Dense(
+        vocabulary_size, use_bias=False, kernel_initializer="zeros", dtype="float32", name=f"logits{suffix}"
+    )(x)
 
 
 def of_hub(preset: str) -> tuple[keras.Model, Any, dict[str, int]]:
@@ -95,10 +128,12 @@ def of_hub(preset: str) -> tuple[keras.Model, Any, dict[str, int]]:
     return keras.Model(tokens, head(hidden, reverse=True), name=network.name), tokenizer, size
 
 
-def decoder(model: keras.Model) -> Decoder | WindowDecoder:
+def decoder(model: keras.Model) -> Decoder | MembersDecoder | WindowDecoder:
     """Return what asks a model for one token after the other."""
-    own = any(layer.name == "pair_embedding" for layer in model.layers)
-    return Decoder(model) if own else WindowDecoder(model)
+    names = {layer.name for layer in model.layers}
+    if "pair_embedding" not in names:
+        return WindowDecoder(model)
+    return MembersDecoder(model) if "mean" in names else Decoder(model)
 
 
 class WindowDecoder:
@@ -130,6 +165,28 @@ class WindowDecoder:
         return tf.gather(tf.cast(self._model(tokens, training=False), tf.float32), places, batch_dims=1)
 
 
+class MembersDecoder:
+    """Several networks that answer together (see :func:`build`), asked for one token after the other.
+
+    Args:
+        model: as :func:`build` made it.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._members = [Decoder(model, i) for i in range(model.get_layer("rows").members)]
+
+    def read(self, tokens: tf.Tensor, first: tf.Tensor, length: tf.Tensor, window: int) -> tuple[tf.Tensor, list]:
+        """As :meth:`Decoder.read`."""
+        logits, states = zip(*(member.read(tokens, first, length, window) for member in self._members), strict=True)
+        return mean_of_members(logits), list(states)
+
+    def advance(self, token: tf.Tensor, state: list, place: tf.Tensor, first: tf.Tensor) -> tuple[tf.Tensor, list]:
+        """As :meth:`Decoder.advance`."""
+        both = zip(self._members, state, strict=True)
+        logits, states = zip(*(member.advance(token, kept, place, first) for member, kept in both), strict=True)
+        return mean_of_members(logits), list(states)
+
+
 class Decoder:
     """A model taken apart, to be asked for one token after the other without repeating what is done already.
 
@@ -138,14 +195,17 @@ class Decoder:
 
     Args:
         model: as :func:`build` made it.
+        member: which of its networks.
     """
 
-    def __init__(self, model: keras.Model):
-        self._embedding, self._head = model.get_layer("embedding"), model.get_layer("logits")
-        self._pairs = model.get_layer("pair_embedding")
-        self._blocks = [layer for layer in model.layers if isinstance(layer, DecoderBlock)]
-        self._cells = [layer.cell for layer in model.layers if isinstance(layer, keras.layers.RNN)]
-        self._norm: Callable = model.get_layer("norm") if self._blocks else lambda x: x
+    def __init__(self, model: keras.Model, member: int = 0):
+        end = _suffix(member)
+        self._embedding, self._head = model.get_layer(f"embedding{end}"), model.get_layer(f"logits{end}")
+        self._pairs = model.get_layer(f"pair_embedding{end}")
+        own = [layer for layer in model.layers if re.fullmatch(rf"(block|layer)_\d+{end}", layer.name)]
+        self._blocks = [layer for layer in own if isinstance(layer, DecoderBlock)]
+        self._cells = [layer.cell for layer in own if isinstance(layer, keras.layers.RNN)]
+        self._norm: Callable = model.get_layer(f"norm{end}") if self._blocks else lambda x: x
 
     def read(self, tokens: tf.Tensor, first: tf.Tensor, length: tf.Tensor, window: int) -> tuple[tf.Tensor, list]:
         """Read prompts.
@@ -168,7 +228,9 @@ class Decoder:
             return self._head(self._norm(x[:, length - 1])), state
         batch, vocabulary = tokens.shape[0], self._head.units
         sizes = [tf.nest.flatten(cell.state_size) for cell in self._cells]
-        state = [tf.zeros((batch, 1), tf.int32), *(tuple(tf.zeros((batch, size)) for size in some) for some in sizes)]
+        kind = self._embedding.compute_dtype
+        empty = [tuple(tf.zeros((batch, size), kind) for size in some) for some in sizes]
+        state = [tf.zeros((batch, 1), tf.int32), *empty]
 
         def read_one(place, logits, state):
             now, after = self.advance(tokens[:, place], state, place, first)

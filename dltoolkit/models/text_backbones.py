@@ -14,7 +14,7 @@ import keras
 
 from dltoolkit.data import encoders
 from dltoolkit.errors import UserError
-from dltoolkit.models import backbones, hub
+from dltoolkit.models import backbones, gpt, hub
 from dltoolkit.models.layers import MaskedMean, TokenDropout, TokenIds
 
 
@@ -69,7 +69,7 @@ def of_run(model: keras.Model, folder: Path, said: str, longest: int) -> TextBac
     """
     encoder = encoders.load(folder, longest)
     if isinstance(encoder, encoders.TokenEncoder):
-        body = keras.Model(model.input, model.get_layer("logits").input, name=model.name)
+        body = keras.Model(gpt.first_tokens(model), model.get_layer("logits").input, name=model.name)
         return TextBackbone(_pooled(body), encoder)
     return TextBackbone(backbones.headless(model, said), encoder)
 

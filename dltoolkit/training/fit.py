@@ -43,6 +43,7 @@ class Job:
         steps: how many at most, where ``--epochs`` is not given.
         steps_per_call: steps between two looks of Python at the training, on one device; more for smaller steps.
         compiled: whether XLA is faster than TensorFlow's own kernels for this model on a CPU.
+        multiple: what the size of a batch must divide by.
         seconds_before: what learning took that came before the loop; counted as training time.
         delivered: the part of the model that is saved and returned, as a functional model; by default all of it.
         after_epoch: called with the model and the number of each epoch when it has been validated; True stops.
@@ -59,6 +60,7 @@ class Job:
     steps: int | None = None
     steps_per_call: int = 1
     compiled: bool = False
+    multiple: int = 1
     seconds_before: float = 0.0
     delivered: Callable[[keras.Model], keras.Model] = lambda model: model
     after_epoch: Callable[[keras.Model, int], bool | None] | None = None
@@ -103,7 +105,8 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
     devices = strategy.devices(config.device)
     compiled = strategy.xla(config.xla, devices, on_cpu=job.compiled)
     number_format = strategy.precision(config.precision, devices, compiled=compiled)
-    batch_size = max(devices.replicas, batch_size - batch_size % devices.replicas)
+    multiple = devices.replicas * job.multiple
+    batch_size = max(multiple, batch_size - batch_size % multiple)
     steps_per_epoch = max(1, job.examples // batch_size)
     per_call = min(job.steps_per_call, steps_per_epoch) if devices.replicas == 1 else 1
     steps_per_epoch -= steps_per_epoch % per_call
