@@ -3,9 +3,10 @@
     python benchmarks/matmul_share.py
     python benchmarks/matmul_share.py --max-time 3600
 
-The network is the one that ``--max-time`` chooses; a step is the whole of it, optimizer included. Its operations are
-counted as Chowdhery et al. 2022 count them: 6 for each token and parameter that is multiplied (vectors that are only
-looked up are none), and 12 * layers * width * context for each token in attention, as if nothing were masked.
+The network is the one that ``--max-time`` and the text's length choose; a step is the whole of it, optimizer included.
+Its operations are counted as Chowdhery et al. 2022 count them: 6 for each token and parameter that is multiplied
+(vectors that are only looked up are none), and 12 * layers * width * context for each token in attention, as if nothing
+were masked.
 """
 
 import statistics
@@ -21,9 +22,10 @@ SIDE = 2048  # of the square product
 @click.command()
 @click.option("--max-time", default=600.0, show_default=True, help="Seconds that a run would have.")
 @click.option("--vocabulary", default=66, show_default=True, help="Tokens there are.")
+@click.option("--text-length", default=1_000_000, show_default=True, help="Tokens in the text.")
 @click.option("--steps", default=20, show_default=True, help="Steps in a round.")
 @click.option("--rounds", default=7, show_default=True, help="Rounds of each side, in alternation.")
-def main(max_time: float, vocabulary: int, steps: int, rounds: int) -> None:
+def main(max_time: float, vocabulary: int, text_length: int, steps: int, rounds: int) -> None:
     """Print operations a second of a training step and of a large product, and the share."""
     from dltoolkit import lazy
 
@@ -33,7 +35,7 @@ def main(max_time: float, vocabulary: int, steps: int, rounds: int) -> None:
 
     from dltoolkit import data, models
 
-    config = text_generator.suited(text_generator.Config(max_time=max_time))
+    config = text_generator.suited(text_generator.Config(max_time=max_time), text_length)
     sizes = {name: getattr(config, name) for name in ("layers", "width", "heads", "dropout", "members")}
     model = models.gpt.build("gpt", vocabulary, **sizes)
     how = {"jit_compile": True, "steps_per_execution": text_generator.STEPS_PER_CALL}

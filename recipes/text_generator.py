@@ -38,6 +38,14 @@ SIZES = {
     120: {"layers": 4, "width": 128, "context": 128, "members": 1, "batch_tokens": 3072, "dropout": 0.1},
     1800: {"layers": 6, "width": 192, "context": 256, "members": 1, "batch_tokens": 4096, "dropout": 0.1},
 }
+# and what is other where there is little text: a network that reads it often learns it by heart, each in its own way,
+# so that several small ones together foretell better than a large one
+LITTLE = 5_000_000  # training tokens
+TOGETHER = {
+    0: {},
+    300: {"members": 2, "batch_tokens": 4096},
+    1800: {**SIZES[120], "members": 8, "batch_tokens": 16_384, "dropout": 0.15},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +91,7 @@ def build_data(config: Config, tokenizer: Tokenizer | None = None) -> RunningTex
         tokens=config.tokens,
         pieces=config.vocabulary,
         validation_tail=config.validation_tail,
-        limit=config.limit and config.limit * suited(config).context,
+        limit=config.limit and config.limit * suited(config, 0).context,
         tokenizer=tokenizer,
         text_column=config.text_column,
     )
@@ -116,7 +124,7 @@ def start(config: Config) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
 
 def build_model(config: Config, text: RunningText) -> keras.Model:
     """Tokens int32 (batch, time) in, logits of each next token (batch, time, vocabulary) out."""
-    config = suited(config)
+    config = suited(config, len(text.part("train")))
     return models.gpt.build(
         config.model,
         text.tokenizer.size,
@@ -145,7 +153,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         text = build_data(config, tokenizer)
         run.describe_data(text.describe())
         run.write_json(VOCABULARY, text.tokenizer.to_json())
-        config = suited(replace(config, **run.info.get("chosen", {})))
+        config = suited(replace(config, **run.info.get("chosen", {})), len(text.part("train")))
         work = job(run, config, text, network)
         run.update(chosen={name: getattr(config, name) for name in CHOSEN})
         model = training.fit.fit(run, config, work)
@@ -153,9 +161,9 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     return run
 
 
-def suited(config: Config) -> Config:
-    """Choose the size of network and batch, where nothing was said, for the time there is."""
-    size = SIZES[max(seconds for seconds in SIZES if seconds <= (config.max_time or 0))]
+def suited(config: Config, tokens: int) -> Config:
+    """Choose the size of network and batch, where nothing was said, for the time there is and the training tokens."""
+    size = _for_time(SIZES, config.max_time) | (_for_time(TOGETHER, config.max_time) if tokens < LITTLE else {})
     if config.model != "gpt":
         size = {**size, "layers": 2}
     chosen = {name: value for name, value in size.items() if getattr(config, name) is None}
@@ -170,9 +178,17 @@ def suited(config: Config) -> Config:
     )
 
 
+def _for_time(sizes: dict[int, dict[str, Any]], seconds: float | None) -> dict[str, Any]:
+    return sizes[max(least for least in sizes if least <= (seconds or 0))]
+
+
 def job(run: Run, config: Config, text: RunningText, network: keras.Model | None = None) -> training.fit.Job:
     """Say what the training loop needs: model (by default a new one), batches, loss."""
     windows = data.token_pipeline.windows(text, config.context)
+    if windows < config.members:
+        raise UserError(
+            f"{text.source} is too short for {config.members} networks; give more text, or fewer --members."
+        )
     validation = len(text.part("validation")) // config.context
     return training.fit.Job(
         build_model=lambda: network or build_model(config, text),
@@ -182,8 +198,8 @@ def job(run: Run, config: Config, text: RunningText, network: keras.Model | None
         validation=lambda batch_size: data.token_pipeline.evaluation_pipeline(
             text, "validation", config.context, max(batch_size, evaluation.language.BATCH)
         ),
-        examples=min(windows, max(4 * validation, STEPS_PER_CALL * config.batch_size)),
-        validation_examples=validation,
+        examples=config.members * min(windows, max(4 * validation, STEPS_PER_CALL * config.batch_size)),
+        validation_examples=config.members * validation,
         multiple=config.members,
         compile=compile_model,
         score="validation_loss",
@@ -191,7 +207,7 @@ def job(run: Run, config: Config, text: RunningText, network: keras.Model | None
         steps=None if config.epochs else config.steps,
         steps_per_call=STEPS_PER_CALL,
         compiled=True,
-        after_epoch=(lambda model, epoch: sample(run, config, model, text, epoch)) if config.sample_tokens else None,
+        after_epoch=lambda model, epoch: sample(run, config, model, text, epoch),
     )
 
 
@@ -213,7 +229,10 @@ def compile_model(model: keras.Model, config: Config, batch_size: int, **how: An
 
 
 def sample(run: Run, config: Config, model: keras.Model, text: RunningText, epoch: int) -> None:
-    """Write what the model makes of the beginning of the validation text to samples/."""
+    """Write what the model makes of the beginning of the validation text to samples/, if that is wanted."""
+    text.let_go()
+    if not config.sample_tokens:
+        return
     begin = text.part("validation")[: config.context // 4].tolist()
     drawn = models.sampling.generate(
         model,

@@ -158,6 +158,18 @@ def test_other_networks_and_tokens(config, options):
     assert trained.metrics["baseline"]["unigram"]["tokens"] == trained.metrics["test"]["tokens"]
 
 
+def test_little_text_and_much_time_make_several_networks(config):
+    def members(tokens, **options):
+        return text_generator.suited(text_generator.Config(**options), tokens).members
+
+    assert [members(10**6, max_time=seconds) for seconds in (None, 60.0, 600.0, 3600.0)] == [1, 1, 2, 8]
+    assert members(10**8, max_time=3600.0) == 1
+    odd = text_generator.suited(text_generator.Config(members=3, context=10, batch_tokens=100), 10**6)
+    assert (odd.batch_size, odd.width) == (9, 128)
+    with pytest.raises(UserError, match="too short for 30 networks; give more text, or fewer --members"):
+        text_generator.train(replace(config, members=30, context=300))
+
+
 def test_without_a_test_part(config, capfd):
     trained = text_generator.train(replace(config, steps=10, xla="off", sample_tokens=0, validation_tail=0.1))
     assert trained.metrics.keys() == {"validation", "baseline"}

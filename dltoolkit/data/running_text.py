@@ -53,6 +53,10 @@ class RunningText:
         begin, end = self.parts[name]
         return self.tokens[begin:end]
 
+    def let_go(self) -> None:
+        """Give back the memory of what has been read from disk."""
+        store.let_go(self.tokens)
+
     def describe(self) -> dict[str, Any]:
         """Return what run.json says about the data."""
         return {
@@ -140,17 +144,18 @@ def _tokenised(
         digest.update(raw := text.encode("utf-8", "surrogatepass"))
         most += len(raw)  # no kind of token is shorter than a byte
     fingerprint = digest.hexdigest()
-    file = store.KeptArray(folder, f"{src.name}-tokens-{fingerprint}")
+    file = store.KeptArray(folder, f"{src.name}-text-{fingerprint}")
     found = file.find()
     if found is None:
         room = file.create((most, 2), "tokens")
         try:
-            parts, place = {}, 0
+            parts, unknown, place = {}, {}, 0
             stream = Stream(texts.read())
             for part, count in characters.items():
-                begin = place
+                begin, unknown[part] = place, 0
                 for text in stream.take(count):
                     encoded = tokenizer.encode(text)
+                    unknown[part] += int((encoded == UNKNOWN).sum())
                     room[place : place + len(encoded)] = encoded.view(np.uint8).reshape(-1, 2)
                     place += len(encoded)
                     store.let_go(room)
@@ -158,17 +163,9 @@ def _tokenised(
         except BaseException:
             file.discard()
             raise
-        found = file.keep(room, {"parts": parts, "used": place}), {"parts": parts, "used": place}
+        facts = {"parts": parts, "unknown": unknown, "used": place}
+        found = file.keep(room, facts), facts
     array, facts = found
-    warnings = []
-    train = facts["parts"]["train"]
-    if isinstance(tokenizer, Characters):
-        found = array.view(np.uint16)[: facts["used"], 0] == UNKNOWN
-        unknown, within = int(found[train[1] :].sum()), int(found[: train[1]].sum())
-        if within:  # the tokenizer is another text's
-            warnings.append(f"{unknown + within:,} characters are none of the tokenizer's and count as unknown.")
-        elif unknown:
-            warnings.append(f"{unknown:,} characters outside the training part never occur in it and count as unknown.")
     return RunningText(
         tokens=array.view(np.uint16)[: facts["used"], 0],
         parts={part: tuple(span) for part, span in facts["parts"].items()},
@@ -177,8 +174,17 @@ def _tokenised(
         source=src.said,
         name=src.name,
         fingerprint=fingerprint,
-        warnings=[*src.warnings, *warnings],
+        warnings=[*src.warnings, *(_unknown(facts["unknown"]) if isinstance(tokenizer, Characters) else [])],
     )
+
+
+def _unknown(counts: dict[str, int]) -> list[str]:
+    """Warn of characters that count as unknown, of which there are so many in each part."""
+    if not (total := sum(counts.values())):
+        return []
+    if counts["train"]:  # the tokenizer is another text's
+        return [f"{total:,} characters are none of the tokenizer's and count as unknown."]
+    return [f"{total:,} characters outside the training part never occur in it and count as unknown."]
 
 
 class Stream:
