@@ -15,7 +15,7 @@ import click
 import dltoolkit
 from dltoolkit import config as configuration
 from dltoolkit import lazy, lines, output, recipe
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, WorkerLost, suggestion
 
 RECIPE_LIST = "image-classifier, a recipe of 'dltoolkit list', or ./FILE.py"
 FLAGS = {"label": "class", "form": "format"}  # what is called otherwise on the command line than in Python
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(_plain(error), 2, debug)
     except UserError as error:
         _fail(str(error), 2, debug)
+    except WorkerLost as error:
+        _fail(str(error), 1, debug)
     except Stopped as error:
         command = getattr(error.interrupt, "resume_command", None)
         message = f"Interrupted; all is saved. Go on with: {command}" if command else "Interrupted."
@@ -123,6 +125,32 @@ def resume(run: str, out_dir: str, **options: str | None) -> None:
     found = dltoolkit.load(run, out_dir)
     changed = {name: value for name, value in options.items() if value is not None}
     output.training_summary(dltoolkit.resume(found, **changed))
+
+
+@dltoolkit_command.command(
+    epilog="Example: dltoolkit launch --workers 2 -- train image-classifier --epochs 5",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.option("--workers", type=click.IntRange(min=2), required=True, metavar="N", help="How many processes.")
+@click.option(
+    "--timeout",
+    default="10m",
+    show_default=True,
+    metavar="TIME",
+    help="How long they wait for each other in the beginning.",
+)
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- train|resume ...")
+def launch(workers: int, timeout: str, words: tuple[str, ...]) -> int:
+    """Train in several processes on this machine, as several machines would with TF_CONFIG.
+
+    Lines on stderr begin with the worker's number. When one worker is gone, all end.
+    """
+    from dltoolkit.training import launch as launcher
+
+    code, error = launcher.launch(words, workers, timeout)
+    if error:
+        _fail(error, code, debug=False)
+    return code
 
 
 @dltoolkit_command.command(epilog="Example: dltoolkit evaluate latest --data ~/new-flowers --format json")

@@ -12,6 +12,22 @@ class UserError(Exception):
     """
 
 
+class WorkerLost(Exception):
+    """Another worker of a training is gone, and the rest cannot go on; the message is the command that does.
+
+    The command line prints it as a single ``Error: …`` line and exits with code 1.
+    """
+
+    def __init__(self, resume_command: str):
+        super().__init__(
+            f"Another worker is gone, so this one has stopped. Start all of them again with: {resume_command}"
+        )
+
+
+class Relieved(Exception):
+    """Training is done, and what is left to do is the chief's: this worker may go home."""
+
+
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the choice nearest to ``word``, or an empty string if none is near."""
     by_folded = {choice.lower(): choice for choice in choices}

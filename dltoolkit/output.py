@@ -38,7 +38,9 @@ def as_json(value: Any) -> None:
 
 
 def training_summary(run: Run) -> None:
-    """Print what a training came to: the score, its interval, the baselines, and what to do next."""
+    """Print what a training came to, where it is the chief's: the score, the baselines, and what to do next."""
+    if not run.writes:
+        return
     metrics = run.metrics
     for part in ("test", "validation"):
         if "accuracy" in metrics.get(part, {}):

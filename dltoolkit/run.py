@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import shutil
 import sys
 import time
@@ -22,14 +23,17 @@ from typing import TYPE_CHECKING, Any
 
 from dltoolkit import config as configuration
 from dltoolkit import files, interrupt, recipe
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import Relieved, UserError, WorkerLost, suggestion
 from dltoolkit.files import writing
+from dltoolkit.training import cluster
 
 if TYPE_CHECKING:
     import keras
 
 FORMAT = 1  # raised when run.json changes in a way that older code cannot read
 CHANGEABLE = ("epochs", "max_time", "device")  # options of a run that is resumed
+LAUNCHED_VARIABLE = "DLTOOLKIT_LAUNCHED"  # how the command began that started this process as one of several workers
+RUN_FILE_VARIABLE = "DLTOOLKIT_RUN_FILE"  # a file in which the chief of such workers says which run it works on
 PACKAGES = ("dltoolkit", "tensorflow", "keras", "numpy", "scikit-learn")
 
 
@@ -39,11 +43,13 @@ class Run:
     Attributes:
         path: the directory.
         info: what run.json holds (see docs/runs.md).
+        writes: whether this process may change the directory; of several workers that train together, only the chief.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]):
         self.path = path
         self.info = info
+        self.writes = cluster.is_chief()
         self._is_new = self._is_held = False
         self._model: keras.Model | None = None
 
@@ -77,6 +83,10 @@ class Run:
             "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()},
         }
         parent = Path(settings.out_dir).expanduser() / recipe_name
+        if not cluster.is_chief():
+            run = cls(parent / (settings.name or data_name), info)  # the chief knows better; nothing is written there
+            run._is_new = True
+            return run
         with _new_directory(parent, settings.name, data_name) as path:
             run = cls(path, {**info, "name": path.name})
             run._is_new = True
@@ -97,6 +107,8 @@ class Run:
     def write(self, name: str, content: bytes | str) -> Path:
         """Write a file of the run: beside its place first, then renamed into it, so that a reader never sees half."""
         path = self.path / name
+        if not self.writes:
+            return path
         with writing(path) as beside:
             beside.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
         return path
@@ -117,8 +129,10 @@ class Run:
         """Save the model for inference (no optimizer) as model.keras."""
         import keras
 
-        bare = keras.Model(model.inputs, model.outputs, name=model.name)
         path = self.path / "model.keras"
+        if not self.writes:
+            return path
+        bare = keras.Model(model.inputs, model.outputs, name=model.name)
         with writing(path, suffix=".keras") as beside:
             bare.save(beside)
         self._model = None
@@ -144,7 +158,7 @@ class Run:
             self.write_json("labels.json", description["classes"])
         if findings:
             self.write_rows("findings.csv", [{"input": name, "finding": what} for name, what in findings])
-        for warning in description.get("warnings", []):
+        for warning in description.get("warnings", []) if self.writes else []:
             progress.warn(warning)
 
     def check_data(self, description: dict[str, Any]) -> None:
@@ -170,7 +184,7 @@ class Run:
         Raises:
             UserError: if another process is at work on it.
         """
-        if self._is_held:
+        if self._is_held or not self.writes:
             yield
             return
         with files.alone(self.path):
@@ -186,7 +200,7 @@ class Run:
         """Hold the run's state in step with the work inside: running, then finished, interrupted or failed.
 
         A new run that fails before its training has begun leaves nothing behind; SIGINT and SIGTERM become
-        :class:`dltoolkit.interrupt.Interrupted`.
+        :class:`dltoolkit.interrupt.Interrupted`. A worker that is not the chief leaves the block when training is done.
 
         Raises:
             UserError: if another process is at work on the run.
@@ -199,6 +213,8 @@ class Run:
         began = time.monotonic()
         if self.info["state"] == "running":  # it was killed, or it would have said how it ended
             self.info["state"] = "interrupted"
+        if self.writes and (file := os.environ.get(RUN_FILE_VARIABLE)):
+            Path(file).write_text(str(self.path))
         found = self.info["state"]
         resumed = not self._is_new
 
@@ -212,21 +228,34 @@ class Run:
                 yield
                 self.info.pop("error", None)
                 leave("finished")
+        except Relieved:
+            pass
         except (KeyboardInterrupt, Exception) as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            if self.info["state"] == "starting" and self._is_new:
+            interrupted = isinstance(error, (KeyboardInterrupt, WorkerLost))
+            if not self.writes:
+                pass
+            elif self.info["state"] == "starting" and self._is_new:
                 shutil.rmtree(self.path, ignore_errors=True)
             elif not (resumed and self.info["state"] == found):  # a run that did not go on is still what it was
-                go_on = f"dltoolkit resume {self.path}"
-                if interrupted:
-                    error.resume_command = go_on
+                if isinstance(error, KeyboardInterrupt):
+                    error.resume_command = self.resume_command
                 elif isinstance(error, files.NotWritten):
-                    error.args = (f"{error} When that can be written, go on with: {go_on}",)
+                    error.args = (f"{error} When that can be written, go on with: {self.resume_command}",)
                 with contextlib.suppress(OSError, UserError):  # a full disk must not hide the first error
                     leave("interrupted" if interrupted else "failed", error=None if interrupted else str(error))
             raise
 
+    def chief_only(self) -> None:
+        """Leave the :meth:`session` here on all workers but the chief: what follows is its work alone."""
+        if not self.writes:
+            raise Relieved
+
     # Reading a run
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run as it was started."""
+        return f"{os.environ.get(LAUNCHED_VARIABLE, 'dltoolkit')} resume {shlex.quote(str(self.path))}"
 
     @property
     def classes(self) -> list[str]:
@@ -480,8 +509,6 @@ def _is_free(path: Path, stack: contextlib.ExitStack) -> bool:
 
 def _command(recipe_name: str) -> str:
     if Path(sys.argv[0]).stem in ("dltoolkit", "__main__"):
-        import shlex
-
         return shlex.join(["dltoolkit", *sys.argv[1:]])
     return f"from Python: {recipe_name}.train"
 

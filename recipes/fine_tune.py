@@ -198,8 +198,8 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
     with run.session():
         devices = training.strategy.devices(config.device)  # before anything starts TensorFlow
-        if devices.replicas > 1:
-            raise UserError("fine-tune trains on one device so far; choose one with --device.")
+        if config.label_curve and devices.workers > 1:
+            raise UserError("--label-curve trains one network after the other: leave it out with several workers.")
         compiled = training.strategy.xla(config.xla, devices)
         training.strategy.precision(config.precision, devices, compiled=compiled)  # before the network is built
         what, budgets = kind(config), label_budgets(config)
@@ -207,10 +207,10 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         splits = build_data(config, what)
         run.describe_data(splits.describe(), splits.findings)
         began = time.monotonic()
-        whole = build_model(suited(config, what), splits)
+        whole = training.distributed.moved(build_model(suited(config, what), splits), devices)
         training.starting.check_unchanged(run, config)
         config = suited(config, what, int(splits.packed.lengths.max()) if what == "texts" else 1)
-        if what == "texts":
+        if what == "texts" and run.writes:
             splits.encoder.save(run.path)
         run.update(kind=what, longest=splits.encoder.longest if what == "texts" else None)
         run.update(model={"trained": sum(math.prod(variable.shape) for variable in whole.trainable_variables)})
@@ -222,6 +222,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         training.progress.note(f"a head on frozen features: validation accuracy {100 * work.first['accuracy']:.2f} %")
         kept = "head"
         if config.method == "head":
+            run.chief_only()
             run.update(state="running", time={"train_seconds": round(spent, 2)})
         else:
             epochs = WELL_TRAINED_EPOCHS[what] if well_trained(config) else 10

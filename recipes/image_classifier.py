@@ -90,7 +90,6 @@ def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
         len(pictures.classes),
         widths=config.widths,
         dropout=config.dropout,
-        synchronized=training.strategy.replicas() > 1,
     )
     models.vision.whiten(model, pictures.images[pictures.train[:: -(-len(pictures.train) // 500)]])
     return model

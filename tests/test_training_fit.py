@@ -1,6 +1,5 @@
 """The training loop, on a recipe small enough to train here: what a user would miss if it broke."""
 
-import functools
 import itertools
 import json
 import os
@@ -125,8 +124,11 @@ def test_nan_is_stopped_with_advice(train, tmp_path):
 def steady(monkeypatch):
     """A clock for the steps on which every look takes 50 ms, so that a busy machine can hardly upset the plan."""
     looks = itertools.count()
-    clock = functools.partial(plan.Plan, clock=lambda: next(looks) * 0.05)
-    monkeypatch.setattr(fit, "Plan", clock)
+
+    def clocked(*arguments, clock, **options):
+        return plan.Plan(*arguments, clock=lambda: next(looks) * 0.05, **options)
+
+    monkeypatch.setattr(fit, "Plan", clocked)
 
 
 def test_max_time_plans_the_steps_and_brings_the_rate_down(train, steady):

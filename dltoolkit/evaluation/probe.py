@@ -11,6 +11,7 @@ import numpy as np
 from dltoolkit.data import augment, batches, images, pipeline, store
 from dltoolkit.errors import UserError
 from dltoolkit.files import writing
+from dltoolkit.training import cluster
 
 if TYPE_CHECKING:
     import keras
@@ -116,6 +117,7 @@ def of_data(pictures: ImageSplits, *, seed: int = 0, cache_dir: Path | None = No
         probe = train(pictures.images[rows], pictures.labels[rows], pictures.classes, seed=seed)
     else:
         probe = train(*turned(pictures.images[rows[:MOST_TURNED]]), list("0123"), seed=seed)
-    with contextlib.suppress(UserError), writing(path, suffix=".keras") as beside:  # a full disk only costs time
-        probe.model.save(beside)
+    if cluster.is_chief():
+        with contextlib.suppress(UserError), writing(path, suffix=".keras") as beside:  # a full disk only costs time
+            probe.model.save(beside)
     return probe

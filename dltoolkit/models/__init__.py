@@ -12,6 +12,7 @@ __getattr__, __dir__ = submodules(
         "gan_networks",
         "gpt",
         "layers",
+        "replicas",
         "sampling",
         "text",
         "text_backbones",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from dltoolkit.models import replicas
+
 KINDS = ("colour", "translation", "cutout")
 
 
@@ -16,6 +18,8 @@ class DiffAugment(keras.layers.Layer):
         kinds: some of :data:`KINDS`, separated by commas; empty for none.
     """
 
+    draws_for_all = True  # replicas
+
     def __init__(self, kinds: str, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})  # random places, and brightness, are too coarse in bfloat16
         self.kinds = kinds
@@ -24,7 +28,7 @@ class DiffAugment(keras.layers.Layer):
     def call(self, images):
         count, height, width, channels = tf.shape(images)[0], *images.shape[1:]
         for kind in filter(None, self.kinds.split(",")):
-            draw = keras.random.uniform((3, count, 1, 1, 1), seed=self.seed_generator)
+            draw = replicas.drawn(self._draw, count, axis=1)
             if kind == "colour":
                 images = images + draw[0] - 0.5  # brightness
                 if channels > 1:
@@ -39,6 +43,9 @@ class DiffAugment(keras.layers.Layer):
                 hole = _inside(rows[:, None, None], draw[0], height) & _inside(columns[None, :, None], draw[1], width)
                 images = tf.where(hole, tf.zeros_like(images), images)
         return images
+
+    def _draw(self, count):
+        return keras.random.uniform((3, count, 1, 1, 1), seed=self.seed_generator)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from dltoolkit.data import batches
 from dltoolkit.errors import UserError, suggestion
+from dltoolkit.models import replicas
 from dltoolkit.models.diff_augment import DiffAugment
 from dltoolkit.models.gan_networks import LATENT, discriminator, generator
 
@@ -27,7 +28,7 @@ class Gan(keras.Model):
     """A generator, its running average and a discriminator, trained together.
 
     Batches are (pictures uint8 (batch, h, w, c), one-hot classes (batch, classes)); a step shows the discriminator as
-    many generated pictures, two of each of the first half's classes.
+    many generated pictures, two of each of every other one's class.
 
     Args:
         architecture: one of :data:`ARCHITECTURES`.
@@ -140,8 +141,8 @@ class Gan(keras.Model):
         real = tf.cast(images, tf.float32) / 127.5 - 1.0
         labels = tf.argmax(one_hot, axis=-1, output_type=tf.int32)
         count = tf.shape(real)[0]
-        noise = keras.random.normal((count, LATENT), seed=self.seed_generator)
-        fake_labels = tf.concat([labels[: count // 2], labels[: count - count // 2]], axis=0)
+        noise = replicas.drawn(lambda rows: keras.random.normal((rows, LATENT), seed=self.seed_generator), count)
+        fake_labels = tf.repeat(labels[::2], 2)[:count]  # pairs, which parting the batch leaves together
         with tf.GradientTape() as generator_tape:
             fake = self.generator(self.inputs_for(noise, fake_labels), training=True)
             sameness = self.mode_seeking * _sameness(fake, noise)
@@ -154,9 +155,9 @@ class Gan(keras.Model):
             generator_loss = tf.reduce_mean(_generator_loss(self.kind, fake_logits))
             discriminator_loss = tf.reduce_mean(_discriminator_loss(self.kind, real_logits, fake_logits))
             # gradients are summed over replicas
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            for_generator = generator_loss / replicas
-            for_discriminator = (discriminator_loss + self._penalty(real, fake, labels)) / replicas
+            sharers = tf.distribute.get_strategy().num_replicas_in_sync
+            for_generator = generator_loss / sharers
+            for_discriminator = (discriminator_loss + self._penalty(real, fake, labels)) / sharers
         weights = [[each.value for each in net.trainable_variables] for net in (self.generator, self.discriminator)]
         discriminator_gradients, upwards = tape.gradient(for_discriminator, [weights[1], fake])
         if self.kind in _SLOPES:
@@ -164,7 +165,7 @@ class Gan(keras.Model):
         else:
             upwards = tape.gradient(for_generator, fake)
         del tape
-        generator_gradients = generator_tape.gradient([fake, sameness], weights[0], [upwards, 1.0 / replicas])
+        generator_gradients = generator_tape.gradient([fake, sameness], weights[0], [upwards, 1.0 / sharers])
         self.optimizer.apply(generator_gradients, self.generator.trainable_variables)
         self.discriminator_optimizer.apply(discriminator_gradients, self.discriminator.trainable_variables)
         self._average()
@@ -197,7 +198,9 @@ class Gan(keras.Model):
         def measured():
             at = real
             if self.kind == "wasserstein-gp":
-                share = keras.random.uniform((tf.shape(real)[0], 1, 1, 1), seed=self.seed_generator)
+                share = replicas.drawn(
+                    lambda rows: keras.random.uniform((rows, 1, 1, 1), seed=self.seed_generator), tf.shape(real)[0]
+                )
                 at = real + share * (tf.stop_gradient(fake) - real)
             with tf.GradientTape() as tape:
                 tape.watch(at)
@@ -249,12 +252,12 @@ def _discriminator_loss(kind: str, real, fake):
 
 
 def _sameness(pictures, noise):
-    """How alike the first half's pictures and the second's are for how far apart their noise is."""
+    """How alike the two pictures of each pair are for how far apart their noise is."""
     pairs = tf.shape(noise)[0] // 2
 
     def apart(values):
-        rows = tf.reshape(values[: 2 * pairs], (2, pairs, math.prod(values.shape[1:])))
-        return tf.reduce_mean(tf.abs(rows[0] - rows[1]), axis=-1)
+        rows = tf.reshape(values[: 2 * pairs], (pairs, 2, math.prod(values.shape[1:])))
+        return tf.reduce_mean(tf.abs(rows[:, 0] - rows[:, 1]), axis=-1)
 
     return tf.reduce_sum(apart(noise) / (apart(pictures) + 0.01)) / tf.cast(tf.maximum(pairs, 1), tf.float32)
 

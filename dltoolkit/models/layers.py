@@ -14,11 +14,15 @@ class BatchNorm(keras.layers.BatchNormalization):
     """Batch normalisation (Ioffe & Szegedy 2015) over the last axis of pictures, on TensorFlow's fused kernel.
 
     The same weights, arguments and results as ``keras.layers.BatchNormalization``, which in Keras 3 is composed of
-    separate operations; the fused kernel is two to three times faster on a CPU. With ``synchronized=True``
-    (statistics over all replicas) Keras' own way is used, for the kernel sees one replica only.
+    separate operations; the fused kernel is two to three times faster on a CPU. A layer that is made for several
+    replicas has statistics over all of them, in Keras' own way, for the kernel sees one replica only.
 
     Input and output: (batch, height, width, channels).
     """
+
+    def __init__(self, **kwargs):
+        synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        super().__init__(**{**kwargs, "synchronized": synchronized})
 
     def call(self, inputs, training=None, mask=None):
         fused = not self.synchronized and not self.renorm and mask is None and len(inputs.shape) == 4

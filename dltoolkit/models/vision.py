@@ -6,7 +6,7 @@ Every family takes any picture from 8 to 224 pixels and more: the number of halv
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -27,7 +27,6 @@ def build(
     *,
     widths: Sequence[int] | None = None,
     dropout: float | None = None,
-    synchronized: bool = False,
 ) -> keras.Model:
     """Return an untrained classifier.
 
@@ -38,7 +37,6 @@ def build(
         widths: units or channels of the layers, smallest first; the family's own by default. What they count is
             said at each family below.
         dropout: share of activations dropped before the logits (in vit: in every block); the family's own by default.
-        synchronized: normalise over all replicas' examples, not each replica's own.
 
     Returns:
         A functional model named after the family: (batch, height, width, channels) in 0..255 ->
@@ -62,7 +60,7 @@ def build(
         raise UserError(f"Dropout must be at least 0 and below 1, not {dropout}.")
     inputs = keras.Input((height, width, channels), name="image")
     x = keras.layers.Rescaling(1 / 64, offset=-2.0, name="scale")(inputs)  # 0..255 -> -2..2, of unit size for most
-    outputs = families[family](x, classes, widths, dropout, _normaliser(synchronized))
+    outputs = families[family](x, classes, widths, dropout, _normalise)
     return keras.Model(inputs, outputs, name=family)
 
 
@@ -106,8 +104,7 @@ def whiten(model: keras.Model, images: np.ndarray) -> None:
     layer.set_weights([np.concatenate([kernel, -kernel], axis=-1)])
 
 
-def _normaliser(synchronized: bool) -> Callable[..., keras.layers.Layer]:
-    return functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5, synchronized=synchronized)
+_normalise = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
 def _conv(x, units, name, norm, *, size=3, stride=1, pool=0, initializer="he_normal"):

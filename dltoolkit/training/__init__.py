@@ -4,6 +4,19 @@ from dltoolkit.lazy import submodules
 
 __getattr__, __dir__ = submodules(
     __name__,
-    keras=["checkpoint", "fit", "frozen", "muon", "optimizer", "starting", "strategy", "transfer"],
-    plain=["plan", "progress"],
+    keras=[
+        *(
+            "checkpoint",
+            "distributed",
+            "fit",
+            "frozen",
+            "muon",
+            "optimizer",
+            "pace",
+            "starting",
+            "strategy",
+            "transfer",
+        ),
+    ],
+    plain=["cluster", "launch", "meeting", "plan", "progress"],
 )

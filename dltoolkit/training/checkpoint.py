@@ -14,7 +14,7 @@ import numpy as np
 from dltoolkit.errors import UserError
 from dltoolkit.files import writing
 from dltoolkit.run import Run
-from dltoolkit.training import progress
+from dltoolkit.training import optimizer, progress
 
 KEPT = 2
 
@@ -57,6 +57,8 @@ def save(run: Run, state: State, model: keras.Model, best_weights: list[np.ndarr
         arrays[f"best/{i:05d}"] = weight
     folder = run.path / "checkpoint"
     path = folder / f"step-{state.step:08d}.npz"
+    if not run.writes:  # but it has taken part in reading what all replicas have of the metrics
+        return path
     with writing(path) as beside, beside.open("wb") as file:
         np.savez(file, **arrays)
     others = found(run)
@@ -121,10 +123,9 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
 
 def _groups(model: keras.Model) -> dict[str, list[Any]]:
     """The variables to keep: ``model.variables`` has the seed generators' state that a weights file leaves out."""
-    optimizers = getattr(model, "optimizers", [model.optimizer])
     return {
         "model": model.variables,
-        "optimizer": [variable for optimizer in optimizers for variable in optimizer.variables],
+        "optimizer": [variable for each in optimizer.all_of(model) for variable in each.variables],
         "metrics": model.metrics_variables,
     }
 

@@ -6,8 +6,8 @@ import contextlib
 import importlib.util
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -16,10 +16,12 @@ import tensorflow as tf
 
 from dltoolkit import interrupt
 from dltoolkit.config import RunConfig
-from dltoolkit.errors import UserError
+from dltoolkit.errors import UserError, WorkerLost
 from dltoolkit.run import Run
-from dltoolkit.training import checkpoint, optimizer, progress, strategy
+from dltoolkit.training import checkpoint, distributed, optimizer, progress, strategy
+from dltoolkit.training.pace import Pace
 from dltoolkit.training.plan import Plan
+from dltoolkit.training.strategy import Devices
 
 CHECKPOINT_SECONDS = 60.0  # after which a checkpoint is written within an epoch, not only at its end
 CHECKPOINT_SHARE = 0.01  # of the time, at most, that goes into checkpoints, beside the last one
@@ -73,12 +75,18 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
     times. When memory runs out, the batch size is halved once.
 
     Raises:
-        UserError: if the loss becomes NaN, or memory runs out twice.
+        UserError: if the loss becomes NaN, memory runs out twice, or there are more replicas than examples in a batch.
         Interrupted: after SIGINT or SIGTERM, when all is saved.
+        Relieved: on all workers but the chief, when training is done.
+        WorkerLost: if another worker is gone.
     """
     batch_size = min(run.info.get("plan", {}).get("batch_size", config.batch_size), job.examples)
+    devices = strategy.devices(config.device)
+    if devices.workers > 1:
+        with _together(run):
+            return _fit(run, config, job, devices, batch_size)
     try:
-        return _fit(run, config, job, batch_size)
+        return _fit(run, config, job, devices, batch_size)
     except (tf.errors.ResourceExhaustedError, MemoryError):
         if batch_size < 2:
             raise UserError(
@@ -93,7 +101,7 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
     progress.warn(f"Out of memory with batches of {batch_size}; trying {batch_size // 2}.")
     keras.utils.clear_session()
     try:
-        return _fit(run, config, job, batch_size // 2)
+        return _fit(run, config, job, devices, batch_size // 2)
     except (tf.errors.ResourceExhaustedError, MemoryError):
         raise UserError(
             f"Out of memory even with batches of {batch_size // 2}; use a smaller --batch-size or model, or smaller "
@@ -101,26 +109,55 @@ def fit(run: Run, config: RunConfig, job: Job) -> keras.Model:
         ) from None
 
 
-def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
-    devices = strategy.devices(config.device)
+@contextlib.contextmanager
+def _together(run: Run) -> Iterator[None]:
+    """Say in words what goes wrong among workers, and let all but the chief go when training is done."""
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        raise UserError(
+            "Out of memory; use a smaller --batch-size or model, or smaller pictures or shorter texts."
+        ) from None
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.InternalError,
+    ) as error:
+        raise WorkerLost(run.resume_command) from error
+    run.chief_only()
+
+
+def _fit(run: Run, config: RunConfig, job: Job, devices: Devices, batch_size: int) -> keras.Model:
     compiled = strategy.xla(config.xla, devices, on_cpu=job.compiled)
     number_format = strategy.precision(config.precision, devices, compiled=compiled)
-    multiple = devices.replicas * job.multiple
-    batch_size = max(multiple, batch_size - batch_size % multiple)
+    batch_size = strategy.shared_batch(batch_size, devices, job.multiple)
     steps_per_epoch = max(1, job.examples // batch_size)
-    per_call = min(job.steps_per_call, steps_per_epoch) if devices.replicas == 1 else 1
+    per_call = min(job.steps_per_call, steps_per_epoch)
     steps_per_epoch -= steps_per_epoch % per_call
+    per_call = 1 if devices.mirrored else per_call
+    validation_size = distributed.even_enough(batch_size, job.validation_examples, devices.replicas)
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
-        model = job.build_model()
-        schedule = job.compile(model, config, batch_size, jit_compile=compiled, steps_per_execution=per_call)
+        model = distributed.prepare(job.build_model(), devices)
+        schedule = job.compile(
+            model, config, batch_size, jit_compile=compiled and not devices.mirrored, steps_per_execution=per_call
+        )
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
+        for each in optimizer.all_of(model):
+            distributed.densify(each, devices)
     delivered = job.delivered(model)
     model.optimizer.finalize_variable_values = lambda variables: None  # the watcher swaps the averages in itself
     run.update(
         state="running",
-        device={"kind": devices.kind, "replicas": devices.replicas, "precision": number_format, "xla": compiled},
+        device={
+            "kind": devices.kind,
+            "replicas": devices.replicas,
+            "workers": devices.workers,
+            "precision": number_format,
+            "xla": compiled,
+        },
         plan={"batch_size": batch_size},
         model={
             "name": delivered.name,
@@ -129,25 +166,29 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
         },
     )
 
-    restored = checkpoint.restore(run, model)
-    state, best_weights, accumulators = restored or (checkpoint.State(), None, [])
-    plan = _plan(run, config, job, state, steps_per_epoch)
+    pace = Pace(devices)
+    restored = checkpoint.restore(run, model) if run.writes else None
+    standing = config.max_time, *(restored or (checkpoint.State(), None, []))
+    max_time, state, best_weights, accumulators = _as_chief(pace, run, model, standing)
+    plan = _plan(run, replace(config, max_time=max_time), job, state, steps_per_epoch, pace)
     within = state.step % steps_per_epoch
     if within and not state.finished and state.history and state.history[-1]["step"] == state.step:
         state.history.pop()  # the run ended within this epoch, which now goes on
         accumulators = []
     if state.history:
         run.write_rows("history.csv", state.history)  # it may be ahead of the checkpoint, or damaged
-    watcher = _Watcher(run, config, job, state, plan, schedule, best_weights)
+    watcher = _Watcher(run, config, job, state, plan, pace, schedule, best_weights)
+    validation = job.validation(validation_size)
     with contextlib.closing(watcher), interrupt.deferred():
         while not state.finished:
             epoch, within = divmod(state.step, steps_per_epoch)
             if within:
-                model.test_on_batch(*next(iter(job.validation(batch_size))))  # makes the metrics' variables
+                model.test_on_batch(*next(iter(validation)))  # makes the metrics' variables
             watcher.resume_epoch(within, accumulators if within else [])
             model.fit(
-                job.batches(batch_size, state.step),
-                validation_data=job.validation(batch_size),
+                distributed.share_out(job.batches(batch_size, state.step), devices),
+                validation_data=distributed.share_out(validation, devices),
+                validation_steps=int(validation.cardinality()) if devices.replicas > 1 else None,
                 initial_epoch=epoch,
                 epochs=epoch + 1 if within else FOREVER,
                 steps_per_epoch=steps_per_epoch - within,
@@ -163,14 +204,15 @@ def _fit(run: Run, config: RunConfig, job: Job, batch_size: int) -> keras.Model:
     return bare
 
 
-def _plan(run: Run, config: RunConfig, job: Job, state: checkpoint.State, steps_per_epoch: int) -> Plan:
+def _plan(run: Run, config: RunConfig, job: Job, state: checkpoint.State, steps_per_epoch: int, pace: Pace) -> Plan:
     """A resumed run follows its plan, whatever time it took, unless another length was asked for."""
     planned = run.info["plan"].get("steps")
     epochs = config.epochs or (None if config.max_time or job.steps else job.epochs)
     max_seconds = None
     if planned is None and config.max_time:
         max_seconds = max(1.0, config.max_time - (state.seconds if state.planned is None else 0.0))
-    plan = Plan(steps_per_epoch, epochs, max_seconds, job.validation_examples / job.examples, bound=job.steps)
+    validated = job.validation_examples / job.examples
+    plan = Plan(steps_per_epoch, epochs, max_seconds, validated, clock=pace.now, bound=job.steps)
     plan.steps = planned or plan.steps
     if state.finished and state.planned != planned:
         state.finished, state.stale_epochs = False, 0
@@ -180,6 +222,30 @@ def _plan(run: Run, config: RunConfig, job: Job, state: checkpoint.State, steps_
             "not quite that of training for the new length from the start."
         )
     return plan
+
+
+def _as_chief(pace: Pace, run: Run, model: keras.Model, standing: tuple) -> tuple:
+    """Let all workers begin where the chief stands, with its weights; return its standing.
+
+    Raises:
+        UserError: on a worker that was started with other options or data.
+    """
+    variables = [*model.variables, *(variable for each in optimizer.all_of(model) for variable in each.variables)]
+    data = {key: run.info.get("data", {}).get(key) for key in ("fingerprint", "splits")}
+    mine = {**run.info["config"], **run.info["device"], **data, "batch": run.info["plan"]["batch_size"]}
+    apart = ("data", "name", "out_dir")  # which may differ from machine to machine
+    if pace.alone:
+        return standing
+    of_chief, standing, values = pace.object_of_chief((mine, standing, [np.asarray(each) for each in variables]))
+    differing = [key for key, value in mine.items() if key not in apart and value != of_chief.get(key)]
+    if differing:
+        raise UserError(
+            f"This worker's {', '.join(differing)} and the chief's differ: give all workers the same command and data."
+        )
+    if not run.writes:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+    return standing
 
 
 class _Watcher(keras.callbacks.Callback):
@@ -192,27 +258,28 @@ class _Watcher(keras.callbacks.Callback):
         job: Job,
         state: checkpoint.State,
         plan: Plan,
+        pace: Pace,
         schedule: optimizer.WarmupCosine,
         best_weights: list[np.ndarray] | None,
     ):
         super().__init__()
         self._run, self._config, self._job, self._state = run, config, job, state
-        self._plan, self._schedule = plan, schedule
+        self._plan, self._pace, self._schedule = plan, pace, schedule
         self.best_weights = best_weights
         self._best_is_saved = best_weights is None
         self._display = progress.EpochDisplay()
         self._ema = None
         self._summary = None
-        if importlib.util.find_spec("tensorboard"):  # TensorFlow needs it to write what it reads
+        if run.writes and importlib.util.find_spec("tensorboard"):  # TensorFlow needs it to write what it reads
             self._summary = tf.summary.create_file_writer(str(run.path / "tensorboard"))
         self._seconds_before = state.seconds
-        self._saved, self._saving_took = time.monotonic(), 0.0
+        self._saved, self._saving_took = pace.now(), 0.0
         self._within = 0
         self._accumulators: list[np.ndarray] = []
         if plan.steps is not None and state.step >= plan.steps and best_weights is not None:
             state.finished = True
         plan.start()
-        self._began = time.monotonic()
+        self._began = pace.now()
         self._follow_plan()
         self._record_plan()
 
@@ -236,7 +303,7 @@ class _Watcher(keras.callbacks.Callback):
             variable.assign(value)
         steps = self.params["steps"] + self._within
         self._display.start(epoch + 1, self._plan.epochs, steps)
-        self._epoch_began = time.monotonic()
+        self._epoch_began = self._pace.now()
         self._done = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -249,7 +316,8 @@ class _Watcher(keras.callbacks.Callback):
                 "try a lower --learning-rate, or --precision float32."
             )
         self._display.step(self._within + batch + 1, logs)
-        if self._plan.step_done(state.step):
+        looked = self._pace.look(state.step)
+        if looked and self._plan.step_done(state.step):
             self._follow_plan()
         if self._plan.out_of_time and self._plan.steps is None:  # before there was time to plan
             self._plan.steps = state.step
@@ -258,17 +326,19 @@ class _Watcher(keras.callbacks.Callback):
             self._finish()
         if self.model.stop_training or batch + 1 == self.params["steps"]:
             return  # the epoch's validation comes first
-        self._save_or_stop()
+        if looked:
+            self._save_or_stop()
 
     def on_test_begin(self, logs: Any = None) -> None:
-        self._test_began = time.monotonic()
+        self._pace.look(self._state.step, surely=True)
+        self._test_began = self._pace.now()
         if self._ema:
             self._ema.on_test_begin()
 
     def on_test_end(self, logs: Any = None) -> None:
         score = logs[self._job.score.removeprefix("validation_")]
         falling = self._job.score.endswith(("loss", "distance"))
-        standing = (-score if falling else score, -logs.get("loss", 0.0))
+        standing = self._pace.of_chief((-score if falling else score, -logs.get("loss", 0.0)))
         self._is_best = self._state.best is None or standing > self._state.best
         if self._is_best:
             self._state.best, self._state.stale_epochs = standing, 0
@@ -280,7 +350,8 @@ class _Watcher(keras.callbacks.Callback):
             self._ema.on_test_end()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        state, now = self._state, time.monotonic()
+        self._pace.look(self._state.step, surely=True)
+        state, now = self._state, self._pace.now()
         named = {name.replace("val_", "validation_"): value for name, value in logs.items()}
         row = {"epoch": epoch + 1, "step": state.step, **{name: round(float(v), 6) for name, v in named.items()}}
         row["learning_rate"] = float(f"{float(self._schedule(state.step - 1)):.6g}")
@@ -294,7 +365,8 @@ class _Watcher(keras.callbacks.Callback):
         if self._plan.validation_done(state.step, now - self._test_began):
             self._follow_plan()
         self._display.end(epoch + 1, self._plan.epochs, row, self._is_best)
-        if self._job.after_epoch and self._job.after_epoch(self.model, epoch + 1):
+        stops = bool(self._job.after_epoch and self._run.writes and self._job.after_epoch(self.model, epoch + 1))
+        if self._pace.of_chief([stops])[0]:
             self._finish()
         self._within, self._accumulators = 0, []
         patience = self._config.patience
@@ -319,7 +391,7 @@ class _Watcher(keras.callbacks.Callback):
 
     def _save_or_stop(self, *, epoch_ended: bool = False) -> None:
         """Write a checkpoint when it is time for one; when a signal has come, write one and raise it."""
-        signal, since = interrupt.pending(), time.monotonic() - self._saved
+        signal, since = self._pace.signal(), self._pace.now() - self._saved
         planned_anew = self._plan.steps != self._run.info["plan"].get("steps")
         due = (epoch_ended or since > CHECKPOINT_SECONDS) and since > self._saving_took / CHECKPOINT_SHARE
         if self._state.finished or signal is not None:
@@ -335,7 +407,7 @@ class _Watcher(keras.callbacks.Callback):
     def _save(self, everything: bool = False) -> None:
         """Write a checkpoint, and the best epoch's model where it is a new one; with ``everything``, the times too."""
         began = time.monotonic()
-        self._state.seconds = self._seconds_before + began - self._began
+        self._state.seconds = self._seconds_before + self._pace.now() - self._began
         checkpoint.save(self._run, self._state, self.model, self.best_weights)
         self._record_plan()
         if not self._best_is_saved and not self._state.finished:
@@ -346,5 +418,5 @@ class _Watcher(keras.callbacks.Callback):
             self._best_is_saved = True
         if everything:
             self._run.update(time={"train_seconds": round(self._job.seconds_before + self._state.seconds, 2)})
-        self._saved = time.monotonic()
-        self._saving_took = self._saved - began
+        self._saved = self._pace.now()
+        (self._saving_took,) = self._pace.of_chief([time.monotonic() - began])

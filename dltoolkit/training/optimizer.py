@@ -146,6 +146,11 @@ def compile(
     return schedule
 
 
+def all_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """Return the optimizers of a compiled model: one, or as many as it says."""
+    return getattr(model, "optimizers", [model.optimizer])
+
+
 def spare_vectors(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
     """Keep weight decay off biases, normalisation weights and other vectors; call once, before training."""
     if optimizer.weight_decay:

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from dltoolkit.training import cluster
+
 LIVE_INTERVAL = 0.1  # seconds between two updates of the live line
 
 
 def console() -> Console:
-    """Return a console on stderr; made when needed, so that a redirected stderr is respected."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    """A console on stderr, made when needed, so that a redirected stderr is respected; only the chief's speaks."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=not cluster.is_chief())
 
 
 def note(message: str) -> None:
@@ -27,7 +29,7 @@ def note(message: str) -> None:
 
 def warn(message: str) -> None:
     """Tell the user of something that may be wrong with the input, on stderr."""
-    screen = console()
+    screen = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     screen.print("[yellow]Warning:[/yellow] " if screen.is_terminal else "Warning: ", end="")
     screen.print(message, markup=False)
 

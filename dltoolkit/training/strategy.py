@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import keras
 import tensorflow as tf
 
 from dltoolkit.errors import UserError
+from dltoolkit.training import cluster, meeting, progress
+from dltoolkit.training.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -20,34 +23,69 @@ class Devices:
     Attributes:
         strategy: the tf.distribute strategy to build and train in.
         kind: ``cpu``, ``gpu`` or ``tpu``.
-        replicas: how many copies of the model work on a batch together.
+        replicas: how many copies of the model work on a batch together, over all workers.
+        workers: how many processes have them.
+        chief: whether this process is the one of them that writes.
     """
 
     strategy: tf.distribute.Strategy
     kind: str
     replicas: int
+    workers: int = 1
+    chief: bool = True
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether Keras must do without XLA and without several steps in a call."""
+        return self.replicas > 1 and self.kind != "tpu"
 
     def describe(self) -> str:
-        """Say in words what the run uses, for run.json and the report."""
-        return f"{self.replicas} × {self.kind.upper()}" if self.replicas > 1 else self.kind.upper()
+        """Say in words what the run uses."""
+        used = f"{self.replicas} × {self.kind.upper()}" if self.replicas > 1 else self.kind.upper()
+        return f"{used} of {self.workers} workers" if self.workers > 1 else used
 
 
 def devices(device: str) -> Devices:
-    """Turn ``--device`` into devices: auto, cpu, cpu:N, gpu, gpu:I,J, tpu or tpu:NAME.
+    """Turn ``--device`` into devices: auto, cpu, cpu:N, gpu, gpu:I,J, tpu or tpu:NAME; of each worker of a cluster.
+
+    The first call of a process must come before anything else starts TensorFlow. In a cluster it returns when all
+    workers are there.
 
     Raises:
-        UserError: if the wording is unknown or there is no such device on this machine.
+        UserError: if the wording is unknown, there is no such device on this machine, or the workers do not come.
     """
     form = re.fullmatch(r"(auto|cpu|gpu|tpu)(?::(.+))?", device.strip().lower())
     if not form or (form[1] == "auto" and form[2]):
         raise UserError(f"'{device}' is no device: use auto, cpu, cpu:2, gpu, gpu:0,1, tpu or tpu:NAME.")
     kind, which = form.groups()
+    together = cluster.current()
+    if together and (kind == "tpu" or (kind == "cpu" and which)):
+        raise UserError(f"--device {device} is for one process: with several workers use cpu, gpu or gpu:0,1.")
     if kind == "tpu":
         return _tpu(device.strip()[4:])
     gpus = tf.config.list_physical_devices("GPU")
     if kind == "cpu" or (kind == "auto" and not gpus):
-        return _cpu(which)
-    return _gpu(gpus, which)
+        return _workers(together) if together else _cpu(which)
+    chosen = _chosen(gpus, which)
+    return _workers(together, *chosen) if together else _gpu(gpus, chosen)
+
+
+@functools.cache
+def _workers(together: Cluster, *chosen: int) -> Devices:
+    """Connect this process and these GPUs of it with the others; once, for TensorFlow takes no second cluster."""
+    meeting.meet(together)
+    gpus = tf.config.list_physical_devices("GPU")
+    tf.config.set_visible_devices([gpus[number] for number in chosen], "GPU")
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": together.addresses}),
+        task_type="worker",
+        task_id=together.index,
+        rpc_layer="grpc",
+        num_accelerators={"GPU": len(chosen)},
+    )
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    workers, kind = len(together.addresses), "gpu" if chosen else "cpu"
+    return Devices(strategy, kind, strategy.num_replicas_in_sync, workers, together.index == 0)
 
 
 def _cpu(count: str | None) -> Devices:
@@ -70,7 +108,8 @@ def _cpu(count: str | None) -> Devices:
     return Devices(tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(wanted)]), "cpu", wanted)
 
 
-def _gpu(gpus: list, which: str | None) -> Devices:
+def _chosen(gpus: list, which: str | None) -> list[int]:
+    """The numbers of the GPUs that ``gpu`` or ``gpu:I,J`` means, which take memory as they need it."""
     if not gpus:
         raise UserError(
             "There is no GPU that TensorFlow can use here; 'dltoolkit doctor' says what it sees. Use --device cpu."
@@ -87,6 +126,10 @@ def _gpu(gpus: list, which: str | None) -> Devices:
             tf.config.experimental.set_memory_growth(gpus[number], True)
         except RuntimeError:
             break  # already initialised in this process
+    return chosen
+
+
+def _gpu(gpus: list, chosen: list[int]) -> Devices:
     if len(chosen) == 1:
         return Devices(_only([gpus[chosen[0]]], f"/gpu:{chosen[0]}"), "gpu", 1)
     return Devices(tf.distribute.MirroredStrategy([f"GPU:{number}" for number in chosen]), "gpu", len(chosen))
@@ -119,9 +162,21 @@ def _tpu(name: str) -> Devices:
     return Devices(strategy, "tpu", strategy.num_replicas_in_sync)
 
 
-def replicas() -> int:
-    """Return how many copies of a model built here, in the strategy's scope, would work on a batch together."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
+def shared_batch(batch_size: int, target: Devices) -> int:
+    """Return the largest batch size, up to this one, that all replicas can share equally.
+
+    Raises:
+        UserError: if there is not an example for each.
+    """
+    if batch_size < target.replicas:
+        raise UserError(
+            f"{target.replicas} replicas cannot share a batch of {batch_size}: use a larger --batch-size, more data or "
+            "fewer devices."
+        )
+    shared = batch_size - batch_size % target.replicas
+    if shared != batch_size:
+        progress.note(f"Batches of {shared} in place of {batch_size}, for {target.replicas} replicas to share.")
+    return shared
 
 
 def precision(wanted: str, target: Devices, *, compiled: bool = False) -> str:
@@ -150,16 +205,8 @@ def xla(wanted: str, target: Devices, *, on_cpu: bool = False) -> bool:
 
     ``auto``: on GPU and TPU yes; on a CPU where ``on_cpu`` says so, for oneDNN's convolutions measured two to three
     times faster there, and transformers slower.
-
-    Raises:
-        UserError: if XLA is asked for where it cannot work (several replicas outside a TPU).
     """
-    mirrored = target.replicas > 1 and target.kind != "tpu"
-    if wanted == "on" and mirrored:
-        raise UserError("XLA does not work across several devices here; use --xla off or one device.")
-    if wanted == "auto":
-        return (on_cpu or target.kind != "cpu") and not mirrored
-    return wanted == "on"
+    return (on_cpu or target.kind != "cpu") if wanted == "auto" else wanted == "on"
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -1,0 +1,155 @@
+"""A model and its batches for several replicas, on one machine or on many.
+
+Keras 3.15 trains on several replicas of one process, but not on several workers, nor when the first batch is uneven.
+What :func:`prepare` mends leans on methods of Keras that are not public; tests/test_training_distributed.py fails when
+Keras changes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dltoolkit.training.strategy import Devices
+
+FAR = 0x9E3779B9  # between the seeds of two replicas
+
+
+def moved(model: keras.Model, devices: Devices) -> keras.Model:
+    """Return a network that was made outside of the strategy's scope with its variables on all replicas."""
+    if devices.replicas == 1 or isinstance(model.variables[0].value, tf.distribute.DistributedValues):
+        return model
+    with devices.strategy.scope():
+        there = keras.models.clone_model(model)
+    there.set_weights(model.get_weights())
+    return there
+
+
+def prepare(model: keras.Model, devices: Devices) -> keras.Model:
+    """Return a model whose ``fit`` and ``evaluate`` work on these devices.
+
+    Layers that draw random numbers, such as dropout, then draw others on each replica, but for those that say with
+    ``draws_for_all`` that they draw for the whole batch and take their replica's part.
+    """
+    if devices.replicas == 1:
+        return model
+    model = moved(model, devices)
+    kind = type(model)
+    model.__class__ = type(kind.__name__, (_OfWorkers if devices.workers > 1 else _OfReplicas, kind), {})
+    model._distribute_strategy = devices.strategy
+    for layer in model._flatten_layers(include_self=False):
+        generator = getattr(layer, "seed_generator", None)
+        if isinstance(generator, keras.random.SeedGenerator) and not getattr(layer, "draws_for_all", False):
+            generator.__class__ = _SeedOfReplica
+    return model
+
+
+def densify(optimizer: keras.optimizers.Optimizer, devices: Devices) -> None:
+    """Let an optimizer add up whole gradients, also of tables of which a batch has seen a few rows: TensorFlow 2.21
+    confuses the replicas' sums where there are both."""
+    if devices.replicas > 1:
+        kind = type(optimizer)
+        optimizer.__class__ = type(kind.__name__, (_Dense, kind), {})
+
+
+def share_out(batches: tf.data.Dataset, devices: Devices) -> Any:
+    """Give each replica its part of each batch, in order; as equal as can be, and never none of a batch large enough.
+
+    TensorFlow's own way needs batches of one size, and on several workers sends the graph of the pipeline around.
+
+    Args:
+        batches: of known length (or endless), the same on all workers; all of a batch's tensors have as many rows.
+        devices: what they are for.
+    """
+    replicas = devices.replicas
+    if replicas == 1:
+        return batches
+
+    def part(tensor: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:
+        count = tensor.shape[0]
+        if count is None or count % replicas:
+            count = tf.shape(tensor)[0]
+            return tensor[count * replica // replicas : count * (replica + 1) // replicas]
+        size = count // replicas
+        begin, rest = replica * size, tensor.shape[1:]
+        cut = tf.slice(tensor, [begin] + [0] * len(rest), [size] + [-1] * len(rest))
+        return tf.ensure_shape(cut, [size, *rest])  # TPUs want to know it
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        each = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * each
+
+        def parts(*batch: Any) -> tf.data.Dataset:
+            numbers = tf.data.Dataset.range(first, first + each, output_type=tf.int32)
+            return numbers.map(lambda replica: tf.nest.map_structure(lambda tensor: part(tensor, replica), batch))
+
+        length = batches.cardinality().numpy()
+        whole = tf.data.experimental.assert_cardinality(length * each if length > 0 else length)
+        return batches.flat_map(parts).apply(whole).prefetch(2 * each)
+
+    return devices.strategy.distribute_datasets_from_function(of_worker)
+
+
+def even_enough(batch_size: int, examples: int, replicas: int) -> int:
+    """Return the least batch size from this one on with which no batch has fewer examples than there are replicas."""
+    batch_size = max(batch_size, replicas)
+    while 0 < examples % batch_size < replicas and batch_size < examples:
+        batch_size += 1
+    return batch_size
+
+
+class _OfReplicas:
+    """A model of several replicas that is built from one replica's part of the first batch, whatever the others'."""
+
+    _is_built = False
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        if self._is_built:
+            return
+        strategy = self.distribute_strategy
+        if iterator is not None:
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(
+                    lambda each: strategy.experimental_local_results(each)[0], next(batches)
+                )
+                break
+        with strategy.scope():
+            self._symbolic_build(data_batch=data_batch)
+        self._is_built = True
+
+
+class _OfWorkers(_OfReplicas):
+    """A model of several workers: Keras averages over their logs as if each were a list of numbers."""
+
+    def train_step(self, data):
+        return _as_lists(super().train_step(data))
+
+    def test_step(self, data):
+        return _as_lists(super().test_step(data))
+
+
+def _as_lists(logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+
+
+class _Dense:
+    """An optimizer of whole gradients."""
+
+    def apply(self, grads, trainable_variables=None):
+        return super().apply(
+            [None if each is None else tf.convert_to_tensor(each) for each in grads], trainable_variables
+        )
+
+
+class _SeedOfReplica(keras.random.SeedGenerator):
+    """Draws other seeds on each replica, while its state is the same on all."""
+
+    def next(self, ordered=True):
+        seed = super().next(ordered)
+        context = tf.distribute.get_replica_context()
+        if context is None:
+            return seed
+        number = tf.cast(context.replica_id_in_sync_group, tf.int64) * FAR % 2**32
+        return seed + tf.stack([tf.cast(number, seed.dtype), tf.zeros((), seed.dtype)])

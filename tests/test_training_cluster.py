@@ -1,0 +1,138 @@
+"""Which processes train together, and how they find each other: TF_CONFIG, Slurm, ports, and who never comes."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from dltoolkit.errors import UserError
+from dltoolkit.training import cluster, launch, meeting
+from dltoolkit.training.cluster import Cluster
+
+TWO = {"worker": ["a.net:1000", "b.net:1000"]}
+
+
+def tf_config(jobs=TWO, kind="worker", index=0) -> dict[str, str]:
+    return {"TF_CONFIG": json.dumps({"cluster": jobs, "task": {"type": kind, "index": index}})}
+
+
+def test_a_process_is_alone_unless_something_says_otherwise():
+    assert cluster.current({}) is None
+    assert cluster.current({"TF_CONFIG": ""}) is None
+    assert cluster.current({"TF_CONFIG": "{}"}) is None
+    assert cluster.current(tf_config({"worker": ["a.net:1000"]})) is None
+
+
+def test_tf_config_names_the_workers_the_chief_first():
+    assert cluster.current(tf_config(index=1)) == Cluster(("a.net:1000", "b.net:1000"), 1)
+    jobs = {"worker": ["a:1", "b:1"], "chief": ["c:1"]}
+    assert cluster.current(tf_config(jobs, "worker", 1)) == Cluster(("c:1", "a:1", "b:1"), 2)
+    assert cluster.current(tf_config(jobs, "chief", 0)).index == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{not json", "is no valid JSON"),
+        ("[]", "names no cluster"),
+        (tf_config({"worker": "a:1"})["TF_CONFIG"], "no list of addresses"),
+        (tf_config({"worker": ["a", "b:1"]})["TF_CONFIG"], "'a', which is no host:port"),
+        (tf_config({"worker": ["a:70000", "b:1"]})["TF_CONFIG"], "'a:70000', which is no host:port"),
+        (tf_config({"worker": ["a:1", "a:1"]})["TF_CONFIG"], "names a:1 twice"),
+        (tf_config({"chief": ["a:1", "b:1"]}, "chief")["TF_CONFIG"], "several chiefs"),
+        (tf_config({**TWO, "ps": ["c:1"]})["TF_CONFIG"], "names a 'ps'"),
+        (tf_config(index=2)["TF_CONFIG"], "has no worker 2"),
+        (tf_config(index=None)["TF_CONFIG"], "does not say which task"),
+        (tf_config(kind="chief")["TF_CONFIG"], "does not say which task"),
+        (json.dumps({"cluster": TWO}), "does not say which task"),
+    ],
+)
+def test_a_malformed_tf_config_is_said_in_words(written, message):
+    with pytest.raises(UserError, match=message) as refused:
+        cluster.current({"TF_CONFIG": written})
+    assert "host1:12345" in str(refused.value), "it shows what one looks like"
+
+
+def test_a_malformed_tf_config_is_one_line_and_exit_code_2(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{oops")
+    words = [sys.executable, "-m", "dltoolkit", "train", "image-classifier", "--out-dir", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: TF_CONFIG is no valid JSON") and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_slurm_says_which_task_runs_where():
+    slurm = {
+        "SLURM_STEP_NUM_TASKS": "5",
+        "SLURM_STEP_NODELIST": "gpu[09-10],big",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
+        "SLURM_PROCID": "3",
+    }
+    addresses = ("gpu09:12345", "gpu09:12346", "gpu10:12345", "gpu10:12346", "big:12345")
+    assert cluster.current(slurm) == Cluster(addresses, 3)
+    assert cluster.current({**slurm, "SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert cluster.current({**slurm, "TF_CONFIG": ""}) is None, "an empty TF_CONFIG keeps a task by itself"
+    with pytest.raises(UserError, match="Slurm's variables"):
+        cluster.current({"SLURM_STEP_NUM_TASKS": "2"})
+
+
+def meet_all(clusters) -> dict[int, Exception | None]:
+    """Let these meet, each in its thread, and return what each of them raised."""
+    came: dict[int, Exception | None] = {}
+
+    def go(place, one):
+        try:
+            meeting.meet(one)
+            came[place] = None
+        except UserError as error:
+            came[place] = error
+
+    threads = [threading.Thread(target=go, args=pair) for pair in enumerate(clusters)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    return came
+
+
+@pytest.fixture
+def addresses() -> tuple[str, ...]:
+    return tuple(f"localhost:{port}" for port in launch.free_ports(3))
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    monkeypatch.setenv(meeting.WAIT_VARIABLE, "1s")
+
+
+def test_workers_find_each_other_in_any_order(addresses):
+    assert meet_all(Cluster(addresses, index) for index in (2, 0, 1)) == {0: None, 1: None, 2: None}
+    with socket.create_server(("", int(addresses[0].rpartition(":")[2]))):
+        pass  # and the ports are free again
+
+
+def test_a_worker_that_never_comes_is_named(addresses, impatient):
+    came = meet_all(Cluster(addresses, index) for index in (0, 2))
+    assert f"Worker 1 ({addresses[1]}) has not come" in str(came[0])
+    assert "has not come" in str(came[1]) or "have not come" in str(came[1])
+
+
+def test_a_chief_that_never_comes_is_named(addresses, impatient):
+    came = meet_all([Cluster(addresses, 1)])
+    assert f"The chief, {addresses[0]}, has not come" in str(came[0])
+
+
+def test_a_port_in_use_is_named(addresses):
+    port = int(addresses[1].rpartition(":")[2])
+    with socket.create_server(("", port)), pytest.raises(UserError, match=f"Port {port} of this machine"):
+        meeting.meet(Cluster(addresses, 1))
+
+
+def test_strangers_and_doubles_are_not_let_in(addresses, impatient):
+    came = meet_all([Cluster(addresses, 0), Cluster(addresses, 1), Cluster(addresses[:2], 1), Cluster(addresses, 2)])
+    assert sum(error is None for error in came.values()) >= 3 or isinstance(came[0], UserError)
+    assert "another cluster" in str(came[2]) or "there already" in str(came[2]) or "cannot be had" in str(came[2])
