@@ -140,9 +140,8 @@ def _fit(run: Run, config: RunConfig, job: Job, devices: Devices, batch_size: in
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
         model = distributed.prepare(job.build_model(), devices)
-        schedule = job.compile(
-            model, config, batch_size, jit_compile=compiled and not devices.mirrored, steps_per_execution=per_call
-        )
+        at_once = compiled and devices.kind != "tpu"  # which compiles by itself
+        schedule = job.compile(model, config, batch_size, jit_compile=at_once, steps_per_execution=per_call)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
         for each in optimizer.all_of(model):

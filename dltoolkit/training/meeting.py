@@ -57,10 +57,9 @@ def _gather(cluster: Cluster, door: socket.socket, deadline: float) -> None:
     """The chief's part: let every worker in, then tell all to begin."""
     door.settimeout(LOOK_SECONDS)
     began, told = time.monotonic(), False
-    with contextlib.ExitStack() as stack:
-        there: dict[int, socket.socket] = {}
-        while len(there) < len(cluster.addresses) - 1:
-            missing = [index for index in range(1, len(cluster.addresses)) if index not in there]
+    there: dict[int, socket.socket] = {}
+    try:
+        while missing := [index for index in range(1, len(cluster.addresses)) if index not in there]:
             names = ", ".join(f"{index} ({cluster.addresses[index]})" for index in missing)
             if time.monotonic() > deadline:
                 raise UserError(f"Worker {names} has not come: start it, and see that it can reach this machine.")
@@ -68,17 +67,43 @@ def _gather(cluster: Cluster, door: socket.socket, deadline: float) -> None:
                 progress.note(f"Waiting for worker {names}.")
                 told = True
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # others may knock at a port too
-                guest, _ = door.accept()
-                guest.settimeout(LOOK_SECONDS * 10)
-                said = json.loads(guest.makefile().readline())
-                index = said["index"]
-                if said["addresses"] != list(cluster.addresses) or index not in missing:
-                    wrong = "another cluster" if index in missing else f"a worker {index} that is there already"
-                    guest.sendall(f"The chief knows {wrong}: give all workers the same addresses.\n".encode())
-                    continue
-                there[index] = stack.enter_context(guest)
+                _let_in(cluster, door, there)
+            for index in [index for index, guest in there.items() if _has_left(guest)]:
+                there.pop(index).close()
         for guest in there.values():
             guest.sendall(b"begin\n")
+    finally:
+        for guest in there.values():
+            guest.close()
+
+
+def _let_in(cluster: Cluster, door: socket.socket, there: dict[int, socket.socket]) -> None:
+    """Wait a little for somebody, and put a worker into its place; tell others what is wrong."""
+    guest, _ = door.accept()
+    try:
+        guest.settimeout(LOOK_SECONDS * 10)
+        said = json.loads(guest.makefile().readline())
+        index, wrong = said["index"], None
+        if said["addresses"] != list(cluster.addresses):
+            wrong = "other addresses than this worker: give all workers the same"
+        elif index in there:
+            wrong = f"a worker {index} already: give each another index"
+        if wrong:
+            guest.sendall(f"The chief knows {wrong}.\n".encode())
+        else:
+            there[index] = guest
+    finally:
+        if guest not in there.values():
+            guest.close()
+
+
+def _has_left(guest: socket.socket) -> bool:
+    try:
+        return guest.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _report(cluster: Cluster, deadline: float) -> None:

@@ -64,6 +64,8 @@ def devices(device: str) -> Devices:
     if kind == "tpu":
         return _tpu(device.strip()[4:])
     gpus = tf.config.list_physical_devices("GPU")
+    if kind == "auto" and not gpus:
+        _say_once("TensorFlow sees no GPU here: the CPU trains.")
     if kind == "cpu" or (kind == "auto" and not gpus):
         return _workers(together) if together else _cpu(which)
     chosen = _chosen(gpus, which)
@@ -86,6 +88,11 @@ def _workers(together: Cluster, *chosen: int) -> Devices:
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     workers, kind = len(together.addresses), "gpu" if chosen else "cpu"
     return Devices(strategy, kind, strategy.num_replicas_in_sync, workers, together.index == 0)
+
+
+@functools.cache
+def _say_once(what: str) -> None:
+    progress.note(what)
 
 
 def _cpu(count: str | None) -> Devices:
@@ -206,7 +213,10 @@ def xla(wanted: str, target: Devices, *, on_cpu: bool = False) -> bool:
     ``auto``: on GPU and TPU yes; on a CPU where ``on_cpu`` says so, for oneDNN's convolutions measured two to three
     times faster there, and transformers slower.
     """
-    return (on_cpu or target.kind != "cpu") if wanted == "auto" else wanted == "on"
+    compiled = (on_cpu or target.kind != "cpu") if wanted == "auto" else wanted == "on"
+    if compiled and target.mirrored:
+        progress.note("On several replicas Keras trains without XLA, and one step in a call.")
+    return compiled and not target.mirrored
 
 
 def _cpu_has_bfloat16() -> bool:
