@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -137,13 +138,30 @@ def addresses() -> tuple[str, ...]:
 
 @pytest.fixture
 def impatient(monkeypatch) -> None:
-    monkeypatch.setenv(meeting.WAIT_VARIABLE, "1s")
+    monkeypatch.setenv(meeting.WAIT_VARIABLE, "2s")
 
 
 def test_workers_find_each_other_in_any_order(addresses):
     assert meet_all(Cluster(addresses, index) for index in (2, 0, 1)) == {0: None, 1: None, 2: None}
     with socket.create_server(("", int(addresses[0].rpartition(":")[2]))):
         pass  # and the ports are free again
+
+
+def test_a_worker_that_dies_while_it_waits_may_come_again(addresses):
+    chief = threading.Thread(target=meeting.meet, args=(Cluster(addresses, 0),))
+    chief.start()
+    hello = json.dumps({"index": 1, "addresses": addresses}).encode() + b"\n"
+    for _ in range(50):
+        try:
+            with socket.create_connection(("localhost", int(addresses[0].rpartition(":")[2]))) as first:
+                first.sendall(hello)
+                time.sleep(0.3)
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    assert meet_all(Cluster(addresses, index) for index in (1, 2)) == {0: None, 1: None}
+    chief.join(timeout=10)
+    assert not chief.is_alive()
 
 
 def test_a_worker_that_never_comes_is_named(addresses, impatient):

@@ -229,12 +229,12 @@ def _as_chief(pace: Pace, run: Run, model: keras.Model, standing: tuple) -> tupl
     Raises:
         UserError: on a worker that was started with other options or data.
     """
+    if pace.alone:
+        return standing
     variables = [*model.variables, *(variable for each in optimizer.all_of(model) for variable in each.variables)]
     data = {key: run.info.get("data", {}).get(key) for key in ("fingerprint", "splits")}
     mine = {**run.info["config"], **run.info["device"], **data, "batch": run.info["plan"]["batch_size"]}
     apart = ("data", "name", "out_dir")  # which may differ from machine to machine
-    if pace.alone:
-        return standing
     of_chief, standing, values = pace.object_of_chief((mine, standing, [np.asarray(each) for each in variables]))
     differing = [key for key, value in mine.items() if key not in apart and value != of_chief.get(key)]
     if differing:

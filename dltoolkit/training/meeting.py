@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -86,11 +87,13 @@ def _let_in(cluster: Cluster, door: socket.socket, there: dict[int, socket.socke
         index, wrong = said["index"], None
         if said["addresses"] != list(cluster.addresses):
             wrong = "other addresses than this worker: give all workers the same"
-        elif index in there:
+        elif index in there and not _has_left(there[index]):
             wrong = f"a worker {index} already: give each another index"
         if wrong:
             guest.sendall(f"The chief knows {wrong}.\n".encode())
         else:
+            if index in there:
+                there[index].close()
             there[index] = guest
     finally:
         if guest not in there.values():
@@ -99,9 +102,7 @@ def _let_in(cluster: Cluster, door: socket.socket, there: dict[int, socket.socke
 
 def _has_left(guest: socket.socket) -> bool:
     try:
-        return guest.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
+        return bool(select.select([guest], [], [], 0)[0]) and not guest.recv(1, socket.MSG_PEEK)
     except OSError:
         return True
 
