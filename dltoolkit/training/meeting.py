@@ -18,6 +18,7 @@ from dltoolkit.training.cluster import Cluster
 WAIT_VARIABLE = "DLTOOLKIT_WAIT"  # how long, such as 10m
 WAIT = "10m"
 LOOK_SECONDS = 0.2  # between two looks for somebody
+SILENCE_SECONDS = 30.0  # that a chief may be late
 QUIET_SECONDS = 5.0  # of waiting before anything is said
 
 
@@ -63,7 +64,10 @@ def _gather(cluster: Cluster, door: socket.socket, deadline: float) -> None:
         while missing := [index for index in range(1, len(cluster.addresses)) if index not in there]:
             names = ", ".join(f"{index} ({cluster.addresses[index]})" for index in missing)
             if time.monotonic() > deadline:
-                raise UserError(f"Worker {names} has not come: start it, and see that it can reach this machine.")
+                missed = f"Worker {names} has not come: start it, and see that it can reach the chief."
+                for guest in there.values():
+                    guest.sendall(f"{missed}\n".encode())
+                raise UserError(missed)
             if not told and time.monotonic() - began > QUIET_SECONDS:
                 progress.note(f"Waiting for worker {names}.")
                 told = True
@@ -123,8 +127,8 @@ def _report(cluster: Cluster, deadline: float) -> None:
                         if not got:
                             break
                         answer += got
-                    if time.monotonic() > deadline:
-                        raise UserError("The chief waits for other workers, which have not come: start all of them.")
+                    if time.monotonic() > deadline + SILENCE_SECONDS:  # it is the chief who says when to give up
+                        raise UserError(f"The chief, {cluster.addresses[0]}, does not answer: start all anew.")
         except OSError as error:
             reason = error.strerror or type(error).__name__
         if answer == "begin\n":
