@@ -1,6 +1,9 @@
 """What several replicas need of Keras that Keras does not promise, and how batches are parted among them."""
 
 import inspect
+import json
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -58,3 +61,39 @@ def test_one_device_is_left_as_it_is():
     alone = Devices(tf.distribute.get_strategy(), "cpu", 1)
     model, batches = keras.Sequential([keras.Input((1,))]), tf.data.Dataset.range(3)
     assert distributed.prepare(model, alone) is model and distributed.share_out(batches, alone) is batches
+
+
+SCRIPT = """
+import json
+import keras, numpy as np, tensorflow as tf
+from dltoolkit.training import distributed, strategy
+
+devices = strategy.devices("cpu:2")
+numbers = tf.data.Dataset.range(7).batch(4)  # a batch of four, one of three
+parts = [
+    [part.numpy().tolist() for part in devices.strategy.experimental_local_results(batch)]
+    for batch in distributed.share_out(numbers, devices)
+]
+outside = keras.Sequential([keras.Input((1000,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
+with devices.strategy.scope():
+    model = distributed.prepare(outside, devices)
+dropout, ones = model.layers[0], tf.ones((1, 1000))
+masks = [
+    devices.strategy.experimental_local_results(devices.strategy.run(lambda: dropout(ones, training=True)))
+    for _ in range(2)
+]
+alike = [[float(np.mean((one == other).numpy())) for one in sum(masks, ()) for other in sum(masks, ())]]
+same = all(np.array_equal(a, b) for a, b in zip(outside.get_weights(), model.get_weights()))
+print(json.dumps({"parts": parts, "alike": alike[0], "same": same, "made": model is not outside}))
+"""
+
+
+def test_batches_are_parted_in_order_and_dropout_differs_by_replica():
+    """In a process of its own, which has two logical CPUs."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["parts"] == [[[0, 1], [2, 3]], [[4], [5, 6]]]
+    assert found["made"] and found["same"], "a network made elsewhere is moved with its weights"
+    apart = [share for number, share in enumerate(found["alike"]) if number % 5]  # 4 masks, each with each
+    assert all(0.4 < share < 0.6 for share in apart), "two replicas, two calls: four different masks"

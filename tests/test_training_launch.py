@@ -112,8 +112,16 @@ def test_devices_that_make_no_cluster_are_refused(tmp_path):
     assert not list(tmp_path.glob("*/*"))
 
 
-def test_launch_is_for_training(tmp_path):
-    launcher = launch(tmp_path, "predict", "latest", "x.png")
+@pytest.mark.parametrize(
+    ("words", "options", "message"),
+    [
+        (("predict", "latest", "x.png"), ("--workers", "2"), "Error: launch is for training"),
+        (("train", FILE), ("--workers", "2", "--timeout", "soon"), "Error: --timeout must be a time"),
+        (("train", FILE), ("--workers", "1"), "Error: Invalid value for '--workers'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path, words, options, message):
+    launcher = launch(tmp_path, *words, options=options)
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 2
-    assert errors.startswith("Error: launch is for training")
+    assert errors.startswith(message), errors

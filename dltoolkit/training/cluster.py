@@ -95,18 +95,17 @@ def _malformed(what: str) -> UserError:
 def _of_slurm(environment: Mapping[str, str]) -> Cluster:
     """TensorFlow's own resolver needs nvidia-smi, and takes machines in the order of the alphabet, not in Slurm's."""
     try:
-        hosts = _hosts(environment["SLURM_STEP_NODELIST"])
         counts = []
         for part in environment["SLURM_STEP_TASKS_PER_NODE"].split(","):  # such as 2(x3),1
             count, times = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part).groups()
             counts += [int(count)] * int(times or 1)
-        index = int(environment["SLURM_PROCID"])
+        machines = zip(_hosts(environment["SLURM_STEP_NODELIST"]), counts, strict=True)
+        addresses = [f"{host}:{SLURM_PORT + task}" for host, count in machines for task in range(count)]
+        return Cluster(tuple(addresses), int(environment["SLURM_PROCID"]))
     except (KeyError, ValueError, AttributeError):
         raise UserError(
             "Slurm's variables do not say which tasks there are: set TF_CONFIG, or TF_CONFIG= for none."
         ) from None
-    addresses = [f"{host}:{SLURM_PORT + i}" for host, count in zip(hosts, counts, strict=True) for i in range(count)]
-    return Cluster(tuple(addresses), index)
 
 
 def _hosts(written: str) -> list[str]:

@@ -187,7 +187,7 @@ def _fit(run: Run, config: RunConfig, job: Job, devices: Devices, batch_size: in
             model.fit(
                 distributed.share_out(job.batches(batch_size, state.step), devices),
                 validation_data=distributed.share_out(validation, devices),
-                validation_steps=int(validation.cardinality()) if devices.replicas > 1 else None,
+                validation_steps=max(0, int(validation.cardinality())) or None,
                 initial_epoch=epoch,
                 epochs=epoch + 1 if within else FOREVER,
                 steps_per_epoch=steps_per_epoch - within,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from dltoolkit.config import parse_duration
 from dltoolkit.errors import UserError
 from dltoolkit.run import LAUNCHED_VARIABLE, RUN_FILE_VARIABLE
 from dltoolkit.training.meeting import WAIT_VARIABLE
@@ -57,10 +58,14 @@ def launch(words: Sequence[str], workers: int, timeout: str) -> tuple[int, str |
         timeout: how long they wait for each other in the beginning, such as 10m.
 
     Raises:
-        UserError: if the command is not one that trains.
+        UserError: if the command is not one that trains, or the time is none.
     """
     if not words or words[0] not in VERBS:
         raise UserError("launch is for training: say 'dltoolkit launch --workers 2 -- train RECIPE', or resume RUN.")
+    try:
+        parse_duration(timeout)
+    except ValueError:
+        raise UserError(f"--timeout must be a time such as 90s or 10m, not '{timeout}'.") from None
     with tempfile.TemporaryDirectory(prefix="dltoolkit-") as folder, ExitStack() as stack:
         run_file = Path(folder) / "run"
         again = f"dltoolkit launch --workers {workers} --"

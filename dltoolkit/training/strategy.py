@@ -39,11 +39,6 @@ class Devices:
         """Whether Keras must do without XLA and without several steps in a call."""
         return self.replicas > 1 and self.kind != "tpu"
 
-    def describe(self) -> str:
-        """Say in words what the run uses."""
-        used = f"{self.replicas} × {self.kind.upper()}" if self.replicas > 1 else self.kind.upper()
-        return f"{used} of {self.workers} workers" if self.workers > 1 else used
-
 
 def devices(device: str) -> Devices:
     """Turn ``--device`` into devices: auto, cpu, cpu:N, gpu, gpu:I,J, tpu or tpu:NAME; of each worker of a cluster.
