@@ -46,14 +46,6 @@ def prepare(model: keras.Model, devices: Devices) -> keras.Model:
     return model
 
 
-def densify(optimizer: keras.optimizers.Optimizer, devices: Devices) -> None:
-    """Let an optimizer add up whole gradients, also of tables of which a batch has seen a few rows: TensorFlow 2.21
-    confuses the replicas' sums where there are both."""
-    if devices.replicas > 1:
-        kind = type(optimizer)
-        optimizer.__class__ = type(kind.__name__, (_Dense, kind), {})
-
-
 def share_out(batches: tf.data.Dataset, devices: Devices) -> Any:
     """Give each replica its part of each batch, in order; as equal as can be, and never none of a batch large enough.
 
@@ -134,15 +126,6 @@ class _OfWorkers(_OfReplicas):
 
     def _get_metrics_result_or_logs(self, logs):
         return self.get_metrics_result()
-
-
-class _Dense:
-    """An optimizer of whole gradients."""
-
-    def apply(self, grads, trainable_variables=None):
-        return super().apply(
-            [None if each is None else tf.convert_to_tensor(each) for each in grads], trainable_variables
-        )
 
 
 class _SeedOfReplica(keras.random.SeedGenerator):

@@ -144,8 +144,6 @@ def _fit(run: Run, config: RunConfig, job: Job, devices: Devices, batch_size: in
         schedule = job.compile(model, config, batch_size, jit_compile=at_once, steps_per_execution=per_call)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
-        for each in optimizer.all_of(model):
-            distributed.densify(each, devices)
     delivered = job.delivered(model)
     model.optimizer.finalize_variable_values = lambda variables: None  # the watcher swaps the averages in itself
     run.update(

@@ -107,7 +107,7 @@ def _cpu(count: str | None) -> Devices:
             ) from None
     if wanted == 1:
         return Devices(_only([], "/cpu:0"), "cpu", 1)
-    return Devices(tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(wanted)]), "cpu", wanted)
+    return _mirrored("cpu", *range(wanted))
 
 
 def _chosen(gpus: list, which: str | None) -> list[int]:
@@ -134,7 +134,14 @@ def _chosen(gpus: list, which: str | None) -> list[int]:
 def _gpu(gpus: list, chosen: list[int]) -> Devices:
     if len(chosen) == 1:
         return Devices(_only([gpus[chosen[0]]], f"/gpu:{chosen[0]}"), "gpu", 1)
-    return Devices(tf.distribute.MirroredStrategy([f"GPU:{number}" for number in chosen]), "gpu", len(chosen))
+    return _mirrored("gpu", *chosen)
+
+
+@functools.cache
+def _mirrored(kind: str, *numbers: int) -> Devices:
+    """One strategy for all trainings of a process: TensorFlow 2.21 confuses the exchanges of two on the same devices."""
+    strategy = tf.distribute.MirroredStrategy([f"{kind.upper()}:{number}" for number in numbers])
+    return Devices(strategy, kind, len(numbers))
 
 
 def _only(gpus: list, device: str) -> tf.distribute.Strategy:
