@@ -139,7 +139,7 @@ def _gpu(gpus: list, chosen: list[int]) -> Devices:
 
 @functools.cache
 def _mirrored(kind: str, *numbers: int) -> Devices:
-    """One strategy for all trainings of a process: TensorFlow 2.21 confuses the exchanges of two on the same devices."""
+    """One strategy for all trainings of a process: TensorFlow confuses the exchanges of two on the same devices."""
     strategy = tf.distribute.MirroredStrategy([f"{kind.upper()}:{number}" for number in numbers])
     return Devices(strategy, kind, len(numbers))
 
