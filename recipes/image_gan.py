@@ -169,8 +169,9 @@ def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> traini
     elif flip is None:
         flip = data.augment.mirroring_suits(pictures)
     mirrored = data.augment.Augment(flip=True) if flip else None
+    measured = judge(pictures, probe)  # on this device alone, whatever trains
     return training.fit.Job(
-        build_model=lambda: build_model(config, pictures, judge(pictures, probe)),
+        build_model=lambda: build_model(config, pictures, measured),
         batches=lambda batch_size, start: data.pipeline.training_pipeline(
             pictures, batch_size=batch_size, seed=config.seed, augment=mirrored, start_step=start
         ),

@@ -21,7 +21,13 @@ def train(data: Path, out: Path, device: str) -> list[Run]:
     plain = {**same, "optimizer": "sgd", "epochs": 2, "out_dir": str(out)}
     classifier = image_classifier.Config(data=pictures, batch_size=12, model="resnet", widths=(8, 8, 8), **plain)
     reviews = sentiment_analyzer.Config(
-        data=str(data / "reviews.csv"), batch_size=12, model="transformer", embedding=8, units=8, dropout=0.0, **plain
+        data=str(data / "reviews.csv"),
+        batch_size=12,
+        model="transformer",
+        learning_rate=5e-3,
+        units=8,
+        dropout=0.0,
+        **plain,
     )
     writer = text_generator.Config(
         data=str(data / "book.txt"),

@@ -130,7 +130,7 @@ def test_a_few_steps_bring_the_generator_to_the_brightness_of_each_class():
     for _ in range(300):
         step(batch())
     drawn = gan.draw(model.averaged, 60, labels=np.repeat([0, 1, 2], 20)).reshape(3, -1).mean(axis=1)
-    assert drawn == pytest.approx([30, 90, 150], abs=25)
+    assert drawn == pytest.approx([30, 90, 150], abs=35)
 
 
 def test_equal_seeds_draw_equal_pictures_and_truncation_brings_them_together():

@@ -81,9 +81,10 @@ masks = [
     devices.strategy.experimental_local_results(devices.strategy.run(lambda: dropout(ones, training=True)))
     for _ in range(2)
 ]
-alike = [[float(np.mean((one == other).numpy())) for one in sum(masks, ()) for other in sum(masks, ())]]
+masks = [mask.numpy() for both in masks for mask in both]
+alike = [float(np.mean(one == other)) for one in masks for other in masks]
 same = all(np.array_equal(a, b) for a, b in zip(outside.get_weights(), model.get_weights()))
-print(json.dumps({"parts": parts, "alike": alike[0], "same": same, "made": model is not outside}))
+print(json.dumps({"parts": parts, "alike": alike, "same": same, "made": model is not outside}))
 """
 
 
