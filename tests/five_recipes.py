@@ -43,7 +43,8 @@ def train(data: Path, out: Path, device: str) -> list[Run]:
     tuned = fine_tune.Config(
         data=pictures, backbone=start, batch_size=12, learning_rate=1e-2, unfreeze="all", augment=False, **plain
     )
-    artist = image_gan.Config(data=pictures, batch_size=12, width=8, **{**plain, "optimizer": "adam"})
+    image_gan.SHORTEST_EPOCH = STEPS
+    artist = image_gan.Config(data=pictures, batch_size=12, width=8, **{**plain, "optimizer": "adam", "epochs": 1})
     return [
         image_classifier.train(classifier),
         sentiment_analyzer.train(reviews),
