@@ -45,7 +45,7 @@ def test_two_workers_train_like_one_and_speak_with_their_numbers(tmp_path):
     launcher = launch(tmp_path, *words, "--name", "two")
     out, errors = launcher.communicate(timeout=240)
     assert launcher.returncode == 0, errors
-    assert out.count("report") == 1, "the chief alone says what came of it"
+    assert out.count("report.html") == 1, "the chief alone says what came of it"
     lines = errors.splitlines()
     assert [line[:20] for line in lines if "epoch" in line] == ["worker 0: epoch 1/2 ", "worker 0: epoch 2/2 "]
     one, two = (dltoolkit.load(tmp_path / "toy-recipe" / name) for name in ("one", "two"))

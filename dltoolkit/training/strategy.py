@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import re
+import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +83,8 @@ def _workers(together: Cluster, *chosen: int) -> Devices:
         num_accelerators={"GPU": len(chosen)},
     )
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has put its own in its place
     workers, kind = len(together.addresses), "gpu" if chosen else "cpu"
     return Devices(strategy, kind, strategy.num_replicas_in_sync, workers, together.index == 0)
 
