@@ -68,10 +68,10 @@ import keras, numpy as np, tensorflow as tf
 from dltoolkit.training import distributed, strategy
 
 devices = strategy.devices("cpu:2")
-numbers = tf.data.Dataset.range(7).batch(4)  # a batch of four, one of three
+numbers = tf.data.Dataset.from_tensor_slices((np.arange(7),)).batch(4)  # a batch of four, one of three
 parts = [
     [part.numpy().tolist() for part in devices.strategy.experimental_local_results(batch)]
-    for batch in distributed.share_out(numbers, devices)
+    for (batch,) in distributed.share_out(numbers, devices)
 ]
 outside = keras.Sequential([keras.Input((1000,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
 with devices.strategy.scope():

@@ -221,7 +221,7 @@ def xla(wanted: str, target: Devices, *, on_cpu: bool = False) -> bool:
     """
     compiled = (on_cpu or target.kind != "cpu") if wanted == "auto" else wanted == "on"
     if compiled and target.mirrored:
-        progress.note("On several replicas Keras trains without XLA, and one step in a call.")
+        _say_once("On several replicas Keras trains without XLA, and one step in a call.")
     return compiled and not target.mirrored
 
 
