@@ -24,7 +24,7 @@ def moved(model: keras.Model, devices: Devices) -> keras.Model:
     with devices.strategy.scope():
         there = keras.models.clone_model(model)
     there.set_weights(model.get_weights())
-    return there
+    return keras.Model(there.inputs, there.outputs, name=model.name)  # outside the scope: it answers on one device
 
 
 def prepare(model: keras.Model, devices: Devices) -> keras.Model:

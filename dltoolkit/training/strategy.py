@@ -175,8 +175,13 @@ def _tpu(name: str) -> Devices:
     return Devices(strategy, "tpu", strategy.num_replicas_in_sync)
 
 
-def shared_batch(batch_size: int, target: Devices) -> int:
+def shared_batch(batch_size: int, target: Devices, multiple: int = 1) -> int:
     """Return the largest batch size, up to this one, that all replicas can share equally.
+
+    Args:
+        batch_size: over all replicas together.
+        target: whose replicas.
+        multiple: of which each replica's part must be.
 
     Raises:
         UserError: if there is not an example for each.
@@ -186,8 +191,9 @@ def shared_batch(batch_size: int, target: Devices) -> int:
             f"{target.replicas} replicas cannot share a batch of {batch_size}: use a larger --batch-size, more data or "
             "fewer devices."
         )
-    shared = batch_size - batch_size % target.replicas
-    if shared != batch_size:
+    multiple *= target.replicas
+    shared = max(multiple, batch_size - batch_size % multiple)
+    if shared != batch_size and target.replicas > 1:
         progress.note(f"Batches of {shared} in place of {batch_size}, for {target.replicas} replicas to share.")
     return shared
 
