@@ -200,9 +200,10 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         devices = training.strategy.devices(config.device)  # before anything starts TensorFlow
         if config.label_curve and devices.workers > 1:
             raise UserError("--label-curve trains one network after the other: leave it out with several workers.")
-        compiled = training.strategy.xla(config.xla, devices)
-        training.strategy.precision(config.precision, devices, compiled=compiled)  # before the network is built
         what, budgets = kind(config), label_budgets(config)
+        how = {"compiled": training.strategy.xla(config.xla, devices), "depthwise": what == "pictures"}
+        number_format = training.strategy.precision(config.precision, devices, **how)  # before the network is built
+        config = replace(config, precision=number_format)
         suited(config, what)  # what is wrong is said before anything is read
         splits = build_data(config, what)
         run.describe_data(splits.describe(), splits.findings)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,41 +71,42 @@ class Cached:
 def computed(
     model: keras.Model,
     pictures: ImageSplits,
-    part: str,
     *,
     views: int = 1,
     augment: Augment | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda what, done, of: None,
-) -> Cached:
-    """Run a split through a frozen network.
+) -> tuple[Cached, Cached]:
+    """Run the training and the validation pictures through a frozen network.
 
     Args:
         model: pictures (batch, h, w, c) in.
         pictures: where they come from.
-        part: train, validation or test.
-        views: how often each picture is taken: once as it is, then varied as ``augment`` says.
+        views: how often each training picture is taken: once as it is, then varied as ``augment`` says.
         augment: how to vary them.
         seed: decides the variations.
         progress: called with what is being done, how many pictures are done, and how many there are.
     """
-    model.compile(jit_compile=False)
-    rows, done = getattr(pictures, part), 0
-    values, kind = None, np.float16 if len(model.layers) > 1 else np.uint8  # pictures stay pictures
-    for view in range(views):
-        for begin in range(0, len(rows), BATCH):
-            wanted = rows[np.minimum(np.arange(begin, begin + BATCH), len(rows) - 1)]
-            images = pictures.images[wanted]
-            if view:
-                one_hot = np.zeros((BATCH, len(pictures.classes)), np.float32)
-                images, _ = augmentation.batch(images, one_hot, np.array([seed, done], np.int32), augment)
-            found = model.predict_on_batch(images)[: len(rows) - begin]
-            if values is None:
-                values = _on_disk((views * len(rows), *found.shape[1:]), kind)
-            values[done : done + len(found)] = found if kind is np.float16 else np.rint(found)
-            done += len(found)
-            progress(f"computing {part} features", done, len(values))
-    return Cached(values, np.tile(pictures.labels[rows], views), len(pictures.classes))
+    answer = tf.function(lambda images: model(images, training=False))  # prepared once, for one shape
+    kind = np.float16 if len(model.layers) > 1 else np.uint8  # pictures stay pictures
+    found = []
+    for part, times in (("train", views), ("validation", 1)):
+        rows, done, values = getattr(pictures, part), 0, None
+        for view in range(times):
+            for begin in range(0, len(rows), BATCH):
+                wanted = rows[np.minimum(np.arange(begin, begin + BATCH), len(rows) - 1)]
+                images = pictures.images[wanted]
+                if view:
+                    one_hot = np.zeros((BATCH, len(pictures.classes)), np.float32)
+                    images, _ = augmentation.batch(images, one_hot, np.array([seed, done], np.int32), augment)
+                made = answer(tf.cast(images, tf.float32)).numpy()[: len(rows) - begin]
+                if values is None:
+                    values = _on_disk((times * len(rows), *made.shape[1:]), kind)
+                values[done : done + len(made)] = made if kind is np.float16 else np.rint(made)
+                done += len(made)
+                progress(f"computing {part} features", done, len(values))
+        found.append(Cached(values, np.tile(pictures.labels[rows], times), len(pictures.classes)))
+    return tuple(found)
 
 
 def _on_disk(shape: tuple[int, ...], kind: type) -> np.ndarray:
@@ -118,6 +121,11 @@ def _on_disk(shape: tuple[int, ...], kind: type) -> np.ndarray:
             f"({error.strerror}): set TMPDIR to a larger disk, or use fewer --views or less of the data (--limit)."
         ) from None
     return np.memmap(file, kind, "r+", shape=shape)
+
+
+def prepare_head() -> None:
+    """Begin to import what :func:`linear_head` needs, which takes a second or two, beside what is done next."""
+    threading.Thread(target=importlib.import_module, args=("sklearn.linear_model",), daemon=True).start()
 
 
 def linear_head(
@@ -138,7 +146,7 @@ def linear_head(
     Returns:
         kernel (units, classes) and bias (classes,) of a dense layer, and the inverse strength that was chosen.
     """
-    from sklearn.linear_model import LogisticRegression  # takes a second or two to import
+    from sklearn.linear_model import LogisticRegression
 
     x, y = np.asarray(train[0], np.float32), train[1]
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-3

@@ -198,18 +198,19 @@ def shared_batch(batch_size: int, target: Devices, multiple: int = 1) -> int:
     return shared
 
 
-def precision(wanted: str, target: Devices, *, compiled: bool = False) -> str:
+def precision(wanted: str, target: Devices, *, compiled: bool = False, depthwise: bool = False) -> str:
     """Set Keras' number format and return its name: ``float32``, ``bfloat16`` or ``float16``.
 
     ``auto`` takes bfloat16 on a TPU, on a GPU of compute capability 8 or more, and on a CPU with bfloat16
-    instructions (where convolutions measured 1.3 times faster), unless XLA compiles the step (``compiled``), whose
-    products on a CPU measured 1.6 times slower in it; float16 on an older GPU with tensor cores (7.x); float32
-    elsewhere. Weights stay in float32.
+    instructions (where convolutions measured 1.3 times faster, transformers 1.5 times), unless XLA compiles the step
+    (``compiled``), whose products on a CPU measured 1.6 times slower in it, or the network may hold convolutions of
+    each channel by itself (``depthwise``), with which MobileNetV2 measured 2.5 times slower; float16 on an older GPU
+    with tensor cores (7.x); float32 elsewhere. Weights stay in float32.
     """
     chosen = wanted
     if wanted == "auto":
         chosen = "float32"
-        if target.kind == "tpu" or (target.kind == "cpu" and not compiled and _cpu_has_bfloat16()):
+        if target.kind == "tpu" or (target.kind == "cpu" and not (compiled or depthwise) and _cpu_has_bfloat16()):
             chosen = "bfloat16"
         elif target.kind == "gpu":
             details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])

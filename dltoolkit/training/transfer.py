@@ -69,11 +69,12 @@ class Pictures:
         bottom = keras.Model(whole.input, at)
         with progress.counting() as report:
             how = {"views": views if augment else 1, "augment": augment, "seed": seed, "progress": report}
-            self._train = frozen.computed(bottom, pictures, "train", **how)
-            self._validation = frozen.computed(bottom, pictures, "validation", progress=report)
+            self._train, self._validation = frozen.computed(bottom, pictures, **how)
 
     def features(self) -> tuple[Labelled, Labelled]:
         """What the head reads of training (all views) and validation."""
+        if len(self._middle.layers) == 1:  # nothing is trained but the head
+            return tuple((np.asarray(cached.values), cached.labels) for cached in (self._train, self._validation))
         self._middle.compile(jit_compile=False)
         return tuple(
             (self._middle.predict(cached.evaluation_batches(256), verbose=0), cached.labels)
@@ -176,6 +177,7 @@ class Transfer:
     """
 
     def __init__(self, config: Any, whole: keras.Model, splits: images.ImageSplits | TextSplits):
+        frozen.prepare_head()
         self.config, self.whole, self.splits = config, whole, splits
         self.head = whole.layers[-1]
         weights = splits.balanced_weights() if config.class_weights == "balanced" else None
