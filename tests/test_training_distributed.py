@@ -76,7 +76,8 @@ parts = [
 outside = keras.Sequential([keras.Input((1000,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
 with devices.strategy.scope():
     model = distributed.prepare(outside, devices)
-dropout, ones = model.layers[0], tf.ones((1, 1000))
+(dropout,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+ones = tf.ones((1, 1000))
 masks = [
     devices.strategy.experimental_local_results(devices.strategy.run(lambda: dropout(ones, training=True)))
     for _ in range(2)
