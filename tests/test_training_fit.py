@@ -15,7 +15,7 @@ import pytest
 import dltoolkit
 from dltoolkit import interrupt, recipe
 from dltoolkit.errors import UserError
-from dltoolkit.training import fit, plan
+from dltoolkit.training import fit, plan, strategy
 
 FILE = Path(__file__).parent / "toy_recipe.py"
 
@@ -273,6 +273,16 @@ def test_two_logical_cpus_train_like_one(train, tmp_path):
 def test_devices_that_are_not_there_are_named(train, device, message):
     with pytest.raises(UserError, match=message):
         train(device=device)
+
+
+@pytest.mark.parametrize(
+    ("how", "chosen"), [({}, "bfloat16"), ({"compiled": True}, "float32"), ({"depthwise": True}, "float32")]
+)
+def test_bfloat16_is_taken_by_itself_where_it_is_faster(how, chosen, monkeypatch):
+    monkeypatch.setattr(strategy, "_cpu_has_bfloat16", lambda: True)
+    cpu = strategy.devices("cpu")
+    assert strategy.precision("auto", cpu, **how) == chosen
+    assert strategy.precision("bfloat16", cpu, **how) == "bfloat16", "what is said goes"
 
 
 def test_the_saved_model_holds_no_optimizer(train):
