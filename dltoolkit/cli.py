@@ -384,6 +384,11 @@ def _plain(error: click.ClickException) -> str:
             name for parameter in error.ctx.command.params for name in (*parameter.opts, *parameter.secondary_opts)
         ]
         where = error.ctx.command_path
+        if error.ctx.info_name == "resume":
+            return (
+                f"{error.option_name} is not among {', '.join(known)}: a run goes on with the options that it began "
+                "with; train a new run for others."
+            )
         return f"There is no option '{error.option_name}'.{suggestion(error.option_name, known)} See '{where} --help'."
     if isinstance(error, click.UsageError) and error.message.startswith("No such command"):
         word = error.message.split("'")[1]

@@ -216,7 +216,7 @@ class Run:
         if self.writes and (file := os.environ.get(RUN_FILE_VARIABLE)):
             Path(file).write_text(str(self.path))
         found = self.info["state"]
-        resumed = not self._is_new
+        resumed, self._is_new = not self._is_new, False
 
         def leave(state: str, **fields: Any) -> None:
             before = self.info.get("time", {}).get("total_seconds", 0.0) if resumed else 0.0
@@ -234,7 +234,7 @@ class Run:
             interrupted = isinstance(error, (KeyboardInterrupt, WorkerLost))
             if not self.writes:
                 pass
-            elif self.info["state"] == "starting" and self._is_new:
+            elif self.info["state"] == "starting" and not resumed:
                 shutil.rmtree(self.path, ignore_errors=True)
             elif not (resumed and self.info["state"] == found):  # a run that did not go on is still what it was
                 if isinstance(error, KeyboardInterrupt):

@@ -159,7 +159,6 @@ def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, toy, tmp_p
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (cut_path / "history.csv").exists():
         time.sleep(0.02)
-    time.sleep(0.1)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
@@ -17,6 +19,7 @@ from dltoolkit.run import Run
 from dltoolkit.training import optimizer, progress
 
 KEPT = 2
+DIGEST = 32  # bytes at the end of a file, SHA-256 of all before them: a zip's own checksums do not cover everything
 
 
 @dataclass
@@ -43,7 +46,7 @@ class State:
 
 
 def save(run: Run, state: State, model: keras.Model, best_weights: list[np.ndarray] | None) -> Path:
-    """Write ``checkpoint/step-NNNNNNNN.npz``, and delete all but it and the one before.
+    """Write ``checkpoint/step-NNNNNNNN.npz`` with its checksum at its end, and delete all but it and the one before.
 
     Those of later steps are deleted too: they were damaged, or training would have gone on from there.
 
@@ -59,8 +62,9 @@ def save(run: Run, state: State, model: keras.Model, best_weights: list[np.ndarr
     path = folder / f"step-{state.step:08d}.npz"
     if not run.writes:  # but it has taken part in reading what all replicas have of the metrics
         return path
-    with writing(path) as beside, beside.open("wb") as file:
+    with writing(path) as beside, beside.open("w+b") as file:
         np.savez(file, **arrays)
+        file.write(_digest(file, file.seek(0, io.SEEK_END)))
     others = found(run)
     for other in others[: others.index(path)] + others[others.index(path) + KEPT :]:
         with contextlib.suppress(OSError):
@@ -108,17 +112,28 @@ def restore(run: Run, model: keras.Model) -> tuple[State, list[np.ndarray] | Non
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a checkpoint, or None if it is damaged: the file holds a CRC-32 of each of its parts."""
+    """The arrays of a checkpoint, or None if a byte of it is not as it was written."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except PermissionError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged zip raises many kinds
-        progress.warn(f"{path} is damaged ({type(error).__name__}); looking for the checkpoint before it.")
-        return None
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END) - DIGEST
+            if size > 0 and _digest(file, size) == file.read():
+                file.seek(0)
+                return dict(np.load(file, allow_pickle=False))
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    progress.warn(f"{path} is damaged; looking for the checkpoint before it.")
+    return None
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """Return what tells the first ``size`` bytes of a file from any others; the file is then read that far."""
+    digest, left = hashlib.sha256(), size
+    file.seek(0)
+    while block := file.read(min(left, 1 << 20)):
+        digest.update(block)
+        left -= len(block)
+    return digest.digest()
 
 
 def _groups(model: keras.Model) -> dict[str, list[Any]]:
