@@ -225,6 +225,7 @@ class Harness:
 
     def report(self) -> int:
         """Print what happened; return the exit code."""
+        click.echo(f"{sum(self.injected[kill] for kill in KILLS):5} kills")
         for fault, count in sorted(self.injected.items()):
             click.echo(f"{count:5} times {fault}")
         click.echo(f"{self.ended:5} runs ended")

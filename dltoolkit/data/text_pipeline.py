@@ -85,6 +85,7 @@ def _padded(packed: Packed, rounded: int) -> Callable[[tf.Tensor], tf.Tensor]:
     def padded(rows: tf.Tensor) -> tf.Tensor:
         some = tf.gather(ragged, rows)
         longest = tf.cast(tf.reduce_max(some.row_lengths()), tf.int32)
-        return some.to_tensor(shape=tf.stack([-1, tf.minimum(-(-longest // rounded) * rounded, most)]))
+        numbers = some.to_tensor(shape=tf.stack([-1, tf.minimum(-(-longest // rounded) * rounded, most)]))
+        return tf.ensure_shape(numbers, (rows.shape[0], None))
 
     return padded
