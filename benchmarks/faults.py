@@ -39,6 +39,7 @@ KILLS = ("killed at an instant", "killed with a file half-written", "killed when
 FAULTS = {**dict(zip(KILLS, (50, 20, 20), strict=True)), "disk full": 5, "disk read-only": 5}  # how often, of a hundred
 DAMAGED = "checkpoint damaged"
 DAMAGES = 0.2  # of the faults are followed by damage to the newest checkpoint
+UNLIKE = {"checkpoint", "tensorboard"}  # folders in runs that depend on how fast they were
 INSIDE = "DLTOOLKIT_FAULTS_INSIDE"  # set in a process that may mount disks
 
 # The whole of `dltoolkit`, which kills itself at the so-manieth file that it has written, and counts them
@@ -69,6 +70,7 @@ class Case:
 
     Attributes:
         words: what `dltoolkit train` is told.
+        next: the recipe that goes on from its run.
         whole: the directory of the run that nothing happens to.
         seconds: of processor time that it took.
         writes: how many files it wrote.
@@ -76,6 +78,7 @@ class Case:
 
     recipe: str
     words: list[str]
+    next: str = ""
     whole: Path = Path()
     seconds: float = 0.0
     writes: int = 0
@@ -125,9 +128,7 @@ class Harness:
         """Run the cases undisturbed, then with faults until there were so many kills."""
         cases = small_runs(self.folder / "data")
         for case in cases:
-            if (
-                not recipes or case.recipe in recipes or case.recipe == "image-classifier"
-            ):  # which fine-tune goes on from
+            if not recipes or {case.recipe, case.next} & set(recipes):
                 self.undisturbed(case)
         number = 0
         while sum(self.injected[kill] for kill in KILLS) < kills and time.monotonic() < self.until:
@@ -269,8 +270,7 @@ def damage(path: Path, rng: random.Random) -> bool:
 def differences(whole: Path, other: Path) -> list[str]:
     """What is not the same in two runs but times and checkpoints."""
     files, others = ({str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()} for run in (whole, other))
-    ours = {name for name in files if not name.startswith(("checkpoint/", "tensorboard/"))}
-    theirs = {name for name in others if not name.startswith(("checkpoint/", "tensorboard/"))}
+    ours, theirs = ({name for name in names if not {*Path(name).parts} & UNLIKE} for names in (files, others))
     found = [f"{name} is missing" for name in ours - theirs] + [f"{name} is left over" for name in theirs - ours]
     found += ["no checkpoint"] if not any(name.startswith("checkpoint/") for name in others) else []
     for name in sorted(ours & theirs):
@@ -324,7 +324,11 @@ def small_runs(folder: Path) -> list[Case]:
     texts = ["--data", str(folder / "texts.csv"), "--batch-size", "8"]
     backbone = folder.parent / "whole" / "image-classifier" / "whole"
     return [
-        Case("image-classifier", [*pictures, "--model", "cnn", "--widths", "8", "--widths", "16", "--epochs", "6"]),
+        Case(
+            "image-classifier",
+            [*pictures, "--model", "cnn", "--widths", "8", "--widths", "16", "--epochs", "6"],
+            next="fine-tune",
+        ),
         Case(
             "sentiment-analyzer",
             [*texts, "--model", "lstm", "--units", "8", "--embedding", "8", "--dropout", "0.2", "--epochs", "6"],
