@@ -12,6 +12,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import os
 import random
@@ -130,12 +131,11 @@ class Harness:
         for case in cases:
             if not recipes or {case.recipe, case.next} & set(recipes):
                 self.undisturbed(case)
-        number = 0
-        while sum(self.injected[kill] for kill in KILLS) < kills and time.monotonic() < self.until:
-            for case in cases:
-                if not recipes or case.recipe in recipes:
-                    number += 1
-                    self.disturbed(case, f"run-{number}", kills)
+        chosen = [case for case in cases if not recipes or case.recipe in recipes]
+        for number, case in enumerate(itertools.cycle(chosen)):
+            if sum(self.injected[kill] for kill in KILLS) >= kills or time.monotonic() > self.until:
+                break
+            self.disturbed(case, f"run-{number + 1}", kills)
 
     def undisturbed(self, case: Case) -> None:
         """Run a case as it is."""
@@ -153,7 +153,8 @@ class Harness:
         """Let faults happen to a run until it ends, and compare it."""
         path, struck = self.disk / case.recipe / name, 0
         while True:
-            done = sum(self.injected[kill] for kill in KILLS) >= kills or struck >= MOST_FAULTS
+            done = sum(self.injected[kill] for kill in KILLS) >= kills or time.monotonic() > self.until
+            done = done or struck >= MOST_FAULTS
             fault = "" if done else self.rng.choices(list(self.faults), list(self.faults.values()))[0]
             begun = (path / "run.json").exists()
             words = ["resume", str(path)] if begun else ["train", case.recipe, *case.words, "--name", name]
