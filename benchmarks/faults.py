@@ -9,11 +9,7 @@ Then its network, history, metrics and all its other files are compared with tho
 
 import collections
 import contextlib
-import csv
-import dataclasses
-import io
 import itertools
-import json
 import os
 import random
 import resource
@@ -23,24 +19,22 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
 import click
-import h5py
 import machine
-import numpy as np
-from PIL import Image
+from small_runs import Case, differences, small_runs
 
-PICTURES, TEXTS = 24, 120  # of each of three classes, and in all
 DISK_MB = 96
 MOST_FAULTS = 10  # of one run; then it is let go to its end
 PATIENCE = 1800  # seconds that a run may take
 KILLS = ("killed at an instant", "killed with a file half-written", "killed when a file was in place")
 FAULTS = {**dict(zip(KILLS, (50, 20, 20), strict=True)), "disk full": 5, "disk read-only": 5}  # how often, of a hundred
+WORKERS = {"a worker of two killed": signal.SIGKILL, "a worker of two frozen": signal.SIGSTOP}
+FROZEN = 60  # seconds, after which a worker is let go on if the others have not ended
+FLOAT_ERROR = 1e-5  # between two trainings by several workers
 DAMAGED = "checkpoint damaged"
 DAMAGES = 0.2  # of the faults are followed by damage to the newest checkpoint
-UNLIKE = {"checkpoint", "tensorboard"}  # folders in runs that depend on how fast they were
 INSIDE = "DLTOOLKIT_FAULTS_INSIDE"  # set in a process that may mount disks
 
 # The whole of `dltoolkit`, which kills itself at the so-manieth file that it has written, and counts them
@@ -65,32 +59,13 @@ cli.main(sys.argv[4:])
 """
 
 
-@dataclasses.dataclass
-class Case:
-    """A small run of a recipe.
-
-    Attributes:
-        words: what `dltoolkit train` is told.
-        next: the recipe that goes on from its run.
-        whole: the directory of the run that nothing happens to.
-        seconds: of processor time that it took.
-        writes: how many files it wrote.
-    """
-
-    recipe: str
-    words: list[str]
-    next: str = ""
-    whole: Path = Path()
-    seconds: float = 0.0
-    writes: int = 0
-
-
 @click.command()
 @click.option("--kills", default=200, show_default=True, help="How often to kill a run.")
+@click.option("--workers", default=6, show_default=True, help="How often to kill or freeze a worker of two.")
 @click.option("--recipe", "recipes", multiple=True, help="Only these recipes.")
 @click.option("--seed", default=0, show_default=True, help="Decides where the faults strike.")
 @click.option("--minutes", default=600.0, show_default=True, help="Begin no new run after so many.")
-def main(kills: int, recipes: tuple[str, ...], seed: int, minutes: float) -> None:
+def main(kills: int, workers: int, recipes: tuple[str, ...], seed: int, minutes: float) -> None:
     """Inject faults into runs until there were so many kills, and say what became of the runs."""
     if INSIDE not in os.environ and shutil.which("unshare"):
         allowed = ["unshare", "--map-root-user", "--mount"]
@@ -100,7 +75,7 @@ def main(kills: int, recipes: tuple[str, ...], seed: int, minutes: float) -> Non
     with tempfile.TemporaryDirectory() as scratch:
         harness = Harness(Path(scratch), random.Random(seed), time.monotonic() + 60 * minutes)
         try:
-            harness.go(kills, recipes)
+            harness.go(kills, recipes, workers)
         finally:
             harness.close()
     sys.exit(harness.report())
@@ -125,7 +100,7 @@ class Harness:
         if self.mounted:
             subprocess.run(["umount", "--lazy", str(self.disk)])
 
-    def go(self, kills: int, recipes: tuple[str, ...]) -> None:
+    def go(self, kills: int, recipes: tuple[str, ...], workers: int) -> None:
         """Run the cases undisturbed, then with faults until there were so many kills."""
         cases = small_runs(self.folder / "data")
         for case in cases:
@@ -136,6 +111,8 @@ class Harness:
             if sum(self.injected[kill] for kill in KILLS) >= kills or time.monotonic() > self.until:
                 break
             self.disturbed(case, f"run-{number + 1}", kills)
+        if workers:
+            self.parted(chosen[0], workers)
 
     def undisturbed(self, case: Case) -> None:
         """Run a case as it is."""
@@ -176,6 +153,44 @@ class Harness:
         shutil.rmtree(path)
         shutil.rmtree(self.disk / f"cache-{name}", ignore_errors=True)
 
+    def parted(self, case: Case, times: int) -> None:
+        """Let two workers train a case, kill or freeze one of them, and go on with both."""
+        launch = ["launch", "--workers", "2", "--"]
+        words = [*launch, "train", case.recipe, *case.words]
+        before = _children_seconds()
+        process = self.start([*words, "--name", "parted"], self.folder / "whole")
+        if process.wait(PATIENCE):
+            raise SystemExit(f"two workers failed by themselves: {process.stderr.read()}")
+        seconds = (_children_seconds() - before) / 2
+        for number in range(times):
+            name, (fault, strike) = f"parted-{number}", list(WORKERS.items())[number % len(WORKERS)]
+            path, which, instant = self.disk / case.recipe / name, number // 2 % 2, seconds * self.rng.random() ** 0.5
+            process, struck = self.start([*words, "--name", name], self.disk), 0
+            while process.poll() is None and not struck:
+                time.sleep(0.01)
+                both = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                with contextlib.suppress(OSError):
+                    if len(both) == 2 and _seconds(int(both[which])) > instant:
+                        os.kill(struck := int(both[which]), strike)
+                        self.injected[fault] += 1
+            try:
+                process.communicate(timeout=FROZEN)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(OSError):
+                    os.kill(struck, signal.SIGCONT)
+                process.communicate(timeout=PATIENCE)
+            if process.returncode:
+                again = ["resume", str(path)] if (path / "run.json").exists() else [*words[4:], "--name", name]
+                process = self.start([*launch, *again], self.disk)
+                _, errors = process.communicate(timeout=PATIENCE)
+                if process.returncode:
+                    self.differing.append(f"{case.recipe} {name}: exit code {process.returncode}, {errors[-500:]}")
+                    continue
+            self.ended += 1
+            whole = self.folder / "whole" / case.recipe / "parted"
+            self.differing += [f"{case.recipe} {name}: {what}" for what in differences(whole, path, FLOAT_ERROR)]
+            click.echo(f"{case.recipe} {name}: ended after {fault}")
+
     def attempt(self, case: Case, words: list[str], fault: str, name: str) -> tuple[int, str, bool]:
         """Start a command with a fault; return its exit code, the error, and whether the fault struck."""
         number, how = 0, ""
@@ -201,7 +216,7 @@ class Harness:
         """Start `dltoolkit WORDS`."""
         child = [sys.executable, "-c", CHILD, str(number), how, str(self.folder / "writes")]
         return subprocess.Popen(
-            [*child, *words, *([] if words[0] == "resume" else ["--out-dir", str(out_dir)])],
+            [*child, *words, *([] if "resume" in words else ["--out-dir", str(out_dir)])],
             env={**os.environ, "XDG_CACHE_HOME": str(cache or self.folder / "cache")},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -266,86 +281,6 @@ def damage(path: Path, rng: random.Random) -> bool:
         del content[place:]
     found[-1].write_bytes(content)
     return True
-
-
-def differences(whole: Path, other: Path) -> list[str]:
-    """What is not the same in two runs but times and checkpoints."""
-    files, others = ({str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()} for run in (whole, other))
-    ours, theirs = ({name for name in names if not {*Path(name).parts} & UNLIKE} for names in (files, others))
-    found = [f"{name} is missing" for name in ours - theirs] + [f"{name} is left over" for name in theirs - ours]
-    found += ["no checkpoint"] if not any(name.startswith("checkpoint/") for name in others) else []
-    for name in sorted(ours & theirs):
-        if name.endswith(("report.html", "run.json")) or "plots/" in name:
-            continue  # they say how long it took
-        one, two = (content(run / name) for run in (whole, other))
-        if one != two:
-            found.append(f"{name} differs")
-    if json.loads((other / "run.json").read_text())["state"] != "finished":
-        found.append("it is not finished")
-    return found
-
-
-def content(path: Path) -> object:
-    """What a file says, without times."""
-    if path.name == "history.csv":
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(path.open())]
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as file, h5py.File(io.BytesIO(file.read("model.weights.h5"))) as weights:
-            arrays = {}
-
-            def keep(name: str, item: h5py.Dataset | h5py.Group) -> None:
-                if isinstance(item, h5py.Dataset):
-                    arrays[name] = item[()].tobytes()
-
-            weights.visititems(keep)
-            return arrays
-    return path.read_bytes()
-
-
-def small_runs(folder: Path) -> list[Case]:
-    """Write small data, and return a small run of each recipe."""
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(("bars", "dots", "plain")):
-        (folder / "pictures" / name).mkdir(parents=True)
-        for number in range(PICTURES):
-            pixels = rng.integers(0, 120, (12, 12, 3)) + 45 * label
-            pixels[:: label + 2] += 60
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "pictures" / name / f"{number}.png")
-    words = {"bad": ["dreadful", "tedious", "shabby"], "good": ["lovely", "superb", "warm"]}
-    plain = ["the", "film", "hotel", "soup", "story", "room", "waiter", "plot", "ending", "price", "chair", "day"]
-    rows = []
-    for number in range(TEXTS):
-        label = ("bad", "good")[number % 2]
-        said = [*rng.choice(plain, rng.integers(3, 12)), rng.choice(words[label]), str(number)]
-        rows.append((label, " ".join(said)))
-    with (folder / "texts.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("label", "text"), *rows])
-    (folder / "text.txt").write_text("".join(f"{text}.\n" for _, text in rows * 3))
-    pictures = ["--data", str(folder / "pictures"), "--batch-size", "8"]
-    texts = ["--data", str(folder / "texts.csv"), "--batch-size", "8"]
-    backbone = folder.parent / "whole" / "image-classifier" / "whole"
-    return [
-        Case(
-            "image-classifier",
-            [*pictures, "--model", "cnn", "--widths", "8", "--widths", "16", "--epochs", "6"],
-            next="fine-tune",
-        ),
-        Case(
-            "sentiment-analyzer",
-            [*texts, "--model", "lstm", "--units", "8", "--embedding", "8", "--dropout", "0.2", "--epochs", "6"],
-        ),
-        Case(
-            "text-generator",
-            [
-                *("--data", str(folder / "text.txt"), "--layers", "1", "--width", "32", "--context", "16"),
-                *("--batch-size", "8", "--steps", "80", "--dropout", "0.1", "--sample-tokens", "20"),
-            ],
-        ),
-        Case("image-gan", [*pictures, "--width", "8", "--epochs", "2"]),
-        Case(
-            "fine-tune", [*pictures, "--backbone", str(backbone), "--epochs", "3", "--views", "2", "--label-curve", "4"]
-        ),
-    ]
 
 
 if __name__ == "__main__":
