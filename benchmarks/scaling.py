@@ -102,6 +102,10 @@ def layer(rounds: int) -> None:
         made = order.map(lambda _, rows: (tf.gather(pictures, rows), tf.gather(labels, rows % 10)))
         return data.pipeline.served(made)
 
+    class Watches(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            pass
+
     class Looks(keras.callbacks.Callback):
         clock = pace.Pace(devices)
 
@@ -111,11 +115,10 @@ def layer(rounds: int) -> None:
     model = models.vision.build("cnn", (32, 32, 3), 10)
     optimizer.compile(model, RunConfig(), 32, loss=keras.losses.CategoricalCrossentropy(True), jit_compile=False)
     model = distributed.prepare(model, devices)
+    how = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}
     sides = {
-        "plain": lambda: model.fit(batches(), steps_per_epoch=steps, verbose=0),
-        "with the layer": lambda: model.fit(
-            distributed.share_out(batches(), devices), steps_per_epoch=steps, verbose=0, callbacks=[Looks()]
-        ),
+        "plain": lambda: model.fit(batches(), callbacks=[Watches()], **how),
+        "with the layer": lambda: model.fit(distributed.share_out(batches(), devices), callbacks=[Looks()], **how),
     }
     took: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds * 5 + 1):
