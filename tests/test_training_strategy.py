@@ -1,0 +1,43 @@
+"""What ``--device`` says when it cannot have its way, and batches that replicas cannot share."""
+
+import pytest
+import tensorflow as tf
+
+from dltoolkit.errors import UserError
+from dltoolkit.training import strategy
+from dltoolkit.training.strategy import Devices
+
+THREE = Devices(tf.distribute.get_strategy(), "cpu", 3)
+
+without_gpu = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")
+
+
+@without_gpu
+def test_gpu_without_one_is_refused_and_auto_takes_the_cpu_and_says_so(capfd):
+    with pytest.raises(UserError, match="no GPU that TensorFlow can use here; .* Use --device cpu"):
+        strategy.devices("gpu")
+    strategy._say_once.cache_clear()
+    for _ in range(2):
+        assert strategy.devices("auto").kind == "cpu"
+    assert capfd.readouterr().err == "TensorFlow sees no GPU here: the CPU trains.\n", "once"
+
+
+def test_a_batch_that_replicas_cannot_share_equally_is_made_smaller_with_a_line(capfd):
+    assert strategy.shared_batch(128, THREE) == 126
+    assert "Batches of 126 in place of 128, for 3 replicas to share." in capfd.readouterr().err
+    assert strategy.shared_batch(126, THREE) == 126
+    assert strategy.shared_batch(128, THREE, multiple=2) == 126
+    assert strategy.shared_batch(127, Devices(tf.distribute.get_strategy(), "cpu", 1)) == 127
+    assert strategy.shared_batch(64, THREE, multiple=4) == 60
+
+
+def test_a_batch_with_fewer_examples_than_replicas_is_refused():
+    with pytest.raises(UserError, match="3 replicas cannot share a batch of 2: use a larger --batch-size"):
+        strategy.shared_batch(2, THREE)
+
+
+def test_xla_and_mirroring_do_not_go_together_and_a_line_says_so(capfd):
+    strategy._say_once.cache_clear()
+    assert strategy.xla("on", THREE) is False
+    assert "without XLA" in capfd.readouterr().err
+    assert strategy.xla("auto", THREE) is False and capfd.readouterr().err == "", "nothing is lost, nothing is said"
