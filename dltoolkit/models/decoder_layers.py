@@ -207,8 +207,6 @@ class MemberMean(keras.layers.Layer):
 
 def mean_of_members(logits):
     """The logarithm of the mean probabilities of several logits (…, vocabulary)."""
-    if len(logits) == 1:
-        return logits[0]
     return tf.reduce_logsumexp(tf.nn.log_softmax(tf.stack(logits)), axis=0) - np.log(len(logits)).astype("float32")
 
 
