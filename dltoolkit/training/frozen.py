@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import tempfile
 import threading
 import warnings
@@ -89,24 +90,28 @@ def computed(
     """
     answer = tf.function(lambda images: model(images, training=False))  # prepared once, for one shape
     kind = np.float16 if len(model.layers) > 1 else np.uint8  # pictures stay pictures
-    found = []
-    for part, times in (("train", views), ("validation", 1)):
+
+    def made(images: np.ndarray | tf.Tensor) -> np.ndarray:
+        found = answer(tf.cast(images, tf.float32)).numpy()
+        return found if kind is np.float16 else np.rint(found)
+
+    def of_part(part: str, times: int) -> Cached:
         rows, done, values = getattr(pictures, part), 0, None
-        for view in range(times):
-            for begin in range(0, len(rows), BATCH):
-                wanted = rows[np.minimum(np.arange(begin, begin + BATCH), len(rows) - 1)]
-                images = pictures.images[wanted]
-                if view:
-                    one_hot = np.zeros((BATCH, len(pictures.classes)), np.float32)
-                    images, _ = augmentation.batch(images, one_hot, np.array([seed, done], np.int32), augment)
-                made = answer(tf.cast(images, tf.float32)).numpy()[: len(rows) - begin]
-                if values is None:
-                    values = _on_disk((times * len(rows), *made.shape[1:]), kind)
-                values[done : done + len(made)] = made if kind is np.float16 else np.rint(made)
-                done += len(made)
-                progress(f"computing {part} features", done, len(values))
-        found.append(Cached(values, np.tile(pictures.labels[rows], times), len(pictures.classes)))
-    return tuple(found)
+        for view, begin in itertools.product(range(times), range(0, len(rows), BATCH)):
+            wanted = rows[np.minimum(np.arange(begin, begin + BATCH), len(rows) - 1)]
+            images = pictures.images[wanted]
+            if view:
+                one_hot = np.zeros((BATCH, len(pictures.classes)), np.float32)
+                images, _ = augmentation.batch(images, one_hot, np.array([seed, done], np.int32), augment)
+            found = made(images)[: len(rows) - begin]
+            if values is None:
+                values = _on_disk((times * len(rows), *found.shape[1:]), kind)
+            values[done : done + len(found)] = found
+            done += len(found)
+            progress(f"computing {part} features", done, len(values))
+        return Cached(values, np.tile(pictures.labels[rows], times), len(pictures.classes))
+
+    return of_part("train", views), of_part("validation", 1)
 
 
 def _on_disk(shape: tuple[int, ...], kind: type) -> np.ndarray:
