@@ -21,10 +21,10 @@ def main(words: tuple[str, ...]) -> None:
     from dltoolkit import cli, lazy
 
     lazy.import_tensorflow()
-    from dltoolkit.training import checkpoint, fit
+    from dltoolkit.training import checkpoint, watcher
 
     click.echo(machine.describe())
-    saving, restoring = timed(fit._Watcher, "_save"), timed(checkpoint, "restore")
+    saving, restoring = timed(watcher.Watcher, "_save"), timed(checkpoint, "restore")
     with tempfile.TemporaryDirectory() as scratch:
         out = ["--out-dir", scratch]
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):

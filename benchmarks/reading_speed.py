@@ -14,7 +14,7 @@ import machine
 def main(folder: str) -> None:
     """Read FOLDER as the image classifier does before it trains, and print what that took."""
     from dltoolkit import lazy
-    from dltoolkit.run import peak_memory_mb
+    from dltoolkit.machine import peak_memory_mb
 
     lazy.import_tensorflow()
     from dltoolkit.data import images

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +81,44 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(opened)
+
+
+@contextlib.contextmanager
+def new_folder(parent: Path, name: str | None, data_name: str) -> Iterator[Path]:
+    """Yield an empty folder for a run, and keep other processes out of it as long as the block lasts.
+
+    Args:
+        parent: of the folder; made if it is not there.
+        name: of the folder.
+        data_name: what it is named after, with a number, where ``name`` is None.
+
+    Raises:
+        UserError: if the name is taken or no good, or the folder cannot be made.
+    """
+    if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
+        raise UserError(f"'{name}' is no name for a run: use letters, digits, '-', '_' and '.'.")
+    stem = re.sub(r"[^\w.-]+", "-", data_name).strip("-.") or "run"
+    names = [name] if name else (f"{stem}-{number}" for number in itertools.count(1))
+    with contextlib.ExitStack() as stack:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path = next((parent / one for one in names if _is_free(parent / one, stack)), None)
+        except OSError as error:
+            reason = error.strerror
+            raise UserError(f"Cannot write runs to {parent}: {reason}; choose another --out-dir.") from None
+        if path is None:
+            raise UserError(f"A run '{name}' exists already in {parent}; choose another --name.")
+        yield path
+
+
+def _is_free(path: Path, stack: contextlib.ExitStack) -> bool:
+    """Make a directory, or take one that is empty because a process was killed when it had just made it."""
+    if (path / "run.json").exists():
+        return False
+    try:
+        path.mkdir(exist_ok=True)
+        stack.enter_context(alone(path))
+    except (FileExistsError, InUse):
+        return False
+    remove_unfinished(path)
+    return not any(path.iterdir())

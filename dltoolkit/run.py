@@ -6,23 +6,18 @@ import contextlib
 import csv
 import datetime
 import io
-import itertools
 import json
 import os
-import platform
-import re
-import resource
 import shlex
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dltoolkit import config as configuration
-from dltoolkit import files, interrupt, recipe
+from dltoolkit import files, interrupt, machine, model_file, recipe
 from dltoolkit.errors import Relieved, UserError, WorkerLost, suggestion
 from dltoolkit.files import writing
 from dltoolkit.training import cluster
@@ -34,7 +29,6 @@ FORMAT = 1  # raised when run.json changes in a way that older code cannot read
 CHANGEABLE = ("epochs", "max_time", "device")  # options of a run that is resumed
 LAUNCHED_VARIABLE = "DLTOOLKIT_LAUNCHED"  # how the command began that started this process as one of several workers
 RUN_FILE_VARIABLE = "DLTOOLKIT_RUN_FILE"  # a file in which the chief of such workers says which run it works on
-PACKAGES = ("dltoolkit", "tensorflow", "keras", "numpy", "scikit-learn")
 
 
 class Run:
@@ -79,15 +73,15 @@ class Run:
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "command": _command(recipe_name),
             "config": settings.to_dict(),
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-            "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()},
+            "versions": machine.versions(),
+            "machine": machine.description(),
         }
         parent = Path(settings.out_dir).expanduser() / recipe_name
         if not cluster.is_chief():
             run = cls(parent / (settings.name or data_name), info)  # the chief knows better; nothing is written there
             run._is_new = True
             return run
-        with _new_directory(parent, settings.name, data_name) as path:
+        with files.new_folder(parent, settings.name, data_name) as path:
             run = cls(path, {**info, "name": path.name})
             run._is_new = True
             try:
@@ -221,7 +215,7 @@ class Run:
         def leave(state: str, **fields: Any) -> None:
             before = self.info.get("time", {}).get("total_seconds", 0.0) if resumed else 0.0
             total = {"total_seconds": round(before + time.monotonic() - began, 2)}
-            self.update(state=state, time=total, peak_memory_mb=peak_memory_mb(), **fields)
+            self.update(state=state, time=total, peak_memory_mb=machine.peak_memory_mb(), **fields)
 
         try:
             with interrupt.signals_raise():
@@ -308,7 +302,7 @@ class Run:
             path, state = self.path / "model.keras", self.info["state"]
             if not path.exists():
                 raise UserError(f"{self.path} has no model yet; its state is '{state}'.")
-            self._model = load_model(path)
+            self._model = model_file.load_model(path)
             if state != "finished":
                 from dltoolkit.training import progress
 
@@ -427,46 +421,6 @@ def runs(out_dir: str | Path = "saved_models") -> list[Run]:
     return sorted(found, key=lambda run: run.info.get("created", ""))
 
 
-def load_model(path: Path) -> keras.Model:
-    """Load a .keras file, in safe mode always: a file that hides code is refused."""
-    from dltoolkit import lazy
-
-    lazy.import_tensorflow()
-    import keras
-
-    from dltoolkit import models
-
-    _ = models.layers, models.decoder_layers  # registers the layers that the file may name
-    if _names_hub(path):
-        lazy.keras_hub()
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        text = str(error)
-        if "safe_mode" in text or "unsafe" in text or "lambda" in text.lower():
-            raise UserError(
-                f"{path} holds code of its own and was not loaded; only load models that you trust."
-            ) from None
-        raise UserError(f"{path} is damaged or no Keras model, and was not loaded.") from error
-    model.compile(jit_compile=False)  # XLA's convolutions are slower than oneDNN's on a CPU
-    return model
-
-
-def _names_hub(path: Path) -> bool:
-    """Tell whether a .keras file holds layers of KerasHub, which register themselves when it is imported."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return b"keras_hub" in file.read("config.json")
-    except (OSError, KeyError, zipfile.BadZipFile):
-        return False  # loading says what is wrong
-
-
-def peak_memory_mb() -> float:
-    """Return the most memory that this process has held so far, in megabytes."""
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
-
-
 def _open(path: Path) -> Run:
     run = Run(path, {})
     run.info = run._read_json("run.json")
@@ -475,56 +429,7 @@ def _open(path: Path) -> Run:
     return run
 
 
-@contextlib.contextmanager
-def _new_directory(parent: Path, name: str | None, data_name: str) -> Iterator[Path]:
-    """Yield an empty directory for a run, and keep other processes out of it as long as the block lasts."""
-    if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
-        raise UserError(f"'{name}' is no name for a run: use letters, digits, '-', '_' and '.'.")
-    stem = re.sub(r"[^\w.-]+", "-", data_name).strip("-.") or "run"
-    names = [name] if name else (f"{stem}-{number}" for number in itertools.count(1))
-    with contextlib.ExitStack() as stack:
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            path = next((parent / one for one in names if _is_free(parent / one, stack)), None)
-        except OSError as error:
-            reason = error.strerror
-            raise UserError(f"Cannot write runs to {parent}: {reason}; choose another --out-dir.") from None
-        if path is None:
-            raise UserError(f"A run '{name}' exists already in {parent}; choose another --name.")
-        yield path
-
-
-def _is_free(path: Path, stack: contextlib.ExitStack) -> bool:
-    """Make a directory, or take one that is empty because a process was killed when it had just made it."""
-    if (path / "run.json").exists():
-        return False
-    try:
-        path.mkdir(exist_ok=True)
-        stack.enter_context(files.alone(path))
-    except (FileExistsError, files.InUse):
-        return False
-    files.remove_unfinished(path)
-    return not any(path.iterdir())
-
-
 def _command(recipe_name: str) -> str:
     if Path(sys.argv[0]).stem in ("dltoolkit", "__main__"):
         return shlex.join(["dltoolkit", *sys.argv[1:]])
     return f"from Python: {recipe_name}.train"
-
-
-def _version(package: str) -> str | None:
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

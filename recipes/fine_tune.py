@@ -15,7 +15,8 @@ import dltoolkit
 from dltoolkit import data, evaluation, models, recipe, training
 from dltoolkit.config import RunConfig, option, options
 from dltoolkit.errors import UserError
-from dltoolkit.run import Run, load_model
+from dltoolkit.model_file import load_model
+from dltoolkit.run import Run
 
 if TYPE_CHECKING:
     import keras

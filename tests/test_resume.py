@@ -19,7 +19,7 @@ from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError
 from dltoolkit.interrupt import Interrupted
 from dltoolkit.run import Run
-from dltoolkit.training import checkpoint, fit, optimizer, plan
+from dltoolkit.training import checkpoint, fit, optimizer, plan, watcher
 
 
 @pytest.fixture
@@ -171,14 +171,14 @@ def test_a_new_length_holds_when_the_resumed_run_is_killed_at_once(train, monkey
 def test_a_plan_made_from_the_speed_is_kept_with_where_it_was_made_and_followed(train, tmp_path, monkeypatch):
     ticks = itertools.count()
 
-    def killed(watcher, record=fit._Watcher._record_plan):
-        record(watcher)
-        if watcher._state.planned:
+    def killed(self, record=watcher.Watcher._record_plan):
+        record(self)
+        if self._state.planned:
             raise Interrupted(9)
 
     with monkeypatch.context() as patch:
         patch.setattr(fit, "Plan", functools.partial(plan.Plan, clock=lambda: next(ticks) * 0.05))
-        patch.setattr(fit._Watcher, "_record_plan", killed)
+        patch.setattr(watcher.Watcher, "_record_plan", killed)
         with pytest.raises(Interrupted):
             train(max_time="20s", name="cut")
     cut = dltoolkit.load("cut", tmp_path)

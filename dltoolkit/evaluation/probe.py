@@ -106,7 +106,7 @@ def of_data(pictures: ImageSplits, *, seed: int = 0, cache_dir: Path | None = No
 
     Where there is one class only, it tells how a picture was turned.
     """
-    from dltoolkit.run import load_model
+    from dltoolkit.model_file import load_model
 
     path = (cache_dir or store.default_folder()) / f"probe-{VERSION}-{pictures.fingerprint}-{seed}.keras"
     if path.exists():

@@ -15,7 +15,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     The same weights, arguments and results as ``keras.layers.BatchNormalization``, which in Keras 3 is composed of
     separate operations; the fused kernel is two to three times faster on a CPU. A layer that is made for several
-    replicas has statistics over all of them, in Keras' own way, for the kernel sees one replica only.
+    replicas has statistics over all of them.
 
     Input and output: (batch, height, width, channels).
     """
@@ -25,22 +25,86 @@ class BatchNorm(keras.layers.BatchNormalization):
         super().__init__(**{**kwargs, "synchronized": synchronized})
 
     def call(self, inputs, training=None, mask=None):
-        fused = not self.synchronized and not self.renorm and mask is None and len(inputs.shape) == 4
-        if not (fused and self.axis in (-1, 3) and training and self.trainable):
+        fused = not self.renorm and mask is None and len(inputs.shape) == 4 and self.axis in (-1, 3)
+        if not (fused and training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
-        ones, zeros = tf.ones_like(self.moving_variance), tf.zeros_like(self.moving_mean)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
-            tf.convert_to_tensor(self.gamma) if self.scale else ones,
-            tf.convert_to_tensor(self.beta) if self.center else zeros,
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
-        variance *= (count - 1.0) / count  # the kernel's is the unbiased one, Keras keeps the other
+        scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(self.moving_variance)
+        offset = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(self.moving_mean)
+        outputs, mean, variance = self._normalised(inputs, scale, offset)
         for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + tf.cast(now, moving.dtype) * (1.0 - self.momentum))
         return outputs
+
+    def _normalised(self, inputs, scale, offset):
+        """The normalised inputs, and the mean and the variance (channels,) that they had."""
+        replica = tf.distribute.get_replica_context()
+        if self.synchronized and replica is not None and replica.num_replicas_in_sync > 1:
+            return _normalised_together(replica, inputs, scale, offset, self.epsilon)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, scale, offset, epsilon=self.epsilon, is_training=True
+        )
+        return outputs, mean, _biased(variance, _rows(inputs))
+
+
+def _rows(pictures):
+    """How many numbers there are of each channel."""
+    return tf.cast(tf.size(pictures) // pictures.shape[-1], tf.float32)
+
+
+def _biased(variance, count):
+    """The variance that Keras keeps; the kernel's is the unbiased one."""
+    return variance * (count - 1.0) / count
+
+
+def _normalised_together(replica, inputs, scale, offset, epsilon):
+    """As the kernel does it, but over the parts of a batch that all replicas have; they may differ in size.
+
+    The kernel finds a replica's own sums, forth and back, of which one exchange each makes those of all.
+    """
+
+    def sums(*parts):
+        """Vectors of channels, and of one number, summed over the replicas."""
+        lengths = [part.shape[0] for part in parts]
+        return tf.split(replica.all_reduce("sum", tf.concat(parts, 0)), lengths)
+
+    @tf.custom_gradient
+    def normalise(inputs, scale, offset):
+        count = _rows(inputs)
+        ones, zeros = tf.ones_like(scale), tf.zeros_like(scale)
+        _, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=ones, offset=zeros, mean=[], variance=[], epsilon=epsilon, is_training=True
+        )
+        squares = _biased(variance, count) + tf.square(mean)
+        mean, squares, total = sums(count * mean, count * squares, count[None])
+        mean, squares = mean / total, squares / total
+        variance = tf.maximum(squares - tf.square(mean), 0.0)
+
+        def applied(numbers, scale, offset, mean, variance):
+            return tf.raw_ops.FusedBatchNormV3(
+                x=numbers, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=epsilon, is_training=False
+            ).y
+
+        def gradient(of_outputs, *_):
+            of_inputs, of_scale, of_offset, *_ = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=of_outputs,
+                x=inputs,
+                scale=scale,
+                reserve_space_1=mean,
+                reserve_space_2=variance,
+                reserve_space_3=[],
+                epsilon=epsilon,
+                is_training=False,
+            )
+            # what the statistics themselves owe to the inputs
+            scales, offsets = sums(of_scale, of_offset)
+            deviation = tf.sqrt(variance + epsilon)
+            slope = -scale / deviation * scales / total
+            owed = applied(inputs, slope, -scale / deviation * offsets / total, mean, variance)
+            return of_inputs + owed, of_scale, of_offset
+
+        return (applied(inputs, scale, offset, mean, variance), mean, variance), gradient
+
+    return normalise(inputs, scale, offset)
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")

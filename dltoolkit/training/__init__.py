@@ -16,6 +16,7 @@ __getattr__, __dir__ = submodules(
             "starting",
             "strategy",
             "transfer",
+            "watcher",
         ),
     ],
     plain=["cluster", "launch", "meeting", "plan", "progress"],

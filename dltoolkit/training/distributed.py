@@ -27,11 +27,17 @@ def moved(model: keras.Model, devices: Devices) -> keras.Model:
     return keras.Model(there.inputs, there.outputs, name=model.name)  # outside the scope: it answers on one device
 
 
-def prepare(model: keras.Model, devices: Devices) -> keras.Model:
+def prepare(model: keras.Model, devices: Devices, *, compiled: bool = False) -> keras.Model:
     """Return a model whose ``fit`` and ``evaluate`` work on these devices.
 
     Layers that draw random numbers, such as dropout, then draw others on each replica, but for those that say with
     ``draws_for_all`` that they draw for the whole batch and take their replica's part.
+
+    Args:
+        model: as it is for one device.
+        devices: what it is to work on.
+        compiled: whether XLA compiles what each of several replicas does between two exchanges with the others; where
+            Keras trains on one device, it is Keras that asks XLA for it.
     """
     if devices.replicas == 1:
         return model
@@ -39,6 +45,7 @@ def prepare(model: keras.Model, devices: Devices) -> keras.Model:
     kind = type(model)
     model.__class__ = type(kind.__name__, (_OfWorkers if devices.workers > 1 else _OfReplicas, kind), {})
     model._distribute_strategy = devices.strategy
+    model.compiled_by_xla = compiled and devices.mirrored and _exchanges_only_gradients(model, kind)
     for layer in model._flatten_layers(include_self=False):
         generator = getattr(layer, "seed_generator", None)
         if isinstance(generator, keras.random.SeedGenerator) and not getattr(layer, "draws_for_all", False):
@@ -92,10 +99,49 @@ def even_enough(batch_size: int, examples: int, replicas: int) -> int:
     return batch_size
 
 
+def _exchanges_only_gradients(model: keras.Model, kind: type[keras.Model]) -> bool:
+    """Whether replicas need nothing of each other between a batch and its gradients, which XLA could not wait for."""
+    plain = kind.train_step is keras.Model.train_step
+    return plain and not any(getattr(each, "synchronized", False) for each in model._flatten_layers())
+
+
 class _OfReplicas:
-    """A model of several replicas that is built from one replica's part of the first batch, whatever the others'."""
+    """A model of several replicas.
+
+    It is built from one replica's part of the first batch, whatever the others'. Keras cannot let XLA compile its step,
+    for XLA knows no exchange between replicas; what comes before the exchange it can compile.
+    """
 
     _is_built = False
+    compiled_by_xla = False
+
+    def train_step(self, data):
+        if not self.compiled_by_xla:
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        weights, others = self.trainable_variables, self.non_trainable_variables
+
+        @tf.function(jit_compile=True, autograph=False)
+        def learn(values, states, scale):
+            """The answers, the loss, its gradients, and what the other variables become (None where they stay)."""
+            mapping = [*zip(weights, values, strict=True), *zip(others, states, strict=True)]
+            with tf.GradientTape() as tape, keras.StatelessScope(mapping, collect_losses=True) as scope:
+                tape.watch(values)
+                answers = self(x, training=True) if self._call_has_training_arg else self(x)
+                loss = self.compute_loss(x, y, answers, sample_weight)
+                scaled = loss * scale
+            gradients = [each if each is None else tf.convert_to_tensor(each) for each in tape.gradient(scaled, values)]
+            after = zip(map(scope.get_current_value, others), states, strict=True)
+            return answers, loss, gradients, [new if new is not old else None for new, old in after]
+
+        now = [[tf.convert_to_tensor(each) for each in some] for some in (weights, others)]
+        answers, loss, gradients, after = learn(*now, self.optimizer.scale_loss(tf.ones(())))
+        for each, value in zip(others, after, strict=True):
+            if value is not None:
+                each.assign(value)
+        self._loss_tracker.update_state(loss * self.distribute_strategy.num_replicas_in_sync, tf.shape(answers)[0])
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        return self.compute_metrics(x, y, answers, sample_weight=sample_weight)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         if self._is_built:

@@ -14,7 +14,8 @@ import keras
 from dltoolkit import data, evaluation, models
 from dltoolkit import run as runs
 from dltoolkit.errors import UserError
-from dltoolkit.run import Run, load_model
+from dltoolkit.model_file import load_model
+from dltoolkit.run import Run
 
 OWN = "digits-half"  # a small network, trained here on half of the digits' classes: what there is without a download
 

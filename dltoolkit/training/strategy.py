@@ -38,7 +38,7 @@ class Devices:
 
     @property
     def mirrored(self) -> bool:
-        """Whether Keras must do without XLA and without several steps in a call."""
+        """Whether Keras cannot have XLA compile its step, nor several steps in a call."""
         return self.replicas > 1 and self.kind != "tpu"
 
 
@@ -226,10 +226,7 @@ def xla(wanted: str, target: Devices, *, on_cpu: bool = False) -> bool:
     ``auto``: on GPU and TPU yes; on a CPU where ``on_cpu`` says so, for oneDNN's convolutions measured two to three
     times faster there, and transformers slower.
     """
-    compiled = (on_cpu or target.kind != "cpu") if wanted == "auto" else wanted == "on"
-    if compiled and target.mirrored:
-        _say_once("On several replicas Keras trains without XLA, and one step in a call.")
-    return compiled and not target.mirrored
+    return (on_cpu or target.kind != "cpu") if wanted == "auto" else wanted == "on"
 
 
 def _cpu_has_bfloat16() -> bool:
