@@ -44,7 +44,7 @@ LITTLE = 5_000_000  # training tokens
 TOGETHER = {
     0: {},
     300: {"members": 2, "batch_tokens": 4096},
-    1800: {**SIZES[120], "members": 8, "batch_tokens": 16_384, "dropout": 0.15},
+    1800: {**SIZES[120], "members": 5, "batch_tokens": 10_240},
 }
 
 
@@ -196,11 +196,12 @@ def job(run: Run, config: Config, text: RunningText, network: keras.Model | None
             text, context=config.context, batch_size=batch_size, seed=config.seed, start_step=start
         ),
         validation=lambda batch_size: data.token_pipeline.evaluation_pipeline(
-            text, "validation", config.context, max(batch_size, evaluation.language.BATCH)
+            text, "validation", config.context, batch_size
         ),
         examples=config.members * min(windows, max(4 * validation, STEPS_PER_CALL * config.batch_size)),
-        validation_examples=config.members * validation,
-        multiple=config.members,
+        validation_examples=validation,
+        validation_batch=evaluation.language.BATCH,
+        members=config.members,
         compile=compile_model,
         score="validation_loss",
         epochs=4,

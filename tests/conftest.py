@@ -39,6 +39,14 @@ def save_picture(path: Path, pixels: np.ndarray, **options) -> Path:
     return path
 
 
+def write_pictures(folder: Path, per_class: int, *, side: int) -> Path:
+    """Write a folder of class folders with so many colour pictures each, and return it."""
+    for label, name in enumerate(CLASSES):
+        for number in range(per_class):
+            save_picture(folder / name / f"{number}.png", toy_picture(label, number, side=side))
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def usual_number_format() -> None:
     """What a run before set, such as bfloat16 on a processor that has it, is not the next test's."""

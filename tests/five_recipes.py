@@ -35,6 +35,7 @@ def train(data: Path, out: Path, device: str) -> list[Run]:
         context=16,
         width=16,
         layers=2,
+        members=2,
         dropout=0.0,
         sample_tokens=10,
         **plain,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import save_picture, toy_picture
+from conftest import save_picture, toy_picture, write_pictures
 from dltoolkit.recipes import image_gan
 from PIL import Image
 from test_image_classifier import command
@@ -17,11 +17,9 @@ from dltoolkit.errors import UserError
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gan")
-    for label, name in enumerate(("bars", "dots", "plain")):
-        for number in range(24):
-            save_picture(folder / "toys" / name / f"{number}.png", toy_picture(label, number, side=12))
+    toys = write_pictures(folder / "toys", 24, side=12)
     return image_gan.Config(
-        data=str(folder / "toys"), width=8, batch_size=16, epochs=2, out_dir=str(folder / "runs"), name="first"
+        data=str(toys), width=8, batch_size=16, epochs=2, out_dir=str(folder / "runs"), name="first"
     )
 
 

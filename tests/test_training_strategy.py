@@ -34,10 +34,3 @@ def test_a_batch_that_replicas_cannot_share_equally_is_made_smaller_with_a_line(
 def test_a_batch_with_fewer_examples_than_replicas_is_refused():
     with pytest.raises(UserError, match="3 replicas cannot share a batch of 2: use a larger --batch-size"):
         strategy.shared_batch(2, THREE)
-
-
-def test_xla_and_mirroring_do_not_go_together_and_a_line_says_so(capfd):
-    strategy._say_once.cache_clear()
-    assert strategy.xla("on", THREE) is False
-    assert "without XLA" in capfd.readouterr().err
-    assert strategy.xla("auto", THREE) is False and capfd.readouterr().err == "", "nothing is lost, nothing is said"

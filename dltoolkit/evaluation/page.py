@@ -172,7 +172,8 @@ def duration(seconds: float | None) -> str | None:
 def words(value: Any) -> str:
     """A JSON value in a line of words: ``{"kind": "cpu", "replicas": 2}`` is "kind cpu · replicas 2"."""
     if isinstance(value, Mapping):
-        return " · ".join(f"{key.replace('_', ' ')} {words(part)}" for key, part in value.items() if part is not None)
+        said = {key.replace("_", " "): words(part) for key, part in value.items()}
+        return " · ".join(f"{key} {part}" for key, part in said.items() if part)
     if isinstance(value, list | tuple):
         return " × ".join(map(words, value))
     if isinstance(value, bool):

@@ -40,7 +40,9 @@ class Job:
         steps: how many at most, where ``--epochs`` is not given.
         steps_per_call: steps between two looks of Python at the training, on one device; more for smaller steps.
         compiled: whether XLA is faster than TensorFlow's own kernels for this model on a CPU.
-        multiple: what the size of a batch must divide by.
+        validation_batch: examples in a batch of validation, if it is not to be smaller than one of training.
+        members: networks that learn side by side, each from its own share of a batch, all of them validated on
+            everything.
         seconds_before: what learning took that came before the loop; counted as training time.
         delivered: the part of the model that is saved and returned, as a functional model; by default all of it.
         after_epoch: called with the model and the number of each epoch when it has been validated; True stops.
@@ -57,7 +59,8 @@ class Job:
     steps: int | None = None
     steps_per_call: int = 1
     compiled: bool = False
-    multiple: int = 1
+    validation_batch: int = 1
+    members: int = 1
     seconds_before: float = 0.0
     delivered: Callable[[keras.Model], keras.Model] = lambda model: model
     after_epoch: Callable[[keras.Model, int], bool | None] | None = None
@@ -126,12 +129,13 @@ def _together(run: Run) -> Iterator[None]:
 def _fit(run: Run, config: RunConfig, job: Job, devices: Devices, batch_size: int) -> keras.Model:
     compiled = strategy.xla(config.xla, devices, on_cpu=job.compiled)
     number_format = strategy.precision(config.precision, devices, compiled=compiled)
-    batch_size = strategy.shared_batch(batch_size, devices, job.multiple)
+    batch_size = strategy.shared_batch(batch_size, devices, job.members)
     steps_per_epoch = max(1, job.examples // batch_size)
     per_call = min(job.steps_per_call, steps_per_epoch)
     steps_per_epoch -= steps_per_epoch % per_call
     per_call = 1 if devices.mirrored else per_call
-    validation_size = distributed.even_enough(batch_size, job.validation_examples, devices.replicas)
+    validation_size = max(batch_size, job.validation_batch)
+    validation_size = distributed.even_enough(validation_size, job.validation_examples, devices.replicas)
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
         model = distributed.prepare(job.build_model(), devices, compiled=compiled)
@@ -206,7 +210,7 @@ def _plan(run: Run, config: RunConfig, job: Job, state: checkpoint.State, steps_
     max_seconds = None
     if planned is None and config.max_time:
         max_seconds = max(1.0, config.max_time - (state.seconds if state.planned is None else 0.0))
-    validated = job.validation_examples / job.examples
+    validated = job.members * job.validation_examples / job.examples
     plan = Plan(steps_per_epoch, epochs, max_seconds, validated, clock=pace.now, bound=job.steps)
     plan.steps = planned or plan.steps
     if state.finished and state.planned != planned:

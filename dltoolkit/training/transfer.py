@@ -2,8 +2,9 @@
 
 :class:`Transfer` does it on one of two sides, :class:`Pictures` or :class:`Texts`, which say what is frozen and what
 the rest is trained on. Both have ``top``, the network that is trained, whose last layer is the head; ``features``, what
-the head reads of the training and the validation examples; batches of either for ``top``; and batches of the test split
-for ``whole``. ``room`` measures and concludes what was trained on such examples.
+the head reads of the training and the validation examples; batches of either for ``top``, in validation of at least
+``validated_at_once``; and batches of the test split for ``whole``. ``room`` measures and concludes what was trained on
+such examples.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Pictures:
         mirrored: whether the views are mirrored too.
     """
 
-    room = evaluation.pictures
+    room, validated_at_once = evaluation.pictures, 1
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class Texts:
         class_weights: float (classes,), the weight of each class in the loss.
     """
 
-    room = evaluation.texts
+    room, validated_at_once = evaluation.texts, TEXTS_AT_ONCE
 
     def __init__(self, whole: keras.Model, texts: TextSplits, *, seed: int, class_weights: np.ndarray | None = None):
         self.top, self.texts, self.seed, self.class_weights = whole, texts, seed, class_weights
@@ -144,7 +145,7 @@ class Texts:
 
     def validation_batches(self, batch_size: int) -> tf.data.Dataset:
         """One pass."""
-        return text_pipeline.evaluation_pipeline(self.texts, "validation", TEXTS_AT_ONCE, ROUNDED)
+        return text_pipeline.evaluation_pipeline(self.texts, "validation", batch_size, ROUNDED)
 
     def test(self) -> tuple[np.ndarray, tf.data.Dataset, str]:
         """Labels and batches of as many test texts as can be read soon, and how many that are."""
@@ -226,6 +227,7 @@ class Transfer:
             validation=self.side.validation_batches,
             examples=len(self.splits.train),
             validation_examples=len(self.splits.validation),
+            validation_batch=self.side.validated_at_once,
             compile=self._compile,
             epochs=epochs,
             seconds_before=seconds_before,
