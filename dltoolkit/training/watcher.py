@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 60.0  # after which a checkpoint is written within an epoch, not only at its end
 CHECKPOINT_SHARE = 0.01  # of the time, at most, that goes into checkpoints, beside the last one
-CHECKPOINT_TAKES = 0.2  # seconds, until one has been written
 
 
 class Watcher(keras.callbacks.Callback):
@@ -52,7 +51,7 @@ class Watcher(keras.callbacks.Callback):
         if run.writes and importlib.util.find_spec("tensorboard"):  # TensorFlow needs it to write what it reads
             self._summary = tf.summary.create_file_writer(str(run.path / "tensorboard"))
         self._seconds_before = state.seconds
-        self._saved, self._saving_took = pace.now(), CHECKPOINT_TAKES
+        self._saved, self._saving_took = pace.now(), 0.0
         self._within = 0
         self._accumulators: list[np.ndarray] = []
         if plan.steps is not None and state.step >= plan.steps and best_weights is not None:
