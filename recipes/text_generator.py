@@ -190,6 +190,11 @@ def job(run: Run, config: Config, text: RunningText, network: keras.Model | None
             f"{text.source} is too short for {config.members} networks; give more text, or fewer --members."
         )
     validation = len(text.part("validation")) // config.context
+
+    def after_epoch(model: keras.Model, epoch: int) -> None:
+        text.let_go()
+        sample(run, config, model, text, epoch)
+
     return training.fit.Job(
         build_model=lambda: network or build_model(config, text),
         batches=lambda batch_size, start: data.token_pipeline.training_pipeline(
@@ -208,7 +213,7 @@ def job(run: Run, config: Config, text: RunningText, network: keras.Model | None
         steps=None if config.epochs else config.steps,
         steps_per_call=STEPS_PER_CALL,
         compiled=True,
-        after_epoch=lambda model, epoch: sample(run, config, model, text, epoch),
+        after_epoch=after_epoch,
     )
 
 
@@ -231,7 +236,6 @@ def compile_model(model: keras.Model, config: Config, batch_size: int, **how: An
 
 def sample(run: Run, config: Config, model: keras.Model, text: RunningText, epoch: int) -> None:
     """Write what the model makes of the beginning of the validation text to samples/, if that is wanted."""
-    text.let_go()
     if not config.sample_tokens:
         return
     begin = text.part("validation")[: config.context // 4].tolist()
