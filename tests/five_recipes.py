@@ -38,7 +38,8 @@ def train(data: Path, out: Path, device: str) -> list[Run]:
         members=2,
         dropout=0.0,
         sample_tokens=10,
-        **plain,
+        steps=STEPS,
+        **{**plain, "epochs": None},
     )
     start = str(out.parent / "one" / "image-classifier" / "run")
     tuned = fine_tune.Config(
