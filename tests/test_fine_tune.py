@@ -142,7 +142,7 @@ def test_only_a_head(config):
 
 
 def test_what_training_spoils_is_not_kept(config):
-    run = fine_tune.train(replace(config, optimizer="sgd", learning_rate=0.9, rate_decay=0.8, name="spoilt"))
+    run = fine_tune.train(replace(config, optimizer="sgd", learning_rate=0.3, rate_decay=0.8, name="spoilt"))
     worst = max(row["validation_accuracy"] for row in run.history)
     assert worst < run.info["head"]["accuracy"], "the case must be one in which training spoils"
     assert run.info["kept"] == "head"

@@ -11,9 +11,9 @@ from dltoolkit import recipe
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"config", "errors", "files", "interrupt", "lazy", "lines", "recipe"},
+    {"config", "errors", "files", "interrupt", "lazy", "lines", "machine", "recipe"},
     {"data", "models"},
-    {"run", "training", "evaluation"},
+    {"run", "model_file", "training", "evaluation"},
     {"recipes"},
     {"cli", "doctor", "output", "__main__"},
 ]
