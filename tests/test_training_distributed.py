@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
-from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from dltoolkit.training import distributed
 
@@ -45,14 +44,6 @@ def test_keras_still_cannot_do_it_by_itself():
     """When this fails, Keras builds from one replica's batch, and the override may go."""
     source = inspect.getsource(trainer.TensorFlowTrainer._maybe_symbolic_build)
     assert 'self.distribute_strategy.reduce(\n                        "MEAN"' in source, CHANGED
-
-
-def test_tensorflow_still_has_what_is_wrapped():
-    source = inspect.getsource(multi_device_iterator_ops.OwnedMultiDeviceIterator)
-    assert "_create_device_dataset(" in source, (
-        "dltoolkit/training/distributed.py takes tf.data's autotuner out of what TensorFlow's _create_device_dataset "
-        "makes, and TensorFlow has changed: see whether the end of a validation on cpu:2 still waits."
-    )
 
 
 @pytest.mark.parametrize(

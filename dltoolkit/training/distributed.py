@@ -7,12 +7,10 @@ Keras changes them.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from dltoolkit.training.strategy import Devices
 
@@ -90,25 +88,7 @@ def share_out(batches: tf.data.Dataset, devices: Devices) -> Any:
         whole = tf.data.experimental.assert_cardinality(length * each if length > 0 else length)
         return batches.flat_map(parts).apply(whole).prefetch(2 * each)
 
-    _without_autotuner()
     return devices.strategy.distribute_datasets_from_function(of_worker)
-
-
-@functools.cache
-def _without_autotuner() -> None:
-    """Take tf.data's autotuner from the last link to each device, which knows no options of the data set.
-
-    There is nothing to tune in it, but at the end of every pass it sleeps on, for up to half a minute, and the
-    pass waits for it (as `data.pipeline.served` says).
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    made = multi_device_iterator_ops._create_device_dataset
-
-    def tuned_by_nobody(*given: Any) -> tf.data.Dataset:
-        return made(*given).with_options(options)
-
-    multi_device_iterator_ops._create_device_dataset = tuned_by_nobody
 
 
 def even_enough(batch_size: int, examples: int, replicas: int) -> int:
