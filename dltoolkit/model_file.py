@@ -21,7 +21,7 @@ def load_model(path: Path) -> keras.Model:
 
     from dltoolkit import models
 
-    _ = models.layers, models.decoder_layers  # registers the layers that the file may name
+    _ = models.layers, models.decoder_layers, models.fused  # registers the layers that the file may name
     if _names_hub(path):
         lazy.keras_hub()
     try:

@@ -7,6 +7,7 @@ __getattr__, __dir__ = submodules(
     keras=[
         "backbones",
         "decoder_layers",
+        "fused",
         "diff_augment",
         "gan",
         "gan_networks",

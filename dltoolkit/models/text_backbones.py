@@ -14,7 +14,7 @@ import keras
 
 from dltoolkit.data import encoders
 from dltoolkit.errors import UserError
-from dltoolkit.models import backbones, gpt, hub
+from dltoolkit.models import backbones, fused, gpt, hub
 from dltoolkit.models.layers import MaskedMean, TokenDropout, TokenIds
 
 
@@ -46,6 +46,7 @@ def of_hub(preset: str, longest: int, dropout: float = 0.0) -> TextBackbone:
     """
     network, tokenizer = hub.fetch(preset, "Backbone", "Tokenizer")
     hub.set_dropout(network, dropout)
+    fused.quicken(network)
     read = {tensor.name for tensor in keras.tree.flatten(network.input)}
     if not {"token_ids", "padding_mask"} <= read <= {"token_ids", "padding_mask", "segment_ids"}:
         raise UserError(f"{preset} reads {', '.join(sorted(read))}, not a text; give an encoder of texts.")
