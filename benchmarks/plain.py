@@ -5,17 +5,17 @@ def stock(network):
     """The same network of Keras' own layers."""
     import keras
 
-    from dltoolkit.models import layers
+    from dltoolkit.models import picture_layers
 
     def own_layer(layer):
-        if isinstance(layer, layers.UpConv2D):
+        if isinstance(layer, picture_layers.UpConv2D):
             convolution = keras.layers.Conv2D(layer.filters, 3, padding="same", use_bias=False)
             return keras.Sequential([keras.layers.UpSampling2D(), convolution])
-        if isinstance(layer, layers.ClassProjection):
+        if isinstance(layer, picture_layers.ClassProjection):
             features, label = (keras.Input(each.shape[1:], dtype=each.dtype) for each in layer.input)
             vectors = keras.layers.Embedding(layer.classes, features.shape[-1])(label)
             return keras.Model([features, label], keras.layers.Dot(1)([features, vectors]))
-        kind = keras.layers.BatchNormalization if isinstance(layer, layers.BatchNorm) else type(layer)
+        kind = keras.layers.BatchNormalization if isinstance(layer, picture_layers.BatchNorm) else type(layer)
         return kind.from_config(layer.get_config())
 
     return keras.models.clone_model(network, clone_function=own_layer)

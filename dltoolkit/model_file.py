@@ -21,7 +21,8 @@ def load_model(path: Path) -> keras.Model:
 
     from dltoolkit import models
 
-    _ = models.layers, models.decoder_layers, models.fused  # registers the layers that the file may name
+    # registers the layers that the file may name
+    _ = models.picture_layers, models.text_layers, models.decoder_layers, models.fused
     if _names_hub(path):
         lazy.keras_hub()
     try:

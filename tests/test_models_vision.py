@@ -12,7 +12,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from dltoolkit.errors import UserError
-from dltoolkit.models import layers, vision
+from dltoolkit.models import picture_layers, vision
 
 SHAPES = [(8, 8, 1), (28, 28, 1), (33, 47, 3), (224, 224, 3)]
 SMALL = {
@@ -86,8 +86,8 @@ def test_reloads_in_a_new_process(tmp_path):
         model.save(tmp_path / f"{family}.keras")
     code = """
 import sys, keras, numpy as np
-from dltoolkit.models import layers
-layers.BatchNorm
+from dltoolkit.models import picture_layers
+picture_layers.BatchNorm
 for family in ("resnet", "vit"):
     np.save(f"{family}.npy", keras.models.load_model(f"{family}.keras")(np.load("x.npy")))
 """
@@ -117,7 +117,7 @@ def test_batch_norm_equals_keras(jit_compile):
     """Outputs, gradients and moving statistics of the fused kernel against Keras' own composition."""
     x = tf.random.stateless_normal((16, 6, 6, 8), (1, 2)) * 3 + 1
     results = []
-    for kind in (keras.layers.BatchNormalization, layers.BatchNorm):
+    for kind in (keras.layers.BatchNormalization, picture_layers.BatchNorm):
         layer = kind(momentum=0.8, epsilon=1e-3)
         layer.build(x.shape)
         layer.gamma.assign(np.linspace(0.5, 2, 8))
@@ -137,7 +137,7 @@ def test_batch_norm_equals_keras(jit_compile):
 
 
 def test_frozen_batch_norm_uses_its_moving_statistics():
-    layer = layers.BatchNorm()
+    layer = picture_layers.BatchNorm()
     x = tf.random.stateless_normal((4, 3, 3, 2), (1, 2)) + 5
     layer(x)
     layer.trainable = False
@@ -193,7 +193,9 @@ def test_the_first_layer_of_a_resnet_whitens_patches(shape):
 
 def test_dirac_passes_its_inputs_on():
     x = tf.random.stateless_normal((2, 5, 5, 4), (1, 2))
-    wider, narrower = (keras.layers.Conv2D(n, 3, padding="same", kernel_initializer=layers.Dirac()) for n in (6, 3))
+    wider, narrower = (
+        keras.layers.Conv2D(n, 3, padding="same", kernel_initializer=picture_layers.Dirac()) for n in (6, 3)
+    )
     np.testing.assert_allclose(wider(x)[..., :4], x, atol=1e-6)
     assert np.std(wider(x)[..., 4:]) > 0.1
     np.testing.assert_allclose(narrower(x), x[..., :3], atol=1e-6)
@@ -212,7 +214,7 @@ def test_the_mirror_average_does_not_tell_left_from_right(tmp_path):
 
 def test_doubled_and_convolved_in_one_is_the_same_as_in_two():
     pictures = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype("float32")
-    in_one, convolve = layers.UpConv2D(4), keras.layers.Conv2D(4, 3, padding="same", use_bias=False)
+    in_one, convolve = picture_layers.UpConv2D(4), keras.layers.Conv2D(4, 3, padding="same", use_bias=False)
     doubled = keras.layers.UpSampling2D()(pictures)
     found = in_one(pictures)
     convolve.build(doubled.shape)

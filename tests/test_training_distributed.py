@@ -104,7 +104,7 @@ def test_batches_are_parted_in_order_and_dropout_differs_by_replica():
 TWO_REPLICAS = """
 import inspect, json
 import keras, numpy as np, tensorflow as tf
-from dltoolkit.models.layers import BatchNorm
+from dltoolkit.models.picture_layers import BatchNorm
 from dltoolkit.training import distributed, strategy
 
 devices = strategy.devices("cpu:2")

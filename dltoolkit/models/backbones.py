@@ -21,7 +21,7 @@ import keras
 
 from dltoolkit.errors import UserError, suggestion
 from dltoolkit.models import architectures, hub
-from dltoolkit.models.layers import ImageNetPixels
+from dltoolkit.models.picture_layers import ImageNetPixels
 
 
 def find(name: str) -> str | None:

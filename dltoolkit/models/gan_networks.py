@@ -11,7 +11,7 @@ import math
 
 import keras
 
-from dltoolkit.models.layers import BatchNorm, ClassProjection, UpConv2D
+from dltoolkit.models.picture_layers import BatchNorm, ClassProjection, UpConv2D
 
 LATENT = 64  # numbers that a picture is made from
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from dltoolkit.errors import UserError, suggestion
-from dltoolkit.models.layers import MeanAndMax, NaiveBayesBag, PositionEmbedding, Reverse, WordEmbedding
+from dltoolkit.models.text_layers import MeanAndMax, NaiveBayesBag, PositionEmbedding, Reverse, WordEmbedding
 
 FAMILIES = ("ngram", "cnn", "lstm", "gru", "rnn", "transformer")
 WINDOWS = (3, 4, 5)  # words that the filters of cnn see

@@ -15,7 +15,7 @@ import keras
 from dltoolkit.data import encoders
 from dltoolkit.errors import UserError
 from dltoolkit.models import backbones, fused, gpt, hub
-from dltoolkit.models.layers import MaskedMean, TokenDropout, TokenIds
+from dltoolkit.models.text_layers import MaskedMean, TokenDropout, TokenIds
 
 
 class TextBackbone(NamedTuple):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from dltoolkit.errors import UserError, suggestion
-from dltoolkit.models.layers import BatchNorm, Dirac, PatchEmbedding
+from dltoolkit.models.picture_layers import BatchNorm, Dirac, PatchEmbedding
 
 FAMILIES = ("resnet", "cnn", "alexnet", "mlp", "vit")
 SMALLEST = 8  # pixels

@@ -88,7 +88,15 @@ def share_out(batches: tf.data.Dataset, devices: Devices) -> Any:
         whole = tf.data.experimental.assert_cardinality(length * each if length > 0 else length)
         return batches.flat_map(parts).apply(whole).prefetch(2 * each)
 
-    return devices.strategy.distribute_datasets_from_function(of_worker)
+    options = None
+    if devices.kind == "cpu" and devices.workers == 1:
+        # Each replica reads by itself: TensorFlow's one reader for several devices has an autotuner that nothing turns
+        # off, and at the end of a pass it waits for that to wake up, for up to half a minute.
+        options = tf.distribute.InputOptions(
+            experimental_fetch_to_device=False,
+            experimental_replication_mode=tf.distribute.InputReplicationMode.PER_REPLICA,
+        )
+    return devices.strategy.distribute_datasets_from_function(of_worker, options)
 
 
 def even_enough(batch_size: int, examples: int, replicas: int) -> int:

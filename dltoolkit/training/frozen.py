@@ -157,6 +157,10 @@ def linear_head(
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-3
     x = (x - mean) / spread
     held, truth = (np.asarray(validation[0], np.float32) - mean) / spread, validation[1]
+    basis = None
+    if len(x) < x.shape[1]:  # the weights lie in what the examples span, which has fewer dimensions
+        basis, x = np.linalg.qr(x.T)
+        x, held = x.T, held @ basis
     best = None
     for strength in STRENGTHS:
         with warnings.catch_warnings():
@@ -173,5 +177,5 @@ def linear_head(
         if best is None or lost < best[0]:
             best = lost, kernel, offset, strength
     _, kernel, offset, strength = best
-    kernel /= spread[:, None]
+    kernel = (kernel if basis is None else basis @ kernel) / spread[:, None]
     return kernel.astype("float32"), (offset - mean @ kernel).astype("float32"), strength
