@@ -37,8 +37,8 @@ def network(activation="gelu", dtype="float32") -> keras.Model:
     keras.utils.set_random_seed(3)
     vectors, seen = keras.Input((None, UNITS), dtype="float32"), keras.Input((None,), dtype="bool")
     model = keras.Model([vectors, seen], Block(activation, dtype=dtype)([vectors, seen]))
-    for weight in model.weights:  # biases and normalisation too are no mere zeros and ones
-        weight.assign(weight + keras.random.normal(weight.shape, stddev=0.1, seed=len(weight.path)))
+    for seed, weight in enumerate(model.weights):  # biases too are no mere zeros
+        weight.assign(weight + keras.random.normal(weight.shape, stddev=0.1, seed=seed))
     return model
 
 
@@ -50,7 +50,7 @@ def learned(model: keras.Model, compiled: bool = False) -> tuple[np.ndarray, lis
     def gradients(vectors):
         with tf.GradientTape() as tape:
             tape.watch(vectors)
-            answers = tf.cast(model([vectors, SEEN], training=True), tf.float32)
+            answers = tf.cast(model([vectors, tf.constant(SEEN)], training=True), tf.float32)
             loss = tf.reduce_mean(tf.square(answers) * weighing)
         return answers, tape.gradient(loss, [vectors, *(weight.value for weight in model.trainable_weights)])
 
