@@ -23,7 +23,8 @@ def load_model(path: Path) -> keras.Model:
 
     # registers the layers that the file may name
     _ = models.picture_layers, models.text_layers, models.decoder_layers, models.fused
-    if _names_hub(path):
+    of_hub = _names_hub(path)
+    if of_hub:
         lazy.keras_hub()
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -34,6 +35,8 @@ def load_model(path: Path) -> keras.Model:
                 f"{path} holds code of its own and was not loaded; only load models that you trust."
             ) from None
         raise UserError(f"{path} is damaged or no Keras model, and was not loaded.") from error
+    if of_hub:
+        models.fused.quicken(model)  # as it was when it was trained
     model.compile(jit_compile=False)  # XLA's convolutions are slower than oneDNN's on a CPU
     return model
 

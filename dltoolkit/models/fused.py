@@ -142,8 +142,6 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
 def quicken(network: keras.Model) -> None:
     """Let a network's layers compute as those of this module do, the same but for rounding.
 
-    Those that a saved model makes anew compute as Keras does.
-
     Args:
         network: whose LayerNormalization, MultiHeadAttention and Dense layers, however deep, are changed in place.
     """
