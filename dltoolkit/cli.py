@@ -15,7 +15,7 @@ import click
 import dltoolkit
 from dltoolkit import config as configuration
 from dltoolkit import lazy, lines, output, recipe
-from dltoolkit.errors import UserError, WorkerLost, suggestion
+from dltoolkit.errors import UserError, WorkerLost, gist, suggestion
 
 RECIPE_LIST = "image-classifier, a recipe of 'dltoolkit list', or ./FILE.py"
 FLAGS = {"label": "class", "form": "format"}  # what is called otherwise on the command line than in Python
@@ -56,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
         sys.exit(0)
     except Exception as error:
-        text = str(error).splitlines()[0] if str(error) else "no message"
-        _fail(f"{type(error).__name__}: {text} (--debug shows where).", 1, debug)
+        _fail(f"{type(error).__name__}: {gist(error)} (--debug shows where).", 1, debug)
 
 
 class Verbs(click.Group):

@@ -13,7 +13,7 @@ import click
 
 import dltoolkit
 from dltoolkit import lazy, output, recipe
-from dltoolkit.errors import UserError
+from dltoolkit.errors import UserError, gist
 
 TRIAL = {"epochs": 1, "limit": 200, "batch_size": 32, "seed": 0}  # enough for a few steps of every recipe
 
@@ -57,7 +57,7 @@ def _try(name: str) -> int:
             click.echo(f"{name:20} failed: {error}")
             return 1
         except Exception as error:  # whatever it is, the doctor must go on to the next recipe and say it
-            click.echo(f"{name:20} failed: {type(error).__name__}: {error}")
+            click.echo(f"{name:20} failed: {type(error).__name__}: {gist(error)}")
             return 1
     steps = finished.info["plan"]["steps"]
     click.echo(f"{name:20} works: {steps} steps, measured and reported in {time.monotonic() - began:.1f} s")

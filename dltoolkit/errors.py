@@ -1,6 +1,7 @@
 """What is wrong and what to do about it: the one exception that is meant for people, and inputs that are no good."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -33,6 +34,15 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     by_folded = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(word.lower(), by_folded, n=1, cutoff=0.6)
     return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
+
+
+def gist(error: Exception) -> str:
+    """Return the line of an error's text that says what is wrong; Keras and TensorFlow put others around it."""
+    bold = re.search(r"\x1b\[1m(.+?)\x1b\[0m", str(error), re.DOTALL)
+    lines = [line.strip() for line in (bold[1] if bold else str(error)).splitlines() if line.strip()]
+    if lines[:1] == ["in user code:"]:
+        lines = [line.partition(": ")[2] for line in lines if re.match(r"[\w.]+: \S", line)] or lines
+    return lines[0] if lines else "no message"
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,7 @@ def job(config: Config, texts: TextSplits) -> training.fit.Job:
             metrics=["accuracy"],
         ),
         epochs=min(10, max(4, 100_000 // len(texts.train))),
+        varying=True,
     )
 
 

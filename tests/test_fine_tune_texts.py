@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import sys
 import time
 from dataclasses import replace
 
@@ -292,6 +293,12 @@ def test_a_folder_of_hugging_face(hugging_face):
     numbers = encode(Corpus(["Lovely soup"])).padded()
     assert [VOCABULARY[number - 1] for number in numbers[0]] == ["[CLS]", "lovely", "soup", "[SEP]"]
     assert backbone(numbers).shape == (1, 8)
+
+
+def test_tokenizers_without_what_they_need_are_said(config, preset, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_text", None)
+    with pytest.raises(UserError, match="need tensorflow-text"):
+        fine_tune.train(replace(config, backbone=str(preset), name="refused"))
 
 
 @pytest.mark.parametrize("name", ["vocab.txt", "tokenizer_config.json", "model.safetensors"])

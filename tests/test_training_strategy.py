@@ -22,6 +22,23 @@ def test_gpu_without_one_is_refused_and_auto_takes_the_cpu_and_says_so(capfd):
     assert capfd.readouterr().err == "TensorFlow sees no GPU here: the CPU trains.\n", "once"
 
 
+@pytest.mark.parametrize(
+    ("kind", "how", "expected"),
+    [
+        ("cpu", {}, False),
+        ("cpu", {"on_cpu": True}, True),
+        ("gpu", {}, True),
+        ("gpu", {"varying": True}, False),  # each length of text would be compiled for seconds
+        ("tpu", {"varying": True}, True),
+    ],
+)
+def test_xla_where_it_pays(kind, how, expected):
+    devices = Devices(tf.distribute.get_strategy(), kind, 1)
+    assert strategy.xla("auto", devices, **how) is expected
+    assert strategy.xla("on", devices, **how) is True
+    assert strategy.xla("off", devices, **how) is False
+
+
 def test_a_batch_that_replicas_cannot_share_equally_is_made_smaller_with_a_line(capfd):
     assert strategy.shared_batch(128, THREE) == 126
     assert "Batches of 126 in place of 128, for 3 replicas to share." in capfd.readouterr().err

@@ -142,9 +142,13 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
 def quicken(network: keras.Model) -> None:
     """Let a network's layers compute as those of this module do, the same but for rounding.
 
+    Not where a GPU is in use: XLA compiles for each length of text, which takes longer there than it saves.
+
     Args:
         network: whose LayerNormalization, MultiHeadAttention and Dense layers, however deep, are changed in place.
     """
+    if tf.config.get_visible_devices("GPU"):
+        return
     for layer in network._flatten_layers():
         if type(layer) is keras.layers.LayerNormalization:
             if layer.scale and layer.center and not layer.rms_scaling and layer.axis in (-1, [-1]):

@@ -40,6 +40,8 @@ def fetch(preset: str, *parts: str) -> list[Any]:
         UserError: if there is no such preset, it is damaged or incomplete, or it cannot be downloaded.
     """
     hub = lazy.keras_hub()
+    if "Tokenizer" in parts:
+        _check_tokenizers()
     path = Path(preset).expanduser()
     if preset.startswith("hf://") and not _answers(SCHEMES["hf://"]):
         from huggingface_hub import constants
@@ -50,6 +52,17 @@ def fetch(preset: str, *parts: str) -> list[Any]:
         return [getattr(places[part], part).from_preset(str(path) if path.is_dir() else preset) for part in parts]
     except Exception as error:  # KerasHub raises many kinds
         raise _told(error, preset) from error
+
+
+def _check_tokenizers() -> None:
+    """KerasHub only notices in the middle of its work that what its tokenizers need is not there."""
+    try:
+        import tensorflow_text  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"KerasHub's tokenizers need tensorflow-text, which cannot be imported ({error}): install its version for "
+            "your TensorFlow, or use a run of dltoolkit's own as --backbone."
+        ) from error
 
 
 def set_dropout(network: Any, rate: float) -> None:

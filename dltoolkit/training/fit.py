@@ -40,6 +40,7 @@ class Job:
         steps: how many at most, where ``--epochs`` is not given.
         steps_per_call: steps between two looks of Python at the training, on one device; more for smaller steps.
         compiled: whether XLA is faster than TensorFlow's own kernels for this model on a CPU.
+        varying: whether batches differ in shape, as those of texts do.
         validation_batch: examples in a batch of validation, if it is not to be smaller than one of training.
         members: networks that learn side by side, each from its own share of a batch, all of them validated on
             everything.
@@ -59,6 +60,7 @@ class Job:
     steps: int | None = None
     steps_per_call: int = 1
     compiled: bool = False
+    varying: bool = False
     validation_batch: int = 1
     members: int = 1
     seconds_before: float = 0.0
@@ -127,7 +129,7 @@ def _together(run: Run) -> Iterator[None]:
 
 
 def _fit(run: Run, config: RunConfig, job: Job, devices: Devices, batch_size: int) -> keras.Model:
-    compiled = strategy.xla(config.xla, devices, on_cpu=job.compiled)
+    compiled = strategy.xla(config.xla, devices, on_cpu=job.compiled, varying=job.varying)
     number_format = strategy.precision(config.precision, devices, compiled=compiled)
     batch_size = strategy.shared_batch(batch_size, devices, job.members)
     steps_per_epoch = max(1, job.examples // batch_size)

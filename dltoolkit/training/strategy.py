@@ -220,13 +220,16 @@ def precision(wanted: str, target: Devices, *, compiled: bool = False, depthwise
     return chosen
 
 
-def xla(wanted: str, target: Devices, *, on_cpu: bool = False) -> bool:
+def xla(wanted: str, target: Devices, *, on_cpu: bool = False, varying: bool = False) -> bool:
     """Tell whether to compile the step with XLA.
 
-    ``auto``: on GPU and TPU yes; on a CPU where ``on_cpu`` says so, for oneDNN's convolutions measured two to three
-    times faster there, and transformers slower.
+    ``auto``: on a TPU yes; on a GPU, where steps measured two to seven times faster and compiling takes half a minute,
+    unless shapes are ``varying``, each of which would be compiled; on a CPU where ``on_cpu`` says so, for oneDNN's
+    convolutions measured two to three times faster there, and transformers slower.
     """
-    return (on_cpu or target.kind != "cpu") if wanted == "auto" else wanted == "on"
+    if wanted != "auto":
+        return wanted == "on"
+    return on_cpu or target.kind == "tpu" or (target.kind == "gpu" and not varying)
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -48,7 +48,7 @@ class Pictures:
         mirrored: whether the views are mirrored too.
     """
 
-    room, validated_at_once = evaluation.pictures, 1
+    room, validated_at_once, varying = evaluation.pictures, 1, False
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Texts:
         class_weights: float (classes,), the weight of each class in the loss.
     """
 
-    room, validated_at_once = evaluation.texts, TEXTS_AT_ONCE
+    room, validated_at_once, varying = evaluation.texts, TEXTS_AT_ONCE, True
 
     def __init__(self, whole: keras.Model, texts: TextSplits, *, seed: int, class_weights: np.ndarray | None = None):
         self.top, self.texts, self.seed, self.class_weights = whole, texts, seed, class_weights
@@ -228,6 +228,7 @@ class Transfer:
             examples=len(self.splits.train),
             validation_examples=len(self.splits.validation),
             validation_batch=self.side.validated_at_once,
+            varying=self.side.varying,
             compile=self._compile,
             epochs=epochs,
             seconds_before=seconds_before,

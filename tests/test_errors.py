@@ -1,0 +1,34 @@
+"""The one line of an error that nobody foresaw."""
+
+import keras
+import pytest
+import tensorflow as tf
+
+from dltoolkit.errors import gist
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Broken(keras.layers.Layer):
+    def call(self, inputs):
+        raise ValueError("the wheels came off")
+
+
+@tf.function
+def broken(x):
+    if tf.reduce_sum(x) > 0:
+        raise ValueError("the wheels came off: both")
+    return x
+
+
+def an_error(of) -> Exception:
+    with pytest.raises(ValueError) as caught:
+        of(tf.ones(3))
+    return caught.value
+
+
+def test_what_surrounds_the_reason_is_left_out():
+    assert gist(an_error(Broken())) == "the wheels came off"
+    assert gist(an_error(broken)) == "the wheels came off: both"
+    assert gist(an_error(tf.function(Broken()))) == "the wheels came off"
+    assert gist(ValueError("one\ntwo")) == "one"
+    assert gist(ValueError()) == "no message"
