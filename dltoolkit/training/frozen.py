@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BATCH = 32  # pictures at a time
 STRENGTHS = tuple(10.0**power for power in range(-5, 3))  # inverse regularisation that is tried
 ITERATIONS = 200
+MOST_CONSTANTS = 1 << 28  # bytes of weights that a graph may hold, which is copied while it is prepared
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def computed(
         seed: decides the variations.
         progress: called with what is being done, how many pictures are done, and how many there are.
     """
-    answer = tf.function(lambda images: model(images, training=False))  # prepared once, for one shape
+    answer = _prepared(model)
     kind = np.float16 if len(model.layers) > 1 else np.uint8  # pictures stay pictures
 
     def made(images: np.ndarray | tf.Tensor) -> np.ndarray:
@@ -112,6 +113,24 @@ def computed(
         return Cached(values, np.tile(pictures.labels[rows], times), len(pictures.classes))
 
     return of_part("train", views), of_part("validation", 1)
+
+
+def _prepared(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return the model in inference mode, prepared once for one shape.
+
+    Its weights become constants: TensorFlow then makes each convolution and the normalisation behind it one operation.
+    """
+    weights = [np.asarray(variable) for variable in model.variables]
+    if sum(each.nbytes for each in weights) > MOST_CONSTANTS:
+        return tf.function(lambda images: model(images, training=False), autograph=False)
+
+    @tf.function(autograph=False)
+    def answer(images: tf.Tensor) -> tf.Tensor:
+        constants = map(tf.constant, weights)
+        with keras.StatelessScope(list(zip(model.variables, constants, strict=True))):
+            return model(images, training=False)
+
+    return answer
 
 
 def _on_disk(shape: tuple[int, ...], kind: type) -> np.ndarray:
