@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 60.0  # after which a checkpoint is written within an epoch, not only at its end
 CHECKPOINT_SHARE = 0.01  # of the time, at most, that goes into checkpoints, beside the last one
+EXPECTED_SECONDS = 0.1  # that a checkpoint takes, before the first has shown it
 
 
 class Watcher(keras.callbacks.Callback):
@@ -51,7 +52,7 @@ class Watcher(keras.callbacks.Callback):
         if run.writes and importlib.util.find_spec("tensorboard"):  # TensorFlow needs it to write what it reads
             self._summary = tf.summary.create_file_writer(str(run.path / "tensorboard"))
         self._seconds_before = state.seconds
-        self._saved, self._saving_took = pace.now(), 0.0
+        self._saved, self._saving_took = pace.now(), EXPECTED_SECONDS
         self._within = 0
         self._accumulators: list[np.ndarray] = []
         if plan.steps is not None and state.step >= plan.steps and best_weights is not None:
@@ -175,20 +176,20 @@ class Watcher(keras.callbacks.Callback):
         if self._state.finished or signal is not None:
             self._save(everything=True)
         elif planned_anew or due:
-            self._save()
+            self._save(with_model=due)
         if signal is not None:
             raise interrupt.Interrupted(signal)
 
     def _finish(self) -> None:
         self._state.finished = self.model.stop_training = True
 
-    def _save(self, everything: bool = False) -> None:
+    def _save(self, *, with_model: bool = True, everything: bool = False) -> None:
         """Write a checkpoint, and the best epoch's model where it is a new one; with ``everything``, the times too."""
         began = time.monotonic()
         self._state.seconds = self._seconds_before + self._pace.now() - self._began
         checkpoint.save(self._run, self._state, self.model, self.best_weights)
         self._record_plan()
-        if not self._best_is_saved and not self._state.finished:
+        if with_model and not self._best_is_saved and not self._state.finished:
             current = self.model.get_weights()
             self.model.set_weights(self.best_weights)
             self._run.save_model(self._job.delivered(self.model))
