@@ -54,7 +54,10 @@ def replaced(source, target):
     if written == number:
         os.kill(os.getpid(), signal.SIGKILL)
 os.replace = replaced
-from dltoolkit import cli
+from dltoolkit import cli, lazy
+lazy.import_tensorflow()
+from dltoolkit.training import watcher
+watcher.EXPECTED_SECONDS = 0.0  # small runs too have checkpoints from the first epoch on
 cli.main(sys.argv[4:])
 """
 
