@@ -162,7 +162,7 @@ def suited(config: Config, kind: data.kinds.Kind, longest: int = 1) -> Config:
 
 
 def build_model(config: Config, splits: ImageSplits | TextSplits) -> keras.Model:
-    """The trained network with a new head, its lower layers frozen; gives texts the encoder that belongs to it.
+    """The trained network with a new head; gives texts the encoder that belongs to it, and freezes their lower layers.
 
     Pictures: raw pixels 0..255 (batch, h, w, c) in; texts: numbers of tokens int32 (batch, time) in. Logits (batch,
     classes) out.
@@ -178,9 +178,7 @@ def build_model(config: Config, splits: ImageSplits | TextSplits) -> keras.Model
         backbone, splits.encoder = found.hiding(config.token_dropout), found.encoder
     logits = keras.layers.Dense(len(splits.classes), dtype="float32", name="logits")(backbone.output)
     model = keras.Model(backbone.input, logits, name=backbone.name)
-    if config.method == "lora":
-        models.backbones.low_rank(model, config.rank)
-    elif not isinstance(splits, data.images.ImageSplits):
+    if config.method != "lora" and not isinstance(splits, data.images.ImageSplits):
         models.backbones.freeze_below(model, training.transfer.share(config) if config.method == "full" else 0.0)
     return model
 
@@ -210,6 +208,9 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         run.describe_data(splits.describe(), splits.findings)
         began = time.monotonic()
         whole = training.distributed.moved(build_model(suited(config, what), splits), devices)
+        if config.method == "lora":
+            with devices.strategy.scope():
+                models.backbones.low_rank(whole, config.rank)
         training.starting.check_unchanged(run, config)
         config = suited(config, what, int(splits.packed.lengths.max()) if what == "texts" else 1)
         if what == "texts" and run.writes:

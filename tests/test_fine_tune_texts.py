@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -293,6 +294,17 @@ def test_a_folder_of_hugging_face(hugging_face):
     numbers = encode(Corpus(["Lovely soup"])).padded()
     assert [VOCABULARY[number - 1] for number in numbers[0]] == ["[CLS]", "lovely", "soup", "[SEP]"]
     assert backbone(numbers).shape == (1, 8)
+
+
+def test_low_rank_matrices_on_two_replicas(preset, folder, tmp_path):
+    """In a process of its own, which has two logical CPUs."""
+    words = ["--data", folder / "reviews", "--backbone", preset, "--method", "lora", "--rank", 2, "--epochs", 1]
+    words = ["train", "fine-tune", *words, "--batch-size", 16, "--device", "cpu:2", "--out-dir", tmp_path]
+    done = subprocess.run([sys.executable, "-m", "dltoolkit", *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (run,) = dltoolkit.runs(tmp_path)
+    assert run.info["device"]["replicas"] == 2
+    assert run.info["model"]["trained"] < run.info["model"]["parameters"] / 4
 
 
 def test_tokenizers_without_what_they_need_are_said(config, preset, monkeypatch):

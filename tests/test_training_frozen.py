@@ -42,7 +42,8 @@ def test_a_head_is_the_best_logistic_regression(units):
     features = rng.normal(size=(90, units)) * 3 + 7
     features[:, :3] += 2 * np.eye(3)[labels]
     kernel, bias, strength = frozen.linear_head((features[:60], labels[:60]), (features[60:], labels[60:]), 3)
-    mean, spread = features[:60].mean(axis=0), features[:60].std(axis=0) + 1e-3
+    mean, spread = features[:60].mean(axis=0), features[:60].var(axis=0)
+    spread = np.sqrt(spread + spread.mean())
     plain = LogisticRegression(C=strength, max_iter=2000, tol=1e-6).fit((features[:60] - mean) / spread, labels[:60])
     expected = plain.predict_proba((features[60:] - mean) / spread)
     logits = features[60:] @ kernel + bias

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from dltoolkit.models import fused
 from dltoolkit.training.strategy import Devices
 
 FAR = 0x9E3779B9  # between the seeds of two replicas
@@ -23,6 +24,8 @@ def moved(model: keras.Model, devices: Devices) -> keras.Model:
         return model
     with devices.strategy.scope():
         there = keras.models.clone_model(model)
+    if any(isinstance(layer, fused.LayerNormalization) for layer in model._flatten_layers()):
+        fused.quicken(there)
     there.set_weights(model.get_weights())
     return keras.Model(there.inputs, there.outputs, name=model.name)  # outside the scope: it answers on one device
 

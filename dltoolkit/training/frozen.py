@@ -173,7 +173,8 @@ def linear_head(
     from sklearn.linear_model import LogisticRegression
 
     x, y = np.asarray(train[0], np.float32), train[1]
-    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-3
+    mean, variance = x.mean(axis=0), x.var(axis=0)
+    spread = np.sqrt(variance + variance.mean() + 1e-6)  # what hardly varies, of few examples, is no louder than the rest
     x = (x - mean) / spread
     held, truth = (np.asarray(validation[0], np.float32) - mean) / spread, validation[1]
     basis = None
