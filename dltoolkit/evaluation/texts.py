@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.run import Run
 
-BATCH = 128
+BATCH = 64
+ROUNDED = 16  # to such lengths batches are padded: oneDNN prepares itself for each length, and forgets what is too much
 PREDICTED = 1024  # texts answered at a time
 SCRATCH_PASSES, SCRATCH_STEPS, SCRATCH_BATCH = 5, (150, 800), 32  # of the network from scratch: fewest and most steps
 SCRATCH_RATE = 7e-4
@@ -87,7 +88,7 @@ def scratch(texts: TextSplits, *, seed: int) -> dict[str, Any]:
 
 def part(texts: TextSplits, name: str) -> classification.Part:
     """The labels of a split, and its batches in the same order."""
-    return texts.labels[texts.in_order(name)], text_pipeline.evaluation_pipeline(texts, name, BATCH)
+    return texts.labels[texts.in_order(name)], text_pipeline.evaluation_pipeline(texts, name, BATCH, ROUNDED)
 
 
 def evaluate(

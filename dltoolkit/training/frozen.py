@@ -174,7 +174,7 @@ def linear_head(
 
     x, y = np.asarray(train[0], np.float32), train[1]
     mean, variance = x.mean(axis=0), x.var(axis=0)
-    spread = np.sqrt(variance + variance.mean() + 1e-6)  # what hardly varies, of few examples, is no louder than the rest
+    spread = np.sqrt(variance + variance.mean() + 1e-6)  # of few examples, what hardly varies is none the louder
     x = (x - mean) / spread
     held, truth = (np.asarray(validation[0], np.float32) - mean) / spread, validation[1]
     basis = None

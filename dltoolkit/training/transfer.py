@@ -17,6 +17,7 @@ import numpy as np
 from dltoolkit import evaluation
 from dltoolkit.data import augment, images, text_pipeline
 from dltoolkit.errors import UserError
+from dltoolkit.evaluation.texts import BATCH, ROUNDED
 from dltoolkit.models import backbones
 from dltoolkit.training import fit, frozen, optimizer, progress
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 Labelled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
 MOST_NUMBERS = 250_000  # of tokens in the texts of a part that the first head is learned from or measured on
-TEXTS_AT_ONCE = 64
-ROUNDED = 16  # to such lengths batches are padded: oneDNN prepares itself for each length, and forgets what is too much
 
 
 class Pictures:
@@ -105,7 +104,7 @@ class Texts:
         class_weights: float (classes,), the weight of each class in the loss.
     """
 
-    room, validated_at_once, varying = evaluation.texts, TEXTS_AT_ONCE, True
+    room, validated_at_once, varying = evaluation.texts, BATCH, True
 
     def __init__(self, whole: keras.Model, texts: TextSplits, *, seed: int, class_weights: np.ndarray | None = None):
         self.top, self.texts, self.seed, self.class_weights = whole, texts, seed, class_weights
@@ -126,10 +125,10 @@ class Texts:
         with progress.counting() as report:
             counted = keras.callbacks.LambdaCallback(
                 on_predict_batch_end=lambda batch, logs: report(
-                    f"reading {part} texts", min(len(rows), TEXTS_AT_ONCE * (batch + 1)), len(rows)
+                    f"reading {part} texts", min(len(rows), BATCH * (batch + 1)), len(rows)
                 )
             )
-            batches = text_pipeline.of_rows(self.texts, rows, TEXTS_AT_ONCE, ROUNDED)
+            batches = text_pipeline.of_rows(self.texts, rows, BATCH, ROUNDED)
             return self._below.predict(batches, verbose=0, callbacks=[counted]), self.texts.labels[rows]
 
     def training_batches(self, batch_size: int, start_step: int) -> tf.data.Dataset:
@@ -151,7 +150,7 @@ class Texts:
         """Labels and batches of as many test texts as can be read soon, and how many that are."""
         rows, of = self.some("test"), len(self.texts.test)
         remark = f", on {len(rows):,} of the {of:,} test texts" if len(rows) < of else ""
-        return self.texts.labels[rows], text_pipeline.of_rows(self.texts, rows, TEXTS_AT_ONCE, ROUNDED), remark
+        return self.texts.labels[rows], text_pipeline.of_rows(self.texts, rows, BATCH, ROUNDED), remark
 
 
 def share(config: Any) -> float | None:
