@@ -147,11 +147,11 @@ class Run:
         if "data" in self.info:
             self.check_data(description)
             return
-        self.update(data=description)
         if "classes" in description:
             self.write_json("labels.json", description["classes"])
         if findings:
             self.write_rows("findings.csv", [{"input": name, "finding": what} for name, what in findings])
+        self.update(data=description)  # the last, for a run that is killed in between writes all of them again
         for warning in description.get("warnings", []) if self.writes else []:
             progress.warn(warning)
 

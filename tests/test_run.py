@@ -51,6 +51,28 @@ def test_a_failure_before_training_leaves_nothing(create):
     assert not run.path.exists()
 
 
+@pytest.mark.parametrize("written", range(3))
+def test_killed_between_two_files_about_the_data(create, monkeypatch, written):
+    """However many of them there are already, a run that goes on has all of them."""
+    run, write, count = create(), Run.write, iter(range(9))
+
+    def killed(self, *content):
+        if next(count) == written:
+            raise SystemExit
+        return write(self, *content)
+
+    about = {"fingerprint": "f", "source": "toys", "classes": ["a", "b"]}, [("x.png", "is damaged")]
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write", killed)
+        with pytest.raises(SystemExit):
+            run.describe_data(*about)
+    again = dltoolkit.load(run.path)
+    again.describe_data(*about)
+    assert json.loads((run.path / "labels.json").read_text()) == ["a", "b"]
+    assert "x.png" in (run.path / "findings.csv").read_text()
+    assert dltoolkit.load(run.path).info["data"]["source"] == "toys"
+
+
 def test_a_failure_in_training_is_recorded(create):
     run = create()
     with pytest.raises(RuntimeError), run.session():
