@@ -176,20 +176,20 @@ class Watcher(keras.callbacks.Callback):
         if self._state.finished or signal is not None:
             self._save(everything=True)
         elif planned_anew or due:
-            self._save(with_model=due)
+            self._save()
         if signal is not None:
             raise interrupt.Interrupted(signal)
 
     def _finish(self) -> None:
         self._state.finished = self.model.stop_training = True
 
-    def _save(self, *, with_model: bool = True, everything: bool = False) -> None:
+    def _save(self, everything: bool = False) -> None:
         """Write a checkpoint, and the best epoch's model where it is a new one; with ``everything``, the times too."""
         began = time.monotonic()
         self._state.seconds = self._seconds_before + self._pace.now() - self._began
         checkpoint.save(self._run, self._state, self.model, self.best_weights)
         self._record_plan()
-        if with_model and not self._best_is_saved and not self._state.finished:
+        if not self._best_is_saved and not self._state.finished:
             current = self.model.get_weights()
             self.model.set_weights(self.best_weights)
             self._run.save_model(self._job.delivered(self.model))
