@@ -20,7 +20,7 @@ from typing import Any
 import keras
 
 from dltoolkit.errors import UserError, suggestion
-from dltoolkit.models import architectures, hub
+from dltoolkit.models import architectures, downloads, hub
 from dltoolkit.models.picture_layers import ImageNetPixels
 
 
@@ -55,7 +55,8 @@ def application(name: str, image_shape: tuple[int, int, int], weights: str | Non
     base = make(weights=None, input_tensor=x)
     if weights:
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):  # of a download's progress
+            shown = contextlib.redirect_stdout(sys.stderr)  # a download's progress
+            with downloads.asked_first(), shown, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
                 warnings.filterwarnings("error", message="Skipping nested container")  # and leaving it random
                 trained = make(weights=weights, input_shape=(*image_shape[:2], 3))

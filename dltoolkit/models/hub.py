@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
-import os
 import re
-import socket
 from pathlib import Path
 from typing import Any
 
 from dltoolkit import lazy
 from dltoolkit.errors import UserError, suggestion
+from dltoolkit.models import downloads
 
-SCHEMES = {"hf://": "huggingface.co", "kaggle://": "api.kaggle.com"}
-PATIENCE = 3.0  # seconds for an answer of the other side
-PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+SCHEMES = {"hf://": "https://huggingface.co", "kaggle://": "https://api.kaggle.com"}
 
 
 def is_preset(name: str) -> bool:
@@ -43,13 +41,15 @@ def fetch(preset: str, *parts: str) -> list[Any]:
     if "Tokenizer" in parts:
         _check_tokenizers()
     path = Path(preset).expanduser()
-    if preset.startswith("hf://") and not _answers(SCHEMES["hf://"]):
+    reachable = path.is_dir() or downloads.answers(SCHEMES["hf://" if preset.startswith("hf://") else "kaggle://"])
+    if not reachable and preset.startswith("hf://"):
         from huggingface_hub import constants
 
         constants.HF_HUB_OFFLINE = True  # what is here is found; it would try for 23 seconds else
     places = {"Backbone": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
     try:
-        return [getattr(places[part], part).from_preset(str(path) if path.is_dir() else preset) for part in parts]
+        with contextlib.nullcontext() if reachable else downloads.cut_off():
+            return [getattr(places[part], part).from_preset(str(path) if path.is_dir() else preset) for part in parts]
     except Exception as error:  # KerasHub raises many kinds
         raise _told(error, preset) from error
 
@@ -85,16 +85,6 @@ def side(preset: str) -> int | None:
     """The side of the pictures that a preset's network was trained with, or None."""
     size = converter(preset).image_size
     return size[0] if size else None
-
-
-def _answers(host: str) -> bool:
-    if any(os.environ.get(name) for name in PROXIES):
-        return True  # only the proxy knows
-    try:
-        socket.create_connection((host, 443), timeout=PATIENCE).close()
-    except OSError:
-        return False
-    return True
 
 
 def _told(error: Exception, preset: str) -> UserError:

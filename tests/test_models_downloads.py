@@ -1,0 +1,68 @@
+"""Behind a wall that swallows everything, what would be downloaded is said to be missing, and soon."""
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from dltoolkit.errors import UserError
+from dltoolkit.models import backbones, downloads, hub
+
+PROXIES = ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY")
+SOON, LATE = 20, 60  # seconds; what waits for the wall gives up after the latter
+
+
+@pytest.fixture
+def wall(monkeypatch, tmp_path):
+    """A proxy that takes every connection and never answers."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))  # read at import
+    before = socket.getdefaulttimeout()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
+        socket.setdefaulttimeout(LATE)
+        yield
+        socket.setdefaulttimeout(before)
+
+
+@pytest.mark.parametrize(
+    ("fetch", "words"),
+    [
+        (lambda: backbones.application("MobileNetV2-0.35", (32, 32, 3)), "not on this machine .* put mobilenet_v2"),
+        (lambda: hub.fetch("bert_tiny_en_uncased", "Backbone"), "not on this machine .* cannot be downloaded"),
+        (lambda: hub.fetch("kaggle://keras/bert/keras/bert_tiny/1", "Backbone"), "not on this machine"),
+        (lambda: hub.fetch("hf://nobody/nothing", "Backbone"), "not on this machine .* cannot be downloaded"),
+    ],
+    ids=["application", "named", "kaggle", "huggingface"],
+)
+def test_where_nobody_answers_it_is_said_soon(wall, fetch, words):
+    pytest.importorskip("keras_hub")
+    proxy, began = os.environ["https_proxy"], time.monotonic()
+    with pytest.raises(UserError, match=words):
+        fetch()
+    assert time.monotonic() - began < SOON
+    assert os.environ["https_proxy"] == proxy, "what was set for the libraries is as it was"
+
+
+def test_an_answer_that_refuses_is_an_answer(monkeypatch):
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        monkeypatch.setattr(downloads, "PATIENCE", 0.3)
+        assert not downloads.answers(address)
+        server.accept()[0].close()
+        monkeypatch.setattr(downloads, "PATIENCE", 10.0)
+
+        def refuse():
+            connection, _ = server.accept()
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.0 403 Forbidden\r\n\r\n")
+            connection.close()
+
+        threading.Thread(target=refuse, daemon=True).start()
+        assert downloads.answers(address)
+    assert not downloads.answers(address), "there is nobody any more"
