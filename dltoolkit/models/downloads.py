@@ -17,17 +17,19 @@ def answers(url: str) -> bool:
     """Tell whether anybody answers at an address, directly or through the proxy that the environment names."""
     if any(os.environ.get(name) for name in ("all_proxy", "ALL_PROXY")):
         return True  # which urllib knows nothing of
-    answered = threading.Event()
+    answered = []
 
     def ask() -> None:
         request = urllib.request.Request(url, method="HEAD")
         with contextlib.suppress(OSError):
             with contextlib.suppress(urllib.error.HTTPError):  # an answer too
                 urllib.request.build_opener().open(request, timeout=PATIENCE).close()
-            answered.set()
+            answered.append(True)
 
-    threading.Thread(target=ask, daemon=True).start()  # looking up the name of a host knows no timeout
-    return answered.wait(PATIENCE)
+    asking = threading.Thread(target=ask, daemon=True)  # looking up the name of a host knows no timeout
+    asking.start()
+    asking.join(PATIENCE)
+    return bool(answered)
 
 
 @contextlib.contextmanager
