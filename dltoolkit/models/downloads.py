@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import threading
 import urllib.error
@@ -21,7 +22,7 @@ def answers(url: str) -> bool:
 
     def ask() -> None:
         request = urllib.request.Request(url, method="HEAD")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, http.client.HTTPException):
             with contextlib.suppress(urllib.error.HTTPError):  # an answer too
                 urllib.request.build_opener().open(request, timeout=PATIENCE).close()
             answered.append(True)
