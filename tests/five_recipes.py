@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dltoolkit.recipes import fine_tune, image_classifier, image_gan, sentiment_analyzer, text_generator
 
+from dltoolkit.evaluation import probe
 from dltoolkit.run import Run
 
 STEPS = 20
@@ -45,7 +46,7 @@ def train(data: Path, out: Path, device: str) -> list[Run]:
     tuned = fine_tune.Config(
         data=pictures, backbone=start, batch_size=12, learning_rate=1e-2, unfreeze="all", augment=False, **plain
     )
-    image_gan.SHORTEST_EPOCH = STEPS
+    image_gan.SHORTEST_EPOCH = probe.MOST_STEPS = STEPS
     artist = image_gan.Config(data=pictures, batch_size=12, width=8, **{**plain, "optimizer": "adam", "epochs": 1})
     return [
         image_classifier.train(classifier),

@@ -307,7 +307,7 @@ def test_contradicting_options_are_named(config):
 def test_doctor_tries_the_recipes(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(image_gan, "SHORTEST_EPOCH", 10)
-    monkeypatch.setattr(probe, "FEWEST_STEPS", 30)
+    monkeypatch.setattr(probe, "MOST_STEPS", 30)
     code, out, _ = command(capfd, "doctor")
     assert code == 0
     assert all(f"{name:20} works" in out for name in recipe.names())

@@ -31,7 +31,7 @@ def small(config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_gan, "SHORTEST_EPOCH", 10)
         patch.setattr(image_gan, "JUDGED", 50)
-        patch.setattr(probe, "FEWEST_STEPS", 60)
+        patch.setattr(probe, "MOST_STEPS", 60)
         yield config
 
 

@@ -47,7 +47,7 @@ def trained(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, "restore", restore)
-            patch.setattr(probe, "FEWEST_STEPS", 20)
+            patch.setattr(probe, "MOST_STEPS", 20)
             patch.setattr(probe, "PASSES", 1)
             stopped_at(1, lambda: recipe.train(config), monkeypatch)
         model = built[-1]
