@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,19 @@ def test_where_nobody_answers_it_is_said_soon(wall, fetch, words):
         fetch()
     assert time.monotonic() - began < SOON
     assert os.environ["https_proxy"] == proxy, "what was set for the libraries is as it was"
+
+
+@pytest.mark.parametrize("name", ["bert_tiny_en_uncased", "kaggle://keras/bert/keras/bert_tiny_en_uncased"])
+def test_what_was_downloaded_before_is_found(wall, monkeypatch, tmp_path, name):
+    hub_library, cache = pytest.importorskip("keras_hub"), pytest.importorskip("kagglehub.cache")
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    handle = pytest.importorskip("kagglehub.handle").parse_model_handle("keras/bert/keras/bert_tiny_en_uncased/3")
+    folder = Path(cache.get_cached_path(handle))
+    hub_library.models.BertBackbone(9, 1, 1, 4, 8, max_sequence_length=7).save_to_preset(str(folder))
+    for file in [path for path in folder.rglob("*") if path.is_file()]:
+        cache.Cache().mark_as_complete(handle, str(file.relative_to(folder)))
+    (network,) = hub.fetch(name, "Backbone")
+    assert network.max_sequence_length == 7
 
 
 def test_an_answer_that_refuses_is_an_answer(monkeypatch):

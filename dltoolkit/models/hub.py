@@ -46,6 +46,8 @@ def fetch(preset: str, *parts: str) -> list[Any]:
         from huggingface_hub import constants
 
         constants.HF_HUB_OFFLINE = True  # what is here is found; it would try for 23 seconds else
+    elif not reachable:
+        preset = _newest_here(preset)
     places = {"Backbone": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
     try:
         with contextlib.nullcontext() if reachable else downloads.cut_off():
@@ -85,6 +87,17 @@ def side(preset: str) -> int | None:
     """The side of the pictures that a preset's network was trained with, or None."""
     size = converter(preset).image_size
     return size[0] if size else None
+
+
+def _newest_here(preset: str) -> str:
+    """Name the newest version that is here of a ``kaggle://`` preset without one, which Kaggle would be asked for."""
+    from kagglehub import config
+
+    folder = Path(config.get_cache_folder()) / "models" / preset.removeprefix("kaggle://")
+    if not preset.startswith("kaggle://") or not folder.is_dir():
+        return preset
+    here = [int(version.name) for version in folder.iterdir() if version.name.isdecimal()]
+    return f"{preset}/{max(here)}" if here else preset
 
 
 def _told(error: Exception, preset: str) -> UserError:
