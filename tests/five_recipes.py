@@ -20,7 +20,7 @@ def train(data: Path, out: Path, device: str) -> list[Run]:
     """Train all five on a device, each with batches that two and three replicas can share, and return the runs."""
     pictures, same = str(data / "pictures.npz"), {"device": device, "precision": "float32", "seed": 0, "name": "run"}
     plain = {**same, "optimizer": "sgd", "epochs": 2, "out_dir": str(out)}
-    classifier = image_classifier.Config(data=pictures, batch_size=12, model="resnet", widths=(8, 8), **plain)
+    classifier = image_classifier.Config(data=pictures, batch_size=12, model="resnet", widths=(8, 8, 8), **plain)
     reviews = sentiment_analyzer.Config(
         data=str(data / "reviews.csv"),
         batch_size=12,

@@ -48,7 +48,8 @@ def train(config=Config(), *, resume=None):
         if config.memory and batch_size > config.memory:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
         order = data.batches.index_batches(EXAMPLES, batch_size, config.seed, start_step)
-        return order.map(lambda _, index: (tf.gather(inputs, index), tf.gather(answers, index)))
+        made = order.map(lambda _, index: (tf.gather(inputs, index), tf.gather(answers, index)))
+        return data.pipeline.served(made)
 
     def validation(batch_size):
         return tf.data.Dataset.from_tensor_slices((inputs[EXAMPLES:], answers[EXAMPLES:])).batch(batch_size)
