@@ -48,7 +48,6 @@ def trained(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, "restore", restore)
             patch.setattr(probe, "MOST_STEPS", 20)
-            patch.setattr(probe, "PASSES", 1)
             stopped_at(1, lambda: recipe.train(config), monkeypatch)
         model = built[-1]
         steps = inspect.getclosurevars(model.train_function).nonlocals["multi_step_on_iterator"]
