@@ -18,10 +18,12 @@ import machine
 def main(words: tuple[str, ...]) -> None:
     """Run `dltoolkit train WORDS`, and resume it for an epoch more."""
     import dltoolkit
-    from dltoolkit import cli, lazy
+    from dltoolkit import lazy
+    from dltoolkit.cli import app as cli
 
     lazy.import_tensorflow()
-    from dltoolkit.training import checkpoint, watcher
+    from dltoolkit.training import callbacks as watcher
+    from dltoolkit.training import checkpoint
 
     click.echo(machine.describe())
     saving, restoring = timed(watcher.Watcher, "_save"), timed(checkpoint, "restore")

@@ -17,7 +17,7 @@ import machine
 def main(run: str, count: int, rounds: int) -> None:
     """Let RUN draw, write the files, and print how many pictures that was a second."""
     import dltoolkit
-    from dltoolkit import output
+    from dltoolkit.cli import output
 
     found = dltoolkit.load(run)
     side = "x".join(map(str, found.generate(count=1).shape[1:]))

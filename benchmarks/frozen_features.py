@@ -26,7 +26,7 @@ def main(data: str, backbone: str, weights: str | None, epochs: int, rounds: int
     lazy.import_tensorflow()
     from dltoolkit.recipes import fine_tune
 
-    from dltoolkit import evaluation, models, training
+    from dltoolkit import evaluation, finetuning, models
 
     config = fine_tune.Config(data=data, backbone=backbone, weights=weights, method="head", augment=False)
     config = fine_tune.suited(config, "pictures")
@@ -36,16 +36,16 @@ def main(data: str, backbone: str, weights: str | None, epochs: int, rounds: int
     for _ in range(rounds):
         network, took = fine_tune.build_model(config, pictures), {}
         began = time.perf_counter()
-        work = training.transfer.Transfer(config, network, pictures)
+        work = finetuning.transfer.Transfer(config, network, pictures)
         work.fit_head()
         took["ours"] = time.perf_counter() - began
-        named = models.backbones.find(backbone)
-        network = models.backbones.application(named, pictures.image_shape, weights or "imagenet")
+        named = models.pretrained.keras_applications.find(backbone)
+        network = models.pretrained.keras_applications.application(named, pictures.image_shape, weights or "imagenet")
         began = time.perf_counter()
         plain = plainly(network, pictures, epochs)
         took["plain"] = time.perf_counter() - began
         for name, model in (("ours", work.whole), ("plain", plain)):
-            labels, batches = evaluation.pictures.part(pictures, "test")
+            labels, batches = evaluation.image_classification.part(pictures, "test")
             right = (evaluation.prediction.logits(model, batches).argmax(axis=1) == labels).astype(int)
             low, high = evaluation.metrics.interval(int(right.sum()), len(labels))
             click.echo(

@@ -34,7 +34,7 @@ def main(run: str, seconds: float | None) -> None:
     found = dltoolkit.load(run)
     pictures = image_gan.build_data(found.config)
     found.check_data(pictures.describe())
-    probe = evaluation.probe.of_data(pictures)
+    probe = evaluation.feature_extractor.of_data(pictures)
     seconds = seconds or found.info["time"]["train_seconds"]
     generator, steps = trained(pictures.images[pictures.train], seconds)
     count = len(pictures.test)
@@ -43,7 +43,7 @@ def main(run: str, seconds: float | None) -> None:
     drawn = np.clip(np.round((drawn + 1) * 127.5), 0, 255).astype("uint8")
     real = probe.features(pictures.images[pictures.test])[0]
     train = probe.features(pictures.images[pictures.train])[0]
-    theirs = evaluation.generative.measure(probe.features(drawn)[0], real, train)
+    theirs = evaluation.gan.measure(probe.features(drawn)[0], real, train)
     click.echo(machine.describe())
     click.echo(f"{found.path.name}: {found.info['time']['train_seconds']:.0f} s of training")
     click.echo(f"tutorial: {seconds:.0f} s, {steps} steps of {BATCH}")

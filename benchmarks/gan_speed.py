@@ -40,7 +40,7 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     options = tf.data.Options()
     options.autotune.enabled = False  # whose end would be waited for, and counted
     batches = tf.data.Dataset.from_tensors((images, one_hot)).repeat().with_options(options)
-    gan = models.gan.Gan("dcgan", (side, side, channels), 10)
+    gan = models.gan.gan.Gan("dcgan", (side, side, channels), 10)
     image_gan.compile_model(gan, config, batch_size, jit_compile=False)
     networks = [plain.stock(network) for network in (gan.generator, gan.discriminator)]
     step = plain.adversarial_step(*networks, batch_size, 1e-3)

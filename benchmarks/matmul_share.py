@@ -37,7 +37,7 @@ def main(max_time: float, vocabulary: int, text_length: int, steps: int, rounds:
 
     config = text_generator.suited(text_generator.Config(max_time=max_time), text_length)
     sizes = {name: getattr(config, name) for name in ("layers", "width", "heads", "dropout", "members")}
-    model = models.gpt.build("gpt", vocabulary, **sizes)
+    model = models.language.gpt.build("gpt", vocabulary, **sizes)
     how = {"jit_compile": True, "steps_per_execution": text_generator.STEPS_PER_CALL}
     text_generator.compile_model(model, config, config.batch_size, **how)
     shape = (config.batch_size, config.context)

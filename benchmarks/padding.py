@@ -20,13 +20,12 @@ def main(data: str, model: str, backbone: str | None, batch_size: int | None) ->
     import numpy as np
     from dltoolkit.recipes import fine_tune, sentiment_analyzer
 
-    from dltoolkit import training
-    from dltoolkit.data import text_pipeline
+    from dltoolkit.data.text import pipeline as text_pipeline
 
     if backbone:
         config = fine_tune.Config(data=data, backbone=backbone)
         texts = fine_tune.build_data(config)
-        texts.encoder = training.starting.texts(config).encoder
+        texts.encoder = finetuning.backbone.texts(config).encoder
         config = fine_tune.suited(config, "texts", int(texts.packed.lengths.max()))
     else:
         config = sentiment_analyzer.Config(data=data, model=model)

@@ -5,7 +5,7 @@ def stock(network):
     """The same network of Keras' own layers."""
     import keras
 
-    from dltoolkit.models import picture_layers
+    from dltoolkit.models.image import layers as picture_layers
 
     def own_layer(layer):
         if isinstance(layer, picture_layers.UpConv2D):

@@ -17,7 +17,7 @@ def main(folder: str) -> None:
     from dltoolkit.machine import peak_memory_mb
 
     lazy.import_tensorflow()
-    from dltoolkit.data import images
+    from dltoolkit.data.image import dataset as images
 
     before = peak_memory_mb()
     began = time.perf_counter()

@@ -88,7 +88,10 @@ def layer(rounds: int) -> None:
 
     from dltoolkit import data, models
     from dltoolkit.config import RunConfig
-    from dltoolkit.training import distributed, optimizer, pace, strategy
+    from dltoolkit.training import optimizer
+    from dltoolkit.training import shared_clock as pace
+    from dltoolkit.training.distribute import replicas as distributed
+    from dltoolkit.training.distribute import strategy
 
     devices = strategy.devices("cpu")
     rng = np.random.default_rng(0)
@@ -112,7 +115,7 @@ def layer(rounds: int) -> None:
         def on_train_batch_end(self, batch, logs=None):
             self.clock.look(batch)
 
-    model = models.vision.build("cnn", (32, 32, 3), 10)
+    model = models.image.classifiers.build("cnn", (32, 32, 3), 10)
     optimizer.compile(model, RunConfig(), 32, loss=keras.losses.CategoricalCrossentropy(True), jit_compile=False)
     model = distributed.prepare(model, devices)
     how = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}

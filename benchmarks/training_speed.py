@@ -29,8 +29,10 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
-    from dltoolkit.data import augment, images, pipeline
-    from dltoolkit.models import vision
+    from dltoolkit.data import pipeline
+    from dltoolkit.data.image import augment
+    from dltoolkit.data.image import dataset as images
+    from dltoolkit.models.image import classifiers as vision
 
     rng = np.random.default_rng(0)
     count = steps * batch_size
@@ -109,7 +111,8 @@ def compile_ours(model, batch_size: int) -> None:
     import keras
 
     from dltoolkit.config import RunConfig
-    from dltoolkit.training import optimizer, strategy
+    from dltoolkit.training import optimizer
+    from dltoolkit.training.distribute import strategy
 
     config = RunConfig()
     devices = strategy.devices(config.device)

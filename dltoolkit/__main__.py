@@ -1,5 +1,5 @@
 """``python -m dltoolkit``: the same as the ``dltoolkit`` command."""
 
-from dltoolkit.cli import main
+from dltoolkit.cli.app import main
 
 main()

@@ -1,15 +1,18 @@
-"""Submodules that are imported when they are first used, so that `--help` never waits for TensorFlow.
+"""Submodules that are imported on first use, so that ``--help`` does not wait for TensorFlow.
 
-A room's ``__init__.py`` says ``__getattr__, __dir__ = submodules(__name__, keras=["images"], plain=["split"])``;
-then ``from dltoolkit import data`` costs nothing and ``data.images`` imports ``dltoolkit/data/images.py``.
-Modules named under ``keras`` import Keras and TensorFlow at their top as usual: by then this gate has been
-passed, which checks the Keras backend and keeps TensorFlow's start-up chatter off the terminal.
+The ``__init__.py`` of a package holds ``__getattr__, __dir__ = submodules(__name__, __path__)``. Then
+``from dltoolkit import data`` imports nothing, and ``data.split`` imports ``dltoolkit/data/split.py``. If the module
+imports Keras or TensorFlow at its top, :func:`import_tensorflow` runs first: it checks the Keras backend and keeps the
+startup messages of TensorFlow off the terminal.
 """
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
+import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,23 +21,30 @@ from dltoolkit.errors import UserError
 DEBUG_VARIABLE = "DLTOOLKIT_DEBUG"  # set by --debug: nothing is hidden then
 
 
-def submodules(package: str, *, keras: Sequence[str] = (), plain: Sequence[str] = ()) -> tuple[Callable, Callable]:
-    """Return ``__getattr__`` and ``__dir__`` for a package whose submodules load on first use.
+def submodules(package: str, path: Sequence[str]) -> tuple[Callable, Callable]:
+    """Return ``__getattr__`` and ``__dir__`` for a package whose submodules are imported on first use.
 
     Args:
-        package: the package's name, ``__name__`` in its ``__init__.py``.
-        keras: submodules that need Keras and TensorFlow, which are then imported first, quietly.
-        plain: submodules that do without.
+        package: The name of the package, ``__name__`` in its ``__init__.py``.
+        path: The folders of the package, ``__path__`` in its ``__init__.py``.
     """
+    names = sorted(module.name for module in pkgutil.iter_modules(path))
 
     def load(name: str):
-        if name in keras:
-            import_tensorflow()
-        elif name not in plain:
+        if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return importlib.import_module(f"{package}.{name}")
+        full_name = f"{package}.{name}"
+        if full_name not in sys.modules and _imports_keras(full_name):
+            import_tensorflow()
+        return importlib.import_module(full_name)
 
-    return load, lambda: sorted([*keras, *plain])
+    return load, lambda: names
+
+
+def _imports_keras(module: str) -> bool:
+    """Tell whether the source of a module imports Keras or TensorFlow at its top."""
+    loader = importlib.util.find_spec(module).loader
+    return re.search(r"^import (keras|tensorflow)\b", loader.get_source(module) or "", re.MULTILINE) is not None
 
 
 def import_tensorflow() -> None:

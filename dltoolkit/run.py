@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dltoolkit import cluster, files, interrupt, machine, recipe
 from dltoolkit import config as configuration
-from dltoolkit import files, interrupt, machine, model_file, recipe
 from dltoolkit.errors import Relieved, UserError, WorkerLost, suggestion
 from dltoolkit.files import writing
-from dltoolkit.training import cluster
+from dltoolkit.models import model_file
 
 if TYPE_CHECKING:
     import keras
@@ -142,7 +142,7 @@ class Run:
         Raises:
             UserError: if this is a resumed run and the data are not those that it began with.
         """
-        from dltoolkit.training import progress
+        from dltoolkit import progress
 
         if "data" in self.info:
             self.check_data(description)
@@ -165,8 +165,8 @@ class Run:
 
     def warn_of_training_data(self, other: str) -> None:
         """Warn where ``other``, a value of ``--data`` to be measured on, is what the run was trained on."""
-        from dltoolkit.data import source
-        from dltoolkit.training import progress
+        from dltoolkit import progress
+        from dltoolkit.data.readers import source
 
         if source.same(other, self.config.data):
             progress.warn("The run was trained on these data: the result will look better than it is.")
@@ -304,7 +304,7 @@ class Run:
                 raise UserError(f"{self.path} has no model yet; its state is '{state}'.")
             self._model = model_file.load_model(path)
             if state != "finished":
-                from dltoolkit.training import progress
+                from dltoolkit import progress
 
                 progress.warn(f"{self.path} has not finished (its state is '{state}'); this is its best epoch so far.")
         return self._model

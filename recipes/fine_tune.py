@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import dltoolkit
-from dltoolkit import data, evaluation, models, recipe, training
+from dltoolkit import data, evaluation, finetuning, models, progress, recipe, report, training
 from dltoolkit.config import RunConfig, option, options
 from dltoolkit.errors import UserError
-from dltoolkit.model_file import load_model
+from dltoolkit.models.model_file import load_model
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
     import keras
 
-    from dltoolkit.data.images import ImageSplits
-    from dltoolkit.data.text import TextSplits
+    from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.evaluation.prediction import Prediction
 
 # What suits networks that have seen very much, which soon forget, and small ones that have seen little
@@ -114,7 +114,7 @@ def kind(config: Config) -> data.kinds.Kind:
     """Whether the data are pictures or texts."""
     if config.image_column or config.text_column:
         return "pictures" if config.image_column else "texts"
-    return data.kinds.of(data.source.resolve(config.data))
+    return data.kinds.of(data.readers.source.resolve(config.data))
 
 
 def build_data(config: Config, what: data.kinds.Kind | None = None) -> ImageSplits | TextSplits:
@@ -129,18 +129,18 @@ def build_data(config: Config, what: data.kinds.Kind | None = None) -> ImageSpli
         "label_column": config.label_column,
         "header": config.header,
     }
-    with training.progress.counting() as report:
+    with progress.counting() as on_progress:
         if (what or kind(config)) == "texts":
-            return data.text.load(config.data, text_column=config.text_column, progress=report, **shared)
-        size = config.image_size or training.starting.side(config)
-        return data.images.load(
-            config.data, image_size=size, image_column=config.image_column, progress=report, **shared
+            return data.text.dataset.load(config.data, text_column=config.text_column, progress=on_progress, **shared)
+        size = config.image_size or finetuning.backbone.side(config)
+        return data.image.dataset.load(
+            config.data, image_size=size, image_column=config.image_column, progress=on_progress, **shared
         )
 
 
 def well_trained(config: Config) -> bool:
     """Whether the backbone is one that others have trained on very much."""
-    return training.starting.origin(config) in ("named", "preset")
+    return finetuning.backbone.origin(config) in ("named", "preset")
 
 
 def suited(config: Config, kind: data.kinds.Kind, longest: int = 1) -> Config:
@@ -157,7 +157,7 @@ def suited(config: Config, kind: data.kinds.Kind, longest: int = 1) -> Config:
     batch_size = config.batch_size or min(BATCH, max(1, MOST_TOKENS // longest))
     usual = {**usual, "batch_size": batch_size, "learning_rate": usual["learning_rate"] * math.sqrt(batch_size / BATCH)}
     config = replace(config, **{name: value for name, value in usual.items() if getattr(config, name) is None})
-    training.transfer.share(config)
+    finetuning.transfer.share(config)
     return config
 
 
@@ -170,16 +170,18 @@ def build_model(config: Config, splits: ImageSplits | TextSplits) -> keras.Model
     import keras
 
     keras.utils.set_random_seed(config.seed)
-    if isinstance(splits, data.images.ImageSplits):
-        backbone = training.starting.pictures(config, splits.image_shape)
-        models.backbones.freeze_statistics(backbone)
+    if isinstance(splits, data.image.dataset.ImageSplits):
+        backbone = finetuning.backbone.pictures(config, splits.image_shape)
+        models.pretrained.keras_applications.freeze_statistics(backbone)
     else:
-        found = training.starting.texts(config)
+        found = finetuning.backbone.texts(config)
         backbone, splits.encoder = found.hiding(config.token_dropout), found.encoder
     logits = keras.layers.Dense(len(splits.classes), dtype="float32", name="logits")(backbone.output)
     model = keras.Model(backbone.input, logits, name=backbone.name)
-    if config.method != "lora" and not isinstance(splits, data.images.ImageSplits):
-        models.backbones.freeze_below(model, training.transfer.share(config) if config.method == "full" else 0.0)
+    if config.method != "lora" and not isinstance(splits, data.image.dataset.ImageSplits):
+        models.pretrained.keras_applications.freeze_below(
+            model, finetuning.transfer.share(config) if config.method == "full" else 0.0
+        )
     return model
 
 
@@ -194,35 +196,37 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     """
     if config.task == "generate":
         return go_on_writing(config)
-    run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
+    run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        devices = training.strategy.devices(config.device)  # before anything starts TensorFlow
+        devices = training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
         if config.label_curve and devices.workers > 1:
             raise UserError("--label-curve trains one network after the other: leave it out with several workers.")
         what, budgets = kind(config), label_budgets(config)
-        how = {"compiled": training.strategy.xla(config.xla, devices), "depthwise": what == "pictures"}
-        number_format = training.strategy.precision(config.precision, devices, **how)  # before the network is built
+        how = {"compiled": training.distribute.strategy.xla(config.xla, devices), "depthwise": what == "pictures"}
+        number_format = training.distribute.strategy.precision(
+            config.precision, devices, **how
+        )  # before the network is built
         config = replace(config, precision=number_format)
         suited(config, what)  # what is wrong is said before anything is read
         splits = build_data(config, what)
         run.describe_data(splits.describe(), splits.findings)
         began = time.monotonic()
-        whole = training.distributed.moved(build_model(suited(config, what), splits), devices)
+        whole = training.distribute.replicas.moved(build_model(suited(config, what), splits), devices)
         if config.method == "lora":
             with devices.strategy.scope():
-                models.backbones.low_rank(whole, config.rank)
-        training.starting.check_unchanged(run, config)
+                models.pretrained.keras_applications.low_rank(whole, config.rank)
+        finetuning.backbone.check_unchanged(run, config)
         config = suited(config, what, int(splits.packed.lengths.max()) if what == "texts" else 1)
         if what == "texts" and run.writes:
             splits.encoder.save(run.path)
         run.update(kind=what, longest=splits.encoder.longest if what == "texts" else None)
         run.update(model={"trained": sum(math.prod(variable.shape) for variable in whole.trainable_variables)})
-        work = training.transfer.Transfer(config, whole, splits)
+        work = finetuning.transfer.Transfer(config, whole, splits)
         chosen = work.fit_head()
         run.update(head={"strength": chosen, **work.first})
         spent = time.monotonic() - began
         probe = work.probe()
-        training.progress.note(f"a head on frozen features: validation accuracy {100 * work.first['accuracy']:.2f} %")
+        progress.note(f"a head on frozen features: validation accuracy {100 * work.first['accuracy']:.2f} %")
         kept = "head"
         if config.method == "head":
             run.chief_only()
@@ -233,7 +237,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
             training.fit.fit(run, replace(config, max_time=left), work.job(epochs, spent))
             best = max((row["validation_accuracy"], -row["validation_loss"]) for row in run.history)
             kept = "fine-tuned" if best > (work.first["accuracy"], -work.first["loss"]) else "head"
-            training.progress.note(f"kept: {kept}")
+            progress.note(f"kept: {kept}")
         if kept == "head":
             work.side.top.set_weights(work.with_head)
         run.update(kept=kept)
@@ -242,7 +246,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
             run.save_model(model)
             model = load_model(run.path / "model.keras")
         if what == "pictures" and (config.mirror or (config.mirror is None and work.side.mirrored)):
-            model = models.vision.averaged_with_mirror(model)
+            model = models.image.classifiers.averaged_with_mirror(model)
         if budgets:
             run.update(label_curve=label_curve(run, budgets))
         work.side.room.conclude(run, model, splits, baselines=baselines)
@@ -268,12 +272,12 @@ def label_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float
     """
     points, config = [], run.config
     out_dir = str(run.path / "curve")
-    if training.starting.origin(config) == "run":
-        config = replace(config, backbone=str(training.starting.earlier(config).path.resolve()))
+    if finetuning.backbone.origin(config) == "run":
+        config = replace(config, backbone=str(finetuning.backbone.earlier(config).path.resolve()))
     for budget in budgets:
         for seed in range(config.seed, config.seed + CURVE_SEEDS):
             name = f"{budget or 'all'}-{seed}"
-            training.progress.note(f"label curve: {budget or 'all'} labels of each class, seed {seed}")
+            progress.note(f"label curve: {budget or 'all'} labels of each class, seed {seed}")
             try:
                 point = dltoolkit.load(f"fine-tune/{name}", out_dir)
             except UserError:
@@ -287,7 +291,7 @@ def label_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float
                 {
                     "labels": budget or learned_from["splits"]["train"] / len(learned_from["classes"]),
                     "seed": seed,
-                    **{name: scores[name]["accuracy"] for name in evaluation.plots.LEARNERS if name in scores},
+                    **{name: scores[name]["accuracy"] for name in report.plots.LEARNERS if name in scores},
                 }
             )
     return points
@@ -320,9 +324,11 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     """
     config = replace(run.config, **reading)
     if run.info["kind"] == "texts":
-        return evaluation.texts.evaluate(run, lambda: build_data(config, "texts"), other, config, saved_encoder(run))
+        return evaluation.text_classification.evaluate(
+            run, lambda: build_data(config, "texts"), other, config, saved_encoder(run)
+        )
     config = replace(config, image_size=run.model.input_shape[1])
-    return evaluation.pictures.evaluate(run, lambda: build_data(config, "pictures"), other, config)
+    return evaluation.image_classification.evaluate(run, lambda: build_data(config, "pictures"), other, config)
 
 
 def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
@@ -345,16 +351,18 @@ def predictions(
     """
     how = {"top_k": top_k, "threshold": threshold}
     if run.info["kind"] == "texts":
-        return evaluation.texts.predictions(run, inputs, saved_encoder(run), text_column=text_column, **how)
+        return evaluation.text_classification.predictions(
+            run, inputs, saved_encoder(run), text_column=text_column, **how
+        )
     if text_column:
         raise UserError("This run classifies pictures: --text-column is for runs that classify texts.")
-    return evaluation.pictures.predictions(run, inputs, **how)
+    return evaluation.image_classification.predictions(run, inputs, **how)
 
 
-def saved_encoder(run: Run) -> data.encoders.TextEncoder:
+def saved_encoder(run: Run) -> data.text.encoders.TextEncoder:
     """What makes texts the numbers that a run's network reads.
 
     Raises:
         UserError: if it is missing or damaged.
     """
-    return data.encoders.load(run.path, run.info["longest"])
+    return data.text.encoders.load(run.path, run.info["longest"])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, evaluation, models, training
+from dltoolkit import data, evaluation, models, progress, training
 from dltoolkit.config import RunConfig, option
 from dltoolkit.errors import UserError
 from dltoolkit.run import Run
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from dltoolkit.data.augment import Augment
-    from dltoolkit.data.images import ImageSplits
+    from dltoolkit.data.image.augment import Augment
+    from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.evaluation.prediction import Prediction
 
 
@@ -65,8 +65,8 @@ class Config(RunConfig):
 
 def build_data(config: Config) -> ImageSplits:
     """Read, check and split the pictures: uint8 (n, h, w, c), labels and three index arrays."""
-    with training.progress.counting() as report:
-        return data.images.load(
+    with progress.counting() as on_progress:
+        return data.image.dataset.load(
             config.data,
             image_size=config.image_size,
             seed=config.seed,
@@ -78,20 +78,20 @@ def build_data(config: Config) -> ImageSplits:
             image_column=config.image_column,
             label_column=config.label_column,
             header=config.header,
-            progress=report,
+            progress=on_progress,
         )
 
 
 def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
     """Raw pixels 0..255 (batch, h, w, c) in, logits (batch, classes) out; scaling is inside."""
-    model = models.vision.build(
+    model = models.image.classifiers.build(
         config.model,
         pictures.image_shape,
         len(pictures.classes),
         widths=config.widths,
         dropout=config.dropout,
     )
-    models.vision.whiten(model, pictures.images[pictures.train[:: -(-len(pictures.train) // 500)]])
+    models.image.classifiers.whiten(model, pictures.images[pictures.train[:: -(-len(pictures.train) // 500)]])
     return model
 
 
@@ -102,18 +102,18 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         config: the options.
         resume: a run of this recipe to go on with, instead of a new one.
     """
-    run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
+    run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        training.strategy.devices(config.device)  # before anything starts TensorFlow
+        training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
         pictures = build_data(config)
         run.describe_data(pictures.describe(), pictures.findings)
         augment = augmentation(config, pictures)
         run.update(augment=asdict(augment) if augment else None)
         model = training.fit.fit(run, config, job(config, pictures, augment))
         if config.mirror or (config.mirror is None and augment and augment.flip):
-            model = models.vision.averaged_with_mirror(model)
+            model = models.image.classifiers.averaged_with_mirror(model)
         seen = next(iter(training_batches(config, pictures, augment, 36, 0)))[0].numpy()
-        evaluation.pictures.conclude(run, model, pictures, samples={"augmented": seen})
+        evaluation.image_classification.conclude(run, model, pictures, samples={"augmented": seen})
     return run
 
 
@@ -144,8 +144,8 @@ def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
         return None
     flip = config.flip
     if flip is None:
-        flip = data.augment.mirroring_suits(pictures)
-    gentle = data.augment.for_images(pictures.image_shape, flip=flip)
+        flip = data.image.augment.mirroring_suits(pictures)
+    gentle = data.image.augment.for_images(pictures.image_shape, flip=flip)
     return replace(gentle, cutout=config.cutout, colour=config.colour, mixup=config.mixup, cutmix=config.cutmix)
 
 
@@ -175,7 +175,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.
     """
     config = replace(run.config, **reading)
-    return evaluation.pictures.evaluate(run, lambda: build_data(config), other, config)
+    return evaluation.image_classification.evaluate(run, lambda: build_data(config), other, config)
 
 
 def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
@@ -194,4 +194,4 @@ def predictions(
         top_k: how many classes each answer lists.
         threshold: below this probability the label is ``unsure``.
     """
-    return evaluation.pictures.predictions(run, inputs, top_k=top_k, threshold=threshold)
+    return evaluation.image_classification.predictions(run, inputs, top_k=top_k, threshold=threshold)

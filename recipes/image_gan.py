@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, evaluation, models, training
+from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import RunConfig, option
 from dltoolkit.errors import UserError, suggestion
 from dltoolkit.run import Run
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from dltoolkit.data.images import ImageSplits
-    from dltoolkit.evaluation.probe import Probe
+    from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.evaluation.feature_extractor import Probe
 
 FEW = 5_000  # training pictures below which a discriminator learns them by heart unless they are varied
 FEWEST = 16
@@ -79,7 +79,7 @@ class Config(RunConfig):
 def build_data(config: Config) -> ImageSplits:
     """Read, check and split the pictures: uint8 (n, h, w, c), labels (all 0 where there are none) and three indices."""
     pictures = _read(config, config.image_size)
-    if config.image_size is None and max(pictures.image_shape) > models.gan.LARGEST:
+    if config.image_size is None and max(pictures.image_shape) > models.gan.gan.LARGEST:
         pictures = _read(config, USUAL_SIDE)
     if len(pictures.train) < FEWEST:
         raise UserError(f"{config.data} leaves {len(pictures.train)} pictures to train on; give at least {FEWEST}.")
@@ -87,8 +87,8 @@ def build_data(config: Config) -> ImageSplits:
 
 
 def _read(config: Config, image_size: int | None) -> ImageSplits:
-    with training.progress.counting() as report:
-        return data.images.load(
+    with progress.counting() as on_progress:
+        return data.image.dataset.load(
             config.data,
             image_size=image_size,
             seed=config.seed,
@@ -98,7 +98,7 @@ def _read(config: Config, image_size: int | None) -> ImageSplits:
             image_column=config.image_column,
             label_column=config.label_column,
             header=config.header,
-            progress=report,
+            progress=on_progress,
         )
 
 
@@ -107,7 +107,7 @@ def build_model(
 ) -> keras.Model:
     """The generator, its average and the discriminator; ``judge`` measures the average after each epoch."""
     config = suited(config, pictures)
-    return models.gan.Gan(
+    return models.gan.gan.Gan(
         config.architecture,
         pictures.image_shape,
         len(pictures.classes) if config.conditional else 0,
@@ -148,14 +148,14 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         config: the options.
         resume: a run of this recipe to go on with, instead of a new one.
     """
-    run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
+    run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        training.strategy.devices(config.device)  # before anything starts TensorFlow
+        training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
         pictures = build_data(config)
         run.describe_data(pictures.describe(), pictures.findings)
         config = suited(config, pictures)
         run.update(conditional=config.conditional)
-        probe = evaluation.probe.of_data(pictures)
+        probe = evaluation.feature_extractor.of_data(pictures)
         generator = training.fit.fit(run, config, job(run, config, pictures, probe))
         conclude(run, generator, pictures, probe)
     return run
@@ -167,8 +167,8 @@ def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> traini
     if flip is None and len(pictures.classes) < 2:
         flip = pictures.image_shape[-1] == 3  # photographs, mostly
     elif flip is None:
-        flip = data.augment.mirroring_suits(pictures)
-    mirrored = data.augment.Augment(flip=True) if flip else None
+        flip = data.image.augment.mirroring_suits(pictures)
+    mirrored = data.image.augment.Augment(flip=True) if flip else None
     measured = judge(pictures, probe)  # on this device alone, whatever trains
     return training.fit.Job(
         build_model=lambda: build_model(config, pictures, measured),
@@ -205,10 +205,10 @@ def judge(pictures: ImageSplits, probe: Probe) -> Callable[[keras.Model], dict[s
     real = probe.features(pictures.images[rows])[0]
 
     def measured(generator: keras.Model) -> dict[str, float]:
-        found = probe.features(models.gan.draw(generator, JUDGED, labels=labels, seed=0))[0]
+        found = probe.features(models.gan.gan.draw(generator, JUDGED, labels=labels, seed=0))[0]
         return {
-            "kernel_distance": evaluation.generative.kernel_distance(found, real),
-            "coverage": evaluation.generative.neighbourhoods(real, found[: len(rows)])["coverage"],
+            "kernel_distance": evaluation.gan.kernel_distance(found, real),
+            "coverage": evaluation.gan.neighbourhoods(real, found[: len(rows)])["coverage"],
         }
 
     return measured
@@ -216,11 +216,11 @@ def judge(pictures: ImageSplits, probe: Probe) -> Callable[[keras.Model], dict[s
 
 def watch(run: Run, config: Config, gan: keras.Model, pictures: ImageSplits, epoch: int) -> bool:
     """Draw the same noise again for samples/; warn of a collapse, and return whether to stop because of it."""
-    drawn = models.gan.draw(gan.drawing(), GRID, labels=grid_labels(pictures), seed=config.seed)
-    run.write(f"samples/epoch-{epoch:04}.png", evaluation.plots.page(drawn, most=GRID))
-    if not (what := evaluation.generative.collapse(run.history)):
+    drawn = models.gan.gan.draw(gan.drawing(), GRID, labels=grid_labels(pictures), seed=config.seed)
+    run.write(f"samples/epoch-{epoch:04}.png", report.plots.page(drawn, most=GRID))
+    if not (what := evaluation.gan.collapse(run.history)):
         return False
-    training.progress.warn(what)
+    progress.warn(what)
     return config.stop_on_collapse
 
 
@@ -236,13 +236,13 @@ def conclude(run: Run, generator: keras.Model, pictures: ImageSplits, probe: Pro
     held_out = pictures.images[pictures.test], pictures.labels[pictures.test]
     trained = probe.features(pictures.images[pictures.train])[0]
     run.write_json("metrics.json", {"test": measure(run, generator, pictures, probe, trained, held_out)})
-    drawn = models.gan.draw(generator, GRID, labels=grid_labels(pictures), seed=run.config.seed)
+    drawn = models.gan.gan.draw(generator, GRID, labels=grid_labels(pictures), seed=run.config.seed)
     shown = drawn[:: GRID // NEIGHBOURS]
-    rows, _ = evaluation.generative.nearest(probe.features(shown)[0], trained)
+    rows, _ = evaluation.gan.nearest(probe.features(shown)[0], trained)
     nearest = pictures.images[pictures.train[rows]]
     frames = sorted((run.path / "samples").glob("epoch-*.png"))
-    run.write("samples/training.gif", evaluation.plots.animation([path.read_bytes() for path in frames]))
-    evaluation.report.write(run, samples={"generated": drawn, "drawn": shown, "nearest": nearest})
+    run.write("samples/training.gif", report.plots.animation([path.read_bytes() for path in frames]))
+    report.write.write(run, samples={"generated": drawn, "drawn": shown, "nearest": nearest})
 
 
 def measure(
@@ -258,13 +258,13 @@ def measure(
     ``trained``: features of the training pictures.
     """
     images, labels = real
-    drawn = models.gan.draw(generator, len(images), labels=labels, seed=run.config.seed + 1)
+    drawn = models.gan.gan.draw(generator, len(images), labels=labels, seed=run.config.seed + 1)
     (ours, answers), (theirs, known) = probe.features(drawn), probe.features(images)
-    measured = evaluation.generative.measure(ours, theirs, trained)
+    measured = evaluation.gan.measure(ours, theirs, trained)
     if run.info["conditional"]:
         taught_labels = pictures.labels[pictures.train]
-        taught = evaluation.probe.train(
-            models.gan.draw(generator, len(taught_labels), labels=taught_labels, seed=run.config.seed + 2),
+        taught = evaluation.feature_extractor.train(
+            models.gan.gan.draw(generator, len(taught_labels), labels=taught_labels, seed=run.config.seed + 2),
             taught_labels,
             pictures.classes,
         )
@@ -290,8 +290,8 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     run.check_data(pictures.describe())
     real = pictures.images[pictures.test], pictures.labels[pictures.test]
     if other is not None:
-        real = evaluation.pictures.labelled(run, other, pictures.image_shape, config)
-    probe = evaluation.probe.of_data(pictures)
+        real = evaluation.image_classification.labelled(run, other, pictures.image_shape, config)
+    probe = evaluation.feature_extractor.of_data(pictures)
     trained = probe.features(pictures.images[pictures.train])[0]
     return measure(run, run.model, pictures, probe, trained, real)
 
@@ -325,10 +325,10 @@ def generate(
     if truncation is not None and not truncation > 0:
         raise UserError(f"--truncation must be above 0, not {truncation}.")
     labels = _labels(run, [label] if isinstance(label, str) else label, count)
-    noise = models.gan.noise(count, seed, truncation)
+    noise = models.gan.gan.noise(count, seed, truncation)
     if interpolate:
-        labels, noise = labels.repeat(interpolate), models.gan.way(noise, interpolate)
-    return models.gan.paint(run.model, noise, labels)
+        labels, noise = labels.repeat(interpolate), models.gan.gan.way(noise, interpolate)
+    return models.gan.gan.paint(run.model, noise, labels)
 
 
 def _labels(run: Run, wanted: Sequence[str] | None, count: int) -> np.ndarray:
@@ -337,7 +337,7 @@ def _labels(run: Run, wanted: Sequence[str] | None, count: int) -> np.ndarray:
 
     if wanted and not run.info["conditional"]:
         raise UserError(f"{run.path} was trained without classes, so it cannot draw one of them: leave --class out.")
-    numbers = [data.labelled.class_number(name, run.classes) for name in wanted or run.classes]
+    numbers = [data.labeled.class_number(name, run.classes) for name in wanted or run.classes]
     if -1 in numbers:
         name = wanted[numbers.index(-1)]
         near = suggestion(name, run.classes)

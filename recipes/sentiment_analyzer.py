@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, evaluation, models, training
+from dltoolkit import data, evaluation, models, progress, training
 from dltoolkit.config import RunConfig, option
-from dltoolkit.data.vocabulary import Encoder, Vocabulary, log_count_ratios
+from dltoolkit.data.text.vocabulary import Encoder, Vocabulary, log_count_ratios
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
     import keras
 
-    from dltoolkit.data.text import TextSplits
+    from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.evaluation.prediction import Prediction
 
 VOCABULARY = "vocabulary.txt"
@@ -77,8 +77,8 @@ class Config(RunConfig):
 
 def build_data(config: Config) -> TextSplits:
     """Read, check and split the texts, and choose the vocabulary from the training texts alone."""
-    with training.progress.counting() as report:
-        texts = data.text.load(
+    with progress.counting() as on_progress:
+        texts = data.text.dataset.load(
             config.data,
             seed=config.seed,
             validation_fraction=config.validation_fraction or 0.1,
@@ -89,7 +89,7 @@ def build_data(config: Config) -> TextSplits:
             text_column=config.text_column,
             label_column=config.label_column,
             header=config.header,
-            progress=report,
+            progress=on_progress,
         )
     bag, few = config.model == "ngram", len(texts.train) <= FEW
     letters = config.letters if config.letters is not None else 5 if few else 0
@@ -113,7 +113,7 @@ def encoder(config: Config, vocabulary: Vocabulary) -> Encoder:
 def build_model(config: Config, texts: TextSplits) -> keras.Model:
     """Numbers of words or n-grams int32 (batch, words) in, logits (batch, classes) out."""
     size, classes = len(texts.encoder.vocabulary), len(texts.classes)
-    model = models.text.build(
+    model = models.text.classifiers.build(
         config.model,
         size,
         classes,
@@ -126,7 +126,7 @@ def build_model(config: Config, texts: TextSplits) -> keras.Model:
     if config.model == "ngram":
         known = texts.packed.take(texts.train)
         ratios = log_count_ratios(known, texts.labels[texts.train], size, classes)
-        models.text.set_naive_bayes(model, ratios, len(known.numbers) / len(known))
+        models.text.classifiers.set_naive_bayes(model, ratios, len(known.numbers) / len(known))
     return model
 
 
@@ -137,9 +137,9 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         config: the options.
         resume: a run of this recipe to go on with, instead of a new one.
     """
-    run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
+    run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        training.strategy.devices(config.device)  # before anything starts TensorFlow
+        training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
         texts = build_data(config)
         run.describe_data(texts.describe(), texts.findings)
         run.write(VOCABULARY, texts.encoder.vocabulary.text())
@@ -175,10 +175,10 @@ def job(config: Config, texts: TextSplits) -> training.fit.Job:
     weights = texts.balanced_weights() if config.class_weights == "balanced" else None
     return training.fit.Job(
         build_model=lambda: build_model(config, texts),
-        batches=lambda batch_size, start: data.text_pipeline.training_pipeline(
+        batches=lambda batch_size, start: data.text.pipeline.training_pipeline(
             texts, batch_size=batch_size, seed=config.seed, class_weights=weights, start_step=start
         ),
-        validation=lambda batch_size: data.text_pipeline.evaluation_pipeline(texts, "validation", batch_size),
+        validation=lambda batch_size: data.text.pipeline.evaluation_pipeline(texts, "validation", batch_size),
         examples=len(texts.train),
         validation_examples=len(texts.validation),
         compile=functools.partial(
@@ -196,8 +196,10 @@ def conclude(run: Run, model: keras.Model, texts: TextSplits) -> None:
     words = None
     if run.config.model == "ngram":
         known = texts.packed.take(texts.train)
-        words = evaluation.word_baseline.telling(texts.encoder.vocabulary, models.text.weights(model), known)
-    evaluation.texts.conclude(run, model, texts, words=words)
+        words = evaluation.word_baseline.telling(
+            texts.encoder.vocabulary, models.text.classifiers.weights(model), known
+        )
+    evaluation.text_classification.conclude(run, model, texts, words=words)
 
 
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
@@ -212,7 +214,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.
     """
     config = replace(run.config, **reading)
-    return evaluation.texts.evaluate(run, lambda: build_data(config), other, config, saved_encoder(run))
+    return evaluation.text_classification.evaluate(run, lambda: build_data(config), other, config, saved_encoder(run))
 
 
 def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
@@ -233,7 +235,7 @@ def predictions(
         text_column: of the tables, by name or position; by default found by its usual names.
     """
     how = {"top_k": top_k, "threshold": threshold, "text_column": text_column}
-    return evaluation.texts.predictions(run, inputs, saved_encoder(run), **how)
+    return evaluation.text_classification.predictions(run, inputs, saved_encoder(run), **how)
 
 
 def saved_encoder(run: Run) -> Encoder:
@@ -242,4 +244,4 @@ def saved_encoder(run: Run) -> Encoder:
     Raises:
         UserError: if its vocabulary is missing or damaged.
     """
-    return data.encoders.load(run.path, None if run.config.model == "ngram" else run.config.max_length)
+    return data.text.encoders.load(run.path, None if run.config.model == "ngram" else run.config.max_length)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import dltoolkit
-from dltoolkit import data, evaluation, models, training
+from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import RunConfig, option
 from dltoolkit.errors import UserError
 from dltoolkit.run import Run
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from dltoolkit.data.running_text import RunningText
-    from dltoolkit.data.tokens import Continuation, Tokenizer
+    from dltoolkit.data.language.corpus import RunningText
+    from dltoolkit.data.language.tokenizers import Continuation, Tokenizer
 
 VOCABULARY = "vocabulary.json"
 STEPS_PER_CALL = 10
@@ -86,7 +86,7 @@ class Config(RunConfig):
 
 def build_data(config: Config, tokenizer: Tokenizer | None = None) -> RunningText:
     """Read the text, split it into contiguous parts, and keep it as tokens on disk; of a new tokenizer, by default."""
-    return data.running_text.load(
+    return data.language.corpus.load(
         config.data,
         tokens=config.tokens,
         pieces=config.vocabulary,
@@ -104,18 +104,18 @@ def start(config: Config) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
         UserError: if there is no such run or preset, or it writes no text.
     """
     name, run = config.backbone, None
-    if not models.hub.is_preset(name):
+    if not models.pretrained.keras_hub.is_preset(name):
         try:
             run = dltoolkit.load(name, config.out_dir)
         except UserError:
-            if name not in models.hub.names():
+            if name not in models.pretrained.keras_hub.names():
                 raise
     if run is None:
-        model, tokenizer, size = models.gpt.of_hub(name)
+        model, tokenizer, size = models.language.gpt.of_hub(name)
         rate = config.learning_rate or HUB_RATE
         context = min(config.context or HUB_CONTEXT, size.pop("longest"))
         decided = {"context": context, "members": 1, "learning_rate": rate}
-        return model, data.tokens.HubPieces(tokenizer), {**size, **decided, "optimizer": HUB_OPTIMIZER}
+        return model, data.language.tokenizers.HubPieces(tokenizer), {**size, **decided, "optimizer": HUB_OPTIMIZER}
     if run.info["recipe"] != "text-generator":
         raise UserError(f"{name} is a run of {run.info['recipe']}, which writes no text.")
     decided = {"model": run.config.model, **{key: run.info["chosen"][key] for key in SHAPE}}
@@ -125,7 +125,7 @@ def start(config: Config) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
 def build_model(config: Config, text: RunningText) -> keras.Model:
     """Tokens int32 (batch, time) in, logits of each next token (batch, time, vocabulary) out."""
     config = suited(config, len(text.part("train")))
-    return models.gpt.build(
+    return models.language.gpt.build(
         config.model,
         text.tokenizer.size,
         layers=config.layers,
@@ -143,9 +143,9 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         config: the options.
         resume: a run of this recipe to go on with, instead of a new one.
     """
-    run = resume or Run.create(__file__, config, data.source.resolve(config.data).name)
+    run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        training.strategy.devices(config.device)  # before anything starts TensorFlow
+        training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
         network = tokenizer = None
         if config.backbone:
             network, tokenizer, decided = start(config)
@@ -184,7 +184,7 @@ def _for_time(sizes: dict[int, dict[str, Any]], seconds: float | None) -> dict[s
 
 def job(run: Run, config: Config, text: RunningText, network: keras.Model | None = None) -> training.fit.Job:
     """Say what the training loop needs: model (by default a new one), batches, loss."""
-    windows = data.token_pipeline.windows(text, config.context)
+    windows = data.language.pipeline.windows(text, config.context)
     if windows < config.members:
         raise UserError(
             f"{text.source} is too short for {config.members} networks; give more text, or fewer --members."
@@ -197,10 +197,10 @@ def job(run: Run, config: Config, text: RunningText, network: keras.Model | None
 
     return training.fit.Job(
         build_model=lambda: network or build_model(config, text),
-        batches=lambda batch_size, start: data.token_pipeline.training_pipeline(
+        batches=lambda batch_size, start: data.language.pipeline.training_pipeline(
             text, context=config.context, batch_size=batch_size, seed=config.seed, start_step=start
         ),
-        validation=lambda batch_size: data.token_pipeline.evaluation_pipeline(
+        validation=lambda batch_size: data.language.pipeline.evaluation_pipeline(
             text, "validation", config.context, batch_size
         ),
         examples=config.members * min(windows, max(4 * validation, STEPS_PER_CALL * config.batch_size)),
@@ -239,12 +239,12 @@ def sample(run: Run, config: Config, model: keras.Model, text: RunningText, epoc
     if not config.sample_tokens:
         return
     begin = text.part("validation")[: config.context // 4].tolist()
-    drawn = models.sampling.generate(
+    drawn = models.language.sampling.generate(
         model,
         [begin],
         max_tokens=config.sample_tokens,
         context=config.context,
-        how=models.sampling.Sampling(temperature=0.8),
+        how=models.language.sampling.Sampling(temperature=0.8),
         seed=config.seed,
     )
     written = [token for tokens in drawn for token in tokens[0].tolist()]
@@ -265,7 +265,7 @@ def conclude(run: Run, config: Config, model: keras.Model, text: RunningText) ->
     )
     run.write_json("metrics.json", {**scores, "baseline": baseline})
     samples = sorted((run.path / "samples").glob("*.txt"))
-    evaluation.report.write(run, texts={path.stem: path.read_text(encoding="utf-8") for path in samples})
+    report.write.write(run, texts={path.stem: path.read_text(encoding="utf-8") for path in samples})
 
 
 def evaluate(run: Run, other: str | None = None, *, text_column: str | None = None) -> dict[str, Any]:
@@ -288,12 +288,12 @@ def evaluate(run: Run, other: str | None = None, *, text_column: str | None = No
     run.warn_of_training_data(other)
     text_column, tokenizer = text_column or config.text_column, saved_tokenizer(run)
     characters, unknown = 0, []
-    for text in data.running_text.read(other, text_column=text_column):
+    for text in data.language.corpus.read(other, text_column=text_column):
         characters += len(text)
         unknown = list(dict.fromkeys([*unknown, *tokenizer.unknown(text)]))
     if unknown:
-        training.progress.warn(f"Training never saw {_named(unknown)}: each counts as unknown.")
-    tokens = (tokenizer.encode(text) for text in data.running_text.read(other, text_column=text_column))
+        progress.warn(f"Training never saw {_named(unknown)}: each counts as unknown.")
+    tokens = (tokenizer.encode(text) for text in data.language.corpus.read(other, text_column=text_column))
     return evaluation.language.measure(run.model, tokens, characters, context)
 
 
@@ -330,7 +330,7 @@ def stream(
         prompts: what to continue; an empty one begins on a new line.
         max_tokens: how many tokens are drawn for each.
         temperature: below 1 more probable, above 1 more surprising text; 0 takes the most probable token.
-        top_k, top_p, min_p, repetition_penalty: see ``models.sampling.Sampling``.
+        top_k, top_p, min_p, repetition_penalty: see ``models.language.sampling.Sampling``.
         seed: equal seeds give equal texts.
         stop: a text ends before any of these.
         unknown: what becomes of characters that training never saw: ``refuse`` the prompt, or ``drop`` them.
@@ -346,16 +346,16 @@ def stream(
                 f"The prompt holds {_named(missing)}, which training never saw: leave it out, or say --unknown drop."
             )
         prompts = ["".join(letter for letter in prompt if letter not in missing) for prompt in prompts]
-    drawn = models.sampling.generate(
+    drawn = models.language.sampling.generate(
         run.model,
         [tokenizer.encode(prompt or "\n").tolist() for prompt in prompts],
         max_tokens=max_tokens,
         context=run.info["chosen"]["context"],
-        how=models.sampling.Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
+        how=models.language.sampling.Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
         seed=seed,
     )
     stops = [stop] if isinstance(stop, str) else stop
-    return _told(drawn, [data.tokens.Continuation(tokenizer, stops) for _ in prompts], max_tokens)
+    return _told(drawn, [data.language.tokenizers.Continuation(tokenizer, stops) for _ in prompts], max_tokens)
 
 
 def _told(drawn: Iterator[np.ndarray], texts: list[Continuation], left: int) -> Iterator[list[str]]:
@@ -375,7 +375,7 @@ def saved_tokenizer(run: Run) -> Tokenizer:
     """
     path = run.path / VOCABULARY
     try:
-        return data.tokens.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return data.language.tokenizers.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged or cannot be read, so the run cannot read texts.") from None
 

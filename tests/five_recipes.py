@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dltoolkit.recipes import fine_tune, image_classifier, image_gan, sentiment_analyzer, text_generator
 
-from dltoolkit.evaluation import probe
+from dltoolkit.evaluation import feature_extractor as probe
 from dltoolkit.run import Run
 
 STEPS = 20

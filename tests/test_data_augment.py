@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from dltoolkit.data import augment
-from dltoolkit.data.augment import Augment
+from dltoolkit.data.image import augment
+from dltoolkit.data.image.augment import Augment
 
 COUNT, CLASSES = 24, 4
 EVERY = {

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from dltoolkit.data import tables
+from dltoolkit.data.readers import tables
 
 REVIEWS = Path(tables.__file__).parent / "bundled" / "reviews.tsv"
 

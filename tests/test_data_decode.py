@@ -7,7 +7,7 @@ import pytest
 from conftest import save_picture, toy_picture
 from PIL import Image, ImageFile
 
-from dltoolkit.data import decode
+from dltoolkit.data.image import decode
 
 
 def gradient(width: int, height: int) -> Image.Image:

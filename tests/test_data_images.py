@@ -12,7 +12,9 @@ import pytest
 from conftest import CLASSES, save_picture, toy_picture, toy_pictures
 from PIL import Image
 
-from dltoolkit.data import images, labelled, store
+from dltoolkit.data import disk_cache as store
+from dltoolkit.data import labeled as labelled
+from dltoolkit.data.image import dataset as images
 from dltoolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dltoolkit.data import augment, images, pipeline, store
+from dltoolkit.data import disk_cache as store
+from dltoolkit.data import pipeline
 from dltoolkit.data.batches import index_batches
+from dltoolkit.data.image import augment
+from dltoolkit.data.image import dataset as images
 
 
 @pytest.fixture

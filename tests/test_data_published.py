@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from conftest import CLASSES, toy_pictures
 
-from dltoolkit.data import images, source, store
+from dltoolkit.data import disk_cache as store
+from dltoolkit.data.image import dataset as images
+from dltoolkit.data.readers import source
 from dltoolkit.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -182,7 +184,7 @@ def test_wrong_names(tfds_folder):
 
 
 def test_names_read_from_source_text_are_those_tfds_knows():
-    from dltoolkit.data.catalogue import tfds_names
+    from dltoolkit.data.readers.catalog import tfds_names
 
     known = {
         "mnist",
@@ -228,7 +230,7 @@ def test_keras_sets(tmp_path):
 
 
 def test_cifar100_has_its_hundred_classes():
-    from dltoolkit.data.catalogue import KERAS_NAMES
+    from dltoolkit.data.readers.catalog import KERAS_NAMES
 
     assert len(set(KERAS_NAMES["cifar100"])) == 100
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from dltoolkit.data import running_text
+from dltoolkit.data.language import corpus as running_text
 from dltoolkit.errors import UserError
 
 TEXT = "".join(f"{i} bottles of beer.\n" for i in range(500))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dltoolkit.data import source
+from dltoolkit.data.readers import source
 from dltoolkit.errors import UserError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dltoolkit.data.tables import read_table, read_tables
+from dltoolkit.data.readers.tables import read_table, read_tables
 from dltoolkit.errors import UserError
 
 

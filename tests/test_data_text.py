@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import toy_texts, write_texts
 
-from dltoolkit.data import tables, text
+from dltoolkit.data.readers import tables
+from dltoolkit.data.text import dataset as text
 from dltoolkit.errors import BadInput, UserError
 from dltoolkit.lines import Line
 

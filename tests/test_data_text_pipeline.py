@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from dltoolkit.data import text, text_pipeline
-from dltoolkit.data.vocabulary import Encoder, Vocabulary
+from dltoolkit.data.text import dataset as text
+from dltoolkit.data.text import pipeline as text_pipeline
+from dltoolkit.data.text.vocabulary import Encoder, Vocabulary
 
 
 @pytest.fixture(scope="module")

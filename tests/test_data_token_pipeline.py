@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from dltoolkit.data import token_pipeline
-from dltoolkit.data.running_text import RunningText
-from dltoolkit.data.tokens import Bytes
+from dltoolkit.data.language import pipeline as token_pipeline
+from dltoolkit.data.language.corpus import RunningText
+from dltoolkit.data.language.tokenizers import Bytes
 from dltoolkit.errors import UserError
 
 

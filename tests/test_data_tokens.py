@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from dltoolkit.data import tokens
-from dltoolkit.data.tokens import Bytes, Characters, Continuation, Pieces
+from dltoolkit.data.language import tokenizers as tokens
+from dltoolkit.data.language.tokenizers import Bytes, Characters, Continuation, Pieces
 from dltoolkit.errors import UserError
 
 TEXT = "Naïve café, 漢字 and 😀.\nThe end of the end.\n" * 20

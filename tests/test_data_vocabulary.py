@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dltoolkit.data import vocabulary
-from dltoolkit.data.vocabulary import FIRST, UNKNOWN, Corpus, Vocabulary
+from dltoolkit.data.text import vocabulary
+from dltoolkit.data.text.vocabulary import FIRST, UNKNOWN, Corpus, Vocabulary
 from dltoolkit.errors import UserError
 
 TEXTS = [

@@ -17,7 +17,7 @@ import pytest
 from conftest import toy_pictures, toy_texts
 
 import dltoolkit
-from dltoolkit.training import launch
+from dltoolkit.training.distribute import launch
 
 RECIPES = ("image-classifier", "sentiment-analyzer", "text-generator", "fine-tune", "image-gan")
 WAYS = ("two", "workers-2", "workers-3")

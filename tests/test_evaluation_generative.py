@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from dltoolkit.evaluation import generative
+from dltoolkit.evaluation import gan as generative
 
 
 def normal(count, mean=0.0, scale=1.0, seed=0, units=6):

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dltoolkit.evaluation import metrics, plots, report
-from dltoolkit.evaluation.report import Mistake
+from dltoolkit.evaluation import metrics
+from dltoolkit.report import plots
+from dltoolkit.report import write as report
+from dltoolkit.report.write import Mistake
 from dltoolkit.run import Run
 
 VOID = {"meta", "img", "br"}

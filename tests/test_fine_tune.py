@@ -20,8 +20,8 @@ from test_training_fit import same_but_seconds, stopped_at, weights
 import dltoolkit
 from dltoolkit import evaluation, models
 from dltoolkit.errors import UserError
-from dltoolkit.models import backbones
-from dltoolkit.training import transfer
+from dltoolkit.finetuning import transfer
+from dltoolkit.models.pretrained import keras_applications as backbones
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def application(tmp_path_factory):
 def briefly():
     """The network from scratch that stands beside each run is hardly trained here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation.pictures, "SCRATCH_STEPS", 10)
-        patch.setattr(evaluation.probe, "PASSES", 1)
+        patch.setattr(evaluation.image_classification, "SCRATCH_STEPS", 10)
+        patch.setattr(evaluation.feature_extractor, "PASSES", 1)
         yield
 
 
@@ -130,7 +130,7 @@ def test_a_network_of_kerashub(config, tmp_path):
     assert run.model.input_shape == (None, 24, 24, 3)
     assert run.evaluate() == run.metrics["test"]
     with pytest.raises(UserError, match="reads no texts"):
-        models.text_backbones.of_hub(str(tmp_path / "net"), 10)
+        models.pretrained.text_backbones.of_hub(str(tmp_path / "net"), 10)
 
 
 def test_only_a_head(config):
@@ -196,7 +196,7 @@ def test_the_networks_that_can_be_named_are_listed(capfd):
     code, out, _ = command(capfd, "list", "backbones")
     assert code == 0
     assert "MobileNetV2" in out
-    assert all(hasattr(keras.applications, known.function) for known in fine_tune.models.architectures.KNOWN.values())
+    assert all(hasattr(keras.applications, known.function) for known in fine_tune.models.pretrained.architectures.KNOWN.values())
 
 
 @pytest.mark.parametrize(

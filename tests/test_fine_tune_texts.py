@@ -18,9 +18,10 @@ from test_training_fit import same_but_seconds, stopped_at, weights
 
 import dltoolkit
 from dltoolkit import evaluation
-from dltoolkit.data.vocabulary import Corpus
+from dltoolkit.data.text.vocabulary import Corpus
 from dltoolkit.errors import UserError
-from dltoolkit.models import backbones, text_backbones
+from dltoolkit.models.pretrained import keras_applications as backbones
+from dltoolkit.models.pretrained import text_backbones
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -29,7 +30,7 @@ keras_hub = pytest.importorskip("keras_hub")
 def briefly():
     """The network from scratch that stands beside each run is trained for a few steps only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation.texts, "SCRATCH_STEPS", (40, 40))
+        patch.setattr(evaluation.text_classification, "SCRATCH_STEPS", (40, 40))
         yield
 
 

@@ -26,7 +26,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(config):
     """Short epochs and a short probe, as long as the tests of this file last."""
-    from dltoolkit.evaluation import probe
+    from dltoolkit.evaluation import feature_extractor as probe
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_gan, "SHORTEST_EPOCH", 10)

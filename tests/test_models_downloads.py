@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from dltoolkit.errors import UserError
-from dltoolkit.models import backbones, downloads, hub
+from dltoolkit.models.pretrained import downloads
+from dltoolkit.models.pretrained import keras_applications as backbones
+from dltoolkit.models.pretrained import keras_hub as hub
 
 PROXIES = ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY")
 SOON, LATE = 20, 60  # seconds; what waits for the wall gives up after the latter

@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 from dltoolkit.errors import UserError
-from dltoolkit.model_file import load_model
-from dltoolkit.models import diff_augment, gan, gan_networks
+from dltoolkit.models.gan import diff_augment, gan
+from dltoolkit.models.gan import networks as gan_networks
+from dltoolkit.models.model_file import load_model
 
 
 def built(shape=(8, 8, 1), classes=3, **options):

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from dltoolkit.errors import UserError
-from dltoolkit.model_file import load_model
-from dltoolkit.models import decoder_layers, gpt
-from dltoolkit.models.decoder_layers import DecoderBlock, PairEmbedding
+from dltoolkit.models.language import decoder_layers, gpt
+from dltoolkit.models.language.decoder_layers import DecoderBlock, PairEmbedding
+from dltoolkit.models.model_file import load_model
 
 SIZE = 11
 

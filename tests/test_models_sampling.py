@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from test_models_gpt import SIZE, build, some_tokens
 
-from dltoolkit.models import sampling
-from dltoolkit.models.sampling import Sampling
+from dltoolkit.models.language import sampling
+from dltoolkit.models.language.sampling import Sampling
 
 PROBABILITIES = np.array([0.5, 0.25, 0.15, 0.07, 0.03])
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dltoolkit.errors import UserError
-from dltoolkit.models import text
+from dltoolkit.models.text import classifiers as text
 
 SIZE, CLASSES = 40, 3
 

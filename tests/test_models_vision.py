@@ -12,7 +12,8 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from dltoolkit.errors import UserError
-from dltoolkit.models import picture_layers, vision
+from dltoolkit.models.image import classifiers as vision
+from dltoolkit.models.image import layers as picture_layers
 
 SHAPES = [(8, 8, 1), (28, 28, 1), (33, 47, 3), (224, 224, 3)]
 SMALL = {

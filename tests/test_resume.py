@@ -18,7 +18,9 @@ from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError
 from dltoolkit.interrupt import Interrupted
 from dltoolkit.run import Run
-from dltoolkit.training import checkpoint, fit, optimizer, plan, watcher
+from dltoolkit.training import callbacks as watcher
+from dltoolkit.training import checkpoint, fit, optimizer
+from dltoolkit.training import time_budget as plan
 
 
 @pytest.fixture

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dltoolkit import cluster
+from dltoolkit.cluster import Cluster
 from dltoolkit.errors import UserError
-from dltoolkit.training import cluster, launch, meeting
-from dltoolkit.training.cluster import Cluster
+from dltoolkit.training.distribute import launch
+from dltoolkit.training.distribute import rendezvous as meeting
 
 TWO = {"worker": ["a.net:1000", "b.net:1000"]}
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
 
-from dltoolkit.training import distributed
+from dltoolkit.training.distribute import replicas as distributed
 
 VERSION = "3.15"
 CHANGED = (
@@ -56,7 +56,7 @@ def test_no_batch_has_fewer_examples_than_there_are_replicas(batch_size, example
 
 
 def test_one_device_is_left_as_it_is():
-    from dltoolkit.training.strategy import Devices
+    from dltoolkit.training.distribute.strategy import Devices
 
     alone = Devices(tf.distribute.get_strategy(), "cpu", 1)
     model, batches = keras.Sequential([keras.Input((1,))]), tf.data.Dataset.range(3)

@@ -15,7 +15,9 @@ import pytest
 import dltoolkit
 from dltoolkit import interrupt, recipe
 from dltoolkit.errors import UserError
-from dltoolkit.training import fit, plan, strategy
+from dltoolkit.training import fit
+from dltoolkit.training import time_budget as plan
+from dltoolkit.training.distribute import strategy
 
 FILE = Path(__file__).parent / "toy_recipe.py"
 

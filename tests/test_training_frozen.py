@@ -6,8 +6,8 @@ import pytest
 from conftest import CLASSES
 from sklearn.linear_model import LogisticRegression
 
-from dltoolkit.data import images
-from dltoolkit.training import frozen
+from dltoolkit.data.image import dataset as images
+from dltoolkit.finetuning import feature_cache as frozen
 
 
 @pytest.fixture(scope="module")

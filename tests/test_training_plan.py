@@ -2,7 +2,7 @@
 
 import pytest
 
-from dltoolkit.training.plan import Plan
+from dltoolkit.training.time_budget import Plan
 
 
 class Clock:

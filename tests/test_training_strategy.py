@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from dltoolkit.errors import UserError
-from dltoolkit.training import strategy
-from dltoolkit.training.strategy import Devices
+from dltoolkit.training.distribute import strategy
+from dltoolkit.training.distribute.strategy import Devices
 
 THREE = Devices(tf.distribute.get_strategy(), "cpu", 3)
 

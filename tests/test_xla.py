@@ -8,7 +8,7 @@ from dltoolkit.recipes import fine_tune, image_classifier, image_gan, sentiment_
 from test_training_fit import stopped_at
 
 import dltoolkit
-from dltoolkit.evaluation import probe
+from dltoolkit.evaluation import feature_extractor as probe
 from dltoolkit.training import checkpoint
 
 

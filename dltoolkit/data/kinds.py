@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from dltoolkit.data import decode, published, source, tables
-from dltoolkit.data.text_listing import TEXTS
+from dltoolkit.data.image import decode
+from dltoolkit.data.readers import source, tables
+from dltoolkit.data.readers import tfds as published
+from dltoolkit.data.text.listing import TEXTS
 
 Kind = Literal["pictures", "texts"]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from dltoolkit.data import augment as augmentation
-from dltoolkit.data import store
+from dltoolkit.data import disk_cache as store
 from dltoolkit.data.batches import index_batches
+from dltoolkit.data.image import augment as augmentation
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dltoolkit.data.images import ImageSplits
+    from dltoolkit.data.image.dataset import ImageSplits
 
 PARALLEL = 2  # batches made at a time; one core keeps up with any network, two even out a slow one
 PREFETCHED = 4  # batches

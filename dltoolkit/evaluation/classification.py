@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit.evaluation import calibration, metrics, prediction, report
-from dltoolkit.evaluation.page import Mistake, Word
+from dltoolkit.evaluation import calibration, metrics, prediction
+from dltoolkit.report import write as report
+from dltoolkit.report.page import Mistake, Word
 
 if TYPE_CHECKING:
     import keras

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit.data import token_pipeline
+from dltoolkit.data.language import pipeline as token_pipeline
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dltoolkit.data.vocabulary import FIRST, Corpus, Packed, Vocabulary, log_count_ratios
+from dltoolkit.data.text.vocabulary import FIRST, Corpus, Packed, Vocabulary, log_count_ratios
 from dltoolkit.evaluation import baseline
-from dltoolkit.evaluation.page import Word
+from dltoolkit.report.page import Word
 
 MOST_ENTRIES = 500_000
 TUNED_UP_TO = 10_000  # training texts up to which the penalty is chosen; beyond, it hardly matters

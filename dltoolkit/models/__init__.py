@@ -2,23 +2,4 @@
 
 from dltoolkit.lazy import submodules
 
-__getattr__, __dir__ = submodules(
-    __name__,
-    keras=[
-        "backbones",
-        "decoder_layers",
-        "fused",
-        "diff_augment",
-        "gan",
-        "gan_networks",
-        "gpt",
-        "picture_layers",
-        "replicas",
-        "sampling",
-        "text",
-        "text_backbones",
-        "text_layers",
-        "vision",
-    ],
-    plain=["architectures", "hub"],
-)
+__getattr__, __dir__ = submodules(__name__, __path__)

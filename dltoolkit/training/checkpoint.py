@@ -13,10 +13,11 @@ from typing import Any, BinaryIO
 import keras
 import numpy as np
 
+from dltoolkit import progress
 from dltoolkit.errors import UserError
 from dltoolkit.files import writing
 from dltoolkit.run import Run
-from dltoolkit.training import optimizer, progress
+from dltoolkit.training import optimizer
 
 KEPT = 2
 DIGEST = 32  # bytes at the end of a file, SHA-256 of all before them: a zip's own checksums do not cover everything

@@ -10,15 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dltoolkit import interrupt
+from dltoolkit import interrupt, progress
 from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError, WorkerLost
 from dltoolkit.run import Run
-from dltoolkit.training import checkpoint, distributed, optimizer, progress, strategy
-from dltoolkit.training.pace import Pace
-from dltoolkit.training.plan import Plan
-from dltoolkit.training.strategy import Devices
-from dltoolkit.training.watcher import Watcher
+from dltoolkit.training import checkpoint, optimizer
+from dltoolkit.training.callbacks import Watcher
+from dltoolkit.training.distribute import replicas as distributed
+from dltoolkit.training.distribute import strategy
+from dltoolkit.training.distribute.strategy import Devices
+from dltoolkit.training.shared_clock import Pace
+from dltoolkit.training.time_budget import Plan
 
 FOREVER = 10**9  # epochs for Keras; the plan says when to stop
 

@@ -1,0 +1,5 @@
+"""Labeled images: listing, decoding, augmentation and batches."""
+
+from dltoolkit.lazy import submodules
+
+__getattr__, __dir__ = submodules(__name__, __path__)

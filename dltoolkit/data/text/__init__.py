@@ -1,0 +1,5 @@
+"""Labeled texts: listing, vocabulary, encoding and batches."""
+
+from dltoolkit.lazy import submodules
+
+__getattr__, __dir__ = submodules(__name__, __path__)

@@ -1,0 +1,5 @@
+"""Transfer learning from a pretrained backbone."""
+
+from dltoolkit.lazy import submodules
+
+__getattr__, __dir__ = submodules(__name__, __path__)

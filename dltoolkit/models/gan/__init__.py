@@ -1,0 +1,5 @@
+"""Generative adversarial networks."""
+
+from dltoolkit.lazy import submodules
+
+__getattr__, __dir__ = submodules(__name__, __path__)

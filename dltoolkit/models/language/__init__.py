@@ -1,0 +1,5 @@
+"""Language models, their layers and sampling."""
+
+from dltoolkit.lazy import submodules
+
+__getattr__, __dir__ = submodules(__name__, __path__)

@@ -1,0 +1,5 @@
+"""The HTML report of a run."""
+
+from dltoolkit.lazy import submodules
+
+__getattr__, __dir__ = submodules(__name__, __path__)

@@ -1,0 +1,5 @@
+"""Devices, replicas and workers."""
+
+from dltoolkit.lazy import submodules
+
+__getattr__, __dir__ = submodules(__name__, __path__)
