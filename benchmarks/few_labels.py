@@ -27,9 +27,7 @@ def main(data: str, backbone: str, weights: str | None, labels: int | None, seed
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds):
             run = fine_tune.train(
-                fine_tune.Config(
-                    data=data, backbone=backbone, weights=weights, labels_per_class=labels, seed=seed, out_dir=folder
-                )
+                fine_tune.Config(data=data, backbone=backbone, weights=weights, shots=labels, seed=seed, out_dir=folder)
             )
             found["kept"].append(run.metrics["test"]["accuracy"])
             found["head"].append(run.metrics["baseline"]["probe"]["accuracy"])

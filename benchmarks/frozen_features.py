@@ -28,7 +28,7 @@ def main(data: str, backbone: str, weights: str | None, epochs: int, rounds: int
 
     from dltoolkit import evaluation, finetuning, models
 
-    config = fine_tune.Config(data=data, backbone=backbone, weights=weights, method="head", augment=False)
+    config = fine_tune.Config(data=data, backbone=backbone, weights=weights, method="linear-probe", augment=False)
     config = fine_tune.suited(config, "pictures")
     pictures = fine_tune.build_data(config)
     click.echo(machine.describe())

@@ -33,7 +33,7 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
 
     from dltoolkit import models
 
-    config = image_gan.Config(learning_rate=1e-3, discriminator_rate=1e-3)
+    config = image_gan.Config(learning_rate=1e-3, discriminator_lr=1e-3)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch_size, side, side, channels), dtype=np.uint8)
     one_hot = np.eye(10, dtype=np.float32)[rng.integers(0, 10, batch_size)]

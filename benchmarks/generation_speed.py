@@ -38,10 +38,10 @@ def plainly(found, tokens: int) -> None:
     """Draw one token after the other from a fresh look at all of the context."""
     import numpy as np
 
-    context = found.info["chosen"]["context"]
-    text, rng = [1] * context, np.random.default_rng(0)
+    context_length = found.info["chosen"]["context_length"]
+    text, rng = [1] * context_length, np.random.default_rng(0)
     for _ in range(tokens):
-        logits = found.model.predict_on_batch(np.array([text[-context:]], "int32"))[0, -1] / 0.8
+        logits = found.model.predict_on_batch(np.array([text[-context_length:]], "int32"))[0, -1] / 0.8
         text.append(int(np.argmax(logits + rng.gumbel(size=len(logits)))))
 
 

@@ -36,11 +36,11 @@ def main(max_time: float, vocabulary: int, text_length: int, steps: int, rounds:
     from dltoolkit import data, models
 
     config = text_generator.suited(text_generator.Config(max_time=max_time), text_length)
-    sizes = {name: getattr(config, name) for name in ("layers", "width", "heads", "dropout", "members")}
+    sizes = {name: getattr(config, name) for name in ("layers", "embedding_dim", "heads", "dropout", "ensemble_size")}
     model = models.language.gpt.build("gpt", vocabulary, **sizes)
     how = {"jit_compile": True, "steps_per_execution": text_generator.STEPS_PER_CALL}
     text_generator.compile_model(model, config, config.batch_size, **how)
-    shape = (config.batch_size, config.context)
+    shape = (config.batch_size, config.context_length)
     both = np.random.default_rng(0).integers(0, vocabulary, (2, *shape), dtype=np.int32)
     batches = data.pipeline.served(tf.data.Dataset.from_tensors((both[0], both[1])).repeat())
     one, two = tf.random.normal((SIDE, SIDE)), tf.random.normal((SIDE, SIDE))
@@ -55,10 +55,10 @@ def main(max_time: float, vocabulary: int, text_length: int, steps: int, rounds:
             product().numpy()
 
     looked_up = sum(layer.count_params() for layer in model.layers if "embedding" in layer.name)
-    multiplied = (model.count_params() - looked_up) // config.members  # a token is one member's
-    attention = 12 * config.layers * config.width * config.context
+    multiplied = (model.count_params() - looked_up) // config.ensemble_size  # a token is one member's
+    attention = 12 * config.layers * config.embedding_dim * config.context_length
     work = {
-        train: steps * config.batch_size * config.context * (6 * multiplied + attention),
+        train: steps * config.batch_size * config.context_length * (6 * multiplied + attention),
         multiply: products * 2 * SIDE**3,
     }
     reached = {train: [], multiply: []}
@@ -71,8 +71,8 @@ def main(max_time: float, vocabulary: int, text_length: int, steps: int, rounds:
     shares = [ours / most for ours, most in zip(reached[train], reached[multiply], strict=True)]
     click.echo(machine.describe())
     click.echo(
-        f"{config.members} × {config.layers} layers of {config.width}, context {config.context}, "
-        f"{config.batch_size * config.context:,} "
+        f"{config.ensemble_size} × {config.layers} layers of {config.embedding_dim}, context {config.context_length}, "
+        f"{config.batch_size * config.context_length:,} "
         f"tokens a step: {6 * multiplied + attention:,} operations a token"
     )
     click.echo(f"training {statistics.median(reached[train]):6.1f} thousand million operations a second")

@@ -23,7 +23,7 @@ import machine
 import numpy as np
 
 SIDES = {"one device": [], "cpu:2": ["--device", "cpu:2"], "two workers": ["launch", "--workers", "2", "--"]}
-GPT = ["--context", "128", "--batch-tokens", "3072", "--steps", "160", "--sample-tokens", "0", "--limit", "2000"]
+GPT = ["--context-length", "128", "--batch-tokens", "3072", "--steps", "160", "--sample-tokens", "0", "--limit", "2000"]
 
 
 @click.command()

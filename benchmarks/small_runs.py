@@ -111,17 +111,27 @@ def small_runs(folder: Path) -> list[Case]:
         ),
         Case(
             "sentiment-analyzer",
-            [*texts, "--model", "lstm", "--units", "8", "--embedding", "8", "--dropout", "0.2", "--epochs", "6"],
+            [*texts, "--model", "lstm", "--units", "8", "--embedding-dim", "8", "--dropout", "0.2", "--epochs", "6"],
         ),
         Case(
             "text-generator",
             [
-                *("--data", str(folder / "text.txt"), "--layers", "1", "--width", "32", "--context", "16"),
+                *(
+                    "--data",
+                    str(folder / "text.txt"),
+                    "--layers",
+                    "1",
+                    "--embedding-dim",
+                    "32",
+                    "--context-length",
+                    "16",
+                ),
                 *("--batch-size", "8", "--steps", "80", "--dropout", "0.1", "--sample-tokens", "20"),
             ],
         ),
         Case("image-gan", [*pictures, "--width", "8", "--epochs", "2"]),
         Case(
-            "fine-tune", [*pictures, "--backbone", str(backbone), "--epochs", "3", "--views", "2", "--label-curve", "4"]
+            "fine-tune",
+            [*pictures, "--backbone", str(backbone), "--epochs", "3", "--augment-copies", "2", "--learning-curve", "4"],
         ),
     ]

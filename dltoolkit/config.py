@@ -173,7 +173,7 @@ class RunConfig:
     patience: int | None = option(
         None, "Stop after this many epochs without a better validation score; by default never.", minimum=1
     )
-    ema: float = option(
+    ema_decay: float = option(
         0.0, "Decay of an average of the weights that is evaluated and kept; 0 for none.", minimum=0, maximum=0.99999
     )
     seed: int = option(0, "Decides split, initial weights, order and augmentation.", minimum=0, maximum=2**31 - 1)

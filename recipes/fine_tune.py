@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 # What suits networks that have seen very much, which soon forget, and small ones that have seen little
 WELL_TRAINED = {
-    "pictures": {"learning_rate": 5e-5, "unfreeze": "0.3", "rate_decay": 0.8},
-    "texts": {"learning_rate": 3e-4, "unfreeze": "1", "rate_decay": 0.9},
+    "pictures": {"learning_rate": 5e-5, "unfreeze": "0.3", "layer_decay": 0.8},
+    "texts": {"learning_rate": 3e-4, "unfreeze": "1", "layer_decay": 0.9},
 }
 WELL_TRAINED_EPOCHS = {"pictures": 6, "texts": 2}
-LITTLE_TRAINED = {"learning_rate": 2e-3, "unfreeze": "all", "rate_decay": 1.0}
-LOW_RANK = {"learning_rate": 3e-3, "unfreeze": "all", "rate_decay": 1.0}
+LITTLE_TRAINED = {"learning_rate": 2e-3, "unfreeze": "all", "layer_decay": 1.0}
+LOW_RANK = {"learning_rate": 3e-3, "unfreeze": "all", "layer_decay": 1.0}
 BATCH, MOST_TOKENS = 32, 4096  # examples of a step, and tokens, which decide how much memory it takes
 CURVE_SEEDS = 3
 
@@ -53,7 +53,7 @@ class Config(RunConfig):
     weights: str | None = option(
         None, "Weights file for a backbone of 'dltoolkit list backbones'; by default ImageNet's."
     )
-    method: Literal["full", "head", "lora"] = option(
+    method: Literal["full", "linear-probe", "lora"] = option(
         "full", "Train upper layers too, a new head only, or matrices of low rank beside the layers."
     )
     rank: int = option(8, "Rank of lora's matrices.", minimum=1, maximum=1024)
@@ -65,13 +65,15 @@ class Config(RunConfig):
     learning_rate: float | None = option(
         None, "Highest learning rate, of the head; by default what suits the backbone.", minimum=1e-8, maximum=100
     )
-    rate_decay: float | None = option(
+    layer_decay: float | None = option(
         None,
         "Factor of the learning rate from each layer to the one below it; by default what suits the backbone.",
         minimum=0.01,
         maximum=1,
     )
-    views: int = option(3, "How often each training picture is taken, varied, where --augment is on.", minimum=1)
+    augment_copies: int = option(
+        3, "How often each training picture is taken, varied, where --augment is on.", minimum=1
+    )
     batch_size: int | None = option(
         None,
         "Examples per step, over all devices together; by default 32, fewer of long texts.",
@@ -80,8 +82,8 @@ class Config(RunConfig):
     )
     label_smoothing: float = option(0.1, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
     class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
-    labels_per_class: int | None = option(None, "Train on this many examples of each class only.", minimum=1)
-    label_curve: str | None = option(
+    shots: int | None = option(None, "Train on this many examples of each class only.", minimum=1)
+    learning_curve: str | None = option(
         None, "Also train with so many labels of each class, such as 5,10,20,all, three times each, and draw the curve."
     )
     validation_fraction: float | None = option(
@@ -97,7 +99,7 @@ class Config(RunConfig):
     flip: bool | None = option(
         None, "Mirror training pictures left to right; by default where mirrored ones still look like their class."
     )
-    mirror: bool | None = option(
+    tta: bool | None = option(
         None, "Average each answer over the picture and its mirror image; by default where training mirrors."
     )
     max_length: int = option(256, "Tokens of a text that are read; of longer ones the middle is left out.", minimum=4)
@@ -107,7 +109,7 @@ class Config(RunConfig):
     text_column: str | None = option(None, "Column of a table that holds the texts.")
     label_column: str | None = option(None, "Column of a table that holds the labels.")
     header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
-    skip_bad: bool = option(False, "Leave what cannot be read out instead of stopping.")
+    skip_invalid: bool = option(False, "Leave what cannot be read out instead of stopping.")
 
 
 def kind(config: Config) -> data.kinds.Kind:
@@ -124,8 +126,8 @@ def build_data(config: Config, what: data.kinds.Kind | None = None) -> ImageSpli
         "validation_fraction": config.validation_fraction,
         "test_fraction": config.test_fraction,
         "limit": config.limit,
-        "labels_per_class": config.labels_per_class,
-        "skip_bad": config.skip_bad,
+        "shots": config.shots,
+        "skip_invalid": config.skip_invalid,
         "label_column": config.label_column,
         "header": config.header,
     }
@@ -199,8 +201,8 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
         devices = training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
-        if config.label_curve and devices.workers > 1:
-            raise UserError("--label-curve trains one network after the other: leave it out with several workers.")
+        if config.learning_curve and devices.workers > 1:
+            raise UserError("--learning-curve trains one network after the other: leave it out with several workers.")
         what, budgets = kind(config), label_budgets(config)
         how = {"compiled": training.distribute.strategy.xla(config.xla, devices), "depthwise": what == "pictures"}
         number_format = training.distribute.strategy.precision(
@@ -228,7 +230,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         probe = work.probe()
         progress.note(f"a head on frozen features: validation accuracy {100 * work.first['accuracy']:.2f} %")
         kept = "head"
-        if config.method == "head":
+        if config.method == "linear-probe":
             run.chief_only()
             run.update(state="running", time={"train_seconds": round(spent, 2)})
         else:
@@ -245,25 +247,25 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         if config.method == "lora":  # whose matrices become part of the layers when saved, which bfloat16 rounds
             run.save_model(model)
             model = load_model(run.path / "model.keras")
-        if what == "pictures" and (config.mirror or (config.mirror is None and work.side.mirrored)):
+        if what == "pictures" and (config.tta or (config.tta is None and work.side.mirrored)):
             model = models.image.classifiers.averaged_with_mirror(model)
         if budgets:
-            run.update(label_curve=label_curve(run, budgets))
+            run.update(learning_curve=learning_curve(run, budgets))
         work.side.room.conclude(run, model, splits, baselines=baselines)
     return run
 
 
 def label_budgets(config: Config) -> list[int | None]:
-    """How many labels of each class ``--label-curve`` names; None for all."""
-    words = [word.strip() for word in (config.label_curve or "").split(",") if word.strip()]
+    """How many labels of each class ``--learning-curve`` names; None for all."""
+    words = [word.strip() for word in (config.learning_curve or "").split(",") if word.strip()]
     if not all(word == "all" or (word.isdigit() and int(word)) for word in words):
         raise UserError(
-            f"--label-curve must be numbers of labels, or all, such as 5,10,20,all, not '{config.label_curve}'."
+            f"--learning-curve must be numbers of labels, or all, such as 5,10,20,all, not '{config.learning_curve}'."
         )
     return [None if word == "all" else int(word) for word in words]
 
 
-def label_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float]]:
+def learning_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float]]:
     """Train with so many labels of each class, with three seeds, and return what became of each on the test split.
 
     Args:
@@ -281,7 +283,7 @@ def label_curve(run: Run, budgets: Iterable[int | None]) -> list[dict[str, float
             try:
                 point = dltoolkit.load(f"fine-tune/{name}", out_dir)
             except UserError:
-                changed = {"label_curve": None, "labels_per_class": budget, "seed": seed}
+                changed = {"learning_curve": None, "shots": budget, "seed": seed}
                 point = train(replace(config, name=name, out_dir=out_dir, **changed))
             if point.info["state"] != "finished":
                 point = dltoolkit.resume(point)
@@ -316,7 +318,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     Args:
         run: a run of this recipe.
         other: what ``--data`` takes.
-        reading: ``skip_bad``, ``image_column``, ``text_column``, ``label_column`` or ``header``, where they differ from
+        reading: ``skip_invalid``, ``image_column``, ``text_column``, ``label_column`` or ``header``, where they differ from
             the run's own.
 
     Raises:

@@ -41,16 +41,16 @@ class Config(RunConfig):
     flip: bool | None = option(
         None, "Mirror training pictures left to right; by default where mirrored ones still look like their class."
     )
-    mirror: bool | None = option(
+    tta: bool | None = option(
         None, "Average each answer over the picture and its mirror image; by default where training mirrors."
     )
     cutout: int = option(0, "Side in pixels of a square blanked in training pictures; 0 for none.", minimum=0)
-    colour: float = option(0.0, "Strength of varied brightness, contrast and saturation.", minimum=0, maximum=0.9)
+    color_jitter: float = option(0.0, "Strength of varied brightness, contrast and saturation.", minimum=0, maximum=0.9)
     mixup: float = option(0.0, "Strength of mixup (Zhang 2018); 0 for none.", minimum=0, maximum=10)
     cutmix: float = option(0.0, "Strength of CutMix (Yun 2019); 0 for none.", minimum=0, maximum=10)
     label_smoothing: float = option(0.2, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
     class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
-    labels_per_class: int | None = option(None, "Train on this many pictures of each class only.", minimum=1)
+    shots: int | None = option(None, "Train on this many pictures of each class only.", minimum=1)
     validation_fraction: float | None = option(
         None, "Share kept for validation, where the data bring none; by default 15 %.", minimum=0.01, maximum=0.5
     )
@@ -60,7 +60,7 @@ class Config(RunConfig):
     image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
     label_column: str | None = option(None, "Column of a table that holds the labels.")
     header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
-    skip_bad: bool = option(False, "Leave unreadable pictures out instead of stopping.")
+    skip_invalid: bool = option(False, "Leave unreadable pictures out instead of stopping.")
 
 
 def build_data(config: Config) -> ImageSplits:
@@ -73,8 +73,8 @@ def build_data(config: Config) -> ImageSplits:
             validation_fraction=config.validation_fraction,
             test_fraction=config.test_fraction,
             limit=config.limit,
-            labels_per_class=config.labels_per_class,
-            skip_bad=config.skip_bad,
+            shots=config.shots,
+            skip_invalid=config.skip_invalid,
             image_column=config.image_column,
             label_column=config.label_column,
             header=config.header,
@@ -110,7 +110,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         augment = augmentation(config, pictures)
         run.update(augment=asdict(augment) if augment else None)
         model = training.fit.fit(run, config, job(config, pictures, augment))
-        if config.mirror or (config.mirror is None and augment and augment.flip):
+        if config.tta or (config.tta is None and augment and augment.flip):
             model = models.image.classifiers.averaged_with_mirror(model)
         seen = next(iter(training_batches(config, pictures, augment, 36, 0)))[0].numpy()
         evaluation.image_classification.conclude(run, model, pictures, samples={"augmented": seen})
@@ -139,14 +139,16 @@ def job(config: Config, pictures: ImageSplits, augment: Augment | None) -> train
 def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
     """Decide how training pictures are varied; whether mirrored ones still look like their class, the data say."""
     if not config.augment:
-        if config.cutout or config.colour or config.mixup or config.cutmix or config.flip:
+        if config.cutout or config.color_jitter or config.mixup or config.cutmix or config.flip:
             raise UserError("--no-augment switches all variation off: leave it out, or the others.")
         return None
     flip = config.flip
     if flip is None:
         flip = data.image.augment.mirroring_suits(pictures)
     gentle = data.image.augment.for_images(pictures.image_shape, flip=flip)
-    return replace(gentle, cutout=config.cutout, colour=config.colour, mixup=config.mixup, cutmix=config.cutmix)
+    return replace(
+        gentle, cutout=config.cutout, color_jitter=config.color_jitter, mixup=config.mixup, cutmix=config.cutmix
+    )
 
 
 def training_batches(
@@ -169,7 +171,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     Args:
         run: a run of this recipe.
         other: what ``--data`` takes.
-        reading: ``skip_bad``, ``image_column``, ``label_column`` or ``header``, where they differ from the run's own.
+        reading: ``skip_invalid``, ``image_column``, ``label_column`` or ``header``, where they differ from the run's own.
 
     Raises:
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.

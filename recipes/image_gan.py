@@ -44,27 +44,27 @@ class Config(RunConfig):
         maximum=512,
     )
     loss: Literal["non-saturating", "hinge", "wasserstein-gp", "least-squares"] = option("non-saturating", "Loss.")
-    penalty: float | None = option(
+    gradient_penalty: float | None = option(
         None, "Weight of the gradient penalty; by default 1, and 10 for wasserstein-gp.", minimum=0, maximum=1000
     )
-    penalty_every: int = option(16, "Steps between two penalties, each so many times as strong.", minimum=1)
+    gradient_penalty_interval: int = option(16, "Steps between two penalties, each so many times as strong.", minimum=1)
     mode_seeking: float = option(
         0.1, "Weight of the term that keeps pictures of one class from being alike.", minimum=0, maximum=100
     )
     spectral_norm: bool | None = option(None, "Bound the discriminator's layers; by default with the hinge loss.")
     conditional: bool | None = option(None, "Draw pictures of a class; by default where there are classes.")
-    diff_augment: Literal["auto", "none", "translation", "translation,cutout", "colour,translation,cutout"] = option(
+    diff_augment: Literal["auto", "none", "translation", "translation,cutout", "color,translation,cutout"] = option(
         "auto", "How pictures are varied for the discriminator; auto does more where there are few."
     )
     optimizer: Literal["adam"] = option("adam", "Optimizer.")
     learning_rate: float | None = option(
         None, "Highest learning rate of the generator; by default 0.001.", minimum=1e-8, maximum=1
     )
-    discriminator_rate: float | None = option(
+    discriminator_lr: float | None = option(
         None, "Highest learning rate of the discriminator; by default the generator's.", minimum=1e-8, maximum=1
     )
     batch_size: int = option(64, "Pictures per step, over all devices together.", minimum=2, maximum=4096)
-    ema: float = option(
+    ema_decay: float = option(
         0.999, "Decay of the average of the generator that draws and is kept.", minimum=0, maximum=0.99999
     )
     stop_on_collapse: bool = option(False, "Stop when the pictures' variety collapses, instead of only saying so.")
@@ -73,7 +73,7 @@ class Config(RunConfig):
     image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
     label_column: str | None = option(None, "Column of a table that holds the labels.")
     header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
-    skip_bad: bool = option(False, "Leave unreadable pictures out instead of stopping.")
+    skip_invalid: bool = option(False, "Leave unreadable pictures out instead of stopping.")
 
 
 def build_data(config: Config) -> ImageSplits:
@@ -93,7 +93,7 @@ def _read(config: Config, image_size: int | None) -> ImageSplits:
             image_size=image_size,
             seed=config.seed,
             limit=config.limit,
-            skip_bad=config.skip_bad,
+            skip_invalid=config.skip_invalid,
             labelled=False,
             image_column=config.image_column,
             label_column=config.label_column,
@@ -113,11 +113,11 @@ def build_model(
         len(pictures.classes) if config.conditional else 0,
         width=config.width,
         loss=config.loss,
-        penalty=config.penalty,
-        penalty_every=config.penalty_every,
+        gradient_penalty=config.gradient_penalty,
+        gradient_penalty_interval=config.gradient_penalty_interval,
         mode_seeking=config.mode_seeking,
         augment="" if config.diff_augment == "none" else config.diff_augment,
-        momentum=config.ema,
+        momentum=config.ema_decay,
         spectral_norm=config.spectral_norm,
         judge=judge or (lambda generator: {}),
     )
@@ -127,15 +127,15 @@ def suited(config: Config, pictures: ImageSplits) -> Config:
     """Choose what was left to the data."""
     diff_augment = config.diff_augment
     if diff_augment == "auto":
-        colour = "colour," if pictures.image_shape[-1] == 3 else ""
-        diff_augment = f"{colour}translation,cutout" if len(pictures.train) < FEW else "translation"
+        color = "color," if pictures.image_shape[-1] == 3 else ""
+        diff_augment = f"{color}translation,cutout" if len(pictures.train) < FEW else "translation"
     given = {
         "width": max(8, min(32, 1024 // max(pictures.image_shape[:2]) // 8 * 8)),
         "conditional": len(pictures.classes) > 1,
-        "penalty": 10.0 if config.loss == "wasserstein-gp" else 1.0,
+        "gradient_penalty": 10.0 if config.loss == "wasserstein-gp" else 1.0,
         "spectral_norm": config.loss == "hinge",
         "learning_rate": LEARNING_RATE,
-        "discriminator_rate": config.learning_rate or LEARNING_RATE,
+        "discriminator_lr": config.learning_rate or LEARNING_RATE,
     }
     chosen = {name: value for name, value in given.items() if getattr(config, name) is None}
     return replace(config, diff_augment=diff_augment, **chosen)
@@ -191,7 +191,7 @@ def compile_model(gan: keras.Model, config: Config, batch_size: int, **how: Any)
     import keras
 
     schedule = training.optimizer.WarmupCosine(config.learning_rate)
-    rates = schedule, schedule.scaled(config.discriminator_rate / config.learning_rate)
+    rates = schedule, schedule.scaled(config.discriminator_lr / config.learning_rate)
     gan.compile(*(keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99) for rate in rates), **how)
     return schedule
 
@@ -281,7 +281,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     Args:
         run: a run of this recipe.
         other: what ``--data`` takes.
-        reading: ``skip_bad``, ``image_column``, ``label_column`` or ``header``, where they differ from the run's own.
+        reading: ``skip_invalid``, ``image_column``, ``label_column`` or ``header``, where they differ from the run's own.
 
     Raises:
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.

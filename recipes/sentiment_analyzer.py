@@ -39,15 +39,15 @@ class Config(RunConfig):
         None, "Texts per step, over all devices together; by default 32, on many texts the family's.", minimum=1
     )
     ngrams: int = option(3, "Most words in a row that ngram knows as one entry.", minimum=1, maximum=3)
-    vocabulary: int | None = option(
+    vocab_size: int | None = option(
         None, "Most entries that the model knows; by default 1,000,000 in ngram, 20,000 otherwise.", minimum=10
     )
-    min_count: int | None = option(
+    min_df: int | None = option(
         None,
         "Training texts in which an entry must occur to be known; by default 1 up to 10,000 texts, or 2.",
         minimum=1,
     )
-    letters: int | None = option(
+    prefix_length: int | None = option(
         None,
         "Letters of a word's beginning that are an entry of ngram too, 0 for none; by default 5 up to 10,000 texts.",
         minimum=0,
@@ -56,13 +56,13 @@ class Config(RunConfig):
     max_length: int = option(
         400, "Words of a text that are read; of longer ones the middle is left out. ngram reads all.", minimum=4
     )
-    embedding: int | None = option(None, "Length of a word's vector; by default the family's.", minimum=1)
+    embedding_dim: int | None = option(None, "Length of a word's vector; by default the family's.", minimum=1)
     units: int | None = option(None, "Units (or filters) of a layer; by default the family's.", minimum=1)
     layers: int | None = option(None, "Recurrent layers or transformer blocks; by default the family's.", minimum=1)
     dropout: float | None = option(None, "Dropout rate; by default the family's.", minimum=0, maximum=0.9)
     label_smoothing: float = option(0.0, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
     class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
-    labels_per_class: int | None = option(None, "Train on this many texts of each class only.", minimum=1)
+    shots: int | None = option(None, "Train on this many texts of each class only.", minimum=1)
     validation_fraction: float | None = option(
         None, "Share kept for validation, where the data bring none; by default 10 %.", minimum=0.01, maximum=0.5
     )
@@ -72,7 +72,7 @@ class Config(RunConfig):
     text_column: str | None = option(None, "Column of a table that holds the texts.")
     label_column: str | None = option(None, "Column of a table that holds the labels.")
     header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
-    skip_bad: bool = option(False, "Leave out texts that are empty, unreadable or without a label.")
+    skip_invalid: bool = option(False, "Leave out texts that are empty, unreadable or without a label.")
 
 
 def build_data(config: Config) -> TextSplits:
@@ -84,22 +84,22 @@ def build_data(config: Config) -> TextSplits:
             validation_fraction=config.validation_fraction or 0.1,
             test_fraction=config.test_fraction,
             limit=config.limit,
-            labels_per_class=config.labels_per_class,
-            skip_bad=config.skip_bad,
+            shots=config.shots,
+            skip_invalid=config.skip_invalid,
             text_column=config.text_column,
             label_column=config.label_column,
             header=config.header,
             progress=on_progress,
         )
     bag, few = config.model == "ngram", len(texts.train) <= FEW
-    letters = config.letters if config.letters is not None else 5 if few else 0
+    prefix_length = config.prefix_length if config.prefix_length is not None else 5 if few else 0
     vocabulary = Vocabulary.build(
         texts.corpus,
         texts.train,
         ngrams=config.ngrams if bag else 1,
-        size=config.vocabulary or (1_000_000 if bag else 20_000),
-        minimum=config.min_count or (1 if few else 2),
-        letters=letters if bag else 0,
+        size=config.vocab_size or (1_000_000 if bag else 20_000),
+        minimum=config.min_df or (1 if few else 2),
+        letters=prefix_length if bag else 0,
     )
     texts.encoder = encoder(config, vocabulary)
     return texts
@@ -118,7 +118,7 @@ def build_model(config: Config, texts: TextSplits) -> keras.Model:
         size,
         classes,
         longest=config.max_length,
-        embedding=config.embedding,
+        embedding_dim=config.embedding_dim,
         units=config.units,
         layers=config.layers,
         dropout=config.dropout,
@@ -208,7 +208,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     Args:
         run: a run of this recipe.
         other: what ``--data`` takes.
-        reading: ``skip_bad``, ``text_column``, ``label_column`` or ``header``, where they differ from the run's own.
+        reading: ``skip_invalid``, ``text_column``, ``label_column`` or ``header``, where they differ from the run's own.
 
     Raises:
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.

@@ -28,23 +28,44 @@ STEPS_PER_CALL = 10
 NEWTON_SCHULZ_STEPS = 3  # five take a tenth of the time more, for a loss that is 0.006 nats lower after as many steps
 LEARNING_RATES = {"muon": 0.02, "adamw": 4e-3, "adam": 4e-3, "sgd": 0.1}
 FULL_RATE_STEPS = 200  # more steps want lower rates: of Muon's, 0.02 was best over 200 and 0.005 over 2,200
-SHAPE = ("layers", "width", "heads", "context", "members")
+SHAPE = ("layers", "embedding_dim", "heads", "context_length", "ensemble_size")
 CHOSEN = (*SHAPE, "dropout", "batch_tokens")
 HUB_CONTEXT, HUB_OPTIMIZER, HUB_RATE = 128, "adamw", 1e-4  # what suits decoders of KerasHub
 GONE_ON = 0.2  # of the usual learning rate, for a network that has learned before
 # What suits a --max-time of so many seconds or more
 SIZES = {
-    0: {"layers": 4, "width": 128, "context": 64, "members": 1, "batch_tokens": 1024, "dropout": 0.0},
-    120: {"layers": 4, "width": 128, "context": 128, "members": 1, "batch_tokens": 3072, "dropout": 0.1},
-    1800: {"layers": 6, "width": 192, "context": 256, "members": 1, "batch_tokens": 4096, "dropout": 0.1},
+    0: {
+        "layers": 4,
+        "embedding_dim": 128,
+        "context_length": 64,
+        "ensemble_size": 1,
+        "batch_tokens": 1024,
+        "dropout": 0.0,
+    },
+    120: {
+        "layers": 4,
+        "embedding_dim": 128,
+        "context_length": 128,
+        "ensemble_size": 1,
+        "batch_tokens": 3072,
+        "dropout": 0.1,
+    },
+    1800: {
+        "layers": 6,
+        "embedding_dim": 192,
+        "context_length": 256,
+        "ensemble_size": 1,
+        "batch_tokens": 4096,
+        "dropout": 0.1,
+    },
 }
 # and what is other where there is little text: a network that reads it often learns it by heart, each in its own way,
 # so that several small ones together foretell better than a large one
 LITTLE = 5_000_000  # training tokens
 TOGETHER = {
     0: {},
-    300: {"members": 2, "batch_tokens": 4096},
-    1800: {**SIZES[120], "members": 5, "batch_tokens": 10_240},
+    300: {"ensemble_size": 2, "batch_tokens": 4096},
+    1800: {**SIZES[120], "ensemble_size": 5, "batch_tokens": 10_240},
 }
 
 
@@ -57,15 +78,19 @@ class Config(RunConfig):
         None, "Run of text-generator, or KerasHub preset, to go on from: its network and its tokens, on other text."
     )
     model: Literal["gpt", "lstm", "gru", "rnn"] = option("gpt", "Network family.")
-    tokens: Literal["char", "byte", "bpe"] = option(
+    tokenizer: Literal["char", "byte", "bpe"] = option(
         "char", "What a token is: a character, a byte or a piece of a word."
     )
-    vocabulary: int | None = option(None, "Pieces that bpe learns; by default 8,192.", minimum=300, maximum=65_536)
+    vocab_size: int | None = option(None, "Pieces that bpe learns; by default 8,192.", minimum=300, maximum=65_536)
     layers: int | None = option(None, "Decoder blocks or recurrent layers; by default --max-time decides.", minimum=1)
-    width: int | None = option(None, "Length of a token's vector; by default --max-time decides.", minimum=2)
-    heads: int | None = option(None, "Attention heads; by default one for each 64 numbers of the width.", minimum=1)
-    context: int | None = option(None, "Tokens that are read together; by default --max-time decides.", minimum=4)
-    members: int | None = option(
+    embedding_dim: int | None = option(None, "Length of a token's vector; by default --max-time decides.", minimum=2)
+    heads: int | None = option(
+        None, "Attention heads; by default one for each 64 numbers of the embedding_dim.", minimum=1
+    )
+    context_length: int | None = option(
+        None, "Tokens that are read together; by default --max-time decides.", minimum=4
+    )
+    ensemble_size: int | None = option(
         None,
         "Networks that learn side by side and answer together; by default --max-time decides.",
         minimum=1,
@@ -73,7 +98,9 @@ class Config(RunConfig):
     )
     dropout: float | None = option(None, "Dropout rate; by default --max-time decides.", minimum=0, maximum=0.9)
     optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer.")
-    batch_size: int | None = option(None, "Windows per step; by default --batch-tokens over --context.", minimum=1)
+    batch_size: int | None = option(
+        None, "Windows per step; by default --batch-tokens over --context-length.", minimum=1
+    )
     batch_tokens: int | None = option(None, "Tokens per step; by default --max-time decides.", minimum=16)
     steps: int | None = option(None, "Train for so many steps, where --epochs is not given.", minimum=1)
     validation_tail: float | None = option(
@@ -88,10 +115,10 @@ def build_data(config: Config, tokenizer: Tokenizer | None = None) -> RunningTex
     """Read the text, split it into contiguous parts, and keep it as tokens on disk; of a new tokenizer, by default."""
     return data.language.corpus.load(
         config.data,
-        tokens=config.tokens,
-        pieces=config.vocabulary,
+        tokens=config.tokenizer,
+        pieces=config.vocab_size,
         validation_tail=config.validation_tail,
-        limit=config.limit and config.limit * suited(config, 0).context,
+        limit=config.limit and config.limit * suited(config, 0).context_length,
         tokenizer=tokenizer,
         text_column=config.text_column,
     )
@@ -113,8 +140,8 @@ def start(config: Config) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
     if run is None:
         model, tokenizer, size = models.language.gpt.of_hub(name)
         rate = config.learning_rate or HUB_RATE
-        context = min(config.context or HUB_CONTEXT, size.pop("longest"))
-        decided = {"context": context, "members": 1, "learning_rate": rate}
+        context_length = min(config.context_length or HUB_CONTEXT, size.pop("longest"))
+        decided = {"context_length": context_length, "ensemble_size": 1, "learning_rate": rate}
         return model, data.language.tokenizers.HubPieces(tokenizer), {**size, **decided, "optimizer": HUB_OPTIMIZER}
     if run.info["recipe"] != "text-generator":
         raise UserError(f"{name} is a run of {run.info['recipe']}, which writes no text.")
@@ -123,16 +150,16 @@ def start(config: Config) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
 
 
 def build_model(config: Config, text: RunningText) -> keras.Model:
-    """Tokens int32 (batch, time) in, logits of each next token (batch, time, vocabulary) out."""
+    """Tokens int32 (batch, time) in, logits of each next token (batch, time, vocab_size) out."""
     config = suited(config, len(text.part("train")))
     return models.language.gpt.build(
         config.model,
         text.tokenizer.size,
         layers=config.layers,
-        width=config.width,
+        embedding_dim=config.embedding_dim,
         heads=config.heads,
         dropout=config.dropout,
-        members=config.members,
+        ensemble_size=config.ensemble_size,
     )
 
 
@@ -168,13 +195,15 @@ def suited(config: Config, tokens: int) -> Config:
         size = {**size, "layers": 2}
     chosen = {name: value for name, value in size.items() if getattr(config, name) is None}
     config = replace(config, **chosen)
-    heads = next((n for n in range(max(2, config.width // 64), 0, -1) if config.width % (2 * n) == 0), 1)
-    tokens = config.batch_size * config.context if config.batch_size else config.batch_tokens
+    heads = next(
+        (n for n in range(max(2, config.embedding_dim // 64), 0, -1) if config.embedding_dim % (2 * n) == 0), 1
+    )
+    tokens = config.batch_size * config.context_length if config.batch_size else config.batch_tokens
     return replace(
         config,
         heads=config.heads or heads,
         batch_tokens=tokens,
-        batch_size=max(1, tokens // config.context // config.members) * config.members,
+        batch_size=max(1, tokens // config.context_length // config.ensemble_size) * config.ensemble_size,
     )
 
 
@@ -184,12 +213,12 @@ def _for_time(sizes: dict[int, dict[str, Any]], seconds: float | None) -> dict[s
 
 def job(run: Run, config: Config, text: RunningText, network: keras.Model | None = None) -> training.fit.Job:
     """Say what the training loop needs: model (by default a new one), batches, loss."""
-    windows = data.language.pipeline.windows(text, config.context)
-    if windows < config.members:
+    windows = data.language.pipeline.windows(text, config.context_length)
+    if windows < config.ensemble_size:
         raise UserError(
-            f"{text.source} is too short for {config.members} networks; give more text, or fewer --members."
+            f"{text.source} is too short for {config.ensemble_size} networks; give more text, or fewer --ensemble-size."
         )
-    validation = len(text.part("validation")) // config.context
+    validation = len(text.part("validation")) // config.context_length
 
     def after_epoch(model: keras.Model, epoch: int) -> None:
         text.let_go()
@@ -198,15 +227,15 @@ def job(run: Run, config: Config, text: RunningText, network: keras.Model | None
     return training.fit.Job(
         build_model=lambda: network or build_model(config, text),
         batches=lambda batch_size, start: data.language.pipeline.training_pipeline(
-            text, context=config.context, batch_size=batch_size, seed=config.seed, start_step=start
+            text, context_length=config.context_length, batch_size=batch_size, seed=config.seed, start_step=start
         ),
         validation=lambda batch_size: data.language.pipeline.evaluation_pipeline(
-            text, "validation", config.context, batch_size
+            text, "validation", config.context_length, batch_size
         ),
-        examples=config.members * min(windows, max(4 * validation, STEPS_PER_CALL * config.batch_size)),
+        examples=config.ensemble_size * min(windows, max(4 * validation, STEPS_PER_CALL * config.batch_size)),
         validation_examples=validation,
         validation_batch=evaluation.language.BATCH,
-        members=config.members,
+        ensemble_size=config.ensemble_size,
         compile=compile_model,
         score="validation_loss",
         epochs=4,
@@ -238,12 +267,12 @@ def sample(run: Run, config: Config, model: keras.Model, text: RunningText, epoc
     """Write what the model makes of the beginning of the validation text to samples/, if that is wanted."""
     if not config.sample_tokens:
         return
-    begin = text.part("validation")[: config.context // 4].tolist()
+    begin = text.part("validation")[: config.context_length // 4].tolist()
     drawn = models.language.sampling.generate(
         model,
         [begin],
         max_tokens=config.sample_tokens,
-        context=config.context,
+        context_length=config.context_length,
         how=models.language.sampling.Sampling(temperature=0.8),
         seed=config.seed,
     )
@@ -256,7 +285,7 @@ def conclude(run: Run, config: Config, model: keras.Model, text: RunningText) ->
     """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
     parts = [part for part in ("test", "validation") if part in text.parts]
     scores = {
-        part: evaluation.language.measure(model, [text.part(part)], text.characters[part], config.context)
+        part: evaluation.language.measure(model, [text.part(part)], text.characters[part], config.context_length)
         for part in parts
     }
     scored = text.part(parts[0])
@@ -279,12 +308,12 @@ def evaluate(run: Run, other: str | None = None, *, text_column: str | None = No
     Raises:
         UserError: if the run's data have changed, or there is no text to score.
     """
-    config, context = run.config, run.info["chosen"]["context"]
+    config, context_length = run.config, run.info["chosen"]["context_length"]
     if other is None:
         text = build_data(config, saved_tokenizer(run))
         run.check_data(text.describe())
         part = "test" if "test" in text.parts else "validation"
-        return evaluation.language.measure(run.model, [text.part(part)], text.characters[part], context)
+        return evaluation.language.measure(run.model, [text.part(part)], text.characters[part], context_length)
     run.warn_of_training_data(other)
     text_column, tokenizer = text_column or config.text_column, saved_tokenizer(run)
     characters, unknown = 0, []
@@ -294,7 +323,7 @@ def evaluate(run: Run, other: str | None = None, *, text_column: str | None = No
     if unknown:
         progress.warn(f"Training never saw {_named(unknown)}: each counts as unknown.")
     tokens = (tokenizer.encode(text) for text in data.language.corpus.read(other, text_column=text_column))
-    return evaluation.language.measure(run.model, tokens, characters, context)
+    return evaluation.language.measure(run.model, tokens, characters, context_length)
 
 
 def generate(run: Run, prompt: str | Sequence[str] = "", *, count: int = 1, **options: Any) -> str | list[str]:
@@ -321,7 +350,7 @@ def stream(
     repetition_penalty: float = 1.0,
     seed: int = 0,
     stop: str | Sequence[str] = (),
-    unknown: Literal["refuse", "drop"] = "refuse",
+    unknown_chars: Literal["refuse", "drop"] = "refuse",
 ) -> Iterator[list[str]]:
     """Continue prompts, and yield for each of them the text that is new, as it is drawn.
 
@@ -333,7 +362,7 @@ def stream(
         top_k, top_p, min_p, repetition_penalty: see ``models.language.sampling.Sampling``.
         seed: equal seeds give equal texts.
         stop: a text ends before any of these.
-        unknown: what becomes of characters that training never saw: ``refuse`` the prompt, or ``drop`` them.
+        unknown_chars: what becomes of characters that training never saw: ``refuse`` the prompt, or ``drop`` them.
 
     Raises:
         UserError: if a number is out of its range, or a prompt holds unknown characters.
@@ -341,16 +370,16 @@ def stream(
     _check(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
     tokenizer = saved_tokenizer(run)
     if missing := tokenizer.unknown("".join(prompts)):
-        if unknown == "refuse":
+        if unknown_chars == "refuse":
             raise UserError(
-                f"The prompt holds {_named(missing)}, which training never saw: leave it out, or say --unknown drop."
+                f"The prompt holds {_named(missing)}, which training never saw: leave it out, or say --unknown-chars drop."
             )
         prompts = ["".join(letter for letter in prompt if letter not in missing) for prompt in prompts]
     drawn = models.language.sampling.generate(
         run.model,
         [tokenizer.encode(prompt or "\n").tolist() for prompt in prompts],
         max_tokens=max_tokens,
-        context=run.info["chosen"]["context"],
+        context_length=run.info["chosen"]["context_length"],
         how=models.language.sampling.Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
         seed=seed,
     )

@@ -33,10 +33,10 @@ def train(data: Path, out: Path, device: str) -> list[Run]:
     writer = text_generator.Config(
         data=str(data / "book.txt"),
         batch_size=12,
-        context=16,
-        width=16,
+        context_length=16,
+        embedding_dim=16,
         layers=1,
-        members=2,
+        ensemble_size=2,
         dropout=0.0,
         sample_tokens=10,
         steps=STEPS,

@@ -12,10 +12,10 @@ COUNT, CLASSES = 24, 4
 EVERY = {
     "move": Augment(flip=True, shift=3),
     "cutout": Augment(cutout=5),
-    "colour": Augment(colour=0.3),
+    "colour": Augment(color_jitter=0.3),
     "mixup": Augment(mixup=0.4),
     "cutmix": Augment(cutmix=1.0),
-    "all": Augment(flip=True, shift=2, cutout=4, colour=0.1, mixup=0.2, cutmix=1.0),
+    "all": Augment(flip=True, shift=2, cutout=4, color_jitter=0.1, mixup=0.2, cutmix=1.0),
 }
 
 
@@ -89,7 +89,7 @@ def test_cutout_is_a_square_of_the_mean_colour(pictures):
 
 
 def test_colour_leaves_the_picture_recognisable(pictures):
-    images, _ = augmented(pictures, Augment(colour=0.2))
+    images, _ = augmented(pictures, Augment(color_jitter=0.2))
     for new, old in zip(images.astype(float), pictures[0].astype(float)):
         assert np.corrcoef(new.ravel(), old.ravel())[0, 1] > 0.9
         assert 0.75 < new.mean() / old.mean() < 1.25

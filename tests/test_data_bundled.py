@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dltoolkit.data.readers import tables
 
-REVIEWS = Path(tables.__file__).parent / "bundled" / "reviews.tsv"
+REVIEWS = Path(tables.__file__).parents[1] / "bundled" / "reviews.tsv"
 
 
 def test_reviews_are_balanced_and_all_different():

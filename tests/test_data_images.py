@@ -175,10 +175,10 @@ def test_unreadable_pictures_are_named_and_can_be_skipped(picture_folder):
     names = spoil(picture_folder)
     message = refused(picture_folder)
     assert message.startswith("5 of 35 pictures cannot be used")
-    assert "--skip-bad" in message
+    assert "--skip-invalid" in message
     for name, reason in zip(names, ["not a picture", "an empty file", "cut off", "no such file", ""], strict=True):
         assert f"{name} ({reason}" in message
-    data = load(picture_folder, skip_bad=True)
+    data = load(picture_folder, skip_invalid=True)
     assert len(data.images) == len(data.labels) == len(data.names) == 30
     assert "5 pictures were left out" in data.warnings[0]
     assert {Path(name).name for name, _ in data.findings} == set(names)
@@ -199,10 +199,10 @@ def test_many_unreadable_pictures_are_all_listed_in_a_file(picture_folder, own_c
 def test_skipping_must_leave_enough(make_folder):
     folder = make_folder("toys", [5, 3, 5])
     (folder / CLASSES[1] / "000.png").write_bytes(b"")
-    assert "'dots' has only 2 pictures" in refused(folder, skip_bad=True)
+    assert "'dots' has only 2 pictures" in refused(folder, skip_invalid=True)
     for path in folder.rglob("*.png"):
         path.write_bytes(b"")
-    assert refused(folder, skip_bad=True).startswith("None of the 13 pictures can be used")
+    assert refused(folder, skip_invalid=True).startswith("None of the 13 pictures can be used")
 
 
 def test_copies_are_named_and_never_cross_the_split(make_folder):
@@ -374,7 +374,7 @@ def test_limit(make_folder, split_folder):
 
 def test_labels_per_class_leaves_the_held_out_parts_alone(make_folder):
     folder = make_folder("toys", [20, 20, 8])
-    full, few = load(folder), load(folder, labels_per_class=5)
+    full, few = load(folder), load(folder, shots=5)
     assert np.bincount(few.labels[few.train]).tolist() == [5, 5, 5]
     assert set(few.train) < set(full.train)
     assert (few.test == full.test).all()
@@ -398,10 +398,10 @@ def test_fingerprint_changes_with_content_label_and_class_name(make_folder):
 def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, own_cache, monkeypatch):
     folder = make_folder()
     spoil(folder)
-    expected = load(folder, skip_bad=True)
+    expected = load(folder, skip_invalid=True)
     assert not list(own_cache.glob("*.array"))
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
-    data = load(folder, skip_bad=True)
+    data = load(folder, skip_invalid=True)
     assert isinstance(data.images, np.memmap)
     assert (data.images == expected.images).all()
     assert data.fingerprint == expected.fingerprint
@@ -409,7 +409,7 @@ def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, own_ca
 
     written = next(own_cache.glob("*.array"))
     stamp = written.stat().st_mtime_ns
-    again = load(folder, skip_bad=True)
+    again = load(folder, skip_invalid=True)
     assert (again.images == expected.images).all()
     assert again.warnings == data.warnings
     assert written.stat().st_mtime_ns == stamp  # found, not made anew
@@ -417,7 +417,7 @@ def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, own_ca
 
     picture = folder / CLASSES[0] / "000.png"
     save_picture(picture, 255 - np.asarray(Image.open(picture)))
-    changed = load(folder, skip_bad=True)
+    changed = load(folder, skip_invalid=True)
     assert (changed.images[0] == 255 - expected.images[0]).all()
     assert (changed.images[1:] == expected.images[1:]).all()
     assert not list(own_cache.glob("*unfinished*"))
@@ -457,7 +457,7 @@ def test_a_mended_picture_is_read_again(make_folder, own_cache, monkeypatch):
     content, times = picture.read_bytes(), (picture.stat().st_atime_ns, picture.stat().st_mtime_ns)
     picture.write_bytes(b"x" * len(content))
     os.utime(picture, ns=times)
-    assert len(load(folder, skip_bad=True).images) == 29
+    assert len(load(folder, skip_invalid=True).images) == 29
     picture.write_bytes(content)
     os.utime(picture, ns=times)
     assert len(load(folder).images) == 30
@@ -471,7 +471,7 @@ def test_what_may_not_be_read_is_named(make_folder, request):
     message = refused(folder)
     assert f"1 of 30 pictures cannot be used: {picture}" in message
     assert "ermission" in message
-    assert len(load(folder, skip_bad=True).images) == 29
+    assert len(load(folder, skip_invalid=True).images) == 29
 
 
 def test_a_folder_that_may_not_be_read_is_named(make_folder, request):

@@ -132,8 +132,8 @@ def test_a_bad_byte_is_named_with_file_and_line(tmp_path):
     message = refused(folder)
     assert str(bad) in message
     assert "byte 0xef in line 3" in message
-    assert "--skip-bad" in message
-    data = text.load(str(folder), skip_bad=True)
+    assert "--skip-invalid" in message
+    data = text.load(str(folder), skip_invalid=True)
     assert len(data.texts) == 59
     assert (str(bad), "not UTF-8: byte 0xef in line 3") in data.findings
     path = tmp_path / "a.csv"
@@ -149,7 +149,7 @@ def test_binary_empty_and_endless_files(tmp_path, monkeypatch):
     message = refused(folder)
     for what in ("binary data", "empty", "longer than"):
         assert what in message
-    assert len(text.load(str(folder), skip_bad=True).texts) == 60
+    assert len(text.load(str(folder), skip_invalid=True).texts) == 60
 
 
 def test_all_texts_empty(tmp_path):
@@ -190,7 +190,7 @@ def test_repeated_texts_never_cross_the_split(tmp_path):
 def test_rows_without_a_label(tmp_path):
     path = table(tmp_path / "a.csv", [("label", "text"), *toy_texts(60), ("", "no label here")])
     assert "Row 61" in refused(path)
-    data = text.load(str(path), skip_bad=True)
+    data = text.load(str(path), skip_invalid=True)
     assert len(data.texts) == 60
     assert any("Row 61" in warning for warning in data.warnings)
 
@@ -212,7 +212,7 @@ def test_pictures_are_no_texts(make_folder):
 
 
 def test_fewer_labels_and_a_limit(text_table):
-    data = text.load(str(text_table), labels_per_class=5)
+    data = text.load(str(text_table), shots=5)
     assert np.bincount(data.labels[data.train]).tolist() == [5, 5]
     assert data.counts()["test"] == text.load(str(text_table)).counts()["test"]
     assert len(text.load(str(text_table), limit=30).texts) == 30

@@ -20,7 +20,9 @@ def text(train=1000, validation=130):
 
 
 def batches(start_step=0, count=12, seed=0):
-    pipeline = token_pipeline.training_pipeline(text(), context=20, batch_size=7, seed=seed, start_step=start_step)
+    pipeline = token_pipeline.training_pipeline(
+        text(), context_length=20, batch_size=7, seed=seed, start_step=start_step
+    )
     return [(x.numpy(), y.numpy()) for x, y in itertools.islice(pipeline, count)]
 
 

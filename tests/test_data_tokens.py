@@ -43,7 +43,7 @@ def test_unknown_characters_are_named():
 
 def test_too_many_characters_ask_for_bpe(monkeypatch):
     monkeypatch.setattr(tokens, "MOST_CHARACTERS", 10)
-    with pytest.raises(UserError, match="--tokens bpe"):
+    with pytest.raises(UserError, match="--tokenizer bpe"):
         Characters.of([TEXT])
 
 

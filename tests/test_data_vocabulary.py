@@ -135,7 +135,7 @@ def test_a_damaged_vocabulary_is_refused(written):
 
 
 def test_no_word_often_enough():
-    with pytest.raises(UserError, match="--min-count"):
+    with pytest.raises(UserError, match="--min-df"):
         Vocabulary.build(Corpus(["a b", "c d"]), np.arange(2), size=100)
 
 

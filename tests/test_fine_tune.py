@@ -98,15 +98,15 @@ def test_a_run_is_trained_measured_and_described(run, folder, capfd):
 
 def test_a_label_curve_is_drawn_and_not_trained_twice(config, monkeypatch):
     monkeypatch.setattr(fine_tune, "CURVE_SEEDS", 1)
-    options = {"label_curve": "4,all", "epochs": 1, "views": 1, "name": "curve"}
+    options = {"learning_curve": "4,all", "epochs": 1, "augment_copies": 1, "name": "curve"}
     run = fine_tune.train(replace(config, **options))
-    points = run.info["label_curve"]
+    points = run.info["learning_curve"]
     assert [(point["labels"], point["seed"]) for point in points] == [(4, 0), (pytest.approx(17, abs=1), 0)]
     assert all(0 <= point[way] <= 1 for point in points for way in ("fine-tuned", "probe", "scratch", "linear"))
-    assert (run.path / "plots" / "label_curve.png").exists()
+    assert (run.path / "plots" / "learning_curve.png").exists()
     assert "What labels are worth" in (run.path / "report.html").read_text()
     monkeypatch.setattr(transfer, "Transfer", None)
-    assert fine_tune.label_curve(run, [4, None]) == points
+    assert fine_tune.learning_curve(run, [4, None]) == points
 
 
 def test_rare_classes_weigh_more_where_asked(config):
@@ -134,7 +134,7 @@ def test_a_network_of_kerashub(config, tmp_path):
 
 
 def test_only_a_head(config):
-    run = fine_tune.train(replace(config, method="head", name="head"))
+    run = fine_tune.train(replace(config, method="linear-probe", name="head"))
     assert (run.info["kept"], run.history) == ("head", [])
     assert run.metrics["validation"]["accuracy"] == pytest.approx(run.info["head"]["accuracy"], abs=1e-4)
     assert run.metrics["test"]["accuracy"] == pytest.approx(run.metrics["baseline"]["probe"]["accuracy"])
@@ -142,7 +142,7 @@ def test_only_a_head(config):
 
 
 def test_what_training_spoils_is_not_kept(config):
-    run = fine_tune.train(replace(config, optimizer="sgd", learning_rate=0.3, rate_decay=0.8, name="spoilt"))
+    run = fine_tune.train(replace(config, optimizer="sgd", learning_rate=0.3, layer_decay=0.8, name="spoilt"))
     worst = max(row["validation_accuracy"] for row in run.history)
     assert worst < run.info["head"]["accuracy"], "the case must be one in which training spoils"
     assert run.info["kept"] == "head"
@@ -196,7 +196,10 @@ def test_the_networks_that_can_be_named_are_listed(capfd):
     code, out, _ = command(capfd, "list", "backbones")
     assert code == 0
     assert "MobileNetV2" in out
-    assert all(hasattr(keras.applications, known.function) for known in fine_tune.models.pretrained.architectures.KNOWN.values())
+    assert all(
+        hasattr(keras.applications, known.function)
+        for known in fine_tune.models.pretrained.architectures.KNOWN.values()
+    )
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def config(folder, preset):
         token_dropout=0.05,
         batch_size=16,
         learning_rate=1e-2,
-        rate_decay=1.0,
+        layer_decay=1.0,
         unfreeze="all",
         out_dir=str(folder / "runs"),
     )
@@ -109,11 +109,11 @@ def generator(folder):
     (folder / "prose.txt").write_text("\n".join(text for _, text in toy_texts(300)))
     return text_generator.train(
         text_generator.Config(
-            members=2,
+            ensemble_size=2,
             data=str(folder / "prose.txt"),
             layers=1,
-            width=16,
-            context=16,
+            embedding_dim=16,
+            context_length=16,
             batch_tokens=128,
             steps=20,
             sample_tokens=0,
@@ -156,7 +156,7 @@ def test_padding_changes_nothing(run):
 
 
 def test_only_a_head(config):
-    run = fine_tune.train(replace(config, method="head", name="head"))
+    run = fine_tune.train(replace(config, method="linear-probe", name="head"))
     assert (run.info["kept"], run.history) == ("head", [])
     assert run.metrics["test"]["accuracy"] == pytest.approx(run.metrics["baseline"]["probe"]["accuracy"])
 
@@ -225,13 +225,13 @@ def test_a_decoder_of_kerashub_goes_on_with_other_text(config, writer, generator
     options = {"backbone": str(writer), "data": generator.config.data, "epochs": 2, "learning_rate": 1e-2}
     run = fine_tune.train(fine_tune.Config(task="generate", out_dir=config.out_dir, batch_size=16, **options))
     assert run.config.batch_size == 16, "what both recipes know is handed on"
-    assert {name: run.info["chosen"][name] for name in ("layers", "width", "heads")} == {
+    assert {name: run.info["chosen"][name] for name in ("layers", "embedding_dim", "heads")} == {
         "layers": 2,
-        "width": 16,
+        "embedding_dim": 16,
         "heads": 2,
     }
     assert run.history[-1]["validation_loss"] < run.history[0]["validation_loss"]
-    assert run.info["chosen"]["context"] == 16
+    assert run.info["chosen"]["context_length"] == 16
     one, two = (
         run.generate(prompts, max_tokens=20, temperature=0) for prompts in (["the "], ["the ", "a much longer "])
     )
@@ -262,9 +262,9 @@ def test_layers_are_frozen_from_below(preset, config):
         ({"backbone": "MobileNetV2"}, "holds texts, which MobileNetV2 cannot read"),
         ({"data": "digits"}, "reads no pictures, which the data are"),
         ({"unfreeze": "some"}, "--unfreeze must be a number from 0 to 1, or all, not 'some'"),
-        ({"label_curve": "5,many"}, "--label-curve must be numbers of labels, or all"),
-        ({"labels_per_class": 5000}, "--labels-per-class 5000: no class of .* has more than"),
-        ({"task": "generate"}, "--task generate has no use for --unfreeze, --rate-decay, --token-dropout: leave"),
+        ({"learning_curve": "5,many"}, "--learning-curve must be numbers of labels, or all"),
+        ({"shots": 5000}, "--shots 5000: no class of .* has more than"),
+        ({"task": "generate"}, "--task generate has no use for --unfreeze, --layer-decay, --token-dropout: leave"),
         ({"task": "generate", "backbone": None}, "--task generate goes on from a run of text-generator"),
     ],
 )

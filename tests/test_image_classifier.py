@@ -195,7 +195,7 @@ def test_every_family_trains(config, family, widths):
 def test_class_weights_mixing_and_few_labels(config, make_folder):
     uneven = make_folder("uneven", [40, 12, 12])
     trained = image_classifier.train(
-        replace(config, data=str(uneven), epochs=1, class_weights="balanced", mixup=0.2, cutmix=1.0, labels_per_class=5)
+        replace(config, data=str(uneven), epochs=1, class_weights="balanced", mixup=0.2, cutmix=1.0, shots=5)
     )
     assert trained.info["data"]["splits"]["train"] == 15
     pictures = image_classifier.build_data(replace(config, data=str(uneven)))
@@ -276,8 +276,8 @@ def test_evaluate_says_how_to_read_and_what_it_left_out(run, pictures, tmp_path,
     other = shutil.copytree(pictures, tmp_path / "other")
     (other / "bars" / "void.png").touch()
     code, _, err = command(capfd, "evaluate", str(run.path), "--data", str(other))
-    assert (code, "--skip-bad" in err) == (2, True)
-    code, _, err = command(capfd, "evaluate", str(run.path), "--data", str(other), "--skip-bad")
+    assert (code, "--skip-invalid" in err) == (2, True)
+    code, _, err = command(capfd, "evaluate", str(run.path), "--data", str(other), "--skip-invalid")
     assert code == 0
     assert "void.png" in err
     _, _, err = command(capfd, "evaluate", str(run.path), "--data", str(pictures))
@@ -354,10 +354,10 @@ def test_bad_pictures_stop_the_training_and_leave_no_run(capfd, picture_folder, 
     code, _, err = command(capfd, "train", "image-classifier", "--data", str(picture_folder))
     assert code == 2
     assert "broken.png" in err
-    assert "--skip-bad" in err
+    assert "--skip-invalid" in err
     assert not list(tmp_path.glob("saved_models/*/*"))
     code, _, err = command(
-        capfd, "train", "image-classifier", "--data", str(picture_folder), "--skip-bad", "--epochs", "1"
+        capfd, "train", "image-classifier", "--data", str(picture_folder), "--skip-invalid", "--epochs", "1"
     )
     assert code == 0
     assert "Warning: " in err

@@ -65,7 +65,7 @@ def test_every_loss_moves_both_networks_and_the_average(loss):
 @pytest.mark.parametrize("loss", gan.LOSSES)
 def test_the_generator_follows_the_gradient_of_its_own_loss(loss):
     """Of ``mean(loss(D(G(noise))))``, worked out by itself, whatever short cut the step takes."""
-    model = built(loss=loss, penalty=0.0, mode_seeking=0.0)
+    model = built(loss=loss, gradient_penalty=0.0, mode_seeking=0.0)
     model.compile(keras.optimizers.SGD(1.0), keras.optimizers.SGD(0.0), jit_compile=False)
     pictures, one_hot = batch()
     labels = tf.repeat(tf.argmax(one_hot, axis=-1, output_type=tf.int32)[::2], 2)
@@ -96,8 +96,8 @@ def test_the_step_compiles_with_xla_and_in_bfloat16():
 
 
 def test_the_penalty_is_laid_on_every_so_many_steps():
-    strong = built(penalty=1e4, penalty_every=2)
-    weak = built(penalty=0.0)
+    strong = built(gradient_penalty=1e4, gradient_penalty_interval=2)
+    weak = built(gradient_penalty=0.0)
     same = [float(model.train_step(batch())["discriminator_loss"]) for model in (strong, weak)]
     assert same[0] == pytest.approx(same[1])  # the loss that is shown is without it
     kernels = [model.discriminator.trainable_weights[0].numpy() for model in (strong, weak)]

@@ -29,7 +29,7 @@ def some_tokens(batch, time, seed=0):
 @pytest.mark.parametrize("family", gpt.FAMILIES)
 def test_learns_what_comes_next(family):
     keras.utils.set_random_seed(0)
-    model = gpt.build(family, SIZE, layers=1, width=32, heads=2)
+    model = gpt.build(family, SIZE, layers=1, embedding_dim=32, heads=2)
     x = (np.arange(40)[:, None] + np.arange(21)) % SIZE  # counting
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(1e-2), loss, jit_compile=False)
@@ -55,9 +55,9 @@ def test_attention_in_blocks_is_attention(monkeypatch):
 
 
 @pytest.mark.parametrize(("family", "members"), [*((family, 1) for family in gpt.FAMILIES), ("gpt", 3), ("gru", 2)])
-def test_one_token_after_the_other_is_as_good_as_all_at_once(family, members):
+def test_one_token_after_the_other_is_as_good_as_all_at_once(family, ensemble_size):
     """Rows of different lengths, padded on the left, read up to a place and then on, token by token."""
-    model, tokens = build(family, members=members), some_tokens(3, 12)
+    model, tokens = build(family, ensemble_size=ensemble_size), some_tokens(3, 12)
     decoder = gpt.decoder(model)
     expected = model.predict_on_batch(tokens)
     shifted = np.zeros((3, 16), "int32")
@@ -73,7 +73,7 @@ def test_one_token_after_the_other_is_as_good_as_all_at_once(family, members):
 
 
 def test_members_learn_from_their_own_rows_and_answer_together():
-    model, tokens = build("gpt", members=2), some_tokens(4, 9)
+    model, tokens = build("gpt", ensemble_size=2), some_tokens(4, 9)
     for layer in model.layers:  # the second differs from the first
         if layer.name.endswith("_of_2"):
             layer.set_weights([weight[..., ::-1] for weight in layer.get_weights()])
@@ -91,8 +91,8 @@ def test_members_learn_from_their_own_rows_and_answer_together():
 
 
 @pytest.mark.parametrize(("family", "members"), [("gpt", 1), ("gru", 1), ("gpt", 2)])
-def test_saved_and_loaded(family, members, tmp_path):
-    model, tokens = build(family, dropout=0.1, members=members), some_tokens(2, 9)
+def test_saved_and_loaded(family, ensemble_size, tmp_path):
+    model, tokens = build(family, dropout=0.1, ensemble_size=ensemble_size), some_tokens(2, 9)
     model.save(tmp_path / "model.keras")
     again = load_model(tmp_path / "model.keras")
     assert again.predict_on_batch(tokens) == pytest.approx(model.predict_on_batch(tokens), abs=1e-5)
@@ -124,6 +124,6 @@ def test_a_pair_has_one_vector_wherever_it_stands(buckets):
 
 def test_impossible_networks_are_refused():
     with pytest.raises(UserError, match="Did you mean 'gpt'"):
-        gpt.build("gtp", SIZE, layers=1, width=8)
+        gpt.build("gtp", SIZE, layers=1, embedding_dim=8)
     with pytest.raises(UserError, match="3 heads"):
-        gpt.build("gpt", SIZE, layers=1, width=16, heads=3)
+        gpt.build("gpt", SIZE, layers=1, embedding_dim=16, heads=3)

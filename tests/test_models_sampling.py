@@ -51,17 +51,17 @@ def test_tokens_seen_before_are_penalised():
 
 def generated(model, prompts, count, **options):
     how = Sampling(**options)
-    pieces = sampling.generate(model, prompts, max_tokens=count, context=16, how=how, seed=5)
+    pieces = sampling.generate(model, prompts, max_tokens=count, context_length=16, how=how, seed=5)
     return np.concatenate(list(pieces), axis=1)
 
 
-def without_cache(model, prompt, count, context=16):
+def without_cache(model, prompt, count, context_length=16):
     """The same windows, each token from a fresh look at all of its window."""
-    chunk = max(1, min(sampling.CHUNK, context // 2))
-    text, window, place = list(prompt), None, context
+    chunk = max(1, min(sampling.CHUNK, context_length // 2))
+    text, window, place = list(prompt), None, context_length
     for i in range(count):
-        if i % chunk == 0 and place + chunk > context:
-            kept = context - chunk if window is None else context // 2
+        if i % chunk == 0 and place + chunk > context_length:
+            kept = context_length - chunk if window is None else context_length // 2
             window = max(0, len(text) - kept)
             place = len(text) - window
         text.append(int(model.predict_on_batch(np.array([text[window:]]))[0, -1].argmax()))
@@ -90,7 +90,7 @@ def test_rows_of_a_batch_do_not_disturb_each_other():
 def test_the_seed_decides():
     model = build("gpt")
     draws = [
-        np.concatenate(list(sampling.generate(model, [[1], [1]], max_tokens=20, context=16, seed=seed)), axis=1)
+        np.concatenate(list(sampling.generate(model, [[1], [1]], max_tokens=20, context_length=16, seed=seed)), axis=1)
         for seed in (1, 1, 2)
     ]
     assert (draws[0] == draws[1]).all()
@@ -105,7 +105,7 @@ def test_many_texts_are_the_same_on_any_number_of_cores(monkeypatch):
     drawn = {}
     for cores in (1, 2):  # 9 texts together; or 5 and 4
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        pieces = list(sampling.generate(model, prompts, max_tokens=21, context=12, seed=3))
+        pieces = list(sampling.generate(model, prompts, max_tokens=21, context_length=12, seed=3))
         drawn[cores] = np.concatenate(pieces, axis=1)
     assert drawn[1].shape == (9, 21)
     assert (drawn[1] == drawn[2]).all()

@@ -59,7 +59,7 @@ def test_the_report_names_telling_words_and_mistakes(run, config, tmp_path):
     page = (run.path / "report.html").read_text()
     for word in ("lovely", "dreadful", "The words that weigh most", "Can its probabilities be trusted?"):
         assert word in page
-    confused = replace(config, labels_per_class=2, epochs=1, out_dir=str(tmp_path))
+    confused = replace(config, shots=2, epochs=1, out_dir=str(tmp_path))
     trained = sentiment_analyzer.train(confused)
     assert "<blockquote>" in (trained.path / "report.html").read_text(), "the wrong ones are shown"
     (trained.path / "vocabulary.txt").write_text("a\na b c d\n")
@@ -184,7 +184,7 @@ def test_evaluate_other_texts(run, capfd, tmp_path):
 
 
 def test_a_family_that_reads_words_in_order_trains_and_predicts(config):
-    small = {"embedding": 8, "units": 8, "layers": 1, "max_length": 12}
+    small = {"embedding_dim": 8, "units": 8, "layers": 1, "max_length": 12}
     trained = sentiment_analyzer.train(replace(config, model="gru", epochs=1, limit=60, **small))
     assert trained.info["model"]["name"] == "gru"
     assert "linear baseline" in (trained.path / "report.html").read_text()

@@ -24,8 +24,8 @@ def config(tmp_path_factory):
     return text_generator.Config(
         data=str(folder / "cats.txt"),
         layers=1,
-        width=32,
-        context=16,
+        embedding_dim=32,
+        context_length=16,
         batch_size=8,
         steps=80,
         sample_tokens=40,
@@ -46,7 +46,7 @@ def test_a_run_is_trained_measured_and_described(run, config):
     info, test = run.info, run.metrics["test"]
     assert (info["recipe"], info["name"], info["state"]) == ("text-generator", "cats-1", "finished")
     assert info["plan"]["steps"] == 80
-    assert info["chosen"]["context"] == 16
+    assert info["chosen"]["context_length"] == 16
     assert test["loss"] < 1.5 < run.metrics["baseline"]["unigram"]["loss"]
     assert test["tokens"] == info["data"]["splits"]["test"] - 1
     assert run.metrics["baseline"].keys() == {"unigram", "5-gram", "gzip"}
@@ -113,7 +113,7 @@ def test_other_verbs_are_refused(run, capfd):
 
 def test_unknown_characters_can_be_dropped(run):
     same = {"max_tokens": 10, "temperature": 0}
-    assert run.generate("th§e ", unknown="drop", **same) == run.generate("the ", **same)
+    assert run.generate("th§e ", unknown_chars="drop", **same) == run.generate("the ", **same)
 
 
 def test_any_text_is_scored(run, tmp_path, capfd):
@@ -149,7 +149,7 @@ def test_stopped_and_resumed_is_as_if_nothing_had_happened(config, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{"model": "gru", "members": 2}, {"tokens": "byte"}, {"tokens": "bpe", "vocabulary": 300}]
+    "options", [{"model": "gru", "ensemble_size": 2}, {"tokenizer": "byte"}, {"tokenizer": "bpe", "vocab_size": 300}]
 )
 def test_other_networks_and_tokens(config, options):
     trained = text_generator.train(replace(config, steps=10, xla="off", sample_tokens=0, **options))
@@ -159,15 +159,15 @@ def test_other_networks_and_tokens(config, options):
 
 
 def test_little_text_and_much_time_make_several_networks(config):
-    def members(tokens, **options):
-        return text_generator.suited(text_generator.Config(**options), tokens).members
+    def ensemble_size(tokens, **options):
+        return text_generator.suited(text_generator.Config(**options), tokens).ensemble_size
 
-    assert [members(10**6, max_time=seconds) for seconds in (None, 60.0, 600.0, 3600.0)] == [1, 1, 2, 5]
-    assert members(10**8, max_time=3600.0) == 1
-    odd = text_generator.suited(text_generator.Config(members=3, context=10, batch_tokens=100), 10**6)
-    assert (odd.batch_size, odd.width) == (9, 128)
-    with pytest.raises(UserError, match="too short for 30 networks; give more text, or fewer --members"):
-        text_generator.train(replace(config, members=30, context=300))
+    assert [ensemble_size(10**6, max_time=seconds) for seconds in (None, 60.0, 600.0, 3600.0)] == [1, 1, 2, 5]
+    assert ensemble_size(10**8, max_time=3600.0) == 1
+    odd = text_generator.suited(text_generator.Config(ensemble_size=3, context_length=10, batch_tokens=100), 10**6)
+    assert (odd.batch_size, odd.embedding_dim) == (9, 128)
+    with pytest.raises(UserError, match="too short for 30 networks; give more text, or fewer --ensemble-size"):
+        text_generator.train(replace(config, ensemble_size=30, context_length=300))
 
 
 def test_without_a_test_part(config, capfd):

@@ -105,7 +105,7 @@ def test_the_best_epoch_is_kept_not_the_last(train, toy):
 
 
 def test_averaged_weights_are_what_is_kept(train):
-    plain, averaged = train(epochs=2), train(epochs=2, ema=0.99)
+    plain, averaged = train(epochs=2), train(epochs=2, ema_decay=0.99)
     assert any(not np.allclose(a, b) for a, b in zip(weights(plain), weights(averaged), strict=True))
     assert averaged.history[-1]["loss"] == plain.history[-1]["loss"], "the average must not touch the training itself"
 
@@ -177,7 +177,7 @@ def test_interrupted_and_resumed_is_as_if_nothing_had_happened(train, toy, tmp_p
     assert all((a == b).all() for a, b in zip(weights(resumed), weights(whole), strict=True))
 
 
-@pytest.mark.parametrize("options", [{}, {"ema": 0.9}], ids=["plain", "averaged"])
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}], ids=["plain", "averaged"])
 @pytest.mark.parametrize("step", [3, 8, 16], ids=["within an epoch", "end of an epoch", "very end"])
 def test_stopped_at_any_step_and_resumed_is_as_if_nothing_had_happened(train, monkeypatch, step, options):
     whole = train(epochs=2, name="whole", **options)

@@ -63,7 +63,7 @@ CASES = {
     "ngram": (sentiment_analyzer, {"model": "ngram"}, "texts"),
     "lstm": (sentiment_analyzer, {"model": "lstm", "units": 8}, "texts"),
     "transformer": (sentiment_analyzer, {"model": "transformer", "units": 8}, "texts"),
-    "gpt": (text_generator, {"layers": 1, "width": 32, "context": 16}, "book.txt"),
+    "gpt": (text_generator, {"layers": 1, "embedding_dim": 32, "context_length": 16}, "book.txt"),
     "gan": (image_gan, {"width": 8}, "pictures"),
     "fine-tune": (fine_tune, {"unfreeze": "all", "optimizer": "adamw"}, "pictures"),
 }

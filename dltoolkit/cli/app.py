@@ -161,7 +161,7 @@ def launch(workers: int, timeout: str, words: tuple[str, ...]) -> int:
 @click.option("--image-column", metavar="NAME", help="Column of the pictures' paths, where it differs from the run's.")
 @click.option("--text-column", metavar="NAME", help="Column of the texts, where it differs from the run's.")
 @click.option("--header/--no-header", default=None, help="Whether the table begins with column names.")
-@click.option("--skip-bad", is_flag=True, default=None, help="Leave out what cannot be read.")
+@click.option("--skip-invalid", is_flag=True, default=None, help="Leave out what cannot be read.")
 @out_dir_option
 def evaluate(run: str, data: str | None, form: str, out_dir: str, **reading: Any) -> None:
     """Measure RUN on its own test split, or on other labelled data."""
@@ -219,7 +219,7 @@ def predict(run: str, inputs: tuple[str, ...], form: str, stdin: str, out_dir: s
 @click.option("--repetition-penalty", type=float, metavar="X", help="Above 1 makes tokens seen before less likely.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
 @click.option(
-    "--unknown", type=click.Choice(["refuse", "drop"]), help="Prompts with characters never seen in training."
+    "--unknown-chars", type=click.Choice(["refuse", "drop"]), help="Prompts with characters never seen in training."
 )
 @click.option("--format", "form", type=click.Choice(["text", "json"]), help="Of texts.  [default: text]")
 @click.option("--class", "label", multiple=True, metavar="NAME", help="Class of the pictures; several take turns.")

@@ -109,14 +109,14 @@ def fingerprint(shape: Sequence[int], hashes: np.ndarray, listing: Listing) -> s
     return digest.hexdigest()
 
 
-def refuse(bad: Mapping[int, str], listing: Listing, skip_bad: bool, folder: Path, name: str) -> None:
+def refuse(bad: Mapping[int, str], listing: Listing, skip_invalid: bool, folder: Path, name: str) -> None:
     """Raise a UserError if there are bad examples that may not be skipped, or nothing else.
 
     Args:
         bad: position in ``listing`` -> what is the matter.
         folder, name: where a list of them goes if they are many, and the data's name.
     """
-    if not bad or (skip_bad and len(bad) < len(listing.names)):
+    if not bad or (skip_invalid and len(bad) < len(listing.names)):
         return
     names = [(listing.names[position], reason) for position, reason in bad.items()]
     more = ""
@@ -132,7 +132,7 @@ def refuse(bad: Mapping[int, str], listing: Listing, skip_bad: bool, folder: Pat
         raise UserError(f"None of the {len(bad)} {listing.noun}s can be used: {_reasons(names)}{more}.")
     raise UserError(
         f"{len(bad)} of {len(listing.names)} {listing.noun}s cannot be used: {_reasons(names)}{more}. "
-        "Mend or remove them, or leave them out with --skip-bad."
+        "Mend or remove them, or leave them out with --skip-invalid."
     )
 
 

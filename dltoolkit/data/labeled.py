@@ -81,7 +81,7 @@ def divided(
     seed: int,
     validation_fraction: float | None,
     test_fraction: float | None,
-    labels_per_class: int | None,
+    shots: int | None,
     bad: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     """Split a listing that has been read, remark on it, and return the fields of `LabelledSplits`.
@@ -99,14 +99,11 @@ def divided(
     test = min(0.15, MOST_TESTED / count) if test_fraction is None else test_fraction
     parts = _parts(listing, hashes, validation, test, seed)
     warnings = [*listing.warnings, *scan.remarks(listing, hashes, parts)]
-    if labels_per_class is not None:
+    if shots is not None:
         most = int(np.bincount(listing.labels[parts["train"]]).max())
-        if labels_per_class > most:
-            raise UserError(
-                f"--labels-per-class {labels_per_class}: no class of {source.said} has more than {most} training "
-                "examples."
-            )
-        parts["train"] = split.per_class(hashes, listing.labels, parts["train"], labels_per_class, seed=seed)
+        if shots > most:
+            raise UserError(f"--shots {shots}: no class of {source.said} has more than {most} training examples.")
+        parts["train"] = split.per_class(hashes, listing.labels, parts["train"], shots, seed=seed)
     return {
         **parts,
         "labels": listing.labels,

@@ -118,6 +118,6 @@ def collapse(history: Sequence[Mapping[str, float]]) -> str | None:
     if min(last["real_accuracy"], last["fake_accuracy"]) > SATURATED:
         return (
             "The discriminator tells every picture from a real one, so the generator learns little: try a lower "
-            "--discriminator-rate, a higher --penalty or --diff-augment."
+            "--discriminator-lr, a higher --penalty or --diff-augment."
         )
     return None

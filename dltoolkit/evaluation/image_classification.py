@@ -130,7 +130,7 @@ def labelled(run: Run, other: str, shape: tuple[int, int, int], config: Any) -> 
         run: whose classes the labels are.
         other: what ``--data`` takes.
         shape: (height, width, channels) to bring them to.
-        config: says by ``skip_bad``, ``image_column``, ``label_column`` and ``header`` how to read them.
+        config: says by ``skip_invalid``, ``image_column``, ``label_column`` and ``header`` how to read them.
     """
     from dltoolkit import progress
 
@@ -139,7 +139,7 @@ def labelled(run: Run, other: str, shape: tuple[int, int, int], config: Any) -> 
         other,
         run.classes,
         shape,
-        skip_bad=config.skip_bad,
+        skip_invalid=config.skip_invalid,
         image_column=config.image_column,
         label_column=config.label_column,
         header=config.header,

@@ -31,7 +31,7 @@ def scorer(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]
     return lambda tokens, following: nats(tokens, following).numpy()
 
 
-def measure(model: keras.Model, texts: Iterable[np.ndarray], characters: int, context: int) -> dict[str, Any]:
+def measure(model: keras.Model, texts: Iterable[np.ndarray], characters: int, context_length: int) -> dict[str, Any]:
     """Score every token of a text but the first.
 
     Args:
@@ -47,7 +47,7 @@ def measure(model: keras.Model, texts: Iterable[np.ndarray], characters: int, co
         UserError: if there are fewer than two tokens.
     """
     nats, total, count = scorer(model), 0.0, 0
-    for inputs, following, counts in token_pipeline.scoring_batches(texts, context, BATCH):
+    for inputs, following, counts in token_pipeline.scoring_batches(texts, context_length, BATCH):
         total += float(nats(inputs, following)[counts].sum(dtype=np.float64))
         count += int(counts.sum())
     if not count:

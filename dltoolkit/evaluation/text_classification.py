@@ -102,7 +102,7 @@ def evaluate(
         run: a classifier's run.
         read: gives the run's own data.
         other: what ``--data`` takes.
-        config: says by ``skip_bad``, ``text_column``, ``label_column`` and ``header`` how to read that.
+        config: says by ``skip_invalid``, ``text_column``, ``label_column`` and ``header`` how to read that.
         encode: makes texts the model's numbers.
 
     Raises:
@@ -119,7 +119,7 @@ def evaluate(
     rows, labels, _ = text.labelled(
         other,
         run.classes,
-        skip_bad=config.skip_bad,
+        skip_invalid=config.skip_invalid,
         text_column=config.text_column,
         label_column=config.label_column,
         header=config.header,

@@ -75,7 +75,7 @@ def computed(
     model: keras.Model,
     pictures: ImageSplits,
     *,
-    views: int = 1,
+    augment_copies: int = 1,
     augment: Augment | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda what, done, of: None,
@@ -113,7 +113,7 @@ def computed(
             progress(f"computing {part} features", done, len(values))
         return Cached(values, np.tile(pictures.labels[rows], times), len(pictures.classes))
 
-    return of_part("train", views), of_part("validation", 1)
+    return of_part("train", augment_copies), of_part("validation", 1)
 
 
 def _prepared(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -143,7 +143,7 @@ def _on_disk(shape: tuple[int, ...], kind: type) -> np.ndarray:
     except OSError as error:
         raise UserError(
             f"What is computed once takes {size / store.GIGABYTE:.1f} GiB, which do not fit in {tempfile.gettempdir()} "
-            f"({error.strerror}): set TMPDIR to a larger disk, or use fewer --views or less of the data (--limit)."
+            f"({error.strerror}): set TMPDIR to a larger disk, or use fewer --augment-copies or less of the data (--limit)."
         ) from None
     return np.memmap(file, kind, "r+", shape=shape)
 

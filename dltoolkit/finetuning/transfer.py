@@ -58,7 +58,7 @@ class Pictures:
         pictures: images.ImageSplits,
         share: float,
         *,
-        views: int,
+        augment_copies: int,
         augment: Augment | None,
         seed: int,
         class_weights: np.ndarray | None = None,
@@ -71,7 +71,12 @@ class Pictures:
         self._middle = keras.Model(at, head.input)
         bottom = keras.Model(whole.input, at)
         with progress.counting() as report:
-            how = {"views": views if augment else 1, "augment": augment, "seed": seed, "progress": report}
+            how = {
+                "augment_copies": augment_copies if augment else 1,
+                "augment": augment,
+                "seed": seed,
+                "progress": report,
+            }
             self._train, self._validation = frozen.computed(bottom, pictures, **how)
 
     def features(self) -> tuple[Labelled, Labelled]:
@@ -186,8 +191,8 @@ class Transfer:
         weights = splits.balanced_weights() if config.class_weights == "balanced" else None
         how = {"seed": config.seed, "class_weights": weights}
         if isinstance(splits, images.ImageSplits):
-            trained = share(config) if config.method != "head" else 0.0
-            how |= {"views": config.views, "augment": augmentation(config, splits)}
+            trained = share(config) if config.method != "linear-probe" else 0.0
+            how |= {"augment_copies": config.augment_copies, "augment": augmentation(config, splits)}
             self.side = Pictures(whole, splits, 1.0 if trained is None else trained, **how)
         else:
             self.side = Texts(whole, splits, **how)
@@ -248,7 +253,7 @@ class Transfer:
         """The upper a layer, the faster it learns (Howard & Ruder 2018)."""
         learning = [[variable for variable in layer.variables if variable.trainable] for layer in backbones.leaves(top)]
         factors = {
-            variable.path: config.rate_decay**below
+            variable.path: config.layer_decay**below
             for below, variables in enumerate(filter(None, reversed(learning)))
             for variable in variables
         }

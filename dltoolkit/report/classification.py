@@ -14,9 +14,9 @@ LONGEST_TEXT = 400  # characters of a mistaken text
 
 def labels(page: Page) -> str:
     """What a label is worth."""
-    if "label_curve" not in page.plots:
+    if "learning_curve" not in page.plots:
         return ""
-    chart = figure(page.plots["label_curve"], "Accuracy against labels of each class", "chart wide")
+    chart = figure(page.plots["learning_curve"], "Accuracy against labels of each class", "chart wide")
     about = "Each dot is a run of its own with another seed, which chooses the examples; the lines join the means."
     return section("What labels are worth", f'<div class="scroll">{chart}</div>{caption(about)}')
 

@@ -99,8 +99,8 @@ class Page:
         drawn = {}
         if any(column not in plots.NOT_CURVES for row in self.history for column in row):
             drawn["curves"] = plots.curves(self.history, self.best.get("epoch"))
-        if points := self.info.get("label_curve"):
-            drawn["label_curve"] = plots.label_curve(points)
+        if points := self.info.get("learning_curve"):
+            drawn["learning_curve"] = plots.learning_curve(points)
         if matrix := self.test.get("confusion"):
             drawn["confusion"] = plots.confusion(matrix, self.classes)
             drawn["confusion_normalised"] = plots.confusion(matrix, self.classes, normalised=True)

@@ -109,7 +109,7 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: float | None = No
 
 
 @_styled
-def label_curve(points: Sequence[Mapping[str, float]]) -> Figure:
+def learning_curve(points: Sequence[Mapping[str, float]]) -> Figure:
     """Draw accuracy against the labels of each class: every run a dot, a line through the means of each way.
 
     Args:

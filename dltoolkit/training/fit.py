@@ -64,7 +64,7 @@ class Job:
     compiled: bool = False
     varying: bool = False
     validation_batch: int = 1
-    members: int = 1
+    ensemble_size: int = 1
     seconds_before: float = 0.0
     delivered: Callable[[keras.Model], keras.Model] = lambda model: model
     after_epoch: Callable[[keras.Model, int], bool | None] | None = None
@@ -133,7 +133,7 @@ def _together(run: Run) -> Iterator[None]:
 def _fit(run: Run, config: RunConfig, job: Job, devices: Devices, batch_size: int) -> keras.Model:
     compiled = strategy.xla(config.xla, devices, on_cpu=job.compiled, varying=job.varying)
     number_format = strategy.precision(config.precision, devices, compiled=compiled)
-    batch_size = strategy.shared_batch(batch_size, devices, job.members)
+    batch_size = strategy.shared_batch(batch_size, devices, job.ensemble_size)
     steps_per_epoch = max(1, job.examples // batch_size)
     per_call = min(job.steps_per_call, steps_per_epoch)
     steps_per_epoch -= steps_per_epoch % per_call
@@ -214,7 +214,7 @@ def _plan(run: Run, config: RunConfig, job: Job, state: checkpoint.State, steps_
     max_seconds = None
     if planned is None and config.max_time:
         max_seconds = max(1.0, config.max_time - (state.seconds if state.planned is None else 0.0))
-    validated = job.members * job.validation_examples / job.examples
+    validated = job.ensemble_size * job.validation_examples / job.examples
     plan = Plan(steps_per_epoch, epochs, max_seconds, validated, clock=pace.now, bound=job.steps)
     plan.steps = planned or plan.steps
     if state.finished and state.planned != planned:

@@ -88,8 +88,8 @@ def make(
     decay = config.weight_decay if config.weight_decay is not None else decay
     schedule = WarmupCosine(peak, full_rate_steps=full_rate_steps)
     shared = {"learning_rate": schedule, "weight_decay": decay or None}
-    if config.ema:
-        shared.update(use_ema=True, ema_momentum=config.ema)
+    if config.ema_decay:
+        shared.update(use_ema=True, ema_momentum=config.ema_decay)
     if config.optimizer == "sgd":
         shared.update(momentum=0.9, nesterov=True)
     elif config.optimizer == "muon":

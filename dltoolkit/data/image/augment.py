@@ -34,7 +34,7 @@ class Augment:
     flip: bool = False
     shift: int = 0
     cutout: int = 0
-    colour: float = 0.0
+    color_jitter: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
 
@@ -66,8 +66,8 @@ def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augme
     seeds = tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 5))
     if options.flip or options.shift:
         images = _move(images, seeds[0], options)
-    if options.colour:
-        images = _colour(images, seeds[1], options.colour)
+    if options.color_jitter:
+        images = _colour(images, seeds[1], options.color_jitter)
     if options.cutout:
         images = _cutout(images, seeds[2], options.cutout)
     if options.mixup and options.cutmix:

@@ -48,8 +48,8 @@ def load(
     validation_fraction: float | None = None,
     test_fraction: float | None = None,
     limit: int | None = None,
-    labels_per_class: int | None = None,
-    skip_bad: bool = False,
+    shots: int | None = None,
+    skip_invalid: bool = False,
     labelled: bool = True,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -70,8 +70,8 @@ def load(
         validation_fraction, test_fraction: of each class, where the data bring no such part. By default 15 %, but no
             more than 5,000 pictures in validation and 10,000 in test, which are enough to measure with.
         limit: use at most so many pictures in all, each class and part in proportion.
-        labels_per_class: train on at most so many of each class; validation and test stay as they are.
-        skip_bad: leave out pictures that cannot be read, instead of refusing.
+        shots: train on at most so many of each class; validation and test stay as they are.
+        skip_invalid: leave out pictures that cannot be read, instead of refusing.
         labelled: refuse pictures of a single class, and folders without class folders.
         image_column, label_column: of a table, by name or position; by default found by their usual names.
         header: whether a .csv or .tsv begins with column names; by default recognised.
@@ -87,13 +87,13 @@ def load(
         image_column=image_column,
         label_column=label_column,
         header=header,
-        skip_bad=skip_bad,
+        skip_invalid=skip_invalid,
         labelled=labelled,
         progress=progress,
     )
     listing = limited(scan.trainable(listing, src.said, labelled=labelled), src, limit, seed)
     decoded = pixels.decoded(
-        listing, src.name, image_size=image_size, skip_bad=skip_bad, cache_dir=cache_dir, progress=progress
+        listing, src.name, image_size=image_size, skip_invalid=skip_invalid, cache_dir=cache_dir, progress=progress
     )
     fields = divided(
         scan.trainable(decoded.listing, src.said, labelled=labelled) if decoded.bad else decoded.listing,
@@ -103,7 +103,7 @@ def load(
         seed=seed,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
-        labels_per_class=labels_per_class,
+        shots=shots,
         bad=decoded.bad,
     )
     return ImageSplits(images=decoded.images, **fields)
@@ -117,7 +117,7 @@ def labelled(
     part: str = "test",
     seed: int = 0,
     limit: int | None = None,
-    skip_bad: bool = False,
+    skip_invalid: bool = False,
     image_column: str | None = None,
     label_column: str | None = None,
     header: bool | None = None,
@@ -143,7 +143,12 @@ def labelled(
     """
     src = source.resolve(data) if isinstance(data, str) else data
     listing = list_pictures(
-        src, image_column=image_column, label_column=label_column, header=header, skip_bad=skip_bad, progress=progress
+        src,
+        image_column=image_column,
+        label_column=label_column,
+        header=header,
+        skip_invalid=skip_invalid,
+        progress=progress,
     )
     listing = of_part(listing, part)
     numbers = translation(listing, classes, src.said)
@@ -151,7 +156,7 @@ def labelled(
         keys = split.name_hashes(listing.names)
         listing = listing.take(split.pick(keys, listing.labels, limit, seed=seed, minimum=0))
     decoded = pixels.decoded(
-        listing, src.name, image_shape=image_shape, skip_bad=skip_bad, cache_dir=cache_dir, progress=progress
+        listing, src.name, image_shape=image_shape, skip_invalid=skip_invalid, cache_dir=cache_dir, progress=progress
     )
     for warning in decoded.listing.warnings if warn else ():
         warn(warning)

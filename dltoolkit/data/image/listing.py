@@ -28,7 +28,7 @@ def list_pictures(
     image_column: str | None = None,
     label_column: str | None = None,
     header: bool | None = None,
-    skip_bad: bool = False,
+    skip_invalid: bool = False,
     labelled: bool = True,
     progress: decode.Progress | None = None,
 ) -> Listing:
@@ -46,7 +46,7 @@ def list_pictures(
             lambda table: _columns(table, image_column, label_column),
             _picture,
             header=header,
-            skip_bad=skip_bad,
+            skip_invalid=skip_invalid,
         )
     if source.kind == "npz":
         return _from_arrays(source, arrays.read_npz(source.path), None)

@@ -41,7 +41,7 @@ def decoded(
     *,
     image_size: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
-    skip_bad: bool = False,
+    skip_invalid: bool = False,
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
 ) -> Decoded:
@@ -51,10 +51,10 @@ def decoded(
         name: of the source, for file names.
         image_size: side of the squares, by default for the pictures to decide.
         image_shape: (h, w, c) if it is fixed already.
-        skip_bad: leave out what cannot be read.
+        skip_invalid: leave out what cannot be read.
 
     Raises:
-        UserError: if pictures cannot be read and ``skip_bad`` is False, or none can.
+        UserError: if pictures cannot be read and ``skip_invalid`` is False, or none can.
     """
     folder = cache_dir or store.default_folder()
     file = store.KeptArray(folder, f"{name}-{_key(listing, image_shape or image_size)}")
@@ -63,11 +63,11 @@ def decoded(
         images, facts = found
         bad = {int(position): reason for position, reason in facts["bad"].items()}
         hashes = np.frombuffer(bytes.fromhex(facts["hashes"]), np.uint64)
-        scan.refuse(bad, listing, skip_bad, folder, name)
+        scan.refuse(bad, listing, skip_invalid, folder, name)
     else:
         try:
             images, bad = _decode(listing, file, image_size, image_shape, progress)
-            scan.refuse(bad, listing, skip_bad, folder, name)
+            scan.refuse(bad, listing, skip_invalid, folder, name)
             if bad:
                 images = _compact(images, np.setdiff1d(np.arange(len(images)), list(bad)))
             hashes = split.content_hashes(images)

@@ -55,7 +55,7 @@ class Characters:
             found.update(np.flatnonzero(np.bincount(_codes(text))).tolist())
         if len(found) > MOST_CHARACTERS:
             raise UserError(
-                f"The text has {len(found):,} different characters, too many for a token each: use --tokens bpe."
+                f"The text has {len(found):,} different characters, too many for a token each: use --tokenizer bpe."
             )
         return cls("".join(map(chr, sorted(found))))
 
@@ -213,7 +213,7 @@ def _tokenizers() -> Any:
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError:
-        raise UserError("--tokens bpe needs the tokenizers package: pip install 'dltoolkit[bpe]'.") from None
+        raise UserError("--tokenizer bpe needs the tokenizers package: pip install 'dltoolkit[bpe]'.") from None
     return tokenizers
 
 

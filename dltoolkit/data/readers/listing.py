@@ -128,7 +128,7 @@ def from_tables(
     read: Callable[[Any, Path, str], tuple[str, Any]],
     *,
     header: bool | None,
-    skip_bad: bool = False,
+    skip_invalid: bool = False,
 ) -> Listing:
     """List the rows of a table, or of one table for each split.
 
@@ -136,7 +136,7 @@ def from_tables(
         columns: the first table to the names of its two columns, that of the examples and that of the labels.
         read: ``(cell, the table's folder, a name for the row)`` to the example's name and item; None for an empty cell.
         header: whether a .csv or .tsv begins with column names; by default recognised.
-        skip_bad: leave rows out that lack an example or a label, instead of refusing them.
+        skip_invalid: leave rows out that lack an example or a label, instead of refusing them.
     """
     places = [(part, path) for part, paths in source.parts.items() for path in paths] or [("", source.path)]
     found = tables.read_tables([path for _, path in places], header=header)
@@ -155,9 +155,9 @@ def from_tables(
                 lacking.append(f"Row {row} of {path} (without the header) has nothing in the column '{missing}'")
                 continue
             rows.append((name, content, label, part))
-    if lacking and not (skip_bad and rows):
+    if lacking and not (skip_invalid and rows):
         others = f", and {len(lacking) - 1} more rows like it" if len(lacking) > 1 else ""
-        raise UserError(f"{lacking[0]}{others}: mend or remove them, or leave them out with --skip-bad.")
+        raise UserError(f"{lacking[0]}{others}: mend or remove them, or leave them out with --skip-invalid.")
     warnings = [f"{len(lacking)} rows were left out; the first: {lacking[0]}."] if lacking else []
     classes = classes_in_order({label for _, _, label, _ in rows})
     number = {name: i for i, name in enumerate(classes)}

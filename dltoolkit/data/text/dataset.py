@@ -70,8 +70,8 @@ def load(
     validation_fraction: float | None = None,
     test_fraction: float | None = None,
     limit: int | None = None,
-    labels_per_class: int | None = None,
-    skip_bad: bool = False,
+    shots: int | None = None,
+    skip_invalid: bool = False,
     text_column: str | None = None,
     label_column: str | None = None,
     header: bool | None = None,
@@ -89,8 +89,8 @@ def load(
         validation_fraction, test_fraction: of each class, where the data bring no such part. By default 15 %, but no
             more than 5,000 texts in validation and 10,000 in test, which are enough to measure with.
         limit: use at most so many texts in all, each class and part in proportion.
-        labels_per_class: train on at most so many of each class; validation and test stay as they are.
-        skip_bad: leave out texts that are empty, not UTF-8 or without a label, instead of refusing.
+        shots: train on at most so many of each class; validation and test stay as they are.
+        skip_invalid: leave out texts that are empty, not UTF-8 or without a label, instead of refusing.
         text_column, label_column: of a table, by name or position; by default found by their usual names.
         header: whether a .csv or .tsv begins with column names; by default recognised.
         progress: called with what is being done, how many are done, and how many there are.
@@ -100,10 +100,15 @@ def load(
     """
     src = source.resolve(data) if isinstance(data, str) else data
     listing = list_texts(
-        src, text_column=text_column, label_column=label_column, header=header, skip_bad=skip_bad, progress=progress
+        src,
+        text_column=text_column,
+        label_column=label_column,
+        header=header,
+        skip_invalid=skip_invalid,
+        progress=progress,
     )
     listing = limited(scan.trainable(listing, src.said), src, limit, seed)
-    listing, texts, hashes, bad = _checked(listing, src, skip_bad, progress)
+    listing, texts, hashes, bad = _checked(listing, src, skip_invalid, progress)
     fields = divided(
         scan.trainable(listing, src.said) if bad else listing,
         hashes,
@@ -111,7 +116,7 @@ def load(
         seed=seed,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
-        labels_per_class=labels_per_class,
+        shots=shots,
         bad=bad,
     )
     return TextSplits(texts=texts, **fields)
@@ -121,7 +126,7 @@ def labelled(
     data: Source | str,
     classes: Sequence[str],
     *,
-    skip_bad: bool = False,
+    skip_invalid: bool = False,
     text_column: str | None = None,
     label_column: str | None = None,
     header: bool | None = None,
@@ -142,10 +147,12 @@ def labelled(
         UserError: if a label is none of ``classes``, or texts cannot be read.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_texts(src, text_column=text_column, label_column=label_column, header=header, skip_bad=skip_bad)
+    listing = list_texts(
+        src, text_column=text_column, label_column=label_column, header=header, skip_invalid=skip_invalid
+    )
     listing = of_part(listing, "test")
     numbers = translation(listing, classes, src.said)
-    listing, texts, _, _ = _checked(listing, src, skip_bad, None)
+    listing, texts, _, _ = _checked(listing, src, skip_invalid, None)
     for warning in listing.warnings if warn else ():
         warn(warning)
     return texts, numbers[listing.labels], listing.names
@@ -240,7 +247,7 @@ def _rows(path: Path, text_column: str | None) -> Iterator[Line | bytes]:
 
 
 def _checked(
-    listing: Listing, src: Source, skip_bad: bool, progress: Callable[[str, int, int], None] | None
+    listing: Listing, src: Source, skip_invalid: bool, progress: Callable[[str, int, int], None] | None
 ) -> tuple[Listing, list[str], np.ndarray, list[tuple[str, str]]]:
     """Return the listing without bad texts, its texts, hashes of their contents, and (name, reason) of the bad ones."""
     texts: list[str] = []
@@ -259,6 +266,6 @@ def _checked(
             continue
         texts.append(text)
         hashes.append(hashlib.blake2b(content.encode(errors="surrogatepass"), digest_size=8).digest())
-    scan.refuse(bad, listing, skip_bad, store.default_folder(), src.name)
+    scan.refuse(bad, listing, skip_invalid, store.default_folder(), src.name)
     listing, findings = scan.without(listing, bad)
     return listing, texts, np.frombuffer(b"".join(hashes), np.uint64), findings

@@ -14,7 +14,7 @@ from dltoolkit.errors import UserError
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "message", "body", "document")
 TARGET_COLUMNS = (*LABEL_COLUMNS, "sentiment", "polarity", "rating", "stars")
 TEXTS = Kind("text", (".txt",), (".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".epub"))
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parents[1] / "bundled"
 
 
 def list_texts(
@@ -23,7 +23,7 @@ def list_texts(
     text_column: str | None = None,
     label_column: str | None = None,
     header: bool | None = None,
-    skip_bad: bool = False,
+    skip_invalid: bool = False,
     progress: Any = None,
 ) -> Listing:
     """List the labelled texts of any source.
@@ -42,7 +42,7 @@ def list_texts(
             lambda table: _columns(table, text_column, label_column),
             lambda cell, _, name: (name, cell_text(cell)),
             header=header,
-            skip_bad=skip_bad,
+            skip_invalid=skip_invalid,
         )
     if source.kind == "tfds":
         return _from_tfds(source, published.tfds_set(source.reference, "text", progress))

@@ -182,7 +182,7 @@ class Vocabulary:
         order = order[: min(size, 2**BITS - FIRST, int((count >= minimum).sum()))]
         if not len(order):
             raise UserError(
-                f"No word occurs in {minimum} of the {len(rows)} training texts: give more texts, or --min-count 1."
+                f"No word occurs in {minimum} of the {len(rows)} training texts: give more texts, or --min-df 1."
             )
         words = [corpus.words[i] for i in order]
         beginnings = _beginnings(corpus, packed, letters, minimum)[: 2**BITS - FIRST - len(words)]

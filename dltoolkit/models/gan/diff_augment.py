@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from dltoolkit.models import replicas
 
-KINDS = ("colour", "translation", "cutout")
+KINDS = ("color", "translation", "cutout")
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
@@ -29,7 +29,7 @@ class DiffAugment(keras.layers.Layer):
         count, height, width, channels = tf.shape(images)[0], *images.shape[1:]
         for kind in filter(None, self.kinds.split(",")):
             draw = replicas.drawn(self._draw, count, axis=1)
-            if kind == "colour":
+            if kind == "color":
                 images = images + draw[0] - 0.5  # brightness
                 if channels > 1:
                     grey = tf.reduce_mean(images, axis=-1, keepdims=True)

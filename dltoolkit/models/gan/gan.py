@@ -38,7 +38,7 @@ class Gan(keras.Model):
         loss: one of :data:`LOSSES`.
         penalty: weight of the zero-centred gradient penalty on real pictures, R1 (Mescheder et al. 2018); of the
             penalty of Gulrajani et al. 2017 for wasserstein-gp.
-        penalty_every: steps between two penalties, each so many times as strong (Karras et al. 2020).
+        gradient_penalty_interval: steps between two penalties, each so many times as strong (Karras et al. 2020).
         mode_seeking: weight of a term that is large where two pictures of one class are alike although their noise
             is not (Mao et al. 2019): a generator that knows the class is quick to draw one picture for each.
         augment: how real and generated pictures are varied before the discriminator sees them (Zhao et al. 2020).
@@ -58,8 +58,8 @@ class Gan(keras.Model):
         *,
         width: int = 32,
         loss: str = "non-saturating",
-        penalty: float = 1.0,
-        penalty_every: int = 16,
+        gradient_penalty: float = 1.0,
+        gradient_penalty_interval: int = 16,
         mode_seeking: float = 0.1,
         augment: str = "",
         momentum: float = 0.999,
@@ -84,14 +84,19 @@ class Gan(keras.Model):
             "classes": classes,
             "width": width,
             "loss": loss,
-            "penalty": penalty,
-            "penalty_every": penalty_every,
+            "gradient_penalty": gradient_penalty,
+            "gradient_penalty_interval": gradient_penalty_interval,
             "mode_seeking": mode_seeking,
             "augment": augment,
             "momentum": momentum,
             "spectral_norm": spectral_norm,
         }
-        self.classes, self.kind, self.penalty, self.penalty_every = classes, loss, penalty, penalty_every
+        self.classes, self.kind, self.gradient_penalty, self.gradient_penalty_interval = (
+            classes,
+            loss,
+            gradient_penalty,
+            gradient_penalty_interval,
+        )
         self.mode_seeking, self.momentum, self.judge = mode_seeking, momentum, judge
         self.generator = generator(architecture, image_shape, classes, width=width)
         self.averaged = generator(architecture, image_shape, classes, width=width)
@@ -192,7 +197,7 @@ class Gan(keras.Model):
 
     def _penalty(self, real, fake, labels):
         """The gradient penalty at this step, zero at most of them."""
-        if not self.penalty:
+        if not self.gradient_penalty:
             return 0.0
 
         def measured():
@@ -208,9 +213,9 @@ class Gan(keras.Model):
             squared = tf.reduce_sum(tf.square(tape.gradient(logits, at)), axis=(1, 2, 3))
             if self.kind == "wasserstein-gp":
                 squared = tf.square(tf.sqrt(squared + 1e-12) - 1.0)
-            return 0.5 * self.penalty * self.penalty_every * tf.reduce_mean(squared)
+            return 0.5 * self.gradient_penalty * self.gradient_penalty_interval * tf.reduce_mean(squared)
 
-        return tf.cond(self.optimizer.iterations % self.penalty_every == 0, measured, lambda: 0.0)
+        return tf.cond(self.optimizer.iterations % self.gradient_penalty_interval == 0, measured, lambda: 0.0)
 
     def _average(self) -> None:
         """Move the average towards the generator: slowly, but less so in the first steps."""

@@ -69,19 +69,23 @@ class DecoderBlock(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape):
-        width = input_shape[-1]
+        embedding_dim = input_shape[-1]
 
-        def dense(name, units, initializer, inputs=width):
+        def dense(name, units, initializer, inputs=embedding_dim):
             layer = keras.layers.Dense(
                 units, use_bias=False, kernel_initializer=initializer, name=name, dtype=self.dtype_policy
             )
             layer.build((None, inputs))
             return layer
 
-        self.attend = dense("attend", 3 * width, keras.initializers.RandomNormal(stddev=0.5 * width**-0.5))
-        self.project = dense("project", width, "zeros")
-        self.expand = dense("expand", self.expansion * width, keras.initializers.RandomNormal(stddev=0.5 * width**-0.5))
-        self.reduce = dense("reduce", width, "zeros", self.expansion * width)
+        self.attend = dense(
+            "attend", 3 * embedding_dim, keras.initializers.RandomNormal(stddev=0.5 * embedding_dim**-0.5)
+        )
+        self.project = dense("project", embedding_dim, "zeros")
+        self.expand = dense(
+            "expand", self.expansion * embedding_dim, keras.initializers.RandomNormal(stddev=0.5 * embedding_dim**-0.5)
+        )
+        self.reduce = dense("reduce", embedding_dim, "zeros", self.expansion * embedding_dim)
 
     def call(self, x, training=False):
         return self._finish(x, self._attended(x, None)[0], training)
@@ -93,7 +97,7 @@ class DecoderBlock(keras.layers.Layer):
 
     def advance(self, x, kept, place, first):
         """Take in one more token (batch, width) at ``place`` of the window, with the keys and values kept so far."""
-        batch, width = x.shape
+        batch, embedding_dim = x.shape
         query, key, value = self._heads(x[:, None], place)
         keys, values = (
             keras.ops.slice_update(old, (0, 0, place, 0), new) for old, new in zip(kept, (key, value), strict=True)
@@ -101,11 +105,13 @@ class DecoderBlock(keras.layers.Layer):
         places = tf.range(keys.shape[2])
         seen = (places <= place) & (places >= first[:, None])  # (batch, time)
         attended = _attend(query, keys, values, seen[:, None, None])
-        return self._finish(x, tf.reshape(attended, (batch, width)), False), (keys, values)
+        return self._finish(x, tf.reshape(attended, (batch, embedding_dim)), False), (keys, values)
 
     def _attended(self, x, first):
-        batch, time, width = tf.unstack(tf.shape(x))
-        batch, time, width = (fixed or now for fixed, now in zip(x.shape, (batch, time, width), strict=True))
+        batch, time, embedding_dim = tf.unstack(tf.shape(x))
+        batch, time, embedding_dim = (
+            fixed or now for fixed, now in zip(x.shape, (batch, time, embedding_dim), strict=True)
+        )
         query, key, value = self._heads(x)
         places = tf.range(time)
 
@@ -119,7 +125,7 @@ class DecoderBlock(keras.layers.Layer):
         ends = [*range(BLOCK, time, BLOCK), time] if isinstance(time, int) else [time]
         attended = [block(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
         attended = tf.transpose(tf.concat(attended, axis=2), (0, 2, 1, 3))
-        return tf.reshape(attended, (batch, time, width)), (key, value)
+        return tf.reshape(attended, (batch, time, embedding_dim)), (key, value)
 
     def _heads(self, x, place=None):
         """Queries, keys and values (batch, heads, time, d) of the places from 0 on, or of the one ``place``."""
@@ -147,10 +153,10 @@ class DecoderBlock(keras.layers.Layer):
         """Dropout with four bytes of each random number: drawing them would take a quarter of a step."""
         if not (training and self.dropout):
             return x
-        batch, time, width = tf.unstack(tf.shape(x))
+        batch, time, embedding_dim = tf.unstack(tf.shape(x))
         seed = tf.cast(self.seed_generator.next(), tf.int32)
-        numbers = tf.random.stateless_uniform((batch, time, width // 4 + 1), seed, None, None, tf.uint32)
-        bytes_ = tf.reshape(tf.bitcast(numbers, tf.uint8), (batch, time, -1))[..., :width]
+        numbers = tf.random.stateless_uniform((batch, time, embedding_dim // 4 + 1), seed, None, None, tf.uint32)
+        bytes_ = tf.reshape(tf.bitcast(numbers, tf.uint8), (batch, time, -1))[..., :embedding_dim]
         dropped = round(256 * self.dropout)
         return tf.where(tf.cast(bytes_, tf.int32) >= dropped, x * (256 / (256 - dropped)), tf.zeros_like(x))
 
@@ -173,18 +179,18 @@ class MemberRows(keras.layers.Layer):
         members: how many there are; the rows of a training batch must divide by it.
     """
 
-    def __init__(self, member: int, members: int, **kwargs):
+    def __init__(self, member: int, ensemble_size: int, **kwargs):
         super().__init__(**kwargs)
-        self.member, self.members = member, members
+        self.member, self.ensemble_size = member, ensemble_size
 
     def call(self, x, training=False):
-        return x[self.member :: self.members] if training else x
+        return x[self.member :: self.ensemble_size] if training else x
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "member": self.member, "members": self.members}
+        return {**super().get_config(), "member": self.member, "members": self.ensemble_size}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")

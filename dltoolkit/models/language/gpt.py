@@ -35,10 +35,10 @@ def build(
     vocabulary_size: int,
     *,
     layers: int,
-    width: int,
+    embedding_dim: int,
     heads: int = 4,
     dropout: float = 0.0,
-    members: int = 1,
+    ensemble_size: int = 1,
 ) -> keras.Model:
     """Return an untrained language model.
 
@@ -61,15 +61,17 @@ def build(
     if family not in FAMILIES:
         near = suggestion(family, FAMILIES)
         raise UserError(f"There is no network family '{family}'; use one of {', '.join(FAMILIES)}.{near}")
-    if family == "gpt" and width % (2 * heads):
-        raise UserError(f"A width of {width} cannot be divided into {heads} heads of even size; try {2 * heads * 16}.")
+    if family == "gpt" and embedding_dim % (2 * heads):
+        raise UserError(
+            f"A width of {embedding_dim} cannot be divided into {heads} heads of even size; try {2 * heads * 16}."
+        )
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    size = {"layers": layers, "width": width, "heads": heads, "dropout": dropout}
-    if members == 1:
+    size = {"layers": layers, "width": embedding_dim, "heads": heads, "dropout": dropout}
+    if ensemble_size == 1:
         return keras.Model(tokens, _logits(tokens, family, vocabulary_size, **size), name=family)
     logits = []
-    for i in range(members):
-        rows = MemberRows(i, members, name=f"rows{_suffix(i)}")(tokens)
+    for i in range(ensemble_size):
+        rows = MemberRows(i, ensemble_size, name=f"rows{_suffix(i)}")(tokens)
         logits.append(_logits(rows, family, vocabulary_size, **size, suffix=_suffix(i)))
     return keras.Model(tokens, MemberMean(name="mean")(logits), name=family)
 
@@ -90,20 +92,22 @@ def _logits(
     vocabulary_size: int,
     *,
     layers: int,
-    width: int,
+    embedding_dim: int,
     heads: int,
     dropout: float,
     suffix: str = "",
 ) -> keras.KerasTensor:
     normal = keras.initializers.RandomNormal(stddev=1.0)
-    x = keras.layers.Embedding(vocabulary_size, width, embeddings_initializer=normal, name=f"embedding{suffix}")(tokens)
-    x += PairEmbedding(vocabulary_size, width, name=f"pair_embedding{suffix}")(tokens)
+    x = keras.layers.Embedding(
+        vocabulary_size, embedding_dim, embeddings_initializer=normal, name=f"embedding{suffix}"
+    )(tokens)
+    x += PairEmbedding(vocabulary_size, embedding_dim, name=f"pair_embedding{suffix}")(tokens)
     for i in range(1, layers + 1):
         if family == "gpt":
             x = DecoderBlock(heads, dropout=dropout, name=f"block_{i}{suffix}")(x)
             continue
         kind = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}[family]
-        x = kind(width, return_sequences=True, name=f"layer_{i}{suffix}")(x)
+        x = kind(embedding_dim, return_sequences=True, name=f"layer_{i}{suffix}")(x)
         x = keras.layers.Dropout(dropout, name=f"dropout_{i}{suffix}")(x) if dropout else x
     if family == "gpt":
         x = keras.layers.RMSNormalization(name=f"norm{suffix}")(x)
@@ -179,7 +183,7 @@ class MembersDecoder:
     """
 
     def __init__(self, model: keras.Model):
-        self._members = [Decoder(model, i) for i in range(model.get_layer("rows").members)]
+        self._members = [Decoder(model, i) for i in range(model.get_layer("rows").ensemble_size)]
 
     def read(self, tokens: tf.Tensor, first: tf.Tensor, length: tf.Tensor, window: int) -> tuple[tf.Tensor, list]:
         """As :meth:`Decoder.read`."""

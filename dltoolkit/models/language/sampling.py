@@ -74,7 +74,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
-    context: int,
+    context_length: int,
     how: Sampling = Sampling(),
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
@@ -95,7 +95,7 @@ def generate(
     if not tf.config.list_physical_devices("GPU"):
         together = max(-(-together // (os.cpu_count() or 1)), min(together, FEW))
     groups = [
-        _Group(model, prompts, begin, together, context, how, seed % 2**31)
+        _Group(model, prompts, begin, together, context_length, how, seed % 2**31)
         for begin in range(0, len(prompts), together)
     ]
     done = 0
@@ -115,18 +115,23 @@ class _Group:
         prompts: Sequence[Sequence[int]],
         begin: int,
         count: int,
-        context: int,
+        context_length: int,
         how: Sampling,
         seed: int,
     ):
         self._rows = np.minimum(np.arange(begin, begin + count), len(prompts) - 1)  # as many in the last group
         self._texts = [list(prompts[row]) for row in self._rows]
-        self._context, self._chunk, self._seed, self._done = context, max(1, min(CHUNK, context // 2)), seed, 0
-        self._read, self._go_on = _compiled(model, count, len(prompts), context, self._chunk, how)
+        self._context, self._chunk, self._seed, self._done = (
+            context_length,
+            max(1, min(CHUNK, context_length // 2)),
+            seed,
+            0,
+        )
+        self._read, self._go_on = _compiled(model, count, len(prompts), context_length, self._chunk, how)
         self._seen = np.zeros((count, model.output_shape[-1]), bool)
         for row, text in enumerate(self._texts):
             self._seen[row, text] = True
-        self._kept, self._place = context - self._chunk, context
+        self._kept, self._place = context_length - self._chunk, context_length
 
     def go_on(self) -> np.ndarray:
         """Return the next tokens of each text, int32 (rows, chunk)."""
@@ -145,14 +150,14 @@ class _Group:
         return tokens
 
 
-def _window(texts: list[list[int]], kept: int, context: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _window(texts: list[list[int]], kept: int, context_length: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The ends of texts, so that all of them end at one place: tokens (batch, time), beginnings (batch,), place.
 
     The time is ``context`` or half of it: each is compiled for itself.
     """
     ends = [text[-kept:] for text in texts]
     place = max(map(len, ends))
-    time = context // 2 if place <= context // 2 else context
+    time = context_length // 2 if place <= context_length // 2 else context_length
     window, first = np.zeros((len(ends), time), np.int32), np.zeros(len(ends), np.int32)
     for row, end in enumerate(ends):
         first[row] = place - len(end)
@@ -161,12 +166,14 @@ def _window(texts: list[list[int]], kept: int, context: int) -> tuple[np.ndarray
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(model: keras.Model, batch: int, rows_in_all: int, context: int, chunk: int, how: Sampling) -> tuple:
+def _compiled(
+    model: keras.Model, batch: int, rows_in_all: int, context_length: int, chunk: int, how: Sampling
+) -> tuple:
     decoder = gpt.decoder(model)
 
     @tf.function(jit_compile=True)
     def read(window, first, length):
-        return decoder.read(window, first, length, context)
+        return decoder.read(window, first, length, context_length)
 
     @tf.function(jit_compile=True)
     def go_on(logits, state, place, first, seen, seed, rows):

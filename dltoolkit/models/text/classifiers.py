@@ -25,7 +25,7 @@ def build(
     classes: int,
     *,
     longest: int,
-    embedding: int | None = None,
+    embedding_dim: int | None = None,
     units: int | None = None,
     layers: int | None = None,
     dropout: float | None = None,
@@ -63,7 +63,7 @@ def build(
     if classes < 2:
         raise UserError(f"A classifier needs at least two classes, not {classes}.")
     numbers = keras.Input((None,), dtype="int32", name="words")
-    options = {"embedding": embedding, "units": units, "layers": layers, "dropout": dropout, "longest": longest}
+    options = {"embedding_dim": embedding_dim, "units": units, "layers": layers, "dropout": dropout, "longest": longest}
     given = {name: value for name, value in options.items() if value is not None}
     return keras.Model(numbers, families[family](numbers, vocabulary_size, classes, **given), name=family)
 
@@ -93,11 +93,11 @@ def _logits(x, classes, dropout):
     return keras.layers.Dense(classes, dtype="float32", name="logits")(x)
 
 
-def _embedded(numbers, size, embedding, dropout):
+def _embedded(numbers, size, embedding_dim, dropout):
     """Vectors of the words (batch, time, embedding), some dropped in training, and the texts' lengths (batch,)."""
     lengths = keras.ops.sum(keras.ops.cast(keras.ops.not_equal(numbers, 0), "int32"), axis=1)
     initializer = keras.initializers.RandomNormal(stddev=0.1)
-    x = WordEmbedding(size, embedding, embeddings_initializer=initializer, name="embedding")(numbers)
+    x = WordEmbedding(size, embedding_dim, embeddings_initializer=initializer, name="embedding")(numbers)
     return keras.layers.Dropout(dropout, noise_shape=(None, None, 1), name="word_dropout")(x), lengths
 
 
@@ -106,9 +106,9 @@ def _ngram(numbers, size, classes, *, dropout=0.3, **_):
     return NaiveBayesBag(size, classes, dropout, dtype="float32", name="logits")(numbers)
 
 
-def _cnn(numbers, size, classes, *, embedding=128, units=100, dropout=0.5, **_):
+def _cnn(numbers, size, classes, *, embedding_dim=128, units=100, dropout=0.5, **_):
     """Kim (2014): filters over three, four and five words, each one's largest answer in the text."""
-    x, _ = _embedded(numbers, size, embedding, dropout / 2)
+    x, _ = _embedded(numbers, size, embedding_dim, dropout / 2)
     # Every filter sees padding alone once, so that more padding changes nothing, and a text of one word is answered.
     x = keras.layers.ZeroPadding1D((0, max(WINDOWS)), name="room")(x)
     found = [
@@ -121,9 +121,9 @@ def _cnn(numbers, size, classes, *, embedding=128, units=100, dropout=0.5, **_):
 
 
 def _recurrent(kind: type[keras.layers.Layer]) -> Callable:
-    def network(numbers, size, classes, *, embedding=64, units=64, layers=1, dropout=0.5, **_):
+    def network(numbers, size, classes, *, embedding_dim=64, units=64, layers=1, dropout=0.5, **_):
         """One or more recurrent layers in both directions, and the mean and maximum of what they say."""
-        x, lengths = _embedded(numbers, size, embedding, dropout / 2)
+        x, lengths = _embedded(numbers, size, embedding_dim, dropout / 2)
         for i in range(layers):
             onward = kind(units, return_sequences=True, name=f"onward_{i + 1}")(x)
             backward = kind(units, return_sequences=True, name=f"backward_{i + 1}")(Reverse()([x, lengths]))
@@ -133,20 +133,20 @@ def _recurrent(kind: type[keras.layers.Layer]) -> Callable:
     return network
 
 
-def _transformer(numbers, size, classes, *, longest, embedding=64, units=256, layers=1, dropout=0.5):
+def _transformer(numbers, size, classes, *, longest, embedding_dim=64, units=256, layers=1, dropout=0.5):
     """An encoder (Vaswani et al. 2017) with the normalisation before each part (Xiong et al. 2020)."""
-    x, lengths = _embedded(numbers, size, embedding, dropout / 2)
+    x, lengths = _embedded(numbers, size, embedding_dim, dropout / 2)
     x = PositionEmbedding(longest, name="position")(x)
     there = keras.ops.expand_dims(keras.ops.not_equal(numbers, 0), 1)  # (batch, 1, time)
     for i in range(1, layers + 1):
         y = keras.layers.LayerNormalization(name=f"attention_norm_{i}")(x)
-        y = keras.layers.MultiHeadAttention(HEADS, max(1, embedding // HEADS), name=f"attention_{i}")(
+        y = keras.layers.MultiHeadAttention(HEADS, max(1, embedding_dim // HEADS), name=f"attention_{i}")(
             y, y, attention_mask=there
         )
         x = keras.layers.Add(name=f"attended_{i}")([x, keras.layers.Dropout(dropout, name=f"attention_drop_{i}")(y)])
         y = keras.layers.LayerNormalization(name=f"mlp_norm_{i}")(x)
         y = keras.layers.Dense(units, activation="gelu", name=f"mlp_in_{i}")(y)
-        y = keras.layers.Dense(embedding, name=f"mlp_out_{i}")(y)
+        y = keras.layers.Dense(embedding_dim, name=f"mlp_out_{i}")(y)
         x = keras.layers.Add(name=f"block_{i}")([x, keras.layers.Dropout(dropout, name=f"mlp_drop_{i}")(y)])
     x = keras.layers.LayerNormalization(name="norm")(x)
     return _logits(MeanAndMax(name="pooled")([x, lengths]), classes, dropout)
