@@ -20,6 +20,7 @@ def main(data: str, model: str, backbone: str | None, batch_size: int | None) ->
     import numpy as np
     from dltoolkit.recipes import fine_tune, sentiment_analyzer
 
+    from dltoolkit import finetuning
     from dltoolkit.data.text import pipeline as text_pipeline
 
     if backbone:

@@ -190,7 +190,7 @@ class MemberRows(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "member": self.member, "members": self.ensemble_size}
+        return {**super().get_config(), "member": self.member, "ensemble_size": self.ensemble_size}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")

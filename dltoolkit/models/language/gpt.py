@@ -66,7 +66,7 @@ def build(
             f"A width of {embedding_dim} cannot be divided into {heads} heads of even size; try {2 * heads * 16}."
         )
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    size = {"layers": layers, "width": embedding_dim, "heads": heads, "dropout": dropout}
+    size = {"layers": layers, "embedding_dim": embedding_dim, "heads": heads, "dropout": dropout}
     if ensemble_size == 1:
         return keras.Model(tokens, _logits(tokens, family, vocabulary_size, **size), name=family)
     logits = []
@@ -134,7 +134,7 @@ def of_hub(preset: str) -> tuple[keras.Model, Any, dict[str, int]]:
     hidden = network.call({"token_ids": tokens, "padding_mask": keras.ops.ones_like(tokens)})
     heads = next(getattr(network, name) for name in HUB_HEADS if hasattr(network, name))
     longest = getattr(network, "max_sequence_length", HUB_LONGEST)
-    size = {"layers": network.num_layers, "width": network.hidden_dim, "heads": heads, "longest": longest}
+    size = {"layers": network.num_layers, "embedding_dim": network.hidden_dim, "heads": heads, "longest": longest}
     return keras.Model(tokens, head(hidden, reverse=True), name=network.name), tokenizer, size
 
 
