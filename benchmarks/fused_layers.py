@@ -1,9 +1,9 @@
-"""Training steps of a transformer of KerasHub, its layers as Keras has them and with fewer passes over memory.
+"""Compare training steps of a KerasHub transformer with Keras' layers and with fused layers.
 
     python benchmarks/fused_layers.py
     python benchmarks/fused_layers.py --precision float32
 
-The network has MiniLM's shape (6 layers of 384 units, 12 heads) and random weights; the two sides alternate.
+The network has the shape of MiniLM (6 layers of 384 units, 12 heads) and random weights. The two sides alternate.
 """
 
 import statistics
@@ -14,12 +14,12 @@ import machine
 
 
 @click.command()
-@click.option("--precision", default="mixed_bfloat16", show_default=True, help="Keras' dtype policy.")
-@click.option("--texts", default=16, show_default=True, help="Texts in a batch.")
-@click.option("--tokens", default=256, show_default=True, help="Tokens of each.")
-@click.option("--rounds", default=5, show_default=True, help="Rounds of each side, in alternation.")
+@click.option("--precision", default="mixed_bfloat16", show_default=True, help="Dtype policy of Keras.")
+@click.option("--texts", default=16, show_default=True, help="Texts per batch.")
+@click.option("--tokens", default=256, show_default=True, help="Tokens per text.")
+@click.option("--rounds", default=5, show_default=True, help="Rounds per side, alternating.")
 def main(precision: str, texts: int, tokens: int, rounds: int) -> None:
-    """Print tokens a second of either side, and how many times as fast the second is."""
+    """Print tokens per second of both sides and their ratio."""
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
@@ -58,7 +58,7 @@ def main(precision: str, texts: int, tokens: int, rounds: int) -> None:
             if number:  # the first round compiles
                 took[side].append((time.perf_counter() - began) / 3)
     for side, seconds in took.items():
-        click.echo(f"{side:14} {texts * tokens / statistics.median(seconds):7.0f} tokens a second")
+        click.echo(f"{side:14} {texts * tokens / statistics.median(seconds):7.0f} tokens per second")
     ratios = [plain / quick for plain, quick in zip(*took.values(), strict=True)]
     click.echo(f"{statistics.median(ratios):.2f} times as fast, {min(ratios):.2f} to {max(ratios):.2f}")
 

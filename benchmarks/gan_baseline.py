@@ -1,10 +1,11 @@
-"""The image GAN beside the DCGAN of TensorFlow's tutorial, trained as long on the same pictures and measured alike.
+"""Compare the image GAN with the DCGAN of TensorFlow's tutorial, trained as long on the same images.
 
     dltoolkit train image-gan --data fashion_mnist --max-time 10m
     python benchmarks/gan_baseline.py latest
 
-The tutorial's networks, rates and step (tensorflow.org/tutorials/generative/dcgan, seen 2026) are for 28x28 grey
-pictures: 5x5 transposed convolutions, batch normalisation, leaky ReLU and dropout, Adam at 0.0001, batches of 256.
+The tutorial's networks, learning rates and training step (tensorflow.org/tutorials/generative/dcgan, read in 2026) are
+for 28x28 grayscale images: 5x5 transposed convolutions, batch normalization, leaky ReLU and dropout, Adam at 0.0001,
+batches of 256.
 """
 
 import time
@@ -20,9 +21,9 @@ BATCH = 256
 
 @click.command()
 @click.argument("run")
-@click.option("--seconds", type=float, help="How long to train; by default as long as RUN did.")
+@click.option("--seconds", type=float, help="Training time in seconds; default: that of RUN.")
 def main(run: str, seconds: float | None) -> None:
-    """Train the tutorial's GAN on RUN's data, and print its distances from the test pictures beside RUN's."""
+    """Train the tutorial's GAN on the data of RUN and print the metrics of both on the test images."""
     import dltoolkit
     from dltoolkit import lazy
 
@@ -32,18 +33,18 @@ def main(run: str, seconds: float | None) -> None:
     from dltoolkit import evaluation
 
     found = dltoolkit.load(run)
-    pictures = image_gan.build_data(found.config)
-    found.check_data(pictures.describe())
-    probe = evaluation.feature_extractor.of_data(pictures)
+    splits = image_gan.build_data(found.config)
+    found.check_data(splits.describe())
+    probe = evaluation.feature_extractor.of_data(splits)
     seconds = seconds or found.info["time"]["train_seconds"]
-    generator, steps = trained(pictures.images[pictures.train], seconds)
-    count = len(pictures.test)
+    generator, steps = trained(splits.images[splits.train], seconds)
+    count = len(splits.test)
     noise = np.random.default_rng(1).standard_normal((count, NOISE)).astype("float32")
-    drawn = np.concatenate([generator.predict_on_batch(noise[i : i + BATCH]) for i in range(0, count, BATCH)])
-    drawn = np.clip(np.round((drawn + 1) * 127.5), 0, 255).astype("uint8")
-    real = probe.features(pictures.images[pictures.test])[0]
-    train = probe.features(pictures.images[pictures.train])[0]
-    theirs = evaluation.gan.measure(probe.features(drawn)[0], real, train)
+    generated = np.concatenate([generator.predict_on_batch(noise[i : i + BATCH]) for i in range(0, count, BATCH)])
+    generated = np.clip(np.round((generated + 1) * 127.5), 0, 255).astype("uint8")
+    real = probe.features(splits.images[splits.test])[0]
+    train = probe.features(splits.images[splits.train])[0]
+    theirs = evaluation.gan.measure(probe.features(generated)[0], real, train)
     click.echo(machine.describe())
     click.echo(f"{found.path.name}: {found.info['time']['train_seconds']:.0f} s of training")
     click.echo(f"tutorial: {seconds:.0f} s, {steps} steps of {BATCH}")
@@ -51,8 +52,8 @@ def main(run: str, seconds: float | None) -> None:
         click.echo(f"{name:20} ours {found.metrics['test'][name]:9.4f}   tutorial {theirs[name]:9.4f}")
 
 
-def trained(pictures: np.ndarray, seconds: float):
-    """Return the tutorial's generator after so many seconds, compilation included, and how many steps it made."""
+def trained(images: np.ndarray, seconds: float):
+    """Return the tutorial's generator after ``seconds`` of training, compilation included, and its number of steps."""
     import keras
     import tensorflow as tf
 
@@ -87,7 +88,7 @@ def trained(pictures: np.ndarray, seconds: float):
         ]
     )
     step = plain.adversarial_step(generator, discriminator, BATCH, 1e-4)
-    batches = tf.data.Dataset.from_tensor_slices(pictures).shuffle(len(pictures)).batch(BATCH, drop_remainder=True)
+    batches = tf.data.Dataset.from_tensor_slices(images).shuffle(len(images)).batch(BATCH, drop_remainder=True)
     began = time.monotonic()
     for steps, images in enumerate(batches.repeat(), 1):
         step(images)

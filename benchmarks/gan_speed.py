@@ -1,10 +1,11 @@
-"""Training speed of the image GAN against a plain implementation of the same networks, in alternation.
+"""Compare the training speed of the image GAN with a plain implementation of the same networks.
 
     python benchmarks/gan_speed.py
     python benchmarks/gan_speed.py --side 64 --channels 3
 
-The plain one is what TensorFlow's tutorial writes: stock Keras layers, the discriminator called on real and on
-generated pictures, two tapes in a ``tf.function``. It has neither gradient penalty nor average; ours has both.
+The plain implementation follows TensorFlow's tutorial: stock Keras layers, one call of the discriminator on real and
+one on generated images, two tapes in a ``tf.function``. It has neither a gradient penalty nor an average of the
+weights; the GAN of dltoolkit has both. The two sides alternate.
 """
 
 import statistics
@@ -17,13 +18,13 @@ import plain
 
 
 @click.command()
-@click.option("--side", default=28, show_default=True, help="Pictures' side in pixels.")
-@click.option("--channels", default=1, show_default=True, help="Pictures' channels.")
+@click.option("--side", default=28, show_default=True, help="Image side in pixels.")
+@click.option("--channels", default=1, show_default=True, help="Image channels.")
 @click.option("--batch-size", default=64, show_default=True)
-@click.option("--steps", default=20, show_default=True, help="Steps in a round.")
-@click.option("--rounds", default=15, show_default=True, help="Rounds of each side, in alternation.")
+@click.option("--steps", default=20, show_default=True, help="Steps per round.")
+@click.option("--rounds", default=15, show_default=True, help="Rounds per side, alternating.")
 def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> None:
-    """Print pictures a second through both training steps, and their ratio."""
+    """Print images per second of both training steps and their ratio."""
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
@@ -38,7 +39,7 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     images = rng.integers(0, 256, (batch_size, side, side, channels), dtype=np.uint8)
     one_hot = np.eye(10, dtype=np.float32)[rng.integers(0, 10, batch_size)]
     options = tf.data.Options()
-    options.autotune.enabled = False  # whose end would be waited for, and counted
+    options.autotune.enabled = False  # stopping the autotuner takes time that would be counted
     batches = tf.data.Dataset.from_tensors((images, one_hot)).repeat().with_options(options)
     gan = models.gan.gan.Gan("dcgan", (side, side, channels), 10)
     image_gan.compile_model(gan, config, batch_size, jit_compile=False)
@@ -49,8 +50,8 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
         gan.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
 
     def theirs() -> None:
-        for pictures, classes in batches.take(steps):
-            step(pictures, classes)
+        for images, classes in batches.take(steps):
+            step(images, classes)
 
     took = {ours: [], theirs: []}
     for number in range(rounds + 1):
@@ -62,7 +63,7 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     click.echo(machine.describe())
     click.echo(f"{side}x{side}x{channels}, batches of {batch_size}, Keras {keras.__version__}")
     for name, seconds in zip(("ours", "plain"), took.values(), strict=True):
-        click.echo(f"{name:6} {steps * batch_size / statistics.median(seconds):6.0f} pictures a second")
+        click.echo(f"{name:6} {steps * batch_size / statistics.median(seconds):6.0f} images per second")
     ratios = [plainly / mine for mine, plainly in zip(took[ours], took[theirs], strict=True)]
     click.echo(f"ratio  {statistics.median(ratios):6.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
 

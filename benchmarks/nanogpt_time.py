@@ -1,11 +1,12 @@
-"""How long PyTorch takes for nanoGPT's CPU configuration here: the measure for a time to a loss on other machines.
+"""Measure how long PyTorch takes for nanoGPT's CPU configuration on this machine.
 
     pip install torch
     python benchmarks/nanogpt_time.py
 
-The network (4 layers, 4 heads, width 128, context 64, batch 12, no biases, tied embeddings) and AdamW at 1e-3 are those
-of https://github.com/karpathy/nanoGPT (README, "I only have a macbook"), whose 2,000 steps end at a validation loss of
-1.88 to 1.89 nats on tiny Shakespeare; written anew here in a few lines, on random tokens, for the time alone.
+The network (4 layers, 4 heads, 128 units, context length 64, batch size 12, no biases, tied embeddings) and AdamW at
+1e-3 are those of https://github.com/karpathy/nanoGPT (README, "I only have a macbook"). Its 2,000 steps end at a
+validation loss of 1.88 to 1.89 nats on tiny Shakespeare. This implementation has a few lines and trains on random
+tokens: it measures the time only.
 """
 
 import statistics
@@ -18,9 +19,9 @@ LAYERS, HEADS, WIDTH, CONTEXT, BATCH, VOCABULARY = 4, 4, 128, 64, 12, 65
 
 
 @click.command()
-@click.option("--steps", default=200, show_default=True, help="Steps that are timed.")
+@click.option("--steps", default=200, show_default=True, help="Number of timed steps.")
 def main(steps: int) -> None:
-    """Print milliseconds a step, and seconds for 2,000 of them."""
+    """Print milliseconds per step and seconds for 2,000 steps."""
     import torch
     from torch import nn
     from torch.nn import functional

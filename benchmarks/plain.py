@@ -1,28 +1,28 @@
-"""What benchmarks compare with: Keras' own layers, and a GAN's step as TensorFlow's tutorial writes it."""
+"""Provide plain rivals for the benchmarks: stock Keras layers, and the GAN step of TensorFlow's tutorial."""
 
 
 def stock(network):
-    """The same network of Keras' own layers."""
+    """Return the same network built from stock Keras layers."""
     import keras
 
-    from dltoolkit.models.image import layers as picture_layers
+    from dltoolkit.models.image import layers as image_layers
 
-    def own_layer(layer):
-        if isinstance(layer, picture_layers.UpConv2D):
+    def stock_layer(layer):
+        if isinstance(layer, image_layers.UpConv2D):
             convolution = keras.layers.Conv2D(layer.filters, 3, padding="same", use_bias=False)
             return keras.Sequential([keras.layers.UpSampling2D(), convolution])
-        if isinstance(layer, picture_layers.ClassProjection):
+        if isinstance(layer, image_layers.ClassProjection):
             features, label = (keras.Input(each.shape[1:], dtype=each.dtype) for each in layer.input)
             vectors = keras.layers.Embedding(layer.classes, features.shape[-1])(label)
             return keras.Model([features, label], keras.layers.Dot(1)([features, vectors]))
-        kind = keras.layers.BatchNormalization if isinstance(layer, picture_layers.BatchNorm) else type(layer)
+        kind = keras.layers.BatchNormalization if isinstance(layer, image_layers.BatchNorm) else type(layer)
         return kind.from_config(layer.get_config())
 
-    return keras.models.clone_model(network, clone_function=own_layer)
+    return keras.models.clone_model(network, clone_function=stock_layer)
 
 
 def adversarial_step(generator, discriminator, batch_size: int, rate: float):
-    """A function of pictures uint8, and one-hot classes where the networks take classes, that trains both networks."""
+    """Return a function of uint8 images (and one-hot labels for conditional networks) that trains both networks."""
     import keras
     import tensorflow as tf
 
@@ -31,15 +31,15 @@ def adversarial_step(generator, discriminator, batch_size: int, rate: float):
 
     @tf.function
     def step(images, one_hot=None):
-        def given(first):
+        def network_inputs(first):
             return first if one_hot is None else [first, tf.argmax(one_hot, axis=-1, output_type=tf.int32)]
 
         real_images = (tf.cast(images, tf.float32) - 127.5) / 127.5
         noise = tf.random.normal((batch_size, generator.inputs[0].shape[1]))
         with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
-            drawn = generator(given(noise), training=True)
-            real = discriminator(given(real_images), training=True)
-            fake = discriminator(given(drawn), training=True)
+            generated = generator(network_inputs(noise), training=True)
+            real = discriminator(network_inputs(real_images), training=True)
+            fake = discriminator(network_inputs(generated), training=True)
             generator_loss = entropy(tf.ones_like(fake), fake)
             discriminator_loss = entropy(tf.ones_like(real), real) + entropy(tf.zeros_like(fake), fake)
         for tape, loss, network, optimizer in (

@@ -1,4 +1,4 @@
-"""Scanning and decoding a folder of pictures: seconds and peak memory.
+"""Measure seconds and peak memory for reading and decoding a folder of images.
 
 python benchmarks/reading_speed.py ~/cifar10
 """
@@ -12,7 +12,7 @@ import machine
 @click.command()
 @click.argument("folder")
 def main(folder: str) -> None:
-    """Read FOLDER as the image classifier does before it trains, and print what that took."""
+    """Read FOLDER as the image classifier does before training and print the cost."""
     from dltoolkit import lazy
     from dltoolkit.machine import peak_memory_mb
 
@@ -26,7 +26,7 @@ def main(folder: str) -> None:
     click.echo(machine.describe())
     count = len(found.labels)
     click.echo(
-        f"{count:,} pictures of {found.image_shape} in {seconds:.1f} s, {count / seconds:,.0f} a second; "
+        f"{count:,} images of {found.image_shape} in {seconds:.1f} s, {count / seconds:,.0f} per second; "
         f"{found.images.nbytes / 1e6:.0f} MB of pixels, peak memory {before:.0f} -> {peak_memory_mb():.0f} MB"
     )
 

@@ -1,4 +1,4 @@
-"""How long the commands that must not wait for TensorFlow take, from a cold process: the median of ten.
+"""Measure the commands that must not import TensorFlow, each from a cold process: the median of ten runs.
 
 python benchmarks/startup.py
 """

@@ -1,4 +1,4 @@
-"""Lines a second that `dltoolkit predict RUN -` answers from a pipe, and its memory on the way.
+"""Measure the lines per second that `dltoolkit predict RUN -` answers from a pipe, and its memory.
 
 python benchmarks/stream_speed.py saved_models/sentiment-analyzer/reviews-1 --lines 1000000
 """
@@ -29,10 +29,10 @@ OPINIONS = (
 
 @click.command()
 @click.argument("run")
-@click.option("--lines", "count", default=200_000, show_default=True, help="Lines to send.")
+@click.option("--lines", "count", default=200_000, show_default=True, help="Number of lines.")
 @click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
 def main(run: str, count: int, form: str) -> None:
-    """Send short lines to `dltoolkit predict RUN - --format …` and print lines a second after the first answer."""
+    """Send short lines to `dltoolkit predict RUN - --format …` and print lines per second after the first answer."""
     click.echo(machine.describe())
     process = subprocess.Popen(
         [sys.executable, "-m", "dltoolkit", "predict", run, "-", "--format", form],
@@ -54,7 +54,7 @@ def main(run: str, count: int, form: str) -> None:
             memory[number] = resident_mb(process.pid)
     took = time.monotonic() - began
     process.wait()
-    click.echo(f"{count:,} lines in {took:.1f} s: {count / took:,.0f} lines a second after the first answer")
+    click.echo(f"{count:,} lines in {took:.1f} s: {count / took:,.0f} lines per second after the first answer")
     click.echo("resident memory: " + ", ".join(f"{mb:,.0f} MB after {lines:,}" for lines, mb in memory.items()))
 
 
@@ -70,7 +70,7 @@ def send(pipe, count: int) -> None:
 
 
 def resident_mb(process: int) -> float:
-    """Return the memory that a process holds."""
+    """Return the resident memory of a process in MB."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1000

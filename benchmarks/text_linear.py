@@ -1,11 +1,11 @@
-"""The sentiment analyzer against the same idea in scikit-learn: whole processes in alternation, seconds and accuracy.
+"""Compare the sentiment analyzer with the same idea in scikit-learn: whole processes, seconds and accuracy.
 
     python benchmarks/text_linear.py ~/imdb
     python benchmarks/text_linear.py ~/imdb --ngrams 3 --rounds 3
 
-The other side is what a guide would write: read the files, count words and n-grams with CountVectorizer, weigh them by
-naive Bayes (Wang & Manning 2012), fit a logistic regression on all of train, score test. It makes no validation split,
-chooses nothing, and writes no report.
+The rival is what a guide would write: read the files, count words and n-grams with CountVectorizer, weight them by
+naive Bayes (Wang & Manning 2012), fit a logistic regression on the whole training split, score the test split. It makes
+no validation split, searches no hyperparameters and writes no report. The two sides alternate.
 """
 
 import json
@@ -22,14 +22,14 @@ import machine
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--ngrams", default=2, show_default=True, help="Most words in a row, of scikit-learn's side.")
-@click.option("--rounds", default=1, show_default=True, help="Runs of each side, in alternation.")
-@click.option("--plain", is_flag=True, hidden=True, help="Be scikit-learn's side.")
+@click.option("--ngrams", default=2, show_default=True, help="Maximum n-gram length of the rival.")
+@click.option("--rounds", default=1, show_default=True, help="Runs per side, alternating.")
+@click.option("--plain", is_flag=True, hidden=True, help="Run the rival only.")
 @click.argument("words", nargs=-1)
 def main(folder: Path, ngrams: int, rounds: int, plain: bool, words: tuple[str, ...]) -> None:
-    """Train on FOLDER (train and test, each with class folders of .txt files) on both sides, and print what came of it.
+    """Train on FOLDER (train and test, each with class folders of .txt files) on both sides and compare them.
 
-    WORDS after -- are further options of `dltoolkit train sentiment-analyzer`.
+    WORDS after -- are additional options of `dltoolkit train sentiment-analyzer`.
     """
     if plain:
         click.echo(scikit_learn(folder, ngrams))

@@ -1,11 +1,11 @@
-"""Training speed against the same model under plain Keras, in alternation, and the input pipeline's share of a step.
+"""Compare training speed with the same network under plain Keras, and measure the input pipeline's share of a step.
 
     python benchmarks/training_speed.py
     python benchmarks/training_speed.py --side 28 --channels 1 --rounds 7
 
-Plain Keras is what the guides write: arrays given to ``model.fit`` after ``compile`` with its defaults, and Keras'
-own layers throughout; once without any augmentation, which is less work than our side does, and once with random flips
-and shifts as layers in front of the network.
+Plain Keras is what the guides write: arrays passed to ``model.fit`` after ``compile`` with its defaults, and stock
+Keras layers; once without augmentation, which is less work than dltoolkit's side does, and once with random flips and
+shifts as layers before the network. The sides alternate.
 """
 
 import os
@@ -19,13 +19,13 @@ import plain
 
 
 @click.command()
-@click.option("--side", default=32, show_default=True, help="Pictures' side in pixels.")
-@click.option("--channels", default=3, show_default=True, help="Pictures' channels.")
+@click.option("--side", default=32, show_default=True, help="Image side in pixels.")
+@click.option("--channels", default=3, show_default=True, help="Image channels.")
 @click.option("--batch-size", default=128, show_default=True)
-@click.option("--steps", default=30, show_default=True, help="Steps in a round.")
-@click.option("--rounds", default=5, show_default=True, help="Rounds of each side, in alternation.")
+@click.option("--steps", default=30, show_default=True, help="Steps per round.")
+@click.option("--rounds", default=5, show_default=True, help="Rounds per side, alternating.")
 def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> None:
-    """Print pictures a second on both sides, their ratio, and what the input pipeline takes of a step."""
+    """Print images per second of all sides, their ratio, and the input pipeline's share of a step."""
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
@@ -94,11 +94,11 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
             seconds = measure(number)
             if number:  # the first round compiles
                 took[name].append(seconds)
-    click.echo(f"{'ours':18} {count / statistics.median(took['ours']):5.0f} pictures a second")
+    click.echo(f"{'ours':18} {count / statistics.median(took['ours']):5.0f} images per second")
     for name in ("plain", "plain, augmented"):
         ratios = [theirs / mine for mine, theirs in zip(took["ours"], took[name], strict=True)]
         click.echo(
-            f"{name:18} {count / statistics.median(took[name]):5.0f} pictures a second; ours is "
+            f"{name:18} {count / statistics.median(took[name]):5.0f} images per second; ours is "
             f"{statistics.median(ratios):.2f} times as fast (from {min(ratios):.2f} to {max(ratios):.2f})"
         )
     cores = os.cpu_count()
@@ -107,7 +107,7 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
 
 
 def compile_ours(model, batch_size: int) -> None:
-    """Compile as the training loop does on this machine."""
+    """Compile the model as the training loop does on this machine."""
     import keras
 
     from dltoolkit.config import RunConfig
@@ -122,7 +122,7 @@ def compile_ours(model, batch_size: int) -> None:
 
 
 def plain_model(network, shape: tuple[int, int, int], options):
-    """The same network of Keras' own layers, compiled with Keras' defaults; with augmentation layers if asked for."""
+    """Return the same network of stock Keras layers, compiled with Keras' defaults."""
     import keras
 
     inputs = x = keras.Input(shape)

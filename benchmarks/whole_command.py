@@ -1,4 +1,4 @@
-"""A whole dltoolkit command from a cold process: wall seconds, peak memory and what its run reached.
+"""Measure a whole dltoolkit command from a cold process: wall seconds, peak memory and the scores of its run.
 
 python benchmarks/whole_command.py -- train image-classifier
 python benchmarks/whole_command.py --times 3 -- train image-classifier --seed 1
@@ -18,11 +18,11 @@ import machine
 
 
 @click.command()
-@click.option("--times", default=1, show_default=True, help="How often to run it.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Keep the runs in this folder.")
+@click.option("--times", default=1, show_default=True, help="Number of runs.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder that keeps the runs.")
 @click.argument("words", nargs=-1, required=True)
 def main(times: int, keep: Path | None, words: tuple[str, ...]) -> None:
-    """Run `dltoolkit WORDS` and print what it took and what it reached."""
+    """Run `dltoolkit WORDS` and print its cost and its scores."""
     click.echo(machine.describe())
     seconds = []
     for _ in range(times):
@@ -47,7 +47,7 @@ def main(times: int, keep: Path | None, words: tuple[str, ...]) -> None:
 
 
 def reached(metrics: dict) -> str:
-    """Say what a classifier, a language model or a GAN reached."""
+    """Return the scores of a classifier, a language model or a GAN as a sentence."""
     if "frechet_distance" in metrics.get("test", {}):
         figures = ("gan_train_accuracy", "probe_accuracy", "frechet_distance", "frechet_distance_floor", "coverage")
         return ", ".join(f"{name} {metrics['test'][name]:.4f}" for name in figures if name in metrics["test"])
