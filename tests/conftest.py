@@ -1,4 +1,4 @@
-"""Tiny real files for the tests: separable toy pictures as PNG folders, tables and arrays."""
+"""Small real files for the tests: separable toy images and texts as folders, tables and arrays."""
 
 import csv
 import os
@@ -13,10 +13,10 @@ from PIL import Image
 CLASSES = ("bars", "dots", "plain")
 
 
-def toy_picture(label: int, number: int, *, side: int = 16, channels: int = 3) -> np.ndarray:
-    """Return picture ``number`` of a class, uint8 (side, side, channels): bars, dots or plain, each with its noise.
+def toy_image(label: int, number: int, *, side: int = 16, channels: int = 3) -> np.ndarray:
+    """Return image ``number`` of a class, uint8 (side, side, channels): bars, dots or plain, with random noise.
 
-    The classes are told apart by texture and brightness; no two pictures are equal.
+    The classes differ in texture and brightness. No two images are equal.
     """
     rows, columns = np.mgrid[:side, :side]
     pattern = (rows % 4 < 2, (rows % 4 < 2) & (columns % 4 < 2), np.zeros((side, side), bool))[label % 3]
@@ -25,38 +25,38 @@ def toy_picture(label: int, number: int, *, side: int = 16, channels: int = 3) -
     return (pattern[..., None] * tint // 2 + 40 * (label + 1) + noise).clip(0, 255).astype(np.uint8)
 
 
-def toy_pictures(per_class: int = 10, *, side: int = 16, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def toy_images(per_class: int = 10, *, side: int = 16, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Return uint8 (3 * per_class, side, side, channels) and int labels, class after class."""
     labels = np.repeat(np.arange(len(CLASSES)), per_class)
-    pictures = [toy_picture(label, i % per_class, side=side, channels=channels) for i, label in enumerate(labels)]
-    return np.stack(pictures), labels
+    images = [toy_image(label, i % per_class, side=side, channels=channels) for i, label in enumerate(labels)]
+    return np.stack(images), labels
 
 
-def save_picture(path: Path, pixels: np.ndarray, **options) -> Path:
-    """Write uint8 (h, w, 1) or (h, w, 3) as a picture file and return its path."""
+def save_image(path: Path, pixels: np.ndarray, **options) -> Path:
+    """Write uint8 (h, w, 1) or (h, w, 3) as an image file and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path, **options)
     return path
 
 
-def write_pictures(folder: Path, per_class: int, *, side: int) -> Path:
-    """Write a folder of class folders with so many colour pictures each, and return it."""
+def write_images(folder: Path, per_class: int, *, side: int) -> Path:
+    """Write a folder with ``per_class`` color images in each class folder, and return it."""
     for label, name in enumerate(CLASSES):
         for number in range(per_class):
-            save_picture(folder / name / f"{number}.png", toy_picture(label, number, side=side))
+            save_image(folder / name / f"{number}.png", toy_image(label, number, side=side))
     return folder
 
 
 @pytest.fixture(autouse=True)
-def usual_number_format() -> None:
-    """What a run before set, such as bfloat16 on a processor that has it, is not the next test's."""
+def reset_dtype_policy() -> None:
+    """Reset the dtype policy, so that the precision of one test does not affect the next."""
     if "keras" in sys.modules:
         sys.modules["keras"].config.set_dtype_policy("float32")
 
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that makes a folder of class folders with PNG pictures, no two of a test equal."""
+    """Return a function that makes a folder of class folders with PNG images, all different within a test."""
     made = {"next": 0}
 
     def make(
@@ -71,8 +71,8 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         for label, (folder, count) in enumerate(zip(classes, counts, strict=True)):
             (tmp_path / name / folder).mkdir(parents=True, exist_ok=True)
             for i in range(count):
-                pixels = toy_picture(label, made["next"], side=side, channels=channels)
-                save_picture(tmp_path / name / folder / f"{i:03d}.png", pixels)
+                pixels = toy_image(label, made["next"], side=side, channels=channels)
+                save_image(tmp_path / name / folder / f"{i:03d}.png", pixels)
                 made["next"] += 1
         return tmp_path / name
 
@@ -80,28 +80,28 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def picture_folder(make_folder: Callable[..., Path]) -> Path:
-    """Three class folders of ten 16x16 colour PNGs."""
+def image_folder(make_folder: Callable[..., Path]) -> Path:
+    """Make three class folders of ten 16x16 color PNG files."""
     return make_folder()
 
 
 @pytest.fixture
-def picture_table(make_folder: Callable[..., Path]) -> Path:
-    """A CSV with the columns file and label, its pictures in a folder beside it."""
-    folder = make_folder("table/pictures")
+def image_table(make_folder: Callable[..., Path]) -> Path:
+    """Make a CSV file with the columns file and label, and its images in a folder next to it."""
+    folder = make_folder("table/images")
     path = folder.parent / "labels.csv"
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "label"])
-        for picture in sorted(folder.rglob("*.png")):
-            writer.writerow([picture.relative_to(folder.parent), picture.parent.name])
+        for image in sorted(folder.rglob("*.png")):
+            writer.writerow([image.relative_to(folder.parent), image.parent.name])
     return path
 
 
 @pytest.fixture
-def picture_npz(tmp_path: Path) -> Path:
-    """An .npz with x_train, y_train, x_test, y_test: grey 8x8 pictures, whole-number labels."""
-    images, labels = toy_pictures(12, side=8, channels=1)
+def image_npz(tmp_path: Path) -> Path:
+    """Make an .npz file with x_train, y_train, x_test, y_test: grayscale 8x8 images and integer labels."""
+    images, labels = toy_images(12, side=8, channels=1)
     test = np.arange(len(labels)) % 4 == 0
     path = tmp_path / "toys.npz"
     np.savez(path, x_train=images[~test], y_train=labels[~test], x_test=images[test], y_test=labels[test])
@@ -114,7 +114,7 @@ NEUTRAL = ["the", "film", "hotel", "soup", "story", "room", "waiter", "plot", "e
 
 
 def toy_texts(count: int, *, classes: Sequence[str] = ("bad", "good"), seed: int = 0) -> list[tuple[str, str]]:
-    """Return (label, text) of ``count`` different short texts, class by class in turn; their words tell the class."""
+    """Return (label, text) pairs of ``count`` different short texts; one word of each text depends on its class."""
     rng = np.random.default_rng(seed)
     words = {name: (BAD, GOOD, NEUTRAL)[i] for i, name in enumerate(classes)}
     texts = []
@@ -127,7 +127,7 @@ def toy_texts(count: int, *, classes: Sequence[str] = ("bad", "good"), seed: int
 
 
 def write_texts(folder: Path, texts: Sequence[tuple[str, str]]) -> Path:
-    """Write texts as class folders of .txt files."""
+    """Write texts as class folders of .txt files and return the folder."""
     for i, (label, text) in enumerate(texts):
         (folder / label).mkdir(parents=True, exist_ok=True)
         (folder / label / f"{i:03d}.txt").write_text(text, encoding="utf-8")
@@ -136,7 +136,7 @@ def write_texts(folder: Path, texts: Sequence[tuple[str, str]]) -> Path:
 
 @pytest.fixture
 def text_table(tmp_path: Path) -> Path:
-    """A CSV of sixty texts with the columns text and label."""
+    """Make a CSV file of sixty texts with the columns label and text."""
     path = tmp_path / "reviews.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("label", "text"), *toy_texts(60)])
@@ -144,16 +144,16 @@ def text_table(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep decoded pictures away from the real cache folder."""
+def isolated_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use a temporary cache folder instead of the real one."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "dltoolkit"
 
 
 @pytest.fixture
-def ordinary_user(tmp_path: Path) -> Iterator[None]:
-    """Run the test without the right to read and write everything, which root has."""
+def unprivileged_user(tmp_path: Path) -> Iterator[None]:
+    """Run the test as a user who cannot read and write every file, if it was started by root."""
     if os.geteuid():
         yield
         return

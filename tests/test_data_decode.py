@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from conftest import save_picture, toy_picture
+from conftest import save_image, toy_image
 from PIL import Image, ImageFile
 
 from dltoolkit.data.image import decode
@@ -163,7 +163,7 @@ def test_reasons(tmp_path):
     (tmp_path / "text.jpg").write_text("this is not a picture")
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.png").mkdir()
-    whole = save_picture(tmp_path / "whole.jpg", toy_picture(0, 0, side=32))
+    whole = save_image(tmp_path / "whole.jpg", toy_image(0, 0, side=32))
     (tmp_path / "half.jpg").write_bytes(whole.read_bytes()[:400])
     for name, reason in [
         ("text.jpg", "not a picture"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, save_picture, toy_picture, toy_pictures
+from conftest import CLASSES, save_image, toy_image, toy_images
 from PIL import Image
 
 from dltoolkit.data import disk_cache as store
@@ -17,7 +17,7 @@ from dltoolkit.data import labeled as labelled
 from dltoolkit.data.image import dataset as images
 from dltoolkit.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("isolated_cache")
 
 
 def load(data, **options) -> images.ImageSplits:
@@ -49,8 +49,8 @@ def test_bundled_digits():
     assert (data.source, data.name, data.warnings) == ("digits", "digits", [])
 
 
-def test_class_folders(picture_folder):
-    data = load(picture_folder)
+def test_class_folders(image_folder):
+    data = load(image_folder)
     assert data.images.shape == (30, 16, 16, 3)
     assert data.classes == list(CLASSES)
     assert data.counts() == {"train": 18, "validation": 6, "test": 6}
@@ -64,7 +64,7 @@ def test_class_folders(picture_folder):
 def test_grey_pictures_have_one_channel(make_folder):
     folder = make_folder(channels=1)
     assert load(folder).image_shape == (16, 16, 1)
-    save_picture(folder / CLASSES[2] / "zz.png", toy_picture(0, 99))  # the last one is coloured
+    save_image(folder / CLASSES[2] / "zz.png", toy_image(0, 99))  # the last one is coloured
     assert load(folder).image_shape == (16, 16, 3)
 
 
@@ -72,7 +72,7 @@ def test_sizes(make_folder):
     folder = make_folder(side=20)
     assert load(folder).image_shape == (20, 20, 3)
     assert load(folder, image_size=12).image_shape == (12, 12, 3)
-    save_picture(folder / CLASSES[2] / "zz.png", toy_picture(2, 99, side=40)[:, :30])
+    save_image(folder / CLASSES[2] / "zz.png", toy_image(2, 99, side=40)[:, :30])
     data = load(folder)
     assert data.image_shape == (24, 24, 3)
     assert len(data.images) == 31
@@ -82,7 +82,7 @@ def test_sizes(make_folder):
 def test_pictures_of_all_types_in_subfolders(make_folder):
     folder = make_folder()
     for i, suffix in enumerate(["jpg", "JPEG", "bmp", "gif", "webp", "tif", "tiff"]):
-        save_picture(folder / CLASSES[0] / "more" / f"{i}.{suffix}", toy_picture(0, 500 + i))
+        save_image(folder / CLASSES[0] / "more" / f"{i}.{suffix}", toy_image(0, 500 + i))
     data = load(folder)
     assert len(data.images) == 37
     assert (data.labels == 0).sum() == 17
@@ -147,7 +147,7 @@ def spoil(folder: Path) -> list[str]:
     """Add five unreadable files to the first class and return their names."""
     (folder / CLASSES[0] / "text.jpg").write_text("this is not a picture")
     (folder / CLASSES[0] / "void.png").touch()
-    whole = save_picture(folder / "whole.jpg", toy_picture(0, 999, side=64))
+    whole = save_image(folder / "whole.jpg", toy_image(0, 999, side=64))
     (folder / CLASSES[0] / "half.jpg").write_bytes(whole.read_bytes()[:500])
     whole.unlink()
     (folder / CLASSES[0] / "gone.gif").symlink_to(folder / "nowhere")
@@ -162,7 +162,7 @@ def test_classes_one_level_deeper_are_noticed(make_folder):
     assert "hold the same folders (bars, dots, plain, …)" in message
     with_subfolders = make_folder("fine")
     for name in CLASSES:
-        save_picture(with_subfolders / name / "old" / "a.png", toy_picture(CLASSES.index(name), 700))
+        save_image(with_subfolders / name / "old" / "a.png", toy_image(CLASSES.index(name), 700))
     assert len(load(with_subfolders).images) == 33
 
 
@@ -171,14 +171,14 @@ def test_pictures_in_validation_and_test_are_pointed_out(split_folder):
     assert any("1 picture of test is also in train or validation" in w for w in load(split_folder).warnings)
 
 
-def test_unreadable_pictures_are_named_and_can_be_skipped(picture_folder):
-    names = spoil(picture_folder)
-    message = refused(picture_folder)
+def test_unreadable_pictures_are_named_and_can_be_skipped(image_folder):
+    names = spoil(image_folder)
+    message = refused(image_folder)
     assert message.startswith("5 of 35 pictures cannot be used")
     assert "--skip-invalid" in message
     for name, reason in zip(names, ["not a picture", "an empty file", "cut off", "no such file", ""], strict=True):
         assert f"{name} ({reason}" in message
-    data = load(picture_folder, skip_invalid=True)
+    data = load(image_folder, skip_invalid=True)
     assert len(data.images) == len(data.labels) == len(data.names) == 30
     assert "5 pictures were left out" in data.warnings[0]
     assert {Path(name).name for name, _ in data.findings} == set(names)
@@ -186,12 +186,12 @@ def test_unreadable_pictures_are_named_and_can_be_skipped(picture_folder):
         assert (data.images[row] == np.asarray(Image.open(data.names[row]))).all()
 
 
-def test_many_unreadable_pictures_are_all_listed_in_a_file(picture_folder, own_cache):
+def test_many_unreadable_pictures_are_all_listed_in_a_file(image_folder, isolated_cache):
     for i in range(7):
-        (picture_folder / CLASSES[1] / f"bad{i}.png").touch()
-    message = refused(picture_folder)
+        (image_folder / CLASSES[1] / f"bad{i}.png").touch()
+    message = refused(image_folder)
     assert message.count("an empty file") == 5
-    listed = next(own_cache.glob("*-unreadable.txt"))
+    listed = next(isolated_cache.glob("*-unreadable.txt"))
     assert str(listed) in message
     assert len(listed.read_text().splitlines()) == 7
 
@@ -225,7 +225,7 @@ def test_warnings(split_folder):
     for path in sorted((split_folder / "train" / "plain").iterdir())[1:]:
         path.unlink()
     for i in range(6):
-        save_picture(split_folder / "train" / "bars" / f"more{i}.png", toy_picture(0, 700 + i))
+        save_image(split_folder / "train" / "bars" / f"more{i}.png", toy_image(0, 700 + i))
     (split_folder / "train" / "bars" / "photo.heic").touch()
     text = " ".join(load(split_folder).warnings)
     assert "1 picture of test is also in train" in text
@@ -235,57 +235,57 @@ def test_warnings(split_folder):
     assert "photo.heic" in text
 
 
-def test_table(picture_table):
-    data = load(picture_table)
+def test_table(image_table):
+    data = load(image_table)
     assert data.images.shape == (30, 16, 16, 3)
     assert data.classes == list(CLASSES)
     assert Path(data.names[0]).parent.name == data.classes[data.labels[0]]
-    assert load(picture_table.parent).fingerprint == data.fingerprint  # the folder that holds just this table
+    assert load(image_table.parent).fingerprint == data.fingerprint  # the folder that holds just this table
 
 
-def test_tables_of_other_forms(picture_table):
-    rows = list(csv.reader(picture_table.open()))[1:]
-    without = picture_table.with_name("without.csv")
+def test_tables_of_other_forms(image_table):
+    rows = list(csv.reader(image_table.open()))[1:]
+    without = image_table.with_name("without.csv")
     without.write_text("".join(f"{label},{file}\n" for file, label in rows))
-    lines = picture_table.with_name("rows.jsonl")
+    lines = image_table.with_name("rows.jsonl")
     lines.write_text("".join(json.dumps({"pic": file, "animal": label}) + "\n" for file, label in rows))
-    expected = load(picture_table).fingerprint
+    expected = load(image_table).fingerprint
     assert load(without).fingerprint == expected
     assert load(lines, image_column="pic", label_column="animal").fingerprint == expected
     assert "its columns are: pic, animal" in refused(lines)
     assert "Its columns are: pic, animal" in refused(lines, image_column="picture")
 
 
-def test_parquet_with_pictures_inside(picture_table):
+def test_parquet_with_pictures_inside(image_table):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    rows = list(csv.reader(picture_table.open()))[1:]
-    cells = [{"bytes": (picture_table.parent / file).read_bytes(), "path": file} for file, _ in rows]
+    rows = list(csv.reader(image_table.open()))[1:]
+    cells = [{"bytes": (image_table.parent / file).read_bytes(), "path": file} for file, _ in rows]
     table = pyarrow.table({"image": cells, "label": [CLASSES.index(label) for _, label in rows]})
-    path = picture_table.with_name("inside.parquet")
+    path = image_table.with_name("inside.parquet")
     parquet.write_table(table, path)
     data = load(path)
     assert data.classes == ["0", "1", "2"]
-    assert (data.images == load(picture_table).images).all()
+    assert (data.images == load(image_table).images).all()
 
 
-def test_tables_by_split_and_their_mistakes(picture_table):
-    rows = list(csv.reader(picture_table.open()))[1:]
-    picture_table.unlink()
+def test_tables_by_split_and_their_mistakes(image_table):
+    rows = list(csv.reader(image_table.open()))[1:]
+    image_table.unlink()
     for name, part in (("train", rows[::2]), ("test", rows[1::2])):
         lines = "".join(f"{file},{label}\n" for file, label in part)
-        picture_table.with_name(f"{name}.csv").write_text(f"file,label\n{lines}")
-    assert load(picture_table.parent).counts()["test"] == 15
-    with picture_table.with_name("train.csv").open("a") as file:
+        image_table.with_name(f"{name}.csv").write_text(f"file,label\n{lines}")
+    assert load(image_table.parent).counts()["test"] == 15
+    with image_table.with_name("train.csv").open("a") as file:
         file.write("pictures/nowhere.png,bars\n")
-    assert "nowhere.png (no such file)" in refused(picture_table.parent)
-    with picture_table.with_name("train.csv").open("a") as file:
+    assert "nowhere.png (no such file)" in refused(image_table.parent)
+    with image_table.with_name("train.csv").open("a") as file:
         file.write("pictures/nowhere.png, \n")
-    assert "nothing in the column 'label'" in refused(picture_table.parent)
+    assert "nothing in the column 'label'" in refused(image_table.parent)
 
 
-def test_npz(picture_npz):
-    data = load(picture_npz)
+def test_npz(image_npz):
+    data = load(image_npz)
     assert data.images.shape == (36, 8, 8, 1)
     assert data.counts()["test"] == 9
     assert data.classes == ["0", "1", "2"]
@@ -304,7 +304,7 @@ def test_npz(picture_npz):
     ],
 )
 def test_npz_forms(tmp_path, change):
-    x, y = toy_pictures(6, side=8, channels=1)
+    x, y = toy_images(6, side=8, channels=1)
     np.savez(tmp_path / "a.npz", **change(x, y))
     data = load(tmp_path / "a.npz")
     assert (data.images == x).all()
@@ -313,7 +313,7 @@ def test_npz_forms(tmp_path, change):
 
 
 def test_floats_that_overshoot_one_a_little_are_still_floats_of_one(tmp_path):
-    x, y = toy_pictures(6, side=8, channels=1)
+    x, y = toy_images(6, side=8, channels=1)
     np.savez(tmp_path / "a.npz", x=np.where(x == x.max(), 1.004, x / 255.0), y=y)
     assert (load(tmp_path / "a.npz").images == np.where(x == x.max(), 255, x)).all()
 
@@ -335,7 +335,7 @@ def test_floats_that_overshoot_one_a_little_are_still_floats_of_one(tmp_path):
 )
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
 def test_npz_mistakes(tmp_path, change, words):
-    np.savez(tmp_path / "a.npz", **change(*toy_pictures(6, side=8, channels=1)))
+    np.savez(tmp_path / "a.npz", **change(*toy_images(6, side=8, channels=1)))
     assert words in refused(tmp_path / "a.npz")
 
 
@@ -350,7 +350,7 @@ def test_a_file_that_is_no_npz(tmp_path):
 
 
 def test_transparent_arrays_are_put_on_white(tmp_path):
-    x, y = toy_pictures(4, side=8)
+    x, y = toy_images(4, side=8)
     alpha = np.where(np.arange(8) < 4, 255, 0).astype(np.uint8)
     np.savez(tmp_path / "a.npz", x=np.concatenate([x, np.broadcast_to(alpha[:, None], (12, 8, 8, 1))], -1), y=y)
     data = load(tmp_path / "a.npz")
@@ -391,23 +391,23 @@ def test_fingerprint_changes_with_content_label_and_class_name(make_folder):
     assert load(folder).fingerprint != before
     (folder / "bar").rename(folder / CLASSES[0])
     assert load(folder).fingerprint == before
-    save_picture(picture, 255 - np.asarray(Image.open(picture)))
+    save_image(picture, 255 - np.asarray(Image.open(picture)))
     assert load(folder).fingerprint != before
 
 
-def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, own_cache, monkeypatch):
+def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, isolated_cache, monkeypatch):
     folder = make_folder()
     spoil(folder)
     expected = load(folder, skip_invalid=True)
-    assert not list(own_cache.glob("*.array"))
+    assert not list(isolated_cache.glob("*.array"))
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
     data = load(folder, skip_invalid=True)
     assert isinstance(data.images, np.memmap)
     assert (data.images == expected.images).all()
     assert data.fingerprint == expected.fingerprint
-    assert sorted(path.suffix for path in own_cache.iterdir()) == [".array", ".json"]
+    assert sorted(path.suffix for path in isolated_cache.iterdir()) == [".array", ".json"]
 
-    written = next(own_cache.glob("*.array"))
+    written = next(isolated_cache.glob("*.array"))
     stamp = written.stat().st_mtime_ns
     again = load(folder, skip_invalid=True)
     assert (again.images == expected.images).all()
@@ -416,14 +416,14 @@ def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, own_ca
     assert "5 of 35" in refused(folder)
 
     picture = folder / CLASSES[0] / "000.png"
-    save_picture(picture, 255 - np.asarray(Image.open(picture)))
+    save_image(picture, 255 - np.asarray(Image.open(picture)))
     changed = load(folder, skip_invalid=True)
     assert (changed.images[0] == 255 - expected.images[0]).all()
     assert (changed.images[1:] == expected.images[1:]).all()
-    assert not list(own_cache.glob("*unfinished*"))
+    assert not list(isolated_cache.glob("*unfinished*"))
 
 
-def test_a_full_disk_leaves_nothing_behind(make_folder, own_cache, monkeypatch):
+def test_a_full_disk_leaves_nothing_behind(make_folder, isolated_cache, monkeypatch):
     import resource
 
     folder = make_folder()
@@ -435,22 +435,22 @@ def test_a_full_disk_leaves_nothing_behind(make_folder, own_cache, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "XDG_CACHE_HOME" in message
-    assert not list(own_cache.iterdir())
+    assert not list(isolated_cache.iterdir())
 
 
-def test_room_on_disk_is_taken_at_once_and_given_back(make_folder, own_cache, monkeypatch):
-    file = store.KeptArray(own_cache, "a")
+def test_room_on_disk_is_taken_at_once_and_given_back(make_folder, isolated_cache, monkeypatch):
+    file = store.KeptArray(isolated_cache, "a")
     file.create((1000, 32, 32, 1), "decoded pictures")
-    assert next(own_cache.iterdir()).stat().st_blocks * 512 >= 1000 * 32 * 32
+    assert next(isolated_cache.iterdir()).stat().st_blocks * 512 >= 1000 * 32 * 32
     file.discard()
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
     folder = make_folder()
     (folder / CLASSES[0] / "void.png").touch()
     refused(folder)
-    assert not list(own_cache.iterdir())
+    assert not list(isolated_cache.iterdir())
 
 
-def test_a_mended_picture_is_read_again(make_folder, own_cache, monkeypatch):
+def test_a_mended_picture_is_read_again(make_folder, isolated_cache, monkeypatch):
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
     folder = make_folder()
     picture = folder / CLASSES[0] / "000.png"
@@ -467,7 +467,7 @@ def test_what_may_not_be_read_is_named(make_folder, request):
     folder = make_folder()
     picture = folder / CLASSES[0] / "000.png"
     picture.chmod(0)
-    request.getfixturevalue("ordinary_user")
+    request.getfixturevalue("unprivileged_user")
     message = refused(folder)
     assert f"1 of 30 pictures cannot be used: {picture}" in message
     assert "ermission" in message
@@ -477,29 +477,29 @@ def test_what_may_not_be_read_is_named(make_folder, request):
 def test_a_folder_that_may_not_be_read_is_named(make_folder, request):
     closed = make_folder() / CLASSES[1]
     closed.chmod(0)
-    request.getfixturevalue("ordinary_user")
+    request.getfixturevalue("unprivileged_user")
     message = refused(closed.parent)
     assert str(closed) in message
     assert "ermission" in message
 
 
-def test_decoded_pictures_that_no_run_has_used_for_a_month_are_removed(make_folder, own_cache, monkeypatch):
+def test_decoded_pictures_that_no_run_has_used_for_a_month_are_removed(make_folder, isolated_cache, monkeypatch):
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
     old, used, new = make_folder("old"), make_folder("used"), make_folder("new")
     load(old), load(used)
-    for facts in own_cache.glob("*.json"):
+    for facts in isolated_cache.glob("*.json"):
         os.utime(facts, (0, 0))
     load(used)
     load(new)
-    assert sorted(path.name.partition("-")[0] for path in own_cache.iterdir()) == ["new", "new", "used", "used"]
+    assert sorted(path.name.partition("-")[0] for path in isolated_cache.iterdir()) == ["new", "new", "used", "used"]
 
 
-def test_what_a_killed_process_left_is_removed(make_folder, own_cache, monkeypatch):
-    own_cache.mkdir()
-    (own_cache / f"toys-1234.unfinished-{platform.node()}-999999999-0a1b").touch()
+def test_what_a_killed_process_left_is_removed(make_folder, isolated_cache, monkeypatch):
+    isolated_cache.mkdir()
+    (isolated_cache / f"toys-1234.unfinished-{platform.node()}-999999999-0a1b").touch()
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
     load(make_folder())
-    assert not list(own_cache.glob("*unfinished*"))
+    assert not list(isolated_cache.glob("*unfinished*"))
 
 
 def test_memory_limit_is_plausible():
@@ -528,8 +528,8 @@ def test_one_class_of_labelled_data_will_do(make_folder):
 
 
 def test_read(tmp_path):
-    pixels = toy_picture(0, 1)
-    path = save_picture(tmp_path / "a.png", pixels)
+    pixels = toy_image(0, 1)
+    path = save_image(tmp_path / "a.png", pixels)
     for picture in (path, str(path), pixels, pixels / 255, Image.open(path)):
         assert (images.read(picture, (16, 16, 3)) == pixels).all()
     assert images.read(pixels[..., 0], (8, 8, 1)).shape == (8, 8, 1)
@@ -543,16 +543,16 @@ def test_read(tmp_path):
 
 def test_reading_for_prediction_is_the_same_as_for_training(make_folder):
     folder = make_folder(side=20)
-    save_picture(folder / CLASSES[0] / "wide.jpg", toy_picture(0, 99, side=300)[:200])
+    save_image(folder / CLASSES[0] / "wide.jpg", toy_image(0, 99, side=300)[:200])
     data = load(folder)
     for row in range(len(data.names)):
         assert (images.read(data.names[row], data.image_shape) == data.images[row]).all()
 
 
-def test_expand(picture_folder, monkeypatch):
-    monkeypatch.chdir(picture_folder)
-    (picture_folder / "notes.txt").touch()
-    (picture_folder / "void").mkdir()
+def test_expand(image_folder, monkeypatch):
+    monkeypatch.chdir(image_folder)
+    (image_folder / "notes.txt").touch()
+    (image_folder / "void").mkdir()
 
     def expanded(*inputs):
         return list(images.expand(inputs))
@@ -560,7 +560,7 @@ def test_expand(picture_folder, monkeypatch):
     assert len(expanded(".")) == 30
     unmatched = ["nowhere.png", "no*.jpg", "void", "notes.txt"]
     assert expanded("bars/*1.png", *unmatched) == ["bars/001.png", *unmatched]
-    odd = save_picture(picture_folder / "odd[1].png", toy_picture(0, 0))
+    odd = save_image(image_folder / "odd[1].png", toy_image(0, 0))
     assert expanded(str(odd)) == [str(odd)]
     pixels = np.zeros((4, 4))
     assert expanded(pixels)[0] is pixels

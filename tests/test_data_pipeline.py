@@ -16,7 +16,7 @@ from dltoolkit.data.image import dataset as images
 
 
 @pytest.fixture
-def toys(make_folder, own_cache) -> images.ImageSplits:
+def toys(make_folder, isolated_cache) -> images.ImageSplits:
     return images.load(str(make_folder("toys", [20, 12, 8])))
 
 

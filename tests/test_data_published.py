@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, toy_pictures
+from conftest import CLASSES, toy_images
 
 from dltoolkit.data import disk_cache as store
 from dltoolkit.data.image import dataset as images
@@ -20,7 +20,7 @@ from dltoolkit.data.readers import source
 from dltoolkit.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("isolated_cache")
 CLOSED = "http://127.0.0.1:9"  # nobody listens on the discard port
 
 
@@ -36,7 +36,7 @@ def toys(
         )
 
     def examples(self, seed):
-        pictures, labels = toy_pictures(per_class, side=16, channels=shape[-1] or 3)
+        pictures, labels = toy_images(per_class, side=16, channels=shape[-1] or 3)
         for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
             picture = picture + np.uint8(seed)
             yield i, {"image": picture[: 10 + i % 5] if vary else picture, "label": CLASSES[label]}
@@ -84,7 +84,7 @@ def refused(data: str) -> str:
 def test_pictures_of_one_shape(tfds_folder):
     toys("ToysFixed", (16, 16, 1))
     data = images.load("tfds:toys_fixed")
-    pictures, labels = toy_pictures(6, channels=1)
+    pictures, labels = toy_images(6, channels=1)
     assert data.classes == list(CLASSES)
     assert data.counts() == {"train": 15, "validation": 3, "test": 18}
     assert (data.images[data.test] == pictures + np.uint8(1)).all()
@@ -99,14 +99,14 @@ def test_pictures_of_several_shapes(tfds_folder, monkeypatch):
     data = images.load("tfds:toys_varied")
     assert data.images.shape == (18, 16, 16, 3)
     assert data.counts() == {"train": 12, "validation": 3, "test": 3}
-    exact = images.read(toy_pictures(6)[0][7][: 10 + 7 % 5], data.image_shape)
+    exact = images.read(toy_images(6)[0][7][: 10 + 7 % 5], data.image_shape)
     assert (data.images[7] == exact).all()
     few = images.load("tfds:toys_varied", limit=9, image_size=8)
     assert few.images.shape == (9, 8, 8, 3)
     assert np.bincount(few.labels).tolist() == [3, 3, 3]
     for row, name in enumerate(few.names):
         number = int(name.partition("[")[2][:-1])
-        assert (few.images[row] == images.read(toy_pictures(6)[0][number][: 10 + number % 5], (8, 8, 3))).all()
+        assert (few.images[row] == images.read(toy_images(6)[0][number][: 10 + number % 5], (8, 8, 3))).all()
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
     for _ in range(2):  # made, and found again
         on_disk = images.load("tfds:toys_varied")

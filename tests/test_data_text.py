@@ -14,7 +14,7 @@ from dltoolkit.data.text import dataset as text
 from dltoolkit.errors import BadInput, UserError
 from dltoolkit.lines import Line
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("isolated_cache")
 
 
 def table(path: Path, rows, delimiter: str = ",") -> Path:

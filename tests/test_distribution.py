@@ -14,7 +14,7 @@ from pathlib import Path
 import five_recipes
 import numpy as np
 import pytest
-from conftest import toy_pictures, toy_texts
+from conftest import toy_images, toy_texts
 
 import dltoolkit
 from dltoolkit.training.distribute import launch
@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 def train_all(folder: Path) -> None:
-    images, labels = toy_pictures(56, side=8, channels=1)
+    images, labels = toy_images(56, side=8, channels=1)
     np.savez(folder / "pictures.npz", images=images, labels=labels)
     with open(folder / "reviews.csv", "w", newline="") as file:
         csv.writer(file).writerows([("label", "text"), *toy_texts(170)])
@@ -96,7 +96,7 @@ def test_weights_and_metrics_are_those_of_one_device(trained, recipe, way):
 
 @pytest.mark.parametrize("recipe", ["image-classifier", "sentiment-analyzer", "fine-tune"])
 def test_answers_are_those_of_one_device(trained, recipe):
-    pictures, texts = toy_pictures(5, side=8, channels=1)[0], [text for _, text in toy_texts(12, seed=9)]
+    pictures, texts = toy_images(5, side=8, channels=1)[0], [text for _, text in toy_texts(12, seed=9)]
     inputs = texts if recipe == "sentiment-analyzer" else list(pictures)
     expected = run_of(trained, "one", recipe).predict(inputs)
     for way in WAYS:

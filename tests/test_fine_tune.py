@@ -11,7 +11,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import CLASSES, save_picture, toy_picture
+from conftest import CLASSES, save_image, toy_image
 from dltoolkit.recipes import fine_tune, image_classifier
 from keras.src.legacy.saving import legacy_h5_format
 from test_image_classifier import command
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("fine")
     for label, name in enumerate(CLASSES):
         for i in range(24):
-            save_picture(path / "toys" / name / f"{i:03d}.png", toy_picture(label, i, side=16))
+            save_image(path / "toys" / name / f"{i:03d}.png", toy_image(label, i, side=16))
     return path
 
 

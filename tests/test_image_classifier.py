@@ -34,12 +34,12 @@ def command(capfd, *words: str) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Three class folders of thirty small colour PNGs that a network can tell apart."""
-    from conftest import CLASSES, save_picture, toy_picture
+    from conftest import CLASSES, save_image, toy_image
 
     folder = tmp_path_factory.mktemp("toys") / "toys"
     for label, name in enumerate(CLASSES):
         for i in range(30):
-            save_picture(folder / name / f"{i:03d}.png", toy_picture(label, i))
+            save_image(folder / name / f"{i:03d}.png", toy_image(label, i))
     return folder
 
 
@@ -348,16 +348,16 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(capfd, tmp_path, monkeyp
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_bad_pictures_stop_the_training_and_leave_no_run(capfd, picture_folder, tmp_path, monkeypatch):
+def test_bad_pictures_stop_the_training_and_leave_no_run(capfd, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (picture_folder / "bars" / "broken.png").write_bytes(b"")
-    code, _, err = command(capfd, "train", "image-classifier", "--data", str(picture_folder))
+    (image_folder / "bars" / "broken.png").write_bytes(b"")
+    code, _, err = command(capfd, "train", "image-classifier", "--data", str(image_folder))
     assert code == 2
     assert "broken.png" in err
     assert "--skip-invalid" in err
     assert not list(tmp_path.glob("saved_models/*/*"))
     code, _, err = command(
-        capfd, "train", "image-classifier", "--data", str(picture_folder), "--skip-invalid", "--epochs", "1"
+        capfd, "train", "image-classifier", "--data", str(image_folder), "--skip-invalid", "--epochs", "1"
     )
     assert code == 0
     assert "Warning: " in err

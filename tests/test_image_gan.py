@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import save_picture, toy_picture, write_pictures
+from conftest import save_image, toy_image, write_images
 from dltoolkit.recipes import image_gan
 from PIL import Image
 from test_image_classifier import command
@@ -17,7 +17,7 @@ from dltoolkit.errors import UserError
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gan")
-    toys = write_pictures(folder / "toys", 24, side=12)
+    toys = write_images(folder / "toys", 24, side=12)
     return image_gan.Config(
         data=str(toys), width=8, batch_size=16, epochs=2, out_dir=str(folder / "runs"), name="first"
     )
@@ -127,7 +127,7 @@ def test_what_cannot_be_drawn_is_named(run, capfd, tmp_path, options, words):
 
 def test_pictures_without_labels_will_do(small, capfd, tmp_path):
     for number in range(30):
-        save_picture(tmp_path / "heap" / f"{number}.png", toy_picture(0, number, side=12))
+        save_image(tmp_path / "heap" / f"{number}.png", toy_image(0, number, side=12))
     run = image_gan.train(replace(small, data=str(tmp_path / "heap"), epochs=1, name="heap"))
     assert run.info["data"]["classes"] == ["all"]
     assert run.info["conditional"] is False
@@ -161,7 +161,7 @@ def test_pictures_that_teach_nothing_are_refused(make_folder, tmp_path, per_clas
     folder = make_folder(per_class=per_class, classes=("a", "b"))
     if alike:
         for path in folder.rglob("*.png"):
-            save_picture(path, np.full((16, 16, 3), 90, np.uint8))
+            save_image(path, np.full((16, 16, 3), 90, np.uint8))
     with pytest.raises(UserError, match=words):
         image_gan.train(image_gan.Config(data=str(folder), out_dir=str(tmp_path / "runs")))
     assert not list((tmp_path / "runs").glob("*/*"))

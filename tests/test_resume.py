@@ -294,7 +294,7 @@ def test_a_run_that_may_not_be_written_is_as_it_was(train, request):
     run = train(epochs=1)
     before = (run.path / "run.json").read_bytes()
     run.path.chmod(0o555)
-    request.getfixturevalue("ordinary_user")
+    request.getfixturevalue("unprivileged_user")
     with pytest.raises(UserError, match="Cannot write .*Permission denied"):
         dltoolkit.resume(run, epochs=2)
     assert (run.path / "run.json").read_bytes() == before

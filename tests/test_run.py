@@ -164,7 +164,7 @@ def test_an_unwritable_place_is_named(tmp_path):
         Run.create(FILE, RunConfig(out_dir=str(tmp_path / "file")), "digits")
 
 
-def test_a_place_without_permission_is_named(tmp_path, ordinary_user):
+def test_a_place_without_permission_is_named(tmp_path, unprivileged_user):
     with pytest.raises(UserError, match="Permission denied; choose another --out-dir"):
         Run.create(FILE, RunConfig(out_dir=str(tmp_path / "runs")), "digits")
 

@@ -3,7 +3,7 @@
 import inspect
 
 import pytest
-from conftest import toy_texts, write_pictures, write_texts
+from conftest import toy_texts, write_images, write_texts
 from dltoolkit.recipes import fine_tune, image_classifier, image_gan, sentiment_analyzer, text_generator
 from test_training_fit import stopped_at
 
@@ -15,7 +15,7 @@ from dltoolkit.training import checkpoint
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("xla")
-    write_pictures(path / "pictures", 12, side=12)
+    write_images(path / "pictures", 12, side=12)
     texts = toy_texts(60)
     write_texts(path / "texts", texts)
     (path / "book.txt").write_text("\n".join(text for _, text in texts * 4))
