@@ -87,7 +87,7 @@ def layer(rounds: int) -> None:
     import keras
 
     from dltoolkit import data, models
-    from dltoolkit.config import RunConfig
+    from dltoolkit.config import OptimizerOptions
     from dltoolkit.training import optimizer
     from dltoolkit.training import shared_clock as pace
     from dltoolkit.training.distribute import replicas as distributed
@@ -116,7 +116,7 @@ def layer(rounds: int) -> None:
             self.clock.look(batch)
 
     model = models.image.classifiers.build("cnn", (32, 32, 3), 10)
-    optimizer.compile(model, RunConfig(), 32, loss=keras.losses.CategoricalCrossentropy(True), jit_compile=False)
+    optimizer.compile(model, OptimizerOptions(), 32, loss=keras.losses.CategoricalCrossentropy(True), jit_compile=False)
     model = distributed.prepare(model, devices)
     how = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}
     sides = {

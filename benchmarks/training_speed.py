@@ -110,14 +110,14 @@ def compile_ours(model, batch_size: int) -> None:
     """Compile the model as the training loop does on this machine."""
     import keras
 
-    from dltoolkit.config import RunConfig
+    from dltoolkit.config import OptimizerOptions
     from dltoolkit.training import optimizer
     from dltoolkit.training.distribute import strategy
 
-    config = RunConfig()
-    devices = strategy.devices(config.device)
+    config = OptimizerOptions()
+    devices = strategy.devices("auto")
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
-    compiled = strategy.xla(config.xla, devices)
+    compiled = strategy.xla("auto", devices)
     optimizer.compile(model, config, batch_size, loss=loss, metrics=["accuracy"], jit_compile=compiled)
 
 

@@ -1,15 +1,18 @@
 """Options written once: a dataclass field that is also a command-line flag and a line in a YAML or JSON file.
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(RunConfig):
-        model: Literal["resnet", "cnn"] = option("resnet", "Network family.")
-        image_size: int | None = option(None, "Square side in pixels.", minimum=8)
+    class Config(RunConfig, OptimizerOptions):
+        model: Literal["gpt", "lstm"] = option("gpt", "Network family", group="model")
+        heads: int | None = option(None, "Attention heads", minimum=1, group="model", applies_to={"model": ("gpt",)})
 
 Supported types: ``bool``, ``int``, ``float``, ``str``, :data:`Duration`, ``Literal`` of strings, ``tuple[T, ...]`` of
-those, and ``T | None``. Values are checked when a config is made, wherever they come from.
+those, and ``T | None``. Every value is checked when a config is constructed, from flags, a file or Python alike: its
+type, its bounds, and that the chosen mode does not ignore it.
 """
 
+import copy
 import dataclasses
+import inspect
 import json
 import math
 import re
@@ -18,21 +21,46 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NewType
+from typing import Any, Literal, NewType, Self
 
+from dltoolkit import option_names
 from dltoolkit.errors import UserError, suggestion
 
 Duration = NewType("Duration", float)  # seconds; written as 90, 90s, 10m or 1h30m
+GROUPS = ("data", "model", "optimization", "augmentation", "evaluation", "output", "device", "other")  # order of --help
 
 
-def option(default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """Declare a dataclass field with its help text and inclusive bounds (for a tuple, bounds of each element)."""
-    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum})
+def option(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    group: str = "other",
+    applies_to: Mapping[str, tuple[Any, ...]] | None = None,
+) -> Any:
+    """Declare an option as a dataclass field.
+
+    Args:
+        default: Value of the option when the user does not set it.
+        help: Noun or verb phrase for ``--help``.
+        minimum: Inclusive lower bound; for a tuple, of each element.
+        maximum: Inclusive upper bound; for a tuple, of each element.
+        group: Heading in ``--help``, one of :data:`GROUPS`.
+        applies_to: Modes in which the option has an effect. Maps the name of another option to the tuple of values
+            under which this option is used, such as ``{"model": ("gpt",)}`` or ``{"backbone": (None,)}``. Another name
+            is a fact that the recipe passes to :meth:`Options.refuse_ignored`, such as ``{"task": ("image",)}``. With
+            several names, all conditions must hold.
+    """
+    if group not in GROUPS:
+        raise ValueError(f"group must be one of {', '.join(GROUPS)}, not {group!r}")
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "group": group, "applies_to": applies_to or {}}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option as read off a config class."""
+    """An option as declared by a config class."""
 
     name: str
     kind: Any  # bool, int, float, str or Duration
@@ -43,6 +71,8 @@ class Option:
     multiple: bool = False  # a tuple of values
     minimum: float | None = None
     maximum: float | None = None
+    group: str = "other"
+    applies_to: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def flag(self) -> str:
@@ -69,8 +99,8 @@ class Option:
         if self.choices:
             if value in self.choices:
                 return value
-            near = suggestion(str(value), self.choices)
-            raise UserError(f"{label} must be one of {', '.join(self.choices)}, not '{value}'.{near}")
+            hint = suggestion(str(value), self.choices)
+            raise UserError(f"{label} must be one of {', '.join(self.choices)}, not '{value}'.{hint}")
         try:
             parsed = _PARSERS[self.kind](value)
         except (ValueError, TypeError, OverflowError):
@@ -83,9 +113,18 @@ class Option:
 
 
 def options(config_class: type) -> dict[str, Option]:
-    """Return the options of a config dataclass by name, in their written order."""
+    """Return the options of a config dataclass by name: those of its bases in written order, then its own."""
     hints = typing.get_type_hints(config_class)
-    return {field.name: _read_field(field, hints[field.name]) for field in dataclasses.fields(config_class)}
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    return {name: _read_field(fields[name], hints[name]) for name in _names_in_order(config_class)}
+
+
+def _names_in_order(config_class: type) -> dict[str, None]:
+    names = {}
+    for base in config_class.__bases__:
+        if dataclasses.is_dataclass(base):
+            names |= _names_in_order(base)
+    return names | dict.fromkeys(inspect.get_annotations(config_class))
 
 
 def _read_field(field: dataclasses.Field, hint: Any) -> Option:
@@ -107,7 +146,7 @@ def _read_field(field: dataclasses.Field, hint: Any) -> Option:
 def parse_duration(value: Any) -> Duration:
     """Return seconds for a number, or for text such as ``90s``, ``10m``, ``1.5h`` or ``1h30m``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Duration(_finite(value))
+        return Duration(_parse_float(value))
     text = str(value).strip().lower()
     if re.fullmatch(r"\d+(\.\d*)?", text):
         return Duration(float(text))
@@ -117,31 +156,31 @@ def parse_duration(value: Any) -> Duration:
     return Duration(sum(float(n) * unit_seconds[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)([hms])", text)))
 
 
-def _finite(value: Any) -> float:
+def _parse_float(value: Any) -> float:
     if isinstance(value, bool) or not math.isfinite(number := float(value)):
         raise ValueError(value)
     return number
 
 
-def _whole(value: Any) -> int:
+def _parse_int(value: Any) -> int:
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError(value)
     return int(value)
 
 
-def _truth(value: Any) -> bool:
+def _parse_bool(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(value)
     return value
 
 
-def _text(value: Any) -> str:
+def _parse_str(value: Any) -> str:
     if not isinstance(value, (str, Path, int, float)) or isinstance(value, bool):
         raise ValueError(value)
     return str(value)
 
 
-_PARSERS = {bool: _truth, int: _whole, float: _finite, str: _text, Duration: parse_duration}
+_PARSERS = {bool: _parse_bool, int: _parse_int, float: _parse_float, str: _parse_str, Duration: parse_duration}
 _KIND_NAMES = {
     bool: "true or false",
     int: "a whole number",
@@ -152,81 +191,175 @@ _KIND_NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What every recipe can be told. A recipe's own ``Config`` adds to it and sets its own defaults."""
-
-    data: str = option("", "What to train on: a folder, a file, a bundled name, keras:NAME or a TFDS name.")
-    epochs: int | None = option(
-        None, "Passes over the training data; by default the data or --max-time decide.", minimum=1
-    )
-    max_time: Duration | None = option(
-        None, "Train for this long (90s, 10m, 1h30m); the learning rate comes down in time.", minimum=1
-    )
-    batch_size: int = option(128, "Examples per step, over all devices together.", minimum=1, maximum=65536)
-    optimizer: Literal["adamw", "adam", "sgd", "muon"] = option("adamw", "Optimizer.")
-    learning_rate: float | None = option(
-        None, "Highest learning rate; by default what suits the optimizer.", minimum=1e-8, maximum=100
-    )
-    weight_decay: float | None = option(
-        None, "Decoupled weight decay; by default what suits the optimizer.", minimum=0, maximum=1
-    )
-    patience: int | None = option(
-        None, "Stop after this many epochs without a better validation score; by default never.", minimum=1
-    )
-    ema_decay: float = option(
-        0.0, "Decay of an average of the weights that is evaluated and kept; 0 for none.", minimum=0, maximum=0.99999
-    )
-    seed: int = option(0, "Decides split, initial weights, order and augmentation.", minimum=0, maximum=2**31 - 1)
-    limit: int | None = option(None, "Use at most this many examples in all, for a quick try.", minimum=10)
-    device: str = option("auto", "auto, cpu, cpu:2 (logical CPUs), gpu, gpu:0,1, tpu or tpu:NAME.")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "Number format for the arithmetic; auto takes the fastest that is safe."
-    )
-    xla: Literal["auto", "on", "off"] = option("auto", "Compile the training step with XLA; auto takes what is faster.")
-    name: str | None = option(None, "Name of the run; by default the data's name and a number.")
-    out_dir: str = option("saved_models", "Where runs are kept.")
+class Options:
+    """Base class of groups of options. It parses and checks every value on construction."""
 
     def __post_init__(self) -> None:
         for item in options(type(self)).values():
             object.__setattr__(self, item.name, item.parse(getattr(self, item.name), item.name))
+        self.refuse_ignored(**vars(self))
+
+    def refuse_ignored(self, **facts: Any) -> None:
+        """Raise a UserError if an option differs from its default but has no effect under these facts.
+
+        The values of the other options are checked on construction; a recipe calls this method for what it learns
+        later, such as ``config.refuse_ignored(task="image")``.
+        """
+        for item in options(type(self)).values():
+            value = getattr(self, item.name)
+            for name, allowed in item.applies_to.items():
+                if value != item.default and name in facts and facts[name] not in allowed:
+                    is_option = name in vars(self)
+                    ignored = _spell(item.name, value).split()[0]
+                    raise UserError(f"{ignored} has no effect {_mode(name, facts[name], allowed, is_option)}.")
+
+    def resolve(self, **values: Any) -> Self:
+        """Return a copy with these values, which the program and not the user has chosen.
+
+        Unlike ``dataclasses.replace``, it accepts a value for an option that the mode ignores: a backbone may determine
+        ``layers`` although the user may not.
+        """
+        known, resolved = options(type(self)), copy.copy(self)
+        for name, value in values.items():
+            object.__setattr__(resolved, name, known[name].parse(value, name))
+        return resolved
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as plain JSON values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
-def make(config_class: type, values: Mapping[str, Any], *, flags: bool = False) -> Any:
-    """Make a config from a mapping of option names to values.
+def _mode(name: str, value: Any, allowed: tuple[Any, ...], is_option: bool) -> str:
+    """Return the mode that ignores an option, and the remedy: ``with --model rnn: leave it out, or use --model gpt``."""
+    if not is_option:
+        return f"on {value} data: leave it out" if name == "task" else f"if {name} is {value}: leave it out"
+    if value is None:
+        mode = "without " + _spell(name, True)
+    else:
+        mode = "with " + (_spell(name, value) if allowed != (None,) else _spell(name, True))
+    if allowed == (None,):
+        return f"{mode}: leave one of them out"
+    first, *others = (choice for choice in allowed if choice is not None)
+    return f"{mode}: leave it out, or use {' or '.join([_spell(name, first), *map(str, others)])}"
 
-    Args:
-        config_class: a :class:`RunConfig` subclass.
-        values: option names (``learning_rate`` or ``learning-rate``) and values.
-        flags: call an option ``--learning-rate`` instead of ``learning_rate`` in error messages.
+
+def _spell(name: str, value: Any) -> str:
+    """Return the command-line spelling of an option and its value."""
+    flag = name.replace("_", "-")
+    return f"--no-{flag}" if value is False else f"--{flag}" if value is True else f"--{flag} {value}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Options):
+    """The options of every recipe. A recipe's own ``Config`` adds options and sets defaults."""
+
+    data: str = option(
+        "", "Training data: a folder, a file, a bundled name, keras:NAME or the name of a TFDS data set", group="data"
+    )
+    limit: int | None = option(None, "Maximum number of examples, for a quick trial", minimum=10, group="data")
+    epochs: int | None = option(
+        None,
+        "Passes over the training data (default: from the size of the data, or until --max-time)",
+        minimum=1,
+        group="optimization",
+    )
+    max_time: Duration | None = option(
+        None,
+        "Time limit of training, such as 90s, 10m or 1h30m; the learning-rate schedule ends with it",
+        minimum=1,
+        group="optimization",
+    )
+    batch_size: int = option(128, "Examples per step, over all devices", minimum=1, maximum=65536, group="optimization")
+    patience: int | None = option(
+        None,
+        "Epochs without a better validation score after which training stops (default: never)",
+        minimum=1,
+        group="optimization",
+    )
+    seed: int = option(
+        0,
+        "Seed of the split, initial weights, order and augmentation",
+        minimum=0,
+        maximum=2**31 - 1,
+        group="optimization",
+    )
+    name: str | None = option(None, "Name of the run (default: name of the data and a number)", group="output")
+    out_dir: str = option("saved_models", "Folder of the runs", group="output")
+    device: str = option("auto", "auto, cpu, cpu:2 (logical CPUs), gpu, gpu:0,1, tpu or tpu:NAME", group="device")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "Number format of the computation; auto selects the fastest safe format", group="device"
+    )
+    xla: Literal["auto", "on", "off"] = option(
+        "auto", "Compilation of the training step with XLA; auto selects the faster setting", group="device"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions(Options):
+    """The options of :func:`dltoolkit.training.optimizer.compile`."""
+
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = option("adamw", "Optimizer", group="optimization")
+    learning_rate: float | None = option(
+        None,
+        "Peak learning rate (default: from the optimizer and the batch size)",
+        minimum=1e-8,
+        maximum=100,
+        group="optimization",
+    )
+    weight_decay: float | None = option(
+        None, "Decoupled weight decay (default: from the optimizer)", minimum=0, maximum=1, group="optimization"
+    )
+    ema_decay: float = option(
+        0.0,
+        "Decay of the exponential moving average of the weights, which is evaluated and saved; 0 turns it off",
+        minimum=0,
+        maximum=0.99999,
+        group="optimization",
+    )
+
+
+def make(config_class: type, values: Mapping[str, Any], *, flags: bool = False) -> Any:
+    """Make a config from a mapping of option names to values; arguments and errors are those of :func:`parse`.
 
     Raises:
-        UserError: for a name that does not exist (with the nearest one) or a value out of type or bounds.
+        UserError: Also if an option has no effect in the chosen mode.
+    """
+    return config_class(**parse(config_class, values, flags=flags))
+
+
+def parse(config_class: type, values: Mapping[str, Any], *, flags: bool = False) -> dict[str, Any]:
+    """Return values in the types of their options, each checked by itself.
+
+    Args:
+        config_class: Subclass of :class:`RunConfig`.
+        values: Option names (``learning_rate`` or ``learning-rate``) and values.
+        flags: Whether error messages call an option ``--learning-rate`` instead of ``learning_rate``.
+
+    Raises:
+        UserError: If a name does not exist (the message suggests the nearest) or a value is out of type or bounds.
     """
     known = options(config_class)
     parsed = {}
     for written, value in values.items():
         name = str(written).replace("-", "_")
         if name not in known:
-            raise UserError(f"There is no option '{written}'.{suggestion(name, known)}")
+            raise UserError(option_names.no_such_option(str(written), known))
         parsed[name] = known[name].parse(value, known[name].flag if flags else name)
-    return config_class(**parsed)
+    return parsed
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
     """Read option values from a YAML or JSON file.
 
     Raises:
-        UserError: if the file cannot be read, is not valid, or holds no mapping at its top.
+        UserError: If the file cannot be read, is not valid, or does not hold a mapping.
     """
     path = Path(path).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the config file {path}: {_reason(error)}.") from None
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"Cannot read the config file {path}: {reason}.") from None
     if path.suffix.lower() == ".json":
         try:
             values = json.loads(text)
@@ -239,14 +372,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            where = f" in line {mark.line + 1}" if mark else ""
-            raise UserError(f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}.") from None
+            line = f" in line {mark.line + 1}" if mark else ""
+            raise UserError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', error)}.") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{path} must hold lines such as 'epochs: 20'; it holds a {type(values).__name__}.")
+        raise UserError(f"{path} must hold lines such as 'epochs: 20', but it holds a {type(values).__name__}.")
     return values
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or "it is not UTF-8 text"

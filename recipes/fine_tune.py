@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dltoolkit
 from dltoolkit import data, evaluation, finetuning, models, progress, recipe, report, training
-from dltoolkit.config import RunConfig, option, options
+from dltoolkit.config import OptimizerOptions, RunConfig, option, options
 from dltoolkit.errors import UserError
 from dltoolkit.models.model_file import load_model
 from dltoolkit.run import Run
@@ -38,7 +38,7 @@ CURVE_SEEDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(RunConfig, OptimizerOptions):
     """The options of fine-tuning."""
 
     task: Literal["classify", "generate"] = option(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, progress, training
-from dltoolkit.config import RunConfig, option
+from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.errors import UserError
 from dltoolkit.run import Run
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(RunConfig, OptimizerOptions):
     """The options of the image classifier."""
 
     data: str = option("digits", "What to train on: a folder, a file, digits, keras:NAME or a TFDS name.")

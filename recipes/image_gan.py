@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, progress, report, training
-from dltoolkit.config import RunConfig, option
+from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.errors import UserError, suggestion
 from dltoolkit.run import Run
 
@@ -32,7 +32,7 @@ LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(RunConfig, OptimizerOptions):
     """The options of the image GAN."""
 
     data: str = option("digits", "What to train on: a folder, a file, digits, keras:NAME or a TFDS name.")
@@ -138,7 +138,7 @@ def suited(config: Config, pictures: ImageSplits) -> Config:
         "discriminator_lr": config.learning_rate or LEARNING_RATE,
     }
     chosen = {name: value for name, value in given.items() if getattr(config, name) is None}
-    return replace(config, diff_augment=diff_augment, **chosen)
+    return config.resolve(diff_augment=diff_augment, **chosen)
 
 
 def train(config: Config = Config(), *, resume: Run | None = None) -> Run:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, progress, training
-from dltoolkit.config import RunConfig, option
+from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.data.text.vocabulary import Encoder, Vocabulary, log_count_ratios
 from dltoolkit.run import Run
 
@@ -27,7 +27,7 @@ FEW = 10_000  # training texts, up to which every word counts and steps are smal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(RunConfig, OptimizerOptions):
     """The options of the sentiment analyzer."""
 
     data: str = option("reviews", "What to train on: a folder, a table, reviews or a TFDS name.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dltoolkit
 from dltoolkit import data, evaluation, models, progress, report, training
-from dltoolkit.config import RunConfig, option
+from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.errors import UserError
 from dltoolkit.run import Run
 
@@ -70,7 +70,7 @@ TOGETHER = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(RunConfig, OptimizerOptions):
     """The options of the text generator."""
 
     data: str = option("python-docs", "What to train on: a text file, a folder of them, a table, or a TFDS name.")
@@ -176,11 +176,11 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         network = tokenizer = None
         if config.backbone:
             network, tokenizer, decided = start(config)
-            config = replace(config, **decided)
+            config = config.resolve(**decided)
         text = build_data(config, tokenizer)
         run.describe_data(text.describe())
         run.write_json(VOCABULARY, text.tokenizer.to_json())
-        config = suited(replace(config, **run.info.get("chosen", {})), len(text.part("train")))
+        config = suited(config.resolve(**run.info.get("chosen", {})), len(text.part("train")))
         work = job(run, config, text, network)
         run.update(chosen={name: getattr(config, name) for name in CHOSEN})
         model = training.fit.fit(run, config, work)
@@ -194,7 +194,7 @@ def suited(config: Config, tokens: int) -> Config:
     if config.model != "gpt":
         size = {**size, "layers": 2}
     chosen = {name: value for name, value in size.items() if getattr(config, name) is None}
-    config = replace(config, **chosen)
+    config = config.resolve(**chosen)
     heads = next(
         (n for n in range(max(2, config.embedding_dim // 64), 0, -1) if config.embedding_dim % (2 * n) == 0), 1
     )
@@ -254,7 +254,7 @@ def compile_model(model: keras.Model, config: Config, batch_size: int, **how: An
     usual = LEARNING_RATES[config.optimizer] * (GONE_ON if config.backbone else 1)
     return training.optimizer.compile(
         model,
-        replace(config, learning_rate=config.learning_rate or usual),
+        config.resolve(learning_rate=config.learning_rate or usual),
         batch_size,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         newton_schulz_steps=NEWTON_SCHULZ_STEPS,

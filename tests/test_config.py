@@ -1,29 +1,33 @@
 """Options: one declaration, checked wherever the value comes from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pytest
 
-from dltoolkit import config
-from dltoolkit.config import RunConfig, option
+from dltoolkit import config, option_names
+from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Toy(RunConfig):
-    model: Literal["resnet", "cnn"] = option("resnet", "Network family.")
-    widths: tuple[int, ...] | None = option(None, "Stages.", minimum=1)
-    flip: bool | None = option(None, "Mirror.")
+class Toy(RunConfig, OptimizerOptions):
+    model: Literal["resnet", "vit", "gpt"] = option("resnet", "Network family", group="model")
+    backbone: str | None = option(None, "Pretrained network", group="model")
+    widths: tuple[int, ...] | None = option(None, "Stages", minimum=1, applies_to={"backbone": (None,)})
+    heads: int = option(4, "Attention heads", applies_to={"model": ("vit", "gpt")})
+    weights: str | None = option(None, "Weights file", applies_to={"model": ("resnet", "vit")})
+    augment: bool = option(True, "Augment the training images", group="augmentation")
+    flip: bool | None = option(None, "Flip", applies_to={"augment": (True,), "task": ("image",)})
 
 
 def test_values_are_parsed_by_type():
     made = config.make(
         Toy,
-        {"learning-rate": "1e-3", "epochs": "7", "max_time": "1h30m", "widths": "32,64", "model": "cnn", "flip": True},
+        {"learning-rate": "1e-3", "epochs": "7", "max_time": "1h30m", "widths": "32,64", "model": "vit", "flip": True},
     )
     assert (made.learning_rate, made.epochs, made.max_time) == (1e-3, 7, 5400.0)
-    assert (made.widths, made.model, made.flip) == ((32, 64), "cnn", True)
+    assert (made.widths, made.model, made.flip) == ((32, 64), "vit", True)
     assert config.make(Toy, made.to_dict()) == made
 
 
@@ -31,14 +35,14 @@ def test_values_are_parsed_by_type():
     ("text", "seconds"),
     [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("2m 5s", 125), (3, 3)],
 )
-def test_durations(text, seconds):
+def test_parse_duration_returns_seconds(text, seconds):
     assert config.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epoch": 3}, "There is no option 'epoch'. Did you mean 'epochs'?"),
+        ({"epoch": 3}, "There is no option 'epoch'; did you mean 'epochs'?"),
         ({"epochs": -1}, "--epochs must be at least 1, not -1."),
         ({"epochs": 2.5}, "--epochs must be a whole number, not '2.5'."),
         ({"epochs": True}, "--epochs must be a whole number"),
@@ -53,18 +57,97 @@ def test_durations(text, seconds):
         ({"batch_size": None}, "--batch-size needs a value."),
     ],
 )
-def test_wrong_values_are_named(values, message):
+def test_make_names_the_wrong_value(values, message):
     with pytest.raises(UserError, match="option|must|needs") as caught:
         config.make(Toy, values, flags=True)
     assert message in str(caught.value)
 
 
-def test_python_gets_the_same_checks():
+def test_constructor_checks_values_from_python():
     with pytest.raises(UserError, match="epochs must be at least 1, not 0"):
         Toy(epochs=0)
 
 
-def test_yaml_and_json_files(tmp_path):
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"heads": 2}, "--heads has no effect with --model resnet: leave it out, or use --model vit or gpt."),
+        ({"weights": "w", "model": "gpt"}, "--weights has no effect with --model gpt: leave it out, or use --model re"),
+        ({"widths": (8,), "backbone": "run"}, "--widths has no effect with --backbone: leave one of them out."),
+        ({"flip": False, "augment": False}, "--no-flip has no effect with --no-augment: leave it out, or use --augmen"),
+        ({"flip": True, "augment": False}, "--flip has no effect with --no-augment"),
+    ],
+)
+def test_applies_to_refuses_an_option_that_the_mode_ignores(values, message):
+    for construct in (lambda: Toy(**values), lambda: config.make(Toy, values), lambda: replace(Toy(), **values)):
+        with pytest.raises(UserError, match="has no effect") as caught:
+            construct()
+        assert message in str(caught.value)
+
+
+def test_applies_to_accepts_an_option_in_its_mode_and_a_default_in_any():
+    assert Toy(heads=2, model="vit").heads == 2
+    assert Toy(heads=4, model="resnet").heads == 4
+    assert Toy(backbone="run").widths is None
+    assert Toy(flip=False).flip is False
+
+
+def test_refuse_ignored_checks_facts_of_the_data():
+    Toy(flip=True).refuse_ignored(task="image")
+    Toy().refuse_ignored(task="text")
+    with pytest.raises(UserError, match="^--flip has no effect on text data: leave it out.$"):
+        Toy(flip=True).refuse_ignored(task="text")
+
+
+def test_resolve_sets_values_that_the_user_may_not_set():
+    resolved = Toy(backbone="run").resolve(widths=[8, 16], heads=2)
+    assert (resolved.widths, resolved.heads, resolved.backbone) == ((8, 16), 2, "run")
+    with pytest.raises(UserError, match="widths must be at least 1"):
+        resolved.resolve(widths=[0])
+
+
+def test_options_of_bases_come_first_in_written_order():
+    names = list(config.options(Toy))
+    assert names[:2] == ["data", "limit"]
+    assert names.index("xla") < names.index("optimizer") < names.index("model") < names.index("flip")
+
+
+def test_option_refuses_an_unknown_group():
+    with pytest.raises(ValueError, match="group must be one of data, model"):
+        option(1, "Help", group="dta")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("--lr", "--learning-rate"),
+        ("--lr0", "--learning-rate"),
+        ("--batch", "--batch-size"),
+        ("--bs", "--batch-size"),
+        ("--imgsz", "--image-size"),
+        ("--img-size", "--image-size"),
+        ("--wd", "--weight-decay"),
+        ("--num-epochs", "--epochs"),
+        ("--max-iters", "--epochs"),
+        ("--n-head", "--heads"),
+        ("--learning_rate", "--learning-rate"),
+        ("--leraning-rate", "--learning-rate"),
+        ("lr", "'learning_rate'"),
+    ],
+)
+def test_no_such_option_suggests_the_option_of_the_same_meaning(written, meant):
+    names = [*config.options(Toy), "image_size"]
+    assert option_names.no_such_option(written, names) == f"There is no option '{written}'; did you mean {meant}?"
+
+
+def test_no_such_option_prefers_an_option_that_the_recipe_has():
+    assert "--steps?" in option_names.no_such_option("--max-iters", ["epochs", "steps"])
+    assert "--max-length?" in option_names.no_such_option("--block-size", ["max_length"])
+    assert option_names.no_such_option("--block-size", ["epochs", "xla"]) == "There is no option '--block-size'."
+    assert "all CPU cores" in option_names.no_such_option("--workers", ["epochs"])
+
+
+def test_make_reads_what_yaml_and_json_files_hold(tmp_path):
     (tmp_path / "a.yaml").write_text("epochs: 3\nlearning-rate: 1e-3\nwidths: [16, 32]\n")
     (tmp_path / "a.json").write_text('{"epochs": 3, "learning_rate": 0.001, "widths": [16, 32]}')
     assert config.make(Toy, config.read_file(tmp_path / "a.yaml")) == config.make(
@@ -81,11 +164,11 @@ def test_yaml_and_json_files(tmp_path):
         ("a.json", b"{", "not valid JSON"),
         ("a.yaml", b"- 3", "it holds a list"),
         ("a.yaml", b"\xff\xfe\x00\x01", "Cannot read"),
+        ("missing.yaml", None, "No such file"),
     ],
 )
-def test_broken_files_are_named(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
+def test_read_file_names_a_broken_file(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         config.read_file(tmp_path / name)
-    with pytest.raises(UserError, match="No such file"):
-        config.read_file(tmp_path / "missing.yaml")

@@ -11,7 +11,7 @@ from dltoolkit import recipe
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"config", "errors", "files", "interrupt", "lazy", "lines", "machine", "recipe"},
+    {"config", "errors", "files", "interrupt", "lazy", "lines", "machine", "option_names", "recipe"},
     {"data", "models"},
     {"run", "model_file", "training", "evaluation"},
     {"recipes"},

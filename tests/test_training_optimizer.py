@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from dltoolkit.config import RunConfig
+from dltoolkit.config import OptimizerOptions
 from dltoolkit.training import optimizer
 from dltoolkit.training.muon import Muon
 
@@ -71,7 +71,7 @@ def test_the_rate_warms_up_and_comes_down_to_zero():
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "muon"])
 def test_weight_decay_spares_vectors(name):
     model = network()
-    rule, _ = optimizer.make(RunConfig(optimizer=name, learning_rate=0.1, weight_decay=0.5), 128)
+    rule, _ = optimizer.make(OptimizerOptions(optimizer=name, learning_rate=0.1, weight_decay=0.5), 128)
     optimizer.spare_vectors(rule, model)
     rule.build(model.trainable_variables)
     for variable in model.trainable_variables:
@@ -84,5 +84,5 @@ def test_weight_decay_spares_vectors(name):
 
 
 def test_the_default_rate_follows_the_batch_size():
-    small, large = (optimizer.make(RunConfig(), size)[1].peak for size in (128, 512))
+    small, large = (optimizer.make(OptimizerOptions(), size)[1].peak for size in (128, 512))
     assert large == pytest.approx(2 * small)

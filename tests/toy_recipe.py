@@ -7,14 +7,14 @@ import functools
 from dataclasses import dataclass
 
 from dltoolkit import data, training
-from dltoolkit.config import RunConfig, option
+from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.run import Run
 
 EXAMPLES, VALIDATED = 512, 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(RunConfig, OptimizerOptions):
     data: str = option("toy", "Not used.")
     batch_size: int = option(64, "Examples per step.", minimum=1)
     hidden: int = option(16, "Units of the hidden layer.", minimum=1)

@@ -60,7 +60,7 @@ def train(
     """Train a classifier on pictures uint8 (n, h, w, c) with labels int (n,)."""
     import keras
 
-    from dltoolkit.config import RunConfig
+    from dltoolkit.config import OptimizerOptions
     from dltoolkit.models.image import classifiers as vision
     from dltoolkit.training import optimizer
 
@@ -83,7 +83,7 @@ def train(
     steps = min(MOST_STEPS, max(fewest_steps, PASSES * len(pictures) // batch_size))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
     how = {"jit_compile": False, "steps_per_execution": 10}
-    schedule = optimizer.compile(model, RunConfig(optimizer="muon"), batch_size, loss=loss, **how)
+    schedule = optimizer.compile(model, OptimizerOptions(optimizer="muon"), batch_size, loss=loss, **how)
     schedule.steps = steps
     gently = augment.for_images(given.image_shape, flip=False)
     endless = pipeline.training_pipeline(given, batch_size=batch_size, seed=seed, augment=gently)

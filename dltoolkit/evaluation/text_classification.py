@@ -66,7 +66,7 @@ def scratch(texts: TextSplits, *, seed: int) -> dict[str, Any]:
     """Score a small network of words that is trained from scratch on the same texts, on the test split."""
     import keras
 
-    from dltoolkit.config import RunConfig
+    from dltoolkit.config import OptimizerOptions
     from dltoolkit.models.text import classifiers as networks
     from dltoolkit.training import optimizer
 
@@ -78,7 +78,7 @@ def scratch(texts: TextSplits, *, seed: int) -> dict[str, Any]:
     batch_size = min(SCRATCH_BATCH, len(texts.train))
     fewest, most = SCRATCH_STEPS
     steps = min(most, max(fewest, SCRATCH_PASSES * len(texts.train) // batch_size))
-    options = RunConfig(optimizer="adamw", learning_rate=SCRATCH_RATE)
+    options = OptimizerOptions(optimizer="adamw", learning_rate=SCRATCH_RATE)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     optimizer.compile(model, options, batch_size, loss=loss, jit_compile=False).steps = steps
     endless = text_pipeline.training_pipeline(seen, batch_size=batch_size, seed=seed)
