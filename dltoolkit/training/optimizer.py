@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dltoolkit.config import RunConfig
+from dltoolkit.config import OptimizerOptions
+from dltoolkit.models import keras_internals
 from dltoolkit.training.muon import Muon
 
 # Peak rate and decoupled weight decay for a batch of 128; the rate grows with the root of the batch size.
@@ -71,7 +72,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make(
-    config: RunConfig,
+    config: OptimizerOptions,
     batch_size: int,
     newton_schulz_steps: int = 5,
     full_rate_steps: int | None = None,
@@ -109,7 +110,7 @@ def _slowed(kind: type[keras.optimizers.Optimizer], factors: Mapping[str, float]
             self.rate_factors = [factors.get(variable.path, 1.0) for variable in variables]
 
         def update_step(self, gradient, variable, learning_rate):
-            factor = self.rate_factors[self._get_variable_index(variable)]
+            factor = self.rate_factors[keras_internals.variable_index(self, variable)]
             super().update_step(gradient, variable, learning_rate * factor)
 
     return Slowed
@@ -117,7 +118,7 @@ def _slowed(kind: type[keras.optimizers.Optimizer], factors: Mapping[str, float]
 
 def compile(
     model: keras.Model,
-    config: RunConfig,
+    config: OptimizerOptions,
     batch_size: int,
     *,
     loss: keras.losses.Loss,

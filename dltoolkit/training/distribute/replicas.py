@@ -1,8 +1,7 @@
 """A model and its batches for several replicas, on one machine or on many.
 
 Keras 3.15 trains on several replicas of one process, but not on several workers, nor when the first batch is uneven.
-What :func:`prepare` mends leans on methods of Keras that are not public; tests/test_training_distributed.py fails when
-Keras changes them.
+What :func:`prepare` mends relies on methods of Keras that are not public; see ``models.keras_internals``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dltoolkit.models import fused
+from dltoolkit.models import fused, keras_internals
 from dltoolkit.training.distribute.strategy import Devices
 
 FAR = 0x9E3779B9  # between the seeds of two replicas
@@ -24,7 +23,7 @@ def moved(model: keras.Model, devices: Devices) -> keras.Model:
         return model
     with devices.strategy.scope():
         there = keras.models.clone_model(model)
-    if any(isinstance(layer, fused.LayerNormalization) for layer in model._flatten_layers()):
+    if any(isinstance(layer, fused.LayerNormalization) for layer in keras_internals.all_layers(model)):
         fused.quicken(there)
     there.set_weights(model.get_weights())
     return keras.Model(there.inputs, there.outputs, name=model.name)  # outside the scope: it answers on one device
@@ -47,11 +46,10 @@ def prepare(model: keras.Model, devices: Devices, *, compiled: bool = False) -> 
     model = moved(model, devices)
     kind = type(model)
     model.__class__ = type(kind.__name__, (_OfWorkers if devices.workers > 1 else _OfReplicas, kind), {})
-    model._distribute_strategy = devices.strategy
+    keras_internals.set_strategy(model, devices.strategy)
     model.compiled_by_xla = compiled and devices.mirrored and _exchanges_only_gradients(model, kind)
-    for layer in model._flatten_layers(include_self=False):
-        generator = getattr(layer, "seed_generator", None)
-        if isinstance(generator, keras.random.SeedGenerator) and not getattr(layer, "draws_for_all", False):
+    for layer, generator in keras_internals.seed_generators(model):
+        if not getattr(layer, "draws_for_all", False):
             generator.__class__ = _SeedOfReplica
     return model
 
@@ -113,17 +111,16 @@ def even_enough(batch_size: int, examples: int, replicas: int) -> int:
 def _exchanges_only_gradients(model: keras.Model, kind: type[keras.Model]) -> bool:
     """Whether replicas need nothing of each other between a batch and its gradients, which XLA could not wait for."""
     plain = kind.train_step is keras.Model.train_step
-    return plain and not any(getattr(each, "synchronized", False) for each in model._flatten_layers())
+    return plain and not any(getattr(each, "synchronized", False) for each in keras_internals.all_layers(model))
 
 
-class _OfReplicas:
+class _OfReplicas(keras_internals.BuildFromReplicaBatch):
     """A model of several replicas.
 
     It is built from one replica's part of the first batch, whatever the others'. Keras cannot let XLA compile its step,
     for XLA knows no exchange between replicas; what comes before the exchange it can compile.
     """
 
-    _is_built = False
     compiled_by_xla = False
 
     def train_step(self, data):
@@ -138,7 +135,7 @@ class _OfReplicas:
             mapping = [*zip(weights, values, strict=True), *zip(others, states, strict=True)]
             with tf.GradientTape() as tape, keras.StatelessScope(mapping, collect_losses=True) as scope:
                 tape.watch(values)
-                answers = self(x, training=True) if self._call_has_training_arg else self(x)
+                answers = keras_internals.call_in_training(self, x)
                 loss = self.compute_loss(x, y, answers, sample_weight)
                 scaled = loss * scale
             gradients = [each if each is None else tf.convert_to_tensor(each) for each in tape.gradient(scaled, values)]
@@ -150,26 +147,13 @@ class _OfReplicas:
         for each, value in zip(others, after, strict=True):
             if value is not None:
                 each.assign(value)
-        self._loss_tracker.update_state(loss * self.distribute_strategy.num_replicas_in_sync, tf.shape(answers)[0])
+        all_replicas = self.distribute_strategy.num_replicas_in_sync
+        keras_internals.update_loss_tracker(self, loss * all_replicas, tf.shape(answers)[0])
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         return self.compute_metrics(x, y, answers, sample_weight=sample_weight)
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        if self._is_built:
-            return
-        strategy = self.distribute_strategy
-        if iterator is not None:
-            for _, _, batches in iterator:
-                data_batch = keras.tree.map_structure(
-                    lambda each: strategy.experimental_local_results(each)[0], next(batches)
-                )
-                break
-        with strategy.scope():
-            self._symbolic_build(data_batch=data_batch)
-        self._is_built = True
 
-
-class _OfWorkers(_OfReplicas):
+class _OfWorkers(keras_internals.LogMetricResults, _OfReplicas):
     """A model of several workers, which share the loss after each step, and what else is measured when it is asked for.
 
     Keras averages over the workers' logs as if each were a list of numbers, with two exchanges for each of them.
@@ -180,9 +164,6 @@ class _OfWorkers(_OfReplicas):
 
     def test_step(self, data):
         return {"loss": tf.reshape(super().test_step(data)["loss"], (1,))}
-
-    def _get_metrics_result_or_logs(self, logs):
-        return self.get_metrics_result()
 
 
 class _SeedOfReplica(keras.random.SeedGenerator):
