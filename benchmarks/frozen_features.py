@@ -45,7 +45,7 @@ def main(data: str, backbone: str, weights: str | None, epochs: int, rounds: int
         plain = plainly(network, pictures, epochs)
         took["plain"] = time.perf_counter() - began
         for name, model in (("ours", work.whole), ("plain", plain)):
-            labels, batches = evaluation.image_classification.part(pictures, "test")
+            labels, batches = evaluation.image_classification.labeled_batches(pictures, "test")
             right = (evaluation.prediction.logits(model, batches).argmax(axis=1) == labels).astype(int)
             low, high = evaluation.metrics.interval(int(right.sum()), len(labels))
             click.echo(

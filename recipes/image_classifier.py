@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, evaluation, models, progress, training
+from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.errors import UserError
 from dltoolkit.run import Run
@@ -113,7 +113,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         if config.tta or (config.tta is None and augment and augment.flip):
             model = models.image.classifiers.averaged_with_mirror(model)
         seen = next(iter(training_batches(config, pictures, augment, 36, 0)))[0].numpy()
-        evaluation.image_classification.conclude(run, model, pictures, samples={"augmented": seen})
+        report.image_classification.evaluate_and_report(run, model, pictures, samples={"augmented": seen})
     return run
 
 
@@ -181,11 +181,11 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
 
 
 def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
-    """Classify pictures; inputs and options are those of :func:`predictions`."""
-    return list(predictions(run, inputs, **options))
+    """Classify pictures; inputs and options are those of :func:`stream_predictions`."""
+    return list(stream_predictions(run, inputs, **options))
 
 
-def predictions(
+def stream_predictions(
     run: Run, inputs: Iterable[str | np.ndarray], *, top_k: int = 5, threshold: float = 0.0
 ) -> Iterator[Prediction]:
     """Classify pictures one after the other, as they come.
@@ -196,4 +196,4 @@ def predictions(
         top_k: how many classes each answer lists.
         threshold: below this probability the label is ``unsure``.
     """
-    return evaluation.image_classification.predictions(run, inputs, top_k=top_k, threshold=threshold)
+    return evaluation.image_classification.stream_predictions(run, inputs, top_k=top_k, threshold=threshold)

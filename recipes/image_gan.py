@@ -242,7 +242,7 @@ def conclude(run: Run, generator: keras.Model, pictures: ImageSplits, probe: Pro
     nearest = pictures.images[pictures.train[rows]]
     frames = sorted((run.path / "samples").glob("epoch-*.png"))
     run.write("samples/training.gif", report.plots.animation([path.read_bytes() for path in frames]))
-    report.write.write(run, samples={"generated": drawn, "drawn": shown, "nearest": nearest})
+    report.page.write(run, samples={"generated": drawn, "drawn": shown, "nearest": nearest})
 
 
 def measure(
@@ -290,7 +290,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     run.check_data(pictures.describe())
     real = pictures.images[pictures.test], pictures.labels[pictures.test]
     if other is not None:
-        real = evaluation.image_classification.labelled(run, other, pictures.image_shape, config)
+        real = evaluation.image_classification.read_labeled(run, other, pictures.image_shape, config)
     probe = evaluation.feature_extractor.of_data(pictures)
     trained = probe.features(pictures.images[pictures.train])[0]
     return measure(run, run.model, pictures, probe, trained, real)

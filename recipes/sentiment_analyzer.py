@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, evaluation, models, progress, training
+from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.data.text.vocabulary import Encoder, Vocabulary, log_count_ratios
 from dltoolkit.run import Run
@@ -144,7 +144,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         run.describe_data(texts.describe(), texts.findings)
         run.write(VOCABULARY, texts.encoder.vocabulary.text())
         model = training.fit.fit(run, suited(config, len(texts.train)), job(config, texts))
-        conclude(run, model, texts)
+        evaluate_and_report(run, model, texts)
     return run
 
 
@@ -191,15 +191,15 @@ def job(config: Config, texts: TextSplits) -> training.fit.Job:
     )
 
 
-def conclude(run: Run, model: keras.Model, texts: TextSplits) -> None:
-    """Measure the best epoch beside the baselines, and write metrics.json and report.html."""
-    words = None
+def evaluate_and_report(run: Run, model: keras.Model, texts: TextSplits) -> None:
+    """Evaluate the best epoch next to the baselines, and write metrics.json and report.html."""
+    top_features = None
     if run.config.model == "ngram":
-        known = texts.packed.take(texts.train)
-        words = evaluation.word_baseline.telling(
-            texts.encoder.vocabulary, models.text.classifiers.weights(model), known
+        train_bags = texts.packed.take(texts.train)
+        top_features = evaluation.ngram_baseline.top_features(
+            texts.encoder.vocabulary, models.text.classifiers.weights(model), train_bags
         )
-    evaluation.text_classification.conclude(run, model, texts, words=words)
+    report.text_classification.evaluate_and_report(run, model, texts, top_features=top_features)
 
 
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
@@ -218,11 +218,11 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
 
 
 def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
-    """Classify texts; inputs and options are those of :func:`predictions`."""
-    return list(predictions(run, inputs, **options))
+    """Classify texts; inputs and options are those of :func:`stream_predictions`."""
+    return list(stream_predictions(run, inputs, **options))
 
 
-def predictions(
+def stream_predictions(
     run: Run, inputs: Iterable[Any], *, top_k: int = 5, threshold: float = 0.0, text_column: str | None = None
 ) -> Iterator[Prediction]:
     """Classify texts one after the other, as they come.
@@ -235,7 +235,7 @@ def predictions(
         text_column: of the tables, by name or position; by default found by its usual names.
     """
     how = {"top_k": top_k, "threshold": threshold, "text_column": text_column}
-    return evaluation.text_classification.predictions(run, inputs, saved_encoder(run), **how)
+    return evaluation.text_classification.stream_predictions(run, inputs, saved_encoder(run), **how)
 
 
 def saved_encoder(run: Run) -> Encoder:

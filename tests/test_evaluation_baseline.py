@@ -60,7 +60,7 @@ def test_linear_takes_large_pictures_from_disk_and_leaves_them_alone(tmp_path):
     rows = {"train_rows": np.arange(40), "test_rows": np.arange(40, 60)}
     found = baseline.linear(on_disk, labels[:40], on_disk, labels[40:], ["red", "blue"], **rows)
     assert found["accuracy"] == 1.0
-    assert "averaged down to 16×16" in found["note"]
+    assert "downsampled to 16×16" in found["note"]
     assert (on_disk == images).all()
 
 
@@ -75,9 +75,9 @@ def test_linear_takes_what_pixels_made(digits):
 
 def test_linear_says_when_it_used_a_part(digits, monkeypatch):
     images, labels, train, test = digits
-    monkeypatch.setattr(baseline, "MOST_NUMBERS", 64 * 500)
+    monkeypatch.setattr(baseline, "MAX_VALUES", 64 * 500)
     found = baseline.linear(images[train], labels[train], images[test], labels[test], CLASSES)
-    assert "on 500 of the 1,300 training pictures" in found["note"]
+    assert "on 500 of the 1,300 training images" in found["note"]
     assert 0.9 <= found["accuracy"] <= 0.98
 
 

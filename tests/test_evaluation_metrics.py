@@ -13,6 +13,7 @@ KEYS = {
     "loss",
     "accuracy",
     "accuracy_ci95",
+    "balanced_accuracy",
     "macro_precision",
     "macro_recall",
     "macro_f1",
@@ -120,9 +121,9 @@ def test_the_temperature_mends_overconfidence_and_stays_modest_without_mistakes(
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 2000)
     honest = rng.normal(size=(2000, 3)) + 1.5 * np.eye(3)[labels]
-    at_its_best = calibration.temperature(honest, labels)
-    assert calibration.temperature(3 * honest, labels) == pytest.approx(3 * at_its_best, rel=0.02)
-    assert calibration.temperature(np.eye(3)[[0, 1, 2] * 5], np.array([0, 1, 2] * 5)) > 0.15
+    at_its_best = calibration.fit_temperature(honest, labels)
+    assert calibration.fit_temperature(3 * honest, labels) == pytest.approx(3 * at_its_best, rel=0.02)
+    assert calibration.fit_temperature(np.eye(3)[[0, 1, 2] * 5], np.array([0, 1, 2] * 5)) > 0.15
 
 
 def test_reliability_puts_full_confidence_into_the_last_bin():
@@ -142,9 +143,9 @@ def test_worst_mistakes_are_wrong_and_most_confident_first():
 
 def test_what_cannot_be_scored_says_why():
     good = np.array([[0.5, 0.5], [0.5, 0.5]])
-    with pytest.raises(UserError, match="1 of 2 answers are not numbers"):
+    with pytest.raises(UserError, match="1 of 2 predictions are NaN"):
         metrics.classification(np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]]), ["a", "b"])
-    with pytest.raises(UserError, match="split is empty"):
+    with pytest.raises(UserError, match="split to evaluate is empty"):
         metrics.classification(np.array([], int), np.zeros((0, 2)), ["a", "b"])
     with pytest.raises(ValueError, match="softmax"):
         metrics.classification(np.array([0, 1]), 4 * good, ["a", "b"])

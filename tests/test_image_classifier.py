@@ -79,10 +79,10 @@ def test_the_probabilities_are_calibrated_in_the_saved_model(run):
     logits = np.concatenate(
         [
             run.model.predict_on_batch(x)
-            for x, _ in evaluation.image_classification.part(image_classifier.build_data(run.config), "test")[1]
+            for x, _ in evaluation.image_classification.labeled_batches(image_classifier.build_data(run.config), "test")[1]
         ]
     )
-    labels = evaluation.image_classification.part(image_classifier.build_data(run.config), "test")[0]
+    labels = evaluation.image_classification.labeled_batches(image_classifier.build_data(run.config), "test")[0]
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = shifted / shifted.sum(1, keepdims=True)
     loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()

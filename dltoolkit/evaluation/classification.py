@@ -1,76 +1,104 @@
-"""The end of a classifier's run: validation and test measured, beside baselines, and the report written."""
+"""Evaluation of classifiers: temperature scaling on validation, metrics on validation and test, worst mistakes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dltoolkit.evaluation import calibration, metrics, prediction
-from dltoolkit.report import write as report
-from dltoolkit.report.page import Mistake, Word
 
 if TYPE_CHECKING:
     import keras
 
     from dltoolkit.run import Run
 
-Part = tuple[np.ndarray, Iterable]  # the labels (n,) of a split, and its batches (inputs, …) in the same order
+LabeledBatches = tuple[np.ndarray, Iterable]  # labels int (n,) of a split, and batches (inputs, …) in the same order
 
 
-def measure(model: keras.Model, part: Part, classes: list[str]) -> dict[str, Any]:
-    """Return the contract's classification metrics of a model on one split."""
-    labels, batches = part
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong prediction on the test split.
+
+    Attributes:
+        name: File name, or another identifier of the example.
+        truth: True label.
+        predicted: Predicted label.
+        probability: Probability of the predicted label, 0 to 1.
+        image: Image uint8 (height, width, channels), or None.
+        text: Text of the example, or None.
+    """
+
+    name: str
+    truth: str
+    predicted: str
+    probability: float
+    image: np.ndarray | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics and test predictions of a calibrated classifier.
+
+    Attributes:
+        metrics: Metrics of the splits ``test`` and ``validation``, as ``metrics.json`` holds them.
+        labels: True labels of the test split, int (n,).
+        probabilities: Predicted probabilities on the test split, float (n, classes).
+        classes: Label of each column of ``probabilities``.
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: list[str]
+
+    def worst_mistakes(self, describe: Callable[[int], dict[str, Any]]) -> list[Mistake]:
+        """Return the wrong predictions with the highest probability, in descending order.
+
+        Args:
+            describe: Maps a position in the test split to the ``name`` and the ``image`` or ``text`` of a Mistake.
+        """
+        predicted = self.probabilities.argmax(axis=1)
+        return [
+            Mistake(
+                truth=self.classes[self.labels[i]],
+                predicted=self.classes[predicted[i]],
+                probability=float(self.probabilities[i, predicted[i]]),
+                **describe(int(i)),
+            )
+            for i in metrics.worst_mistakes(self.labels, self.probabilities)
+        ]
+
+
+def measure(model: keras.Model, split: LabeledBatches, classes: list[str]) -> dict[str, Any]:
+    """Return the classification metrics of a model on one split."""
+    labels, batches = split
     return metrics.classification(labels, prediction.softmax(prediction.logits(model, batches)), classes)
 
 
-def conclude(
-    run: Run,
-    model: keras.Model,
-    parts: Mapping[str, Part],
-    *,
-    baseline: Mapping[str, Mapping[str, Any]],
-    mistake: Callable[[int, str, str, float], Mistake],
-    samples: Mapping[str, np.ndarray] | None = None,
-    words: Mapping[str, Sequence[Word]] | None = None,
-) -> None:
-    """Calibrate on validation, measure validation and test, once, and write metrics.json and report.html.
+def calibrate_and_evaluate(run: Run, model: keras.Model, splits: Mapping[str, LabeledBatches]) -> Evaluation:
+    """Fit a temperature on validation, save the calibrated model, and measure validation and test once.
 
-    The temperature that calibrates goes into the model's last layer, and model.keras is written again.
+    The temperature is folded into the weights of the last layer, and ``model.keras`` is saved again.
 
     Args:
-        run: the run, which is trained.
-        model: its best epoch, whose last layer is named ``logits``.
-        parts: ``validation`` and ``test``.
-        baseline: the scores of models that need no network, on the same test split.
-        mistake: ``(position in test, truth, answer, probability)`` to the report's entry.
-        samples: pages of pictures for the report, by title.
-        words: for each class the words that speak for it most.
+        run: Trained run.
+        model: Model of the best epoch, whose last layer is named ``logits``.
+        splits: Labels and batches of ``validation`` and ``test``.
     """
     classes = run.classes
-    labels, batches = parts["validation"]
+    labels, batches = splits["validation"]
     logits = prediction.logits(model, batches)
-    temperature = calibration.temperature(logits, labels)
+    temperature = calibration.fit_temperature(logits, labels)
     calibration.divide_logits(model, temperature)
     run.save_model(model)
     run.update(calibration={"temperature": round(temperature, 6)})
-    found = {
+    probabilities = {
+        "test": prediction.softmax(prediction.logits(model, splits["test"][1])),
         "validation": prediction.softmax(logits / temperature),
-        "test": prediction.softmax(prediction.logits(model, parts["test"][1])),
     }
-    measured = {name: metrics.classification(parts[name][0], found[name], classes) for name in ("test", "validation")}
-    run.write_json("metrics.json", {**measured, "baseline": baseline})
-    labels, probabilities = parts["test"][0], found["test"]
-    answers = probabilities.argmax(axis=1)
-    worst = [
-        mistake(int(i), classes[labels[i]], classes[answers[i]], float(probabilities[i, answers[i]]))
-        for i in metrics.worst_mistakes(labels, probabilities)
-    ]
-    report.write(
-        run,
-        mistakes=worst,
-        samples=samples,
-        reliability=metrics.reliability(labels, probabilities),
-        words=words,
-    )
+    measured = {name: metrics.classification(splits[name][0], p, classes) for name, p in probabilities.items()}
+    return Evaluation(measured, splits["test"][0], probabilities["test"], classes)

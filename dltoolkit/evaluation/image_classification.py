@@ -1,8 +1,8 @@
-"""What the recipes that classify pictures share once there is a model: measuring it, and answering with it."""
+"""Evaluation and prediction that the image classification recipes share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,131 +11,88 @@ import numpy as np
 from dltoolkit.data import pipeline
 from dltoolkit.data.image import dataset as images
 from dltoolkit.evaluation import baseline, classification, prediction
-from dltoolkit.report import write as report
 
 if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.evaluation.classification import LabeledBatches
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.run import Run
 
-MOST_PIXELS = 1 << 20  # of the pictures that are answered together: a network makes a thousand times as many bytes
-SMALL = 32  # pixels a side of the pictures that a network from scratch sees
-SCRATCH_STEPS = 150  # that it is trained for at least
+MAX_PIXELS = 1 << 20  # pixels of a batch; activations take about a thousand times as many bytes
+FROM_SCRATCH_SIDE = 32  # longest side in pixels of the images that the network trained from scratch reads
+FROM_SCRATCH_MIN_STEPS = 150  # training steps of that network on small data
 
 
-def conclude(
-    run: Run,
-    model: keras.Model,
-    pictures: ImageSplits,
-    *,
-    baselines: Mapping[str, Mapping[str, Any]] | None = None,
-    samples: Mapping[str, np.ndarray] | None = None,
-) -> None:
-    """Measure a run's best model beside the baselines, and write metrics.json and report.html.
+def from_scratch(splits: ImageSplits, *, seed: int) -> dict[str, Any]:
+    """Train a small network from scratch on the same images, downsampled, and score it on the test split."""
+    from dltoolkit.evaluation import feature_extractor
+
+    train, test = (downsample(splits, rows) for rows in (splits.train, splits.test))
+    labels = splits.labels
+    network = feature_extractor.train(
+        train, labels[splits.train], splits.classes, seed=seed, batch_size=32, fewest_steps=FROM_SCRATCH_MIN_STEPS
+    )
+    note = f"a small residual network trained from scratch on images of {train.shape[2]}x{train.shape[1]}"
+    _, predictions = network.features(test)
+    return baseline.score(predictions, labels[splits.test], len(splits.classes), note, seed=seed)
+
+
+def max_batch_size(shape: tuple[int, ...]) -> int:
+    """Return how many images (height, width, channels) are classified together."""
+    return max(16, min(256, MAX_PIXELS // (shape[0] * shape[1])))
+
+
+def downsample(splits: ImageSplits, rows: np.ndarray) -> np.ndarray:
+    """Return images uint8 (n, h, w, c); no side is longer than 32 pixels."""
+    shape = tuple(min(side, FROM_SCRATCH_SIDE) for side in splits.image_shape[:2])
+    if shape == splits.image_shape[:2]:
+        return splits.images[rows]
+    chunks = np.split(rows, range(256, len(rows), 256))
+    resized = [keras.ops.image.resize(splits.images[chunk], shape, antialias=True) for chunk in chunks]
+    return np.concatenate([np.clip(np.rint(chunk), 0, 255).astype(np.uint8) for chunk in resized])
+
+
+def labeled_batches(splits: ImageSplits, split: str) -> LabeledBatches:
+    """Return the labels of a split, and its batches in the same order."""
+    size = max_batch_size(splits.image_shape)
+    return splits.labels[getattr(splits, split)], pipeline.evaluation_pipeline(splits, split, size)
+
+
+def evaluate(run: Run, build_splits: Callable[[], ImageSplits], other: str | None, config: Any) -> dict[str, Any]:
+    """Measure an image classifier on the test split of its run, or on other labeled images.
 
     Args:
-        run: the run, which is trained.
-        model: raw pixels in, logits out of a last layer named ``logits``.
-        pictures: what it was trained on.
-        baselines: scores on the same test split beside those of the majority class and of a linear model of pixels.
-        samples: pages of pictures for the report, by title.
-    """
-    labels, train, test = pictures.labels, pictures.train, pictures.test
-    simple = {
-        "majority": baseline.majority(labels[train], labels[test], pictures.classes),
-        "linear": baseline.linear(
-            pictures.images,
-            labels[train],
-            pictures.images,
-            labels[test],
-            pictures.classes,
-            train_rows=train,
-            test_rows=test,
-        ),
-    }
-    classification.conclude(
-        run,
-        model,
-        {name: part(pictures, name) for name in ("validation", "test")},
-        baseline={**simple, **(baselines or {})},
-        mistake=lambda i, truth, answer, probability: report.Mistake(
-            pictures.names[test[i]], truth, answer, probability, image=pictures.images[test[i]]
-        ),
-        samples=samples,
-    )
-
-
-def scratch(pictures: ImageSplits, *, seed: int) -> dict[str, Any]:
-    """Score a small network that is trained from scratch on the same pictures, averaged down, on the test split."""
-    from dltoolkit.evaluation import feature_extractor as probe
-
-    train, test = (small(pictures, getattr(pictures, name)) for name in ("train", "test"))
-    labels = pictures.labels
-    found = probe.train(
-        train, labels[pictures.train], pictures.classes, seed=seed, batch_size=32, fewest_steps=SCRATCH_STEPS
-    )
-    note = f"a small residual network trained from scratch on pictures of {train.shape[2]}x{train.shape[1]}"
-    _, answers = found.features(test)
-    return baseline.scored(answers, labels[pictures.test], len(pictures.classes), note, seed=seed)
-
-
-def at_once(shape: tuple[int, ...]) -> int:
-    """How many pictures (height, width, channels) are answered together."""
-    return max(16, min(256, MOST_PIXELS // (shape[0] * shape[1])))
-
-
-def small(pictures: ImageSplits, rows: np.ndarray) -> np.ndarray:
-    """Return pictures uint8 (n, h, w, c), large ones averaged down to no more than 32 pixels a side."""
-    shape = tuple(min(side, SMALL) for side in pictures.image_shape[:2])
-    if shape == pictures.image_shape[:2]:
-        return pictures.images[rows]
-    blocks = np.split(rows, range(256, len(rows), 256))
-    shrunk = [keras.ops.image.resize(pictures.images[block], shape, antialias=True) for block in blocks]
-    return np.concatenate([np.clip(np.rint(some), 0, 255).astype(np.uint8) for some in shrunk])
-
-
-def part(pictures: ImageSplits, name: str) -> classification.Part:
-    """The labels of a split, and its batches in the same order."""
-    return pictures.labels[getattr(pictures, name)], pipeline.evaluation_pipeline(
-        pictures, name, at_once(pictures.image_shape)
-    )
-
-
-def evaluate(run: Run, read: Callable[[], ImageSplits], other: str | None, config: Any) -> dict[str, Any]:
-    """Measure on the run's own test split, which ``read`` reads again, or on other labelled pictures.
-
-    Args:
-        run: a classifier's run.
-        read: gives the run's own data.
-        other: what ``--data`` takes.
-        config: says how to read that.
+        run: Run of an image classifier.
+        build_splits: Reads the data of the run again.
+        other: Value of ``--data``, or None for the run's own test split.
+        config: Options for reading ``other``.
 
     Raises:
-        UserError: if the run's data have changed, or the other data hold a class that the run does not know.
+        UserError: if the data of the run have changed, or the other data contain a class that the run does not have.
     """
     if other is None:
-        pictures = read()
-        run.check_data(pictures.describe())
-        return classification.measure(run.model, part(pictures, "test"), run.classes)
-    found, labels = labelled(run, other, run.model.input_shape[1:], config)
-    size = at_once(found.shape[1:])
-    batches = ((found[i : i + size],) for i in range(0, len(found), size))
+        splits = build_splits()
+        run.check_data(splits.describe())
+        return classification.measure(run.model, labeled_batches(splits, "test"), run.classes)
+    pixels, labels = read_labeled(run, other, run.model.input_shape[1:], config)
+    size = max_batch_size(pixels.shape[1:])
+    batches = ((pixels[i : i + size],) for i in range(0, len(pixels), size))
     return classification.measure(run.model, (labels, batches), run.classes)
 
 
-def labelled(run: Run, other: str, shape: tuple[int, int, int], config: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Read other pictures of a run's classes: uint8 (n, *shape) and class numbers int (n,).
+def read_labeled(run: Run, other: str, shape: tuple[int, int, int], config: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Read other labeled images: pixels uint8 (n, *shape) and class indices int (n,).
 
     Args:
-        run: whose classes the labels are.
-        other: what ``--data`` takes.
-        shape: (height, width, channels) to bring them to.
-        config: says by ``skip_invalid``, ``image_column``, ``label_column`` and ``header`` how to read them.
+        run: Run whose classes the labels are.
+        other: Value of ``--data``.
+        shape: (height, width, channels) that the images are resized to.
+        config: Options for reading.
     """
     from dltoolkit import progress
 
     run.warn_of_training_data(other)
-    found, labels, _ = images.labelled(
+    pixels, labels, _ = images.labelled(
         other,
         run.classes,
         shape,
@@ -145,27 +102,27 @@ def labelled(run: Run, other: str, shape: tuple[int, int, int], config: Any) -> 
         header=config.header,
         warn=progress.warn,
     )
-    return found, labels
+    return pixels, labels
 
 
-def predictions(
+def stream_predictions(
     run: Run, inputs: Iterable[str | np.ndarray], *, top_k: int = 5, threshold: float = 0.0
 ) -> Iterator[Prediction]:
-    """Classify pictures one after the other, as they come.
+    """Yield predictions for images, as the images arrive.
 
     Args:
-        run: a classifier's run.
-        inputs: paths, folders, globs, or arrays (h, w), (h, w, c), uint8 or 0..255.
-        top_k: how many classes each answer lists.
-        threshold: below this probability the label is ``unsure``.
+        run: Run of an image classifier.
+        inputs: Paths, folders, glob patterns, or arrays (h, w) or (h, w, c) with values 0 to 255.
+        top_k: Number of classes that each prediction lists.
+        threshold: Probability below which the label is ``unsure``.
     """
     shape = run.model.input_shape[1:]
-    return prediction.answer(
+    return prediction.classify(
         run.model,
         run.classes,
         images.expand(inputs),
         lambda item: images.read(item, shape),
         top_k,
         threshold=threshold,
-        batch=at_once(shape),
+        batch_size=max_batch_size(shape),
     )

@@ -1,4 +1,4 @@
-"""Answers of a classifier, one input at a time, whatever the input is."""
+"""Predictions of a classifier for a stream of inputs of any type."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from dltoolkit.errors import BadInput, UserError
 if TYPE_CHECKING:
     import keras
 
-BATCH = 256
-UNSURE = "unsure"
+BATCH_SIZE = 256  # inputs that are classified together, unless the caller knows better
+UNSURE = "unsure"  # label of a prediction below the threshold
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to one input, or the reason why there is none.
+    """The prediction for one input, or the reason why there is none.
 
     Attributes:
-        input: the file's path, the text, or ``array 0`` for arrays.
-        label: the most probable class, ``unsure`` below the threshold, or None with ``error``.
-        probability: its probability, 0 to 1.
-        top: the most probable classes, ``[{"label": …, "probability": …}, …]``, falling.
-        error: why the input could not be answered.
+        input: Path of the file, the text, or ``array 0`` for arrays.
+        label: Most probable class, ``unsure`` below the threshold, or None with ``error``.
+        probability: Probability of the most probable class, 0 to 1.
+        top: Most probable classes, ``[{"label": …, "probability": …}, …]``, in descending order.
+        error: Reason why the input could not be classified.
     """
 
     input: str
@@ -36,26 +36,35 @@ class Prediction:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the contract's JSON object: input and error, or input, label, probability and top."""
+        """Return the JSON object of the contract: input and error, or input, label, probability and top."""
         if self.error is not None:
             return {"input": self.input, "error": self.error}
         return {"input": self.input, "label": self.label, "probability": self.probability, "top": self.top}
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """An input that waits for the next batch."""
+
+    name: str
+    value: Any = None
+    error: str | None = None
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Turn logits (n, classes) into probabilities, in double precision."""
+    """Return probabilities float64 (n, classes) of logits (n, classes)."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return (powers := np.exp(shifted)) / powers.sum(axis=-1, keepdims=True)
 
 
 def logits(model: keras.Model, batches: Iterable[tuple[Any, ...]]) -> np.ndarray:
-    """Return the model's logits (n, classes) for every batch ``(inputs, …)`` of a pipeline."""
-    if hasattr(batches, "element_spec"):  # a tf.data pipeline, of which one graph suits batches of all lengths
+    """Return the logits (n, classes) of a model for all batches ``(inputs, …)``."""
+    if hasattr(batches, "element_spec"):  # a tf.data pipeline: predict() traces one graph for batches of all lengths
         return model.predict(batches, verbose=0)
     return np.concatenate([model.predict_on_batch(batch[0]) for batch in batches])
 
 
-def answer(
+def classify(
     model: keras.Model,
     classes: Sequence[str],
     inputs: Iterable[Any],
@@ -64,57 +73,57 @@ def answer(
     *,
     threshold: float = 0.0,
     stack: Callable[[list[Any]], np.ndarray] = np.stack,
-    batch: int = BATCH,
+    batch_size: int = BATCH_SIZE,
 ) -> Iterator[Prediction]:
-    """Answer inputs in batches, in their order, as they come.
+    """Yield the predictions for inputs in their order, as the inputs arrive.
 
     Args:
-        model: raw inputs in, logits (batch, classes) out.
-        classes: the class names.
-        inputs: anything that ``read`` takes; `BadInput` becomes an answer with its error; None says that no more will
-            come for the moment, so that those that wait are answered.
-        read: makes one input what ``stack`` takes; its UserError becomes that input's error.
-        top_k: how many classes each answer lists.
-        threshold: below this probability the label is ``unsure``.
-        stack: makes a list of what ``read`` returned the model's input.
-        batch: inputs answered at a time.
+        model: Raw inputs in, logits (batch, classes) out.
+        classes: Class names.
+        inputs: Anything that ``read`` takes. A `BadInput` becomes a prediction with its error. None says that no
+            further input is expected soon, so that the waiting ones are classified.
+        read: Reads one input; its UserError becomes the error of that input.
+        top_k: Number of classes that each prediction lists.
+        threshold: Probability below which the label is ``unsure``.
+        stack: Converts a list of read inputs into the input of the model.
+        batch_size: Inputs that are classified together.
     """
-    waiting: list[tuple[str, Any, str | None]] = []  # name, what was read, error
+    waiting: list[_Pending] = []
     for number, item in enumerate(inputs):
-        if item is None or len(waiting) == batch:
-            yield from _answers(model, classes, waiting, top_k, threshold, stack)
+        if item is None or len(waiting) == batch_size:
+            yield from _classify_batch(model, classes, waiting, top_k, threshold, stack)
             waiting = []
         if item is None:
             continue
         if isinstance(item, BadInput):
-            waiting.append((item.input, None, item.error))
+            waiting.append(_Pending(item.input, error=item.error))
             continue
         name = str(item) if isinstance(item, str) or hasattr(item, "__fspath__") else f"array {number}"
         try:
-            waiting.append((name, read(item), None))
+            waiting.append(_Pending(name, read(item)))
         except UserError as error:
-            waiting.append((name, None, str(error)))
-    yield from _answers(model, classes, waiting, top_k, threshold, stack)
+            waiting.append(_Pending(name, error=str(error)))
+    yield from _classify_batch(model, classes, waiting, top_k, threshold, stack)
 
 
-def _answers(
+def _classify_batch(
     model: keras.Model,
     classes: Sequence[str],
-    waiting: list[tuple[str, Any, str | None]],
+    waiting: list[_Pending],
     top_k: int,
     threshold: float,
     stack: Callable[[list[Any]], np.ndarray],
 ) -> Iterator[Prediction]:
-    good = [value for _, value, error in waiting if error is None]
-    if good:
-        probabilities = softmax(model.predict_on_batch(stack(good)))
+    readable = [pending.value for pending in waiting if pending.error is None]
+    if readable:
+        probabilities = softmax(model.predict_on_batch(stack(readable)))
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
-        best = np.take_along_axis(probabilities, order, axis=1).round(6).tolist()
-        rows = zip(order.tolist(), best, strict=True)
-    for name, _, error in waiting:
-        if error is not None:
-            yield Prediction(name, error=error)
+        highest = np.take_along_axis(probabilities, order, axis=1).round(6).tolist()
+        rows = zip(order.tolist(), highest, strict=True)
+    for pending in waiting:
+        if pending.error is not None:
+            yield Prediction(pending.name, error=pending.error)
             continue
-        numbers, shares = next(rows)
-        top = [{"label": classes[i], "probability": share} for i, share in zip(numbers, shares, strict=True)]
-        yield Prediction(name, top[0]["label"] if shares[0] >= threshold else UNSURE, shares[0], top)
+        numbers, values = next(rows)
+        top = [{"label": classes[i], "probability": value} for i, value in zip(numbers, values, strict=True)]
+        yield Prediction(pending.name, top[0]["label"] if values[0] >= threshold else UNSURE, values[0], top)

@@ -1,183 +1,333 @@
-"""What a report is made from: all that is known of a run, and the pieces of HTML that its sections share."""
+"""report.html: one self-contained page about a run, readable on a phone, in light and in dark, without a network.
+
+The page is a list of sections, each a function from what is known of the run to HTML, or to "" when it has nothing
+to say; a recipe of another kind adds functions to ``SECTIONS``. Whatever a user may have named is escaped.
+"""
 
 from __future__ import annotations
 
-import base64
-import functools
-import html
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit import progress
-from dltoolkit.report import plots
+from dltoolkit.report import class_sections
+from dltoolkit.report.pieces import (
+    Page,
+    caption,
+    duration,
+    escaped,
+    figure,
+    named,
+    pairs,
+    percent,
+    section,
+    table,
+    words,
+)
+from dltoolkit.report.style import CSS
+
+if TYPE_CHECKING:
+    from dltoolkit.evaluation.classification import Mistake
+    from dltoolkit.evaluation.ngram_baseline import NgramWeight
+    from dltoolkit.run import Run
+
+SAMPLE_TITLES = {
+    "augmented": "What the model saw after augmentation",
+    "generated": "What it draws",
+    "drawn": "Some of these…",
+    "nearest": "…and the training pictures that are most like them",
+}
+STATES = {
+    "starting": "This run is being prepared.",
+    "running": "This run is still training, or was killed while it did.",
+    "interrupted": "This run was interrupted; it can go on where it stopped.",
+    "failed": "This run failed.",
+}
+SHARES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "ece")  # metrics that are shown as per cent
+WORDING = {"ece": "calibration error", "loss": "loss (nats)", "macro_f1": "macro F1"}
+SO_FAR = {"validation_loss": "loss", "validation_kernel_distance": "kernel distance"}
+WARNINGS = 10  # before the rest is folded away
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """One wrong answer.
+def write(
+    run: Run,
+    *,
+    mistakes: Sequence[Mistake] = (),
+    samples: Mapping[str, np.ndarray] | None = None,
+    reliability: Mapping[str, Any] | None = None,
+    top_features: Mapping[str, Sequence[NgramWeight]] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> None:
+    """Write plots/*.png and report.html of a run, whatever state it is in.
 
-    Attributes:
-        name: the file's name, or whatever identifies the example.
-        truth, predicted: labels.
-        probability: of the predicted label, 0 to 1.
-        image: uint8 (height, width, channels), or None.
-        text: the example's text, or None.
-    """
-
-    name: str
-    truth: str
-    predicted: str
-    probability: float
-    image: np.ndarray | None = None
-    text: str | None = None
-
-
-class Word(NamedTuple):
-    """A word or n-gram, what it adds to the logit of a class, and in how many training texts it occurs."""
-
-    entry: str
-    weight: float
-    texts: int
-
-
-@dataclass(frozen=True)
-class Page:
-    """Everything the sections draw on; any part may be empty in a run that is not finished.
-
-    Attributes:
-        path, info, metrics, history: the run's directory, run.json, metrics.json and rows of history.csv.
+    Args:
+        run: gives path, info (run.json), metrics (metrics.json) and history (history.csv), and writes the files.
         mistakes: the worst ones, worst first.
-        samples: pages of pictures, uint8 (n, height, width, channels), by the name of their file in plots/.
+        samples: pages of pictures, uint8 (n, height, width, channels), by the name of their file in plots/; see
+            ``SAMPLE_TITLES`` for how they are headed.
         reliability: what ``metrics.reliability`` returned.
-        words: for each class the words that speak for it most, the most telling first.
+        top_features: for each class the words that speak for it most, the most telling first.
         texts: what a text generator wrote after each epoch, by name, in order.
     """
-
-    path: Path
-    info: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    history: Sequence[Mapping[str, float]]
-    mistakes: Sequence[Mistake] = ()
-    samples: Mapping[str, np.ndarray] = field(default_factory=dict)
-    reliability: Mapping[str, Any] | None = None
-    words: Mapping[str, Sequence[Word]] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def state(self) -> str:
-        """The run's state; one that has its test scores is finished, though its last seconds still run."""
-        state = str(self.info.get("state", "unknown"))
-        return "finished" if state == "running" and self.test else state
-
-    @property
-    def test(self) -> Mapping[str, Any]:
-        """The scores on the test split, or on validation where there is no test."""
-        return self.metrics.get("test") or self.metrics.get("validation") or {}
-
-    @property
-    def classes(self) -> list[str]:
-        """The class names in the order of the confusion matrix."""
-        return list(self.test.get("per_class") or self.info.get("data", {}).get("classes") or [])
-
-    @property
-    def best(self) -> Mapping[str, float]:
-        """The history's row of the epoch that was kept: best validation accuracy, kernel distance or loss."""
-        for column, sign in (("validation_accuracy", 1), ("validation_kernel_distance", -1), ("validation_loss", -1)):
-            rows = [row for row in self.history if math.isfinite(row.get(column, math.nan))]
-            if rows:
-                return max(rows, key=lambda row: (sign * row[column], -row.get("validation_loss", 0)))
-        return {}
-
-    @functools.cached_property
-    def plots(self) -> dict[str, bytes]:
-        """The PNG files that this run has something to show in, by name."""
-        drawn = {}
-        if any(column not in plots.NOT_CURVES for row in self.history for column in row):
-            drawn["curves"] = plots.curves(self.history, self.best.get("epoch"))
-        if points := self.info.get("learning_curve"):
-            drawn["learning_curve"] = plots.learning_curve(points)
-        if matrix := self.test.get("confusion"):
-            drawn["confusion"] = plots.confusion(matrix, self.classes)
-            drawn["confusion_normalised"] = plots.confusion(matrix, self.classes, normalised=True)
-        if self.reliability is not None:
-            drawn["reliability"] = plots.reliability(self.reliability)
-        if any(mistake.image is not None for mistake in self.mistakes):
-            drawn["mistakes"] = plots.mistakes(self.mistakes, self.classes)
-        return drawn | {key: plots.page(images) for key, images in self.samples.items() if len(images)}
+    shown = {
+        "samples": samples or {},
+        "reliability": reliability,
+        "top_features": top_features or {},
+        "texts": texts or {},
+    }
+    page = Page(run.path, run.info, run.metrics, run.history, tuple(mistakes), **shown)
+    for name, png in page.plots.items():
+        run.write(f"plots/{name}.png", png)
+    run.write("report.html", render(page))
 
 
-def escaped(value: Any) -> str:
-    """Escape for HTML; a file name's undecodable bytes become question marks."""
-    return html.escape(str(value).encode("utf-8", "replace").decode())
+def render(page: Page) -> str:
+    """Return the whole page as HTML."""
+    title = f"{page.info.get('name', page.path.name)} · {page.info.get('recipe', 'run')}"
+    body = "\n".join(filter(None, (part(page) for part in SECTIONS)))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{escaped(title)}</title>
+<style>{CSS}</style>
+</head>
+<body><main>
+{body}
+</main></body>
+</html>
+"""
 
 
-def named(value: Any) -> str:
-    """A user's word, kept from turning the words around it when it is written right to left."""
-    return f"<bdi>{escaped(value)}</bdi>"
+def headline(page: Page) -> str:
+    """The name, the state, and what the network is worth beside the baselines."""
+    state = escaped(page.state)
+    recipe, name = escaped(page.info.get("recipe", "run")), named(page.info.get("name", page.path.name))
+    top = f'<div class="eyebrow">{recipe}<span class="state {state}">{state}</span></div><h1>{name}</h1>'
+    notes = [STATES.get(page.state, "")]
+    if page.state == "failed" and page.info.get("error"):
+        notes.append(str(page.info["error"]))
+    if not page.test:
+        notes.append(_so_far(page.best))
+    note = " ".join(filter(None, notes))
+    score = _score(page) if "accuracy" in page.test else ""
+    return f"<header>{top}{f'<p class=note>{escaped(note)}</p>' if note else ''}{score}{_tiles(page)}</header>"
 
 
-def section(title: str, content: str, kind: str = "") -> str:
-    """One card of the page; ``title`` is escaped, ``content`` is HTML."""
-    return f'<section class="{kind}"><h2>{escaped(title)}</h2>{content}</section>'
+def warnings(page: Page) -> str:
+    """What the scan of the data found odd."""
+    lines = [f"<li>{escaped(warning)}</li>" for warning in page.info.get("data", {}).get("warnings") or []]
+    if not lines:
+        return ""
+    content = f"<ul>{''.join(lines[:WARNINGS])}</ul>"
+    if len(lines) > WARNINGS:
+        rest = f"<ul>{''.join(lines[WARNINGS:])}</ul>"
+        content += f"<details><summary>{len(lines) - WARNINGS} more</summary>{rest}</details>"
+    return section("About the data", content, "warnings")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, most: int = 1000) -> str:
-    """A table of HTML cells; what goes beyond ``most`` rows is folded away."""
-    head = "".join(f"<th>{column}</th>" for column in columns)
-    lines = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
-    whole = (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines[:most])}</tbody></table></div>'
+def curves(page: Page) -> str:
+    """Loss and the like over the epochs."""
+    if "curves" not in page.plots:
+        return ""
+    notes = ["The dashed line marks the epoch that was kept, chosen by validation."] if page.best else []
+    config = page.info.get("config", {})
+    if config.get("augment"):
+        notes.append("Training is measured on augmented examples, so validation may well look better.")
+    if config.get("label_smoothing"):
+        notes.append("These losses include label smoothing.")
+    chart = figure(page.plots["curves"], "Learning curves", "chart wide")
+    return section("Learning curves", f'<div class="scroll">{chart}</div>{caption(" ".join(notes))}')
+
+
+def foretold(page: Page) -> str:
+    """How much a language model needs to know to write the text down, beside models without a network."""
+    if "bits_per_character" not in page.test:
+        return ""
+    scores = {"This network": page.test, **(page.metrics.get("baseline") or {})}
+    most = max(score["bits_per_character"] for score in scores.values())
+    rows = [
+        (
+            f'<span class="bar" style="--share:{100 * score["bits_per_character"] / most:.1f}%">{escaped(name)}</span>',
+            f"{score['bits_per_character']:.3f}",
+            f"{score['loss']:.4f}" if "loss" in score else "",
+            f"{score['perplexity']:.2f}" if "perplexity" in score else "",
+        )
+        for name, score in sorted(scores.items(), key=lambda named: named[1]["bits_per_character"])
+    ]
+    about = "The fewer bits a character takes, the better the text was foretold. Loss and perplexity are per token."
+    columns = ("Model", "Bits a character", "Loss (nats)", "Perplexity")
+    return section("How well it foretells the text", table(columns, rows) + caption(about))
+
+
+def written(page: Page) -> str:
+    """What a text generator wrote, the last first."""
+    if not page.texts:
+        return ""
+    *before, last = (f"<h3>{escaped(name)}</h3><pre>{escaped(text)}</pre>" for name, text in page.texts.items())
+    content = last
+    if before:
+        content += f"<details><summary>{len(before)} earlier</summary>{''.join(reversed(before))}</details>"
+    return section("What it writes", content)
+
+
+def samples(page: Page) -> str:
+    """Pages of pictures that the recipe chose to show."""
+    titles = {
+        key: SAMPLE_TITLES.get(key, key.replace("_", " ").capitalize()) for key in page.samples if key in page.plots
+    }
+    return "\n".join(section(title, figure(page.plots[key], title, "sheet")) for key, title in titles.items())
+
+
+def facts(page: Page) -> str:
+    """What was trained on what, with what, for how long; every option folded away."""
+    info, config = page.info, page.info.get("config", {})
+    data, time, splits = info.get("data", {}), info.get("time", {}), info.get("data", {}).get("splits") or {}
+    rows = {
+        "Data": data.get("source"),
+        "Splits": " · ".join(f"{name} {words(count)}" for name, count in splits.items()),
+        "Classes": words(len(page.classes) or None),
+        "Fingerprint": data.get("fingerprint"),
+        "Model": words(info.get("model")),
+        "Plan": words(info.get("plan")),
+        "Kept epoch": f"{page.best['epoch']:g} of {page.history[-1]['epoch']:g}" if page.best else None,
+        "Calibration": words(info.get("calibration")),
+        "Training time": duration(time.get("train_seconds")),
+        "Whole command": duration(time.get("total_seconds")),
+        "Peak memory": f"{info['peak_memory_mb']:,.0f} MB" if info.get("peak_memory_mb") else None,
+        "Device": words(info.get("device")),
+        "Machine": words(info.get("machine")),
+        "Versions": words(info.get("versions")),
+        "Seed": info.get("seed", config.get("seed")),
+        "Begun": info.get("created"),
+    }
+    command = f"<pre>{escaped(info['command'])}</pre>" if info.get("command") else ""
+    options = pairs({key: "—" if value is None else words(value) for key, value in config.items()})
+    folded = f"<details><summary>Every option as used</summary>{options}</details>" if config else ""
+    return section("What was trained", command + pairs(rows) + folded)
+
+
+def usage(page: Page) -> str:
+    """The commands that do something with this run."""
+    path = shlex.quote(str(page.path))
+    commands = {}
+    if page.test and "accuracy" in page.test:
+        pictures = "image_size" in page.info.get("config", {}) and page.info.get("kind") != "texts"
+        example = "PICTURE.jpg FOLDER" if pictures else "'Some text.'"
+        commands["Answer new inputs"] = f"dltoolkit predict {path} {example}"
+        commands["Measure it again, or on other labelled data"] = (
+            f"dltoolkit evaluate {path}\ndltoolkit evaluate {path} --data FOLDER"
+        )
+    if page.test and "chosen" in page.info:
+        commands["Let it write"] = f"dltoolkit generate {path} --prompt 'Some beginning' --max-tokens 300"
+        commands["Score another text"] = f"dltoolkit evaluate {path} --data TEXT.txt"
+    if "frechet_distance" in page.test:
+        commands["Let it draw"] = f"dltoolkit generate {path} --count 64 --grid"
+        commands["Measure it again"] = f"dltoolkit evaluate {path}"
+    commands["Train further" if page.test else "Go on training"] = f"dltoolkit resume {path}" + (
+        " --epochs N" if page.test else ""
     )
-    if len(lines) > most:
-        whole += f"<details><summary>{len(lines) - most} more</summary>{table(columns, rows[most:])}</details>"
-    return whole
+    commands["From Python"] = f"import dltoolkit\nrun = dltoolkit.load({str(page.path)!r})"
+    lines = (f"<h3>{title}</h3><pre>{escaped(command)}</pre>" for title, command in commands.items())
+    return section("How to use this run", "".join(lines))
 
 
-def pairs(rows: Mapping[str, Any]) -> str:
-    """A list of names and values, both escaped; what has no value is left out."""
-    lines = (
-        f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in rows.items() if value not in (None, "")
+SECTIONS: list[Callable[[Page], str]] = [
+    headline,
+    warnings,
+    foretold,
+    written,
+    class_sections.labels,
+    curves,
+    class_sections.confusion,
+    class_sections.per_class,
+    class_sections.reliability,
+    class_sections.top_features,
+    class_sections.mistakes,
+    samples,
+    facts,
+    usage,
+]
+
+
+def _score(page: Page) -> str:
+    """The accuracy in large figures, and as a bar beside the baselines' bars."""
+    test, baselines = page.test, page.metrics.get("baseline") or {}
+    of = f" on {np.sum(test['confusion']):,} examples that it never saw before" if test.get("confusion") else ""
+    ends = test.get("accuracy_ci95")
+    within = f"95 % interval: {percent(ends[0])} to {percent(ends[1])} (the ticks on its bar)" if ends else ""
+    bars = _bar("This network", test, "ours")
+    names = {
+        "probe": "A head on frozen features",
+        "scratch": "A small network from scratch",
+        "linear": "Linear model",
+        "majority": "Always the commonest class",
+    }
+    for key, name in names.items():
+        if "accuracy" in (baselines.get(key) or {}):
+            bars += _bar(name, baselines[key])
+    return (
+        f'<div class="score"><div><div class="big">{percent(test["accuracy"])}</div>'
+        f"<p><b>test accuracy</b>{of}</p>{caption(within)}</div>"
+        f"<div>{bars}{_verdict(test, baselines.get('linear') or {})}</div></div>"
     )
-    return f"<dl>{''.join(lines)}</dl>"
 
 
-def caption(text: str) -> str:
-    """A quiet paragraph; ``text`` is HTML."""
-    return f'<p class="caption">{text}</p>' if text else ""
+def _bar(name: str, scores: Mapping[str, Any], kind: str = "") -> str:
+    share, ends = 100 * scores["accuracy"], scores.get("accuracy_ci95")
+    whisker = f'<i style="left:{100 * ends[0]:.2f}%;width:{100 * (ends[1] - ends[0]):.2f}%"></i>' if ends else ""
+    track = f'<div class="track"><span style="width:{share:.2f}%"></span>{whisker}</div>'
+    return f'<div class="row {kind}"><div><span>{name}</span><b>{percent(scores["accuracy"])}</b></div>{track}</div>'
 
 
-def figure(png: bytes, alt: str, kind: str) -> str:
-    """A PNG inside the page. Of kind "chart" (and then some) it is inverted in the dark and drawn to scale."""
-    inches = int.from_bytes(png[16:20], "big") / plots.STYLE["figure.dpi"]  # a PNG's width stands there
-    width = f' width="{100 * inches:.0f}"' if kind.startswith("chart") else ""
-    source = base64.b64encode(png).decode()
-    return f'<img class="{kind}" alt="{escaped(alt)}"{width} src="data:image/png;base64,{source}">'
+def _verdict(test: Mapping[str, Any], linear: Mapping[str, Any]) -> str:
+    """What the network is worth beside a linear model, in a sentence that heeds both intervals."""
+    if "accuracy" not in linear:
+        return ""
+    ours, theirs = ([scores["accuracy"]] * 2 for scores in (test, linear))
+    (low, high), (linear_low, linear_high) = test.get("accuracy_ci95", ours), linear.get("accuracy_ci95", theirs)
+    if low > linear_high:
+        fewer = 1 - (1 - test["accuracy"]) / (1 - linear["accuracy"])
+        verdict = f"<b>{percent(fewer, 0)} fewer mistakes</b> than the linear model."
+        if test["accuracy"] == 1:
+            verdict = "<b>No mistake at all</b>, unlike the linear model."
+    elif high < linear_low:
+        verdict = "<b>Worse than the linear model:</b> train longer, or look for what went wrong."
+    else:
+        verdict = "<b>Not clearly better than the linear model:</b> the two intervals overlap."
+    note = f'<br><span class="faint">Linear model: {escaped(linear["note"])}.</span>' if linear.get("note") else ""
+    return f'<p class="verdict">{verdict}{note}</p>'
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """A share of 0.5 is "50.0 %", with a space at which no line is broken."""
-    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+def _tiles(page: Page) -> str:
+    """The single numbers among the test scores, whatever the recipe calls them."""
+    tiles = [
+        (WORDING.get(key, key.replace("_", " ")), percent(value) if key in SHARES else _number(value))
+        for key, value in page.test.items()
+        if isinstance(value, int | float) and key != "accuracy"
+    ]
+    validation = (page.metrics.get("validation") or {}).get("accuracy")
+    if validation is not None:
+        tiles.append(("validation accuracy", percent(validation)))
+    content = "".join(f"<div><b>{value}</b><span>{escaped(name)}</span></div>" for name, value in tiles)
+    return f'<div class="tiles">{content}</div>' if content else ""
 
 
-def duration(seconds: float | None) -> str | None:
-    """Seconds in the words of people: 41.3 s, 3 min 20 s, 2 h 5 min."""
-    return None if seconds is None else progress.duration(seconds)
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
-def words(value: Any) -> str:
-    """A JSON value in a line of words: ``{"kind": "cpu", "replicas": 2}`` is "kind cpu · replicas 2"."""
-    if isinstance(value, Mapping):
-        said = {key.replace("_", " "): words(part) for key, part in value.items()}
-        return " · ".join(f"{key} {part}" for key, part in said.items() if part)
-    if isinstance(value, list | tuple):
-        return " × ".join(map(words, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return "" if value is None else str(value)
+def _so_far(best: Mapping[str, float]) -> str:
+    """How a run without test scores stands."""
+    if not best:
+        return "There are no scores yet."
+    figures = (f"{name} {best[key]:.4g}" for key, name in SO_FAR.items() if key in best)
+    score = next(figures, "")
+    if "validation_accuracy" in best:
+        score = f"accuracy {percent(best['validation_accuracy'])}"
+    return f"There are no test scores yet; the best validation {score} was reached in epoch {best['epoch']:g}."

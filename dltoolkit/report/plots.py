@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
 if TYPE_CHECKING:
-    from dltoolkit.report.page import Mistake
+    from dltoolkit.evaluation.classification import Mistake
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so every machine draws the same
 TRAINING, VALIDATION, INK, FAINT = "#2563c9", "#e07b1a", "#2b3440", "#8a94a3"

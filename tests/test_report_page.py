@@ -15,8 +15,8 @@ from PIL import Image
 
 from dltoolkit.evaluation import metrics
 from dltoolkit.report import plots
-from dltoolkit.report import write as report
-from dltoolkit.report.write import Mistake
+from dltoolkit.report import page as report
+from dltoolkit.evaluation.classification import Mistake
 from dltoolkit.run import Run
 
 VOID = {"meta", "img", "br"}
@@ -336,7 +336,7 @@ def test_a_page_of_pictures_shows_their_pixels():
 
 def test_nothing_here_needs_tensorflow_or_pyplot():
     code = (
-        "import sys; from dltoolkit.evaluation import baseline, metrics, plots, report; "
+        "import sys; from dltoolkit.evaluation import baseline, metrics; from dltoolkit.report import page, plots; "
         "import json; print(json.dumps([name for name in ('tensorflow', 'keras', 'sklearn', 'matplotlib.pyplot') "
         "if name in sys.modules]))"
     )

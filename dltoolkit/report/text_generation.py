@@ -1,0 +1,41 @@
+"""The last step of a language model's training: evaluation, baselines and report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dltoolkit.evaluation import language
+from dltoolkit.report import page
+
+if TYPE_CHECKING:
+    import keras
+
+    from dltoolkit.data.language.corpus import RunningText
+    from dltoolkit.run import Run
+
+
+def evaluate_and_report(run: Run, model: keras.Model, corpus: RunningText, context_length: int) -> None:
+    """Evaluate a language model next to its baselines, and write metrics.json and report.html.
+
+    Args:
+        run: Trained run, with generated texts in ``samples/``.
+        model: Model of the best epoch: token IDs in, logits of each next token out.
+        corpus: Corpus that the run was trained on; a corpus without a test split is evaluated on validation only.
+        context_length: Tokens of a scoring window.
+    """
+    splits = [split for split in ("test", "validation") if split in corpus.parts]
+    scores = {
+        split: language.measure(model, [corpus.part(split)], corpus.characters[split], context_length)
+        for split in splits
+    }
+    token_ids = corpus.part(splits[0])
+    baseline = language.baselines(
+        corpus.part("train"),
+        token_ids,
+        corpus.characters[splits[0]],
+        corpus.tokenizer.size,
+        corpus.tokenizer.decode(token_ids),
+    )
+    run.write_json("metrics.json", {**scores, "baseline": baseline})
+    samples = sorted((run.path / "samples").glob("*.txt"))
+    page.write(run, texts={path.stem: path.read_text(encoding="utf-8") for path in samples})
