@@ -1,4 +1,4 @@
-"""How well a language model foretells a text, beside models that need no network."""
+"""Scores of a language model on a text, and baselines that need no neural network."""
 
 from __future__ import annotations
 
@@ -15,48 +15,51 @@ from dltoolkit.errors import UserError
 if TYPE_CHECKING:
     import keras
 
-ORDER = 5  # tokens that the n-gram baseline looks at, the foretold one included
-COUNTED = 4_000_000  # training tokens that the baselines count, the last ones; more would not fit in a gigabyte
-BATCH = 64  # windows scored at a time
+MAX_ORDER = 5  # tokens of an n-gram in the n-gram baseline, the predicted one included
+MAX_COUNTED = 4_000_000  # training tokens that the baselines count, from the end; more would not fit in a gigabyte
+BATCH_SIZE = 64  # windows that are scored together
 
 
-def scorer(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Return a function from tokens and the tokens that follow, int32 (batch, time), to nats float32 (batch, time)."""
+def token_losses(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a function that maps token IDs and the next token IDs, int32 (batch, time), to losses in nats.
+
+    The losses are float32 (batch, time).
+    """
     import tensorflow as tf
 
     @tf.function(jit_compile=True)
-    def nats(tokens, following):
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(following, model(tokens, training=False))
+    def losses(token_ids, next_ids):
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(next_ids, model(token_ids, training=False))
 
-    return lambda tokens, following: nats(tokens, following).numpy()
+    return lambda token_ids, next_ids: losses(token_ids, next_ids).numpy()
 
 
 def measure(model: keras.Model, texts: Iterable[np.ndarray], characters: int, context_length: int) -> dict[str, Any]:
-    """Score every token of a text but the first.
+    """Score every token of a text except the first.
 
     Args:
-        model: tokens in, logits of the next ones out.
-        texts: pieces of the text, uint16 (n,) tokens each, one after the other.
-        characters: how many the text has.
-        context: tokens of a window; windows overlap by half (see ``token_pipeline.scoring_batches``).
+        model: Token IDs in, logits of the next tokens out.
+        texts: Consecutive pieces of the text, token IDs uint16 (n,) each.
+        characters: Number of characters of the text.
+        context_length: Tokens of a window; windows overlap by half (see ``token_pipeline.scoring_batches``).
 
     Returns:
-        The contract's metrics: loss (nats a token), bits_per_character, perplexity (of a token), tokens, characters.
+        loss (nats per token), bits_per_character, perplexity (per token), tokens, characters.
 
     Raises:
         UserError: if there are fewer than two tokens.
     """
-    nats, total, count = scorer(model), 0.0, 0
-    for inputs, following, counts in token_pipeline.scoring_batches(texts, context_length, BATCH):
-        total += float(nats(inputs, following)[counts].sum(dtype=np.float64))
-        count += int(counts.sum())
+    losses, total, count = token_losses(model), 0.0, 0
+    for token_ids, next_ids, scored in token_pipeline.scoring_batches(texts, context_length, BATCH_SIZE):
+        total += float(losses(token_ids, next_ids)[scored].sum(dtype=np.float64))
+        count += int(scored.sum())
     if not count:
-        raise UserError("There is nothing to score: at least two tokens are needed to foretell one.")
-    return described(total / count, count, characters)
+        raise UserError("The text to evaluate has fewer than two tokens: give more text.")
+    return loss_metrics(total / count, count, characters)
 
 
-def described(loss: float, tokens: int, characters: int) -> dict[str, Any]:
-    """Return a loss in nats a token in all its units."""
+def loss_metrics(loss: float, tokens: int, characters: int) -> dict[str, Any]:
+    """Convert a loss in nats per token to the metrics of ``measure``."""
     return {
         "loss": round(loss, 6),
         "bits_per_character": round(loss * tokens / math.log(2) / max(1, characters), 6),
@@ -66,73 +69,75 @@ def described(loss: float, tokens: int, characters: int) -> dict[str, Any]:
     }
 
 
-def baselines(train: np.ndarray, text: np.ndarray, characters: int, size: int, raw: str) -> dict[str, Any]:
-    """Score a text by how common its tokens are, by an n-gram model, and by gzip.
+def baselines(
+    train_ids: np.ndarray, token_ids: np.ndarray, characters: int, vocab_size: int, text: str
+) -> dict[str, Any]:
+    """Score a text by the frequency of its tokens, by an n-gram model, and by gzip.
 
     Args:
-        train: uint16 tokens to count.
-        text: uint16 tokens to score.
-        characters: how many ``text`` has.
-        size: of the vocabulary.
-        raw: ``text`` as text, for gzip.
+        train_ids: Token IDs that are counted, uint16 (n,).
+        token_ids: Token IDs of the text, uint16 (m,).
+        characters: Number of characters of the text.
+        vocab_size: Number of distinct token IDs.
+        text: The text itself, for gzip.
     """
-    train = np.asarray(train[-COUNTED:], np.int64)
-    text = np.asarray(text, np.int64)
-    order = min(ORDER, 62 // max(1, (size - 1).bit_length()))
-    scored = -np.log(kneser_ney(train, text, size, order))
-    common = -np.log((np.bincount(train, minlength=size) + 1.0) / (len(train) + size))[text[1:]]
-    packed = 8 * len(gzip.compress(raw.encode("utf-8", "surrogatepass")))
+    train_ids = np.asarray(train_ids[-MAX_COUNTED:], np.int64)
+    token_ids = np.asarray(token_ids, np.int64)
+    order = min(MAX_ORDER, 62 // max(1, (vocab_size - 1).bit_length()))
+    ngram = -np.log(kneser_ney(train_ids, token_ids, vocab_size, order))
+    frequencies = (np.bincount(train_ids, minlength=vocab_size) + 1.0) / (len(train_ids) + vocab_size)
+    unigram = -np.log(frequencies)[token_ids[1:]]
+    gzip_bits = 8 * len(gzip.compress(text.encode("utf-8", "surrogatepass")))
     return {
-        "unigram": described(float(common.mean()), len(text) - 1, characters),
-        f"{order}-gram": described(float(scored.mean()), len(text) - 1, characters),
-        "gzip": {"bits_per_character": round(packed / max(1, len(raw)), 6)},
+        "unigram": loss_metrics(float(unigram.mean()), len(token_ids) - 1, characters),
+        f"{order}-gram": loss_metrics(float(ngram.mean()), len(token_ids) - 1, characters),
+        "gzip": {"bits_per_character": round(gzip_bits / max(1, len(text)), 6)},
     }
 
 
-def kneser_ney(train: np.ndarray, text: np.ndarray, size: int, order: int) -> np.ndarray:
-    """Return the probability of every token of a text but the first, float64 (n - 1,).
+def kneser_ney(train_ids: np.ndarray, token_ids: np.ndarray, vocab_size: int, order: int) -> np.ndarray:
+    """Return the probability of every token of a text except the first, float64 (n - 1,).
 
-    Interpolated Kneser-Ney smoothing (Kneser & Ney 1995; Chen & Goodman 1999), one discount for each order.
+    The model is interpolated Kneser-Ney smoothing (Kneser & Ney 1995; Chen & Goodman 1999) with one discount per
+    order.
 
     Args:
-        train: int64 tokens to count.
-        text: int64 (n,) tokens to score.
-        size: of the vocabulary; ``size ** order`` must be below 2**63.
-        order: tokens that are looked at together.
+        train_ids: Token IDs that are counted, int64.
+        token_ids: Token IDs that are scored, int64 (n,).
+        vocab_size: Number of distinct token IDs; ``vocab_size ** order`` must be below 2**63.
+        order: Longest n-gram, in tokens.
     """
-    probability = np.full(len(text) - 1, 1.0 / size)
-    longer = None  # distinct n-grams of the next order up, ascending
-    tables = []
+    probability = np.full(len(token_ids) - 1, 1.0 / vocab_size)
+    tables = []  # (distinct n-grams ascending, counts), from the longest n-grams to single tokens
+    keys = None
     for length in range(order, 0, -1):
-        if longer is None:
-            keys, counts = np.unique(_keys(train, size, length), return_counts=True)
-        else:  # in how many different contexts an n-gram occurs
-            keys, counts = np.unique(longer % size**length, return_counts=True)
-        longer = keys
+        # Shorter n-grams are counted by the number of different tokens that precede them
+        ngrams = _ngram_keys(train_ids, vocab_size, length) if keys is None else keys % vocab_size**length
+        keys, counts = np.unique(ngrams, return_counts=True)
         tables.append((keys, counts))
     for length, (keys, counts) in zip(range(1, order + 1), reversed(tables), strict=True):
         once, twice = (counts == 1).sum(), (counts == 2).sum()
-        discount = (once + 0.5) / (once + 2 * twice + 1)  # never 0, which would rule a token out
-        contexts, first = np.unique(keys // size, return_index=True)
+        discount = (once + 0.5) / (once + 2 * twice + 1)  # never 0, which would make unseen tokens impossible
+        contexts, first = np.unique(keys // vocab_size, return_index=True)
         totals = np.add.reduceat(counts, first)
         followers = np.diff(np.append(first, len(keys)))
-        wanted = _keys(text, size, length)
-        probability_here = probability[length - 2 if length > 1 else 0 :]  # the first tokens have no such context
+        scored = _ngram_keys(token_ids, vocab_size, length)
         if length == 1:
-            wanted = wanted[1:]
-        place = np.minimum(np.searchsorted(contexts, wanted // size), len(contexts) - 1)
-        known = contexts[place] == wanted // size
-        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        count = np.where(keys[at] == wanted, counts[at], 0)
-        share = np.maximum(count - discount, 0) / totals[place]
-        rest = discount * followers[place] / totals[place]
-        probability_here[:] = np.where(known, share + rest * probability_here, probability_here)
+            scored = scored[1:]
+        backoff = probability[max(0, length - 2) :]  # a view: the first tokens have no context of this length
+        context_index = np.minimum(np.searchsorted(contexts, scored // vocab_size), len(contexts) - 1)
+        context_seen = contexts[context_index] == scored // vocab_size
+        key_index = np.minimum(np.searchsorted(keys, scored), len(keys) - 1)
+        count = np.where(keys[key_index] == scored, counts[key_index], 0)
+        discounted = np.maximum(count - discount, 0) / totals[context_index]
+        backoff_weight = discount * followers[context_index] / totals[context_index]
+        backoff[:] = np.where(context_seen, discounted + backoff_weight * backoff, backoff)
     return probability
 
 
-def _keys(tokens: np.ndarray, size: int, length: int) -> np.ndarray:
-    """Number every n-gram: int64 (n - length + 1,)."""
-    keys = np.zeros(len(tokens) - length + 1, np.int64)
+def _ngram_keys(token_ids: np.ndarray, vocab_size: int, length: int) -> np.ndarray:
+    """Encode every n-gram as one number: int64 (n - length + 1,)."""
+    keys = np.zeros(len(token_ids) - length + 1, np.int64)
     for i in range(length):
-        keys = keys * size + tokens[i : len(tokens) - length + 1 + i]
+        keys = keys * vocab_size + token_ids[i : len(token_ids) - length + 1 + i]
     return keys
