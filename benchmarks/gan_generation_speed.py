@@ -17,7 +17,7 @@ import machine
 def main(run: str, count: int, rounds: int) -> None:
     """Generate images with RUN, write the files, and print images per second."""
     import dltoolkit
-    from dltoolkit.cli import output
+    from dltoolkit.cli import image_files
 
     found = dltoolkit.load(run)
     side = "x".join(map(str, found.generate(count=1).shape[1:]))
@@ -27,7 +27,7 @@ def main(run: str, count: int, rounds: int) -> None:
         images = found.generate(count=count, seed=seed)
         generated = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            output.pictures(images, folder, grid=False, animated=False)
+            image_files.write(images, folder, grid=False, animated=False)
         written = time.perf_counter()
         click.echo(
             f"{side}: {count / (written - began):,.0f} images per second, generated in {generated - began:.2f} s "

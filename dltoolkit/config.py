@@ -230,7 +230,7 @@ class Options:
 
 
 def _mode(name: str, value: Any, allowed: tuple[Any, ...], is_option: bool) -> str:
-    """Return the mode that ignores an option, and the remedy: ``with --model rnn: leave it out, or use --model gpt``."""
+    """Return the mode that ignores an option, and a remedy: ``with --model rnn: leave it out, or use --model gpt``."""
     if not is_option:
         return f"on {value} data: leave it out" if name == "task" else f"if {name} is {value}: leave it out"
     if value is None:

@@ -1,4 +1,4 @@
-"""Lines of a stream as they arrive: bounded in memory, one bad line never costs another."""
+"""Lines of a stream as they arrive, in bounded memory; an unreadable line does not affect the others."""
 
 from __future__ import annotations
 
@@ -9,47 +9,48 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dltoolkit.errors import BadInput
 
-CHUNK = 1 << 16  # bytes asked for at a time; less comes where less is there
-LONGEST = 10_000_000  # bytes of a line
-SHOWN = 80  # characters of a bad line
+CHUNK_BYTES = 1 << 16  # maximum number of bytes to read at once; a read returns fewer if fewer have arrived
+MAX_LINE_BYTES = 10_000_000  # a longer line is reported and skipped, so that a stream without line ends fits in memory
+EXCERPT_LENGTH = 80  # characters of an unreadable line that its error shows
 
 
 class Line(str):
-    """A line of a stream, or a cell of a table: a text that is not to be taken for a file's name."""
+    """A line of a stream or a cell of a table: always a text, never the name of a file."""
 
 
-def arriving(descriptor: int) -> Iterator[Line | BadInput | None]:
-    """Yield the lines of a file descriptor, without their ends, and None whenever no more are there for the moment.
+def read_lines(descriptor: int) -> Iterator[Line | BadInput | None]:
+    """Yield the lines of a file descriptor without their ends, and None when the next line has not arrived yet.
 
-    A line of more than ``LONGEST`` bytes, or one that is not UTF-8, is yielded as a `BadInput`.
+    A line of more than ``MAX_LINE_BYTES`` bytes, or one that is not UTF-8, becomes a `BadInput`.
     """
     number, rest, skipping = 0, b"", False
-    while chunk := os.read(descriptor, CHUNK):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+    while chunk := os.read(descriptor, CHUNK_BYTES):
+        *complete, rest = (rest + chunk).split(b"\n")
+        for line in complete:
             number += 1
-            yield _text(line, number) if not skipping else _too_long(line, number)
+            yield _too_long(line, number) if skipping else _decode(line, number)
             skipping = False
-        if len(rest) > LONGEST or skipping:
-            skipping, rest = True, rest[:SHOWN]
+        if len(rest) > MAX_LINE_BYTES or skipping:
+            skipping, rest = True, rest[:EXCERPT_LENGTH]
         yield None
     if rest:
-        yield _too_long(rest, number + 1) if skipping else _text(rest, number + 1)
+        yield _too_long(rest, number + 1) if skipping else _decode(rest, number + 1)
 
 
-def cells(
-    stream: Iterable[Line | BadInput | None], form: str, column: Callable[[Sequence[str]], str]
+def read_column(
+    stream: Iterable[Line | BadInput | None], form: str, find_column: Callable[[Sequence[str]], str]
 ) -> Iterator[Line | BadInput | None]:
     """Yield one cell of each line of a stream of JSON objects or CSV rows; the first line of CSV names the columns.
 
-    A line that cannot be read is yielded as a `BadInput`, and so is a JSON object that lacks the column.
+    A line that cannot be parsed becomes a `BadInput`, and so does a JSON object without the column.
 
     Args:
-        stream: what `arriving` yields.
+        stream: Lines from :func:`read_lines`.
         form: "jsonl" or "csv".
-        column: from the names of the columns (of the first line that has any) to that of the one that is meant.
+        find_column: Function from the names of the columns, in the first line that has any, to the name of the column
+            to yield.
     """
-    wanted, number = None, 0
+    column, number = None, 0
     for line in stream:
         if not isinstance(line, Line):
             number += line is not None
@@ -57,39 +58,39 @@ def cells(
             continue
         number += 1
         try:
-            row = _object(line) if form == "jsonl" else dict(enumerate(next(csv.reader([line], strict=True), [])))
+            row = _parse_object(line) if form == "jsonl" else dict(enumerate(next(csv.reader([line], strict=True), [])))
         except (ValueError, csv.Error, RecursionError):
-            yield BadInput(line[:SHOWN], f"line {number}: not {'a JSON object' if form == 'jsonl' else 'a row of CSV'}")
+            expected = "a JSON object" if form == "jsonl" else "a row of CSV"
+            yield BadInput(line[:EXCERPT_LENGTH], f"line {number}: not {expected}")
             continue
-        if form == "csv" and wanted is None:
+        if form == "csv" and column is None:
             names = list(row.values())
-            wanted = names.index(column(names))
+            column = names.index(find_column(names))
             continue
-        if wanted is None and row:
-            wanted = column(list(row))
-        if row.get(wanted) is None:
-            yield BadInput(line[:SHOWN], f"line {number}: nothing in the column")
+        if column is None and row:
+            column = find_column(list(row))
+        if row.get(column) is None:
+            yield BadInput(line[:EXCERPT_LENGTH], f"line {number}: no value in the column")
         else:
-            yield Line(row[wanted])
+            yield Line(row[column])
 
 
-def _object(line: str) -> dict[str, object]:
+def _parse_object(line: str) -> dict[str, object]:
     if not isinstance(row := json.loads(line), dict):
         raise ValueError
     return row
 
 
-def _text(line: bytes, number: int) -> Line | BadInput:
-    if len(line) > LONGEST:
+def _decode(line: bytes, number: int) -> Line | BadInput:
+    if len(line) > MAX_LINE_BYTES:
         return _too_long(line, number)
     try:
         return Line(line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
-        reason = f"line {number}: not UTF-8 (byte 0x{line[error.start]:02x} at place {error.start + 1})"
-        return BadInput(line.decode(errors="replace")[:SHOWN], reason)
+        reason = f"line {number}: not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start + 1})"
+        return BadInput(line.decode(errors="replace")[:EXCERPT_LENGTH], reason)
 
 
 def _too_long(line: bytes, number: int) -> BadInput:
-    return BadInput(
-        line[:SHOWN].decode(errors="replace") + "…", f"line {number}: longer than {LONGEST // 1_000_000} MB"
-    )
+    excerpt = line[:EXCERPT_LENGTH].decode(errors="replace") + "…"
+    return BadInput(excerpt, f"line {number}: longer than {MAX_LINE_BYTES // 1_000_000} MB")

@@ -1,4 +1,4 @@
-"""Find, describe and import recipe files. The recipes folder's listing is the list; nothing else keeps one."""
+"""Find, describe, import and copy recipe files. The files in the recipes folder are the list of recipes."""
 
 import ast
 import importlib
@@ -14,14 +14,14 @@ PACKAGE = "dltoolkit.recipes"
 
 
 def names() -> dict[str, Path]:
-    """Return the recipes that ship, ``{"image-classifier": path}``, in alphabetical order."""
+    """Return the files of the installed recipes by name, such as ``image-classifier``, in alphabetical order."""
     folder = Path(importlib.util.find_spec(PACKAGE).submodule_search_locations[0])
     files = sorted(path for path in folder.glob("*.py") if not path.name.startswith("_"))
     return {path.stem.replace("_", "-"): path for path in files}
 
 
 def is_file(recipe: str) -> bool:
-    """Tell whether ``recipe`` means a file of the user's rather than a recipe's name."""
+    """Return whether ``recipe`` is the path of a file, not the name of an installed recipe."""
     return recipe.endswith(".py")
 
 
@@ -31,19 +31,13 @@ def summary(path: Path) -> str:
 
 
 def load(recipe: str) -> ModuleType:
-    """Import a recipe by name (``image-classifier``) or by file (``./mine.py``).
+    """Import a recipe by name (``image-classifier`` or ``image_classifier``) or by file (``./mine.py``).
 
     Raises:
-        UserError: if there is no such recipe, or the file lacks ``Config`` or ``train``.
+        UserError: If there is no such recipe, or the file lacks ``Config`` or ``train``.
     """
     if not is_file(recipe):
-        known = names()
-        if recipe not in known:
-            raise UserError(
-                f"There is no recipe '{recipe}'; choose from {', '.join(known)} or give a .py file."
-                f"{suggestion(recipe, known)}"
-            )
-        return importlib.import_module(f"{PACKAGE}.{known[recipe].stem}")
+        return importlib.import_module(f"{PACKAGE}.{_installed(recipe, ', or give a .py file').stem}")
     path = Path(recipe).expanduser().resolve()
     if not path.is_file():
         raise UserError(
@@ -52,29 +46,40 @@ def load(recipe: str) -> ModuleType:
     module_name = f"dltoolkit_recipe_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses look their module up there
+    sys.modules[module_name] = module  # dataclasses looks up the module of a class there
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"{recipe} is not valid Python: {error.msg} in line {error.lineno}.") from None
     missing = [name for name in ("Config", "train") if not hasattr(module, name)]
     if missing:
-        raise UserError(f"{recipe} is no recipe: it does not define {' and '.join(missing)}.")
+        raise UserError(f"{recipe} is not a recipe, because it does not define {' and '.join(missing)}.")
     return module
 
 
 def copy(recipe: str, folder: str | Path) -> Path:
-    """Copy a recipe's file into ``folder`` for the user to change, never over an existing file."""
-    known = names()
-    if recipe not in known:
-        raise UserError(f"There is no recipe '{recipe}'; choose from {', '.join(known)}.{suggestion(recipe, known)}")
+    """Copy the file of a recipe into ``folder`` and return its path.
+
+    Raises:
+        UserError: If there is no such recipe, or the file exists already or cannot be written.
+    """
+    source = _installed(recipe)
     folder = Path(folder).expanduser()
-    target = folder / known[recipe].name
+    target = folder / source.name
     if target.exists():
         raise UserError(f"{target} exists already; name another folder or move it away.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(known[recipe], target)
+        shutil.copyfile(source, target)
     except OSError as error:
         raise UserError(f"Cannot write {target}: {error.strerror}.") from None
     return target
+
+
+def _installed(recipe: str, alternative: str = "") -> Path:
+    """Return the file of an installed recipe; underscores and capitals in its name do not matter."""
+    files, name = names(), recipe.replace("_", "-").lower()
+    if name not in files:
+        hint = suggestion(name, files)
+        raise UserError(f"There is no recipe '{recipe}'; choose from {', '.join(files)}{alternative}.{hint}")
+    return files[name]

@@ -111,7 +111,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         run.update(augment=asdict(augment) if augment else None)
         model = training.fit.fit(run, config, job(config, pictures, augment))
         if config.tta or (config.tta is None and augment and augment.flip):
-            model = models.image.classifiers.averaged_with_mirror(model)
+            model = models.image.classifiers.with_flip_tta(model)
         seen = next(iter(training_batches(config, pictures, augment, 36, 0)))[0].numpy()
         report.image_classification.evaluate_and_report(run, model, pictures, samples={"augmented": seen})
     return run

@@ -89,7 +89,7 @@ def test_generate_from_the_command_line(run, capfd, tmp_path):
     assert (code, err) == (0, "")
     assert "15 pictures" in out
     names = {path.name for path in (tmp_path / "new").iterdir()}
-    assert names == {f"{number:04}.png" for number in range(1, 16)} | {"grid.png", "way.gif"}
+    assert names == {f"{number:04}.png" for number in range(1, 16)} | {"grid.png", "interpolation.gif"}
     with Image.open(tmp_path / "new" / "0002.png") as picture:
         expected = run.generate(count=5, label="dots", seed=7, interpolate=3)[1]
         assert np.array_equal(np.asarray(picture), expected)
@@ -114,8 +114,8 @@ def test_pictures_that_cannot_be_written_leave_nothing(run, capfd, tmp_path):
         (["--count", "0"], "--count must be at least 1"),
         (["--truncation", "0"], "--truncation must be above 0"),
         (["--interpolate", "-1"], "--interpolate must be at least 0"),
-        (["--prompt", "a"], "no use for --prompt"),
-        (["--format", "json"], "no use for --format"),
+        (["--prompt", "a"], "--prompt has no effect on a run of image-gan"),
+        (["--format", "json"], "--format has no effect on a run of image-gan"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(run, capfd, tmp_path, options, words):

@@ -94,7 +94,7 @@ def test_generate_from_the_command_line(run, capfd):
         (["--top-k", "-2"], "--top-k"),
         (["--max-tokens", "0"], "--max-tokens"),
         (["--repetition-penalty", "0"], "--repetition-penalty"),
-        (["--class", "dog"], "no use for --class"),
+        (["--class", "dog"], "--class has no effect on a run of text-generator"),
     ],
 )
 def test_what_cannot_be_generated_is_named(run, capfd, options, words):

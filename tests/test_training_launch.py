@@ -88,7 +88,7 @@ def test_a_signal_reaches_all_workers_and_all_is_saved(tmp_path):
     launcher.send_signal(signal.SIGTERM)
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 143, errors
-    assert errors.splitlines()[-1].startswith("Error: Interrupted; all is saved.")
+    assert errors.splitlines()[-1].startswith("Error: Interrupted; the run is saved.")
     assert errors.splitlines()[-1].endswith(f"dltoolkit launch --workers 2 -- resume {run}")
     cut = dltoolkit.load(run)
     assert cut.info["state"] == "interrupted"

@@ -1,0 +1,218 @@
+"""The verbs that use a run: evaluate, predict and generate."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import dltoolkit
+from dltoolkit import config, lines
+from dltoolkit.cli import image_files
+from dltoolkit.cli.tables import percent, print_json, print_table
+from dltoolkit.cli.verb_options import out_dir_option, refuse_unsupported, table_or_json_option
+from dltoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from dltoolkit.evaluation.prediction import Prediction
+
+
+@click.command(epilog="Example: dltoolkit evaluate latest --data ~/new-flowers --format json")
+@click.argument("run")
+@click.option("--data", metavar="DATA", help="Other labeled data.  [default: test split of the run]")
+@table_or_json_option
+@click.option("--label-column", metavar="NAME", help="Column of the labels, if it differs from training.")
+@click.option("--image-column", metavar="NAME", help="Column of the image paths, if it differs from training.")
+@click.option("--text-column", metavar="NAME", help="Column of the texts, if it differs from training.")
+@click.option("--header/--no-header", default=None, help="Whether the table begins with column names.")
+@click.option("--skip-invalid", is_flag=True, default=None, help="Skip unreadable examples instead of stopping.")
+@out_dir_option
+def evaluate(run: str, data: str | None, form: str, out_dir: str, **options: Any) -> None:
+    """Evaluate RUN on its test split, or on other labeled data."""
+    opened = dltoolkit.load(run, out_dir)
+    given = {name: value for name, value in options.items() if value is not None}
+    refuse_unsupported(opened, given, config.options(opened.recipe.Config))
+    metrics = opened.evaluate(data, **given)
+    print_json(metrics) if form == "json" else print_evaluation(metrics)
+
+
+@click.command(epilog="Example: dltoolkit predict latest photo.jpg 'holiday/*.png' --format csv")
+@click.argument("run")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "jsonl", "csv"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
+@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Number of classes to list.")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Probability below which the label is 'unsure'."
+)
+@click.option("--text-column", metavar="NAME", help="Column of the texts in tables.")
+@click.option(
+    "--stdin", type=click.Choice(["text", "jsonl", "csv"]), default="text", show_default=True, help="Format of stdin."
+)
+@out_dir_option
+def predict(run: str, inputs: tuple[str, ...], form: str, stdin: str, out_dir: str, **options: Any) -> int:
+    """Classify files, folders, globs, texts or lines of stdin.
+
+    Each INPUT is a file, a folder, a glob, a literal text, or - for stdin.
+
+    An input that cannot be read becomes a row with its error, the others are classified, and the exit code is 2.
+    """
+    opened = dltoolkit.load(run, out_dir)
+    stream = getattr(opened.recipe, "stream_predictions", None) or opened.verb("predict")
+    given = {name: value for name, value in options.items() if value is not None}
+    supported = inspect.signature(stream).parameters
+    refuse_unsupported(opened, given, supported)
+    if stdin != "text":
+        refuse_unsupported(opened, ["stdin"], ["stdin"] if "text_column" in supported else [])
+        if "-" not in inputs:
+            raise UserError(f"--stdin {stdin} is the format of stdin, but - is not among the inputs: add it.")
+    predictions = stream(opened, _read_inputs(inputs, stdin, options["text_column"]), **given)
+    return 2 if print_predictions(predictions, form) else 0
+
+
+@click.command(epilog="Example: dltoolkit generate latest --prompt 'ROMEO:' --max-tokens 300 --top-p 0.9")
+@click.argument("run")
+@click.option("--count", type=int, metavar="N", help="Number of images, or of texts per prompt.")
+@click.option("--seed", type=int, metavar="N", help="Seed; equal seeds give equal results.  [default: 0]")
+@click.option("--prompt", multiple=True, metavar="TEXT", help="Text to continue; may be repeated.")
+@click.option("--max-tokens", type=int, metavar="N", help="Maximum number of tokens.  [default: 500]")
+@click.option("--temperature", type=float, metavar="X", help="Sampling temperature; 0 is greedy.  [default: 0.8]")
+@click.option("--top-k", type=int, metavar="N", help="Sample from the N most probable tokens only.")
+@click.option("--top-p", type=float, metavar="P", help="Sample from the most probable tokens with total probability P.")
+@click.option("--min-p", type=float, metavar="P", help="Minimum probability relative to the most probable token.")
+@click.option("--repetition-penalty", type=float, metavar="X", help="Penalty of repeated tokens; 1 turns it off.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="Text before which to stop; may be repeated.")
+@click.option(
+    "--unknown-chars",
+    type=click.Choice(["refuse", "drop"]),
+    help="Treatment of prompt characters that the training data lack.",
+)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), help="Output format of texts.  [default: text]")
+@click.option("--class", "label", multiple=True, metavar="NAME", help="Class of the images; several take turns.")
+@click.option("--truncation", type=float, metavar="X", help="Truncation of the noise; below 1 reduces variety.")
+@click.option("--interpolate", type=int, metavar="N", help="Steps from each image to the next; also writes a GIF.")
+@click.option("--out", metavar="DIR", help="Folder of the images.  [default: generated]")
+@click.option("--grid", is_flag=True, default=None, help="Also write all images to grid.png.")
+@out_dir_option
+def generate(run: str, out_dir: str, **options: Any) -> None:
+    """Generate texts or images with RUN.
+
+    A run of text-generator continues prompts, and a run of image-gan generates images.
+    """
+    opened = dltoolkit.load(run, out_dir)
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    (_generate_texts if hasattr(opened.recipe, "stream") else _generate_images)(opened, given)
+
+
+def _generate_texts(run: dltoolkit.Run, given: dict[str, Any]) -> None:
+    stream, form, count = run.verb("stream"), given.pop("form", "text"), given.pop("count", 1)
+    if count < 1:
+        raise UserError(f"--count must be at least 1, not {count}.")
+    prompts = [prompt for prompt in given.pop("prompt", ("",)) for _ in range(count)]
+    refuse_unsupported(run, given, inspect.signature(stream).parameters)
+    if form == "text" and len(prompts) == 1:
+        sys.stdout.write(prompts[0])
+        for (piece,) in stream(run, prompts, **given):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        return
+    texts = list(zip(prompts, run.generate(prompts, **given), strict=True))
+    if form == "json":
+        print_json([{"prompt": prompt, "text": text} for prompt, text in texts])
+        return
+    for number, (prompt, text) in enumerate(texts, start=1):
+        click.echo(f"--- {number} of {len(texts)}\n{prompt}{text}")
+
+
+def _generate_images(run: dltoolkit.Run, given: dict[str, Any]) -> None:
+    folder, grid = given.pop("out", "generated"), given.pop("grid", False)
+    refuse_unsupported(run, given, inspect.signature(run.verb("generate")).parameters)
+    images = run.generate(**given)
+    click.echo(image_files.write(images, folder, grid=grid, animated="interpolate" in given))
+
+
+def print_evaluation(metrics: dict[str, Any]) -> None:
+    """Print the overall metrics of an evaluation, and a row for each class."""
+    rows = [
+        [name.replace("_", " "), f"{value:.4f}"] for name, value in metrics.items() if isinstance(value, (int, float))
+    ]
+    if "accuracy_ci95" in metrics:
+        rows.insert(2, ["accuracy 95 % interval", "{:.4f} to {:.4f}".format(*metrics["accuracy_ci95"])])
+    print_table([], rows)
+    if "per_class" in metrics:
+        click.echo()
+        columns = ["precision", "recall", "f1"]
+        rows = [
+            [label, *(f"{scores[column]:.3f}" for column in columns), str(scores["support"])]
+            for label, scores in metrics["per_class"].items()
+        ]
+        print_table(["class", *columns, "support"], rows)
+
+
+def print_predictions(predictions: Iterable[Prediction], form: str) -> bool:
+    """Print predictions as table, json, jsonl or csv; return whether any input had an error."""
+    failed = False
+
+    def noting_errors() -> Iterator[Prediction]:
+        nonlocal failed
+        for prediction in predictions:
+            failed = failed or prediction.error is not None
+            yield prediction
+
+    if form == "json":
+        print_json([prediction.to_dict() for prediction in noting_errors()])
+    elif form == "jsonl":
+        for prediction in noting_errors():
+            sys.stdout.write(json.dumps(prediction.to_dict(), ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["input", "label", "probability", "top", "error"])
+        for prediction in noting_errors():
+            top = " ".join(f"{item['label']}={item['probability']:.4f}" for item in prediction.top)
+            writer.writerow([prediction.input, prediction.label, prediction.probability, top, prediction.error])
+            sys.stdout.flush()
+    else:
+        rows = []
+        for prediction in noting_errors():
+            if prediction.error is not None:
+                rows.append([prediction.input, "-", "-", prediction.error])
+                continue
+            others = "  ".join(f"{item['label']} {percent(item['probability'])}" for item in prediction.top[1:])
+            rows.append([prediction.input, prediction.label, percent(prediction.probability), others])
+        print_table(["input", "label", "probability", "next"], rows)
+    return failed
+
+
+def _read_inputs(words: Iterable[str], stdin: str, text_column: str | None) -> Iterator[Any]:
+    """Yield the arguments of predict, with the lines or cells of stdin in place of -."""
+    for word in words:
+        if word != "-":
+            yield word
+            continue
+        stream = lines.read_lines(sys.stdin.fileno())
+        yield from stream if stdin == "text" else lines.read_column(stream, stdin, _column_finder(text_column))
+
+
+def _column_finder(text_column: str | None):
+    """Return the function that selects the column of the texts among the names of the columns of stdin."""
+    from dltoolkit.data.readers.tables import Table
+    from dltoolkit.data.text.listing import TEXT_COLUMNS
+
+    def find(names: Sequence[str]) -> str:
+        return Table(Path("stdin"), {name: [] for name in names}).find(text_column, TEXT_COLUMNS, "text")
+
+    return find

@@ -1,0 +1,121 @@
+"""``dltoolkit train RECIPE``: a click command with one flag for each option of the recipe's ``Config``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import click
+
+from dltoolkit import config as configuration
+from dltoolkit import lazy, recipe
+from dltoolkit.config import GROUPS, Duration, Option
+from dltoolkit.errors import UserError
+
+METAVARS = {int: "N", float: "X", str: "TEXT", Duration: "TIME"}
+
+
+class RecipeCommand(click.Command):
+    """A command whose ``--help`` lists the options in the groups that the ``Config`` declares."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        flags = [parameter for parameter in self.params if isinstance(parameter, Flag)]
+        others = [parameter for parameter in self.get_params(ctx) if not isinstance(parameter, Flag)]
+        for group in GROUPS:
+            rows = [flag.help_row() for flag in flags if flag.option.group == group]
+            if group == "other":
+                rows += [row for parameter in others if (row := parameter.get_help_record(ctx)) and row[1]]
+            if rows:
+                with formatter.section(f"{group.capitalize()} options"):
+                    formatter.write_dl(rows)
+
+
+class Flag(click.Option):
+    """The flag of an option of a ``Config``."""
+
+    def __init__(self, option: Option):
+        self.option = option
+        if option.kind is bool:
+            super().__init__([f"{option.flag}/--no-{option.flag.removeprefix('--')}"], default=option.default)
+        else:
+            super().__init__([option.flag], multiple=option.multiple, type=str)
+
+    def help_row(self) -> tuple[str, str]:
+        """Return the spelling of the flag, and its help with its default and the modes in which it has an effect."""
+        option = self.option
+        if option.kind is bool:
+            spelling = f"--[no-]{option.flag.removeprefix('--')}"
+        else:
+            spelling = f"{option.flag} {'|'.join(option.choices) or METAVARS[option.kind]}"
+        notes = [_condition(name, allowed) for name, allowed in option.applies_to.items()]
+        if option.default not in (None, ""):
+            notes.insert(0, f"default: {_default(option)}")
+        return spelling, option.help + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _default(option: Option) -> str:
+    if option.kind is bool:
+        return "on" if option.default else "off"
+    return f"{option.default:g}" if option.kind is float else str(option.default)
+
+
+def _condition(name: str, allowed: tuple[Any, ...]) -> str:
+    """Return ``with --model gpt`` for a condition of ``applies_to``."""
+    flag = f"--{name.replace('_', '-')}"
+    if name == "task":
+        return f"{allowed[0]} data"
+    if allowed == (None,):
+        return f"without {flag}"
+    if allowed == (True,):
+        return f"with {flag}"
+    return f"with {flag} {'|'.join(str(value) for value in allowed if value is not None)}"
+
+
+def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
+    """Return the command that trains a recipe.
+
+    Args:
+        name: What :func:`dltoolkit.recipe.load` takes.
+        on_end: Function that is called with the finished run.
+    """
+    if recipe.is_file(name):
+        lazy.import_tensorflow()  # the user's file may import Keras at its top; this import hides startup messages
+    module = recipe.load(name)
+
+    def train_recipe(words: tuple[str, ...], config_file: str | None, **flags: Any) -> None:
+        context = click.get_current_context()
+        values = {
+            key: ",".join(value) if isinstance(value, tuple) else value
+            for key, value in flags.items()
+            if context.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
+        }
+        if words:
+            if len(words) > 1 or "data" in values:
+                raise UserError(
+                    f"The argument '{words[-1]}' belongs to no option; see '{context.command_path} --help'."
+                )
+            values["data"] = words[0]
+        from_file = configuration.parse(module.Config, configuration.read_file(config_file) if config_file else {})
+        on_end(module.train(module.Config(**{**from_file, **configuration.parse(module.Config, values, flags=True)})))
+
+    return RecipeCommand(
+        name=name,
+        callback=train_recipe,
+        params=[
+            click.Argument(["words"], nargs=-1, metavar="[DATA]"),
+            *(Flag(option) for option in configuration.options(module.Config).values()),
+            click.Option(["--config", "config_file"], metavar="FILE", help="YAML or JSON file of options; flags win"),
+        ],
+        help=(module.__doc__ or "").strip().partition("\n")[0],
+        epilog=f"Example: {example(module, name)}",
+    )
+
+
+def example(module: ModuleType, name: str) -> str:
+    """Return the first ``dltoolkit train`` command in the docstring of a recipe, for the recipe of this name."""
+    for line in (module.__doc__ or "").splitlines():
+        words = line.split()
+        if words[:2] == ["dltoolkit", "train"]:
+            return " ".join([*words[:2], name, *words[3:]])
+    return f"dltoolkit train {name} --epochs 20"

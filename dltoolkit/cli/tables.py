@@ -1,0 +1,40 @@
+"""Tables for people and JSON for programs, on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+METRICS = ("accuracy", "macro_f1", "loss", "bits_per_character", "perplexity", "frechet_distance", "coverage")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows in aligned columns without frames, so that cut and awk can read them."""
+    lines = [list(header), *rows] if header else list(rows)
+    if not lines:
+        return
+    widths = [max(len(str(line[i])) for line in lines) for i in range(len(lines[0]))]
+    for number, line in enumerate(lines):
+        cells = [str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)]
+        text = "  ".join(cells).rstrip()
+        click.echo(click.style(text, bold=True) if header and number == 0 else text)
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as a percentage."""
+    return f"{100 * fraction:.1f} %"
+
+
+def metric_cells(metrics: dict[str, Any]) -> dict[str, str]:
+    """Return the main metrics of a split as text, by name."""
+    return {
+        key: percent(metrics[key]) if key == "accuracy" else f"{metrics[key]:.4f}" for key in METRICS if key in metrics
+    }

@@ -1,0 +1,137 @@
+"""The verbs that train: train, resume and launch; and copy, for a recipe to change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import dltoolkit
+from dltoolkit import recipe
+from dltoolkit.cli import recipe_command
+from dltoolkit.cli.tables import percent, print_table
+from dltoolkit.cli.verb_options import out_dir_option
+
+if TYPE_CHECKING:
+    from dltoolkit.run import Run
+
+
+class RecipeGroup(click.Group):
+    """The group ``train`` with one subcommand for each recipe, made from its ``Config``; a .py file is one too."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(recipe.names())
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        return recipe_command.make(name, print_summary)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Recipes"):
+            formatter.write_dl([(name, recipe.summary(path)) for name, path in recipe.names().items()])
+
+
+@click.group(
+    cls=RecipeGroup,
+    subcommand_metavar="RECIPE [OPTIONS]",
+    epilog="Example: dltoolkit train image-classifier --data ~/flowers --epochs 20. "
+    "'dltoolkit train RECIPE --help' lists the options of a recipe.",
+)
+def train() -> None:
+    """Train a recipe, or a copied recipe ./FILE.py."""
+
+
+@click.command(epilog="Example: dltoolkit resume latest --epochs 40")
+@click.argument("run")
+@click.option("--epochs", metavar="N", help="Total number of epochs.")
+@click.option("--max-time", metavar="T", help="Additional training time, such as 10m.")
+@click.option("--device", metavar="D", help="Device to continue on.")
+@out_dir_option
+def resume(run: str, out_dir: str, **options: str | None) -> None:
+    """Continue the training of RUN where it stopped."""
+    changes = {name: value for name, value in options.items() if value is not None}
+    print_summary(dltoolkit.resume(dltoolkit.load(run, out_dir), **changes))
+
+
+@click.command(
+    epilog="Example: dltoolkit launch --workers 2 -- train image-classifier --epochs 5",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.option("--workers", type=click.IntRange(min=2), required=True, metavar="N", help="Number of processes.")
+@click.option(
+    "--timeout", default="10m", show_default=True, metavar="TIME", help="Time to wait for all processes to start."
+)
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- train|resume ...")
+def launch(workers: int, timeout: str, words: tuple[str, ...]) -> int:
+    """Train in several processes on this machine.
+
+    They train together as several machines do with TF_CONFIG. Lines on stderr begin with the number of the worker. If
+    one worker ends early, all end.
+    """
+    from dltoolkit.training.distribute import launch as launcher
+
+    code, error = launcher.launch(words, workers, timeout)
+    if error:
+        failure = click.ClickException(error)
+        failure.exit_code = code
+        raise failure
+    return code
+
+
+@click.command(epilog="Example: dltoolkit copy image-classifier . && dltoolkit train ./image_classifier.py")
+@click.argument("recipe_name", metavar="RECIPE")
+@click.argument("folder", default=".", metavar="[DIR]")
+def copy(recipe_name: str, folder: str) -> None:
+    """Copy the file of a recipe into DIR.
+
+    Change the copy and train with it.
+    """
+    target = recipe.copy(recipe_name, folder)
+    click.echo(target)
+    click.echo(f"Train with it: dltoolkit train ./{target.name}", err=True)
+
+
+def print_summary(run: Run) -> None:
+    """Print the scores, the baselines, the time and the next command of a finished training; on the chief only."""
+    from dltoolkit.progress import duration
+
+    if not run.writes:
+        return
+    metrics = run.metrics
+    rows = [row for split in ("test", "validation") for row in _score_rows(split, metrics.get(split, {}))]
+    for name, values in metrics.get("baseline", {}).items():
+        bits = values.get("bits_per_character")
+        score = percent(values["accuracy"]) if bits is None else f"{bits:.3f} bits per character"
+        rows.append((f"{name.replace('_', ' ')} baseline", score))
+    times = run.info.get("time", {})
+    if "train_seconds" in times:
+        training, total = (duration(times[name]) for name in ("train_seconds", "total_seconds"))
+        rows.append(("time", f"{training} training, {total} in total"))
+    if hasattr(run.recipe, "predict"):
+        words = "predict {} INPUT..."
+    else:
+        words = "generate {} --prompt TEXT" if hasattr(run.recipe, "stream") else "generate {} --count 64 --grid"
+    rows += [("run", run.path), ("report", run.path / "report.html")]
+    print_table([], [*rows, ("use it", f"dltoolkit {words.format(run.path)}")])
+
+
+def _score_rows(split: str, metrics: dict) -> list[tuple[str, str]]:
+    """Return names and values of the main scores on a split."""
+    if "accuracy" in metrics:
+        low, high = (100 * bound for bound in metrics["accuracy_ci95"])
+        interval = f"(95 % interval {low:.1f} to {high:.1f} %)"
+        return [
+            (f"{split} accuracy", f"{percent(metrics['accuracy'])}  {interval}  macro F1 {metrics['macro_f1']:.3f}")
+        ]
+    if "bits_per_character" in metrics:
+        return [(split, "{bits_per_character:.3f} bits per character  loss {loss:.4f}".format(**metrics))]
+    if "frechet_distance" not in metrics:
+        return []
+    rows = []
+    for key, images in (("gan_train", "generated"), ("probe", "real")):
+        if f"{key}_accuracy" in metrics:
+            value = f"{percent(metrics[f'{key}_accuracy'])} of a classifier trained on {images} images"
+            rows.append((f"{split} accuracy", value))
+    for name in ("frechet", "kernel"):
+        value, baseline = metrics[f"{name}_distance"], metrics[f"{name}_distance_floor"]
+        rows.append((f"{name} distance", f"{value:.4f}  (real training images: {baseline:.4f})"))
+    return rows
