@@ -40,7 +40,7 @@ def main(data: str, backbone: str, weights: str | None, epochs: int, rounds: int
         work.fit_head()
         took["ours"] = time.perf_counter() - began
         named = models.pretrained.keras_applications.find(backbone)
-        network = models.pretrained.keras_applications.application(named, pictures.image_shape, weights or "imagenet")
+        network = models.pretrained.image_backbones.from_application(named, pictures.image_shape, weights or "imagenet")
         began = time.perf_counter()
         plain = plainly(network, pictures, epochs)
         took["plain"] = time.perf_counter() - began

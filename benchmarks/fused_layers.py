@@ -40,7 +40,7 @@ def main(precision: str, texts: int, tokens: int, rounds: int) -> None:
         shape = {"num_layers": 6, "num_heads": 12, "hidden_dim": 384, "intermediate_dim": 1536, "dropout": 0.0}
         encoder = hub.models.BertBackbone(30_522, **shape)
         if quick:
-            models.fused.quicken(encoder)
+            models.fused.use_fused_ops(encoder)
         first = encoder.output["sequence_output"][:, 0]
         model = keras.Model(encoder.input, keras.layers.Dense(2, dtype="float32")(first))
         model.get_layer("token_embedding").trainable = False

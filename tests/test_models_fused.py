@@ -1,4 +1,4 @@
-"""A quickened network answers and learns as Keras' own layers do."""
+"""The fused operations against the layers of Keras: outputs, gradients, dropout and saving."""
 
 import keras
 import numpy as np
@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from dltoolkit.models import fused
 
-UNITS, WORDS = 24, 9
+UNITS, LENGTH = 24, 9
 RNG = np.random.default_rng(0)
-VECTORS = RNG.normal(1, 2, (3, WORDS, UNITS)).astype("float32")
-SEEN = np.arange(WORDS) < np.array([[WORDS], [5], [1]])  # how much of each text is no padding
+VECTORS = RNG.normal(1, 2, (3, LENGTH, UNITS)).astype("float32")
+PADDING_MASK = np.arange(LENGTH) < np.array([[LENGTH], [5], [1]])
 
 
 class Block(keras.layers.Layer):
@@ -20,13 +20,13 @@ class Block(keras.layers.Layer):
         super().__init__(**kwargs)
         self.attention = keras.layers.MultiHeadAttention(3, UNITS // 3, dtype=self.dtype_policy)
         self.norm = keras.layers.LayerNormalization(epsilon=1e-3, dtype=self.dtype_policy)
-        self.wide = keras.layers.Dense(2 * UNITS, activation, dtype=self.dtype_policy)
-        self.narrow = keras.layers.Dense(UNITS, dtype=self.dtype_policy)
+        self.expand = keras.layers.Dense(2 * UNITS, activation, dtype=self.dtype_policy)
+        self.reduce = keras.layers.Dense(UNITS, dtype=self.dtype_policy)
 
     def call(self, inputs):
-        vectors, seen = inputs
-        vectors = self.norm(vectors + self.attention(vectors, vectors, attention_mask=seen[:, None]))
-        return vectors + self.narrow(self.wide(vectors))
+        vectors, mask = inputs
+        vectors = self.norm(vectors + self.attention(vectors, vectors, attention_mask=mask[:, None]))
+        return vectors + self.reduce(self.expand(vectors))
 
 
 def gelu_approximate(x):
@@ -34,82 +34,83 @@ def gelu_approximate(x):
 
 
 def network(activation="gelu", dtype="float32") -> keras.Model:
-    keras.utils.set_random_seed(3)
-    vectors, seen = keras.Input((None, UNITS), dtype="float32"), keras.Input((None,), dtype="bool")
-    model = keras.Model([vectors, seen], Block(activation, dtype=dtype)([vectors, seen]))
-    for seed, weight in enumerate(model.weights):  # biases too are no mere zeros
-        weight.assign(weight + keras.random.normal(weight.shape, stddev=0.1, seed=seed))
+    vectors, mask = keras.Input((None, UNITS), dtype="float32"), keras.Input((None,), dtype="bool")
+    model = keras.Model([vectors, mask], Block(activation, dtype=dtype)([vectors, mask]))
+    rng = np.random.default_rng(3)
+    for weight in model.weights:
+        weight.assign(rng.normal(1.0 if weight.name == "gamma" else 0.0, 0.2, weight.shape))
     return model
 
 
-def learned(model: keras.Model, compiled: bool = False) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Answers, and what a loss that weighs each number differently says of inputs and weights."""
-    weighing = np.where(SEEN[..., None], np.arange(UNITS), 0).astype("float32")
+def outputs_and_gradients(model: keras.Model, jit_compile: bool = False) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the outputs, and the gradients of a loss that weighs every output differently."""
+    loss_weights = np.where(PADDING_MASK[..., None], np.arange(UNITS), 0).astype("float32")
 
-    @tf.function(jit_compile=compiled, autograph=False)
-    def gradients(vectors):
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def step(vectors):
         with tf.GradientTape() as tape:
             tape.watch(vectors)
-            answers = tf.cast(model([vectors, tf.constant(SEEN)], training=True), tf.float32)
-            loss = tf.reduce_mean(tf.square(answers) * weighing)
-        return answers, tape.gradient(loss, [vectors, *(weight.value for weight in model.trainable_weights)])
+            outputs = tf.cast(model([vectors, tf.constant(PADDING_MASK)], training=True), tf.float32)
+            loss = tf.reduce_mean(tf.square(outputs) * loss_weights)
+        return outputs, tape.gradient(loss, [vectors, *(weight.value for weight in model.trainable_weights)])
 
-    answers, slopes = gradients(tf.constant(VECTORS))
-    return answers.numpy(), [slope.numpy() for slope in slopes]
+    outputs, gradients = step(tf.constant(VECTORS))
+    return outputs.numpy(), [gradient.numpy() for gradient in gradients]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("activation", ["gelu", gelu_approximate, "relu"])
-def test_answers_and_gradients_stay_the_same(activation, compiled):
-    expected, slopes = learned(network(activation))
-    quick = network(activation)
-    fused.quicken(quick)
-    block = next(layer for layer in quick.layers if isinstance(layer, Block))
+@pytest.mark.parametrize(
+    ("activation", "jit_compile"), [("gelu", False), ("gelu", True), (gelu_approximate, False), ("relu", False)]
+)
+def test_use_fused_ops_keeps_outputs_and_gradients(activation, jit_compile):
+    expected, expected_gradients = outputs_and_gradients(network(activation))
+    model = network(activation)
+    fused.use_fused_ops(model)
+    block = next(layer for layer in model.layers if isinstance(layer, Block))
     assert isinstance(block.norm, fused.LayerNormalization)
     assert isinstance(block.attention, fused.MultiHeadAttention)
-    assert (block.wide.activation in (fused.gelu, fused.gelu_approximate)) == (activation != "relu")
-    answers, quick_slopes = learned(quick, compiled)
-    np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-4)
-    for slope, quick_slope in zip(slopes, quick_slopes, strict=True):
-        np.testing.assert_allclose(quick_slope, slope, rtol=1e-3, atol=1e-3)
+    assert (block.expand.activation in (fused.gelu, fused.gelu_approximate)) == (activation != "relu")
+    outputs, gradients = outputs_and_gradients(model, jit_compile)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-3, atol=1e-3)
 
 
-def test_bfloat16_is_as_good():
-    exact, slopes = learned(network())
-    plain, quick = network(dtype="mixed_bfloat16"), network(dtype="mixed_bfloat16")
-    fused.quicken(quick)
+def test_use_fused_ops_is_as_exact_in_bfloat16():
+    exact, exact_gradients = outputs_and_gradients(network())
+    plain, model = network(dtype="mixed_bfloat16"), network(dtype="mixed_bfloat16")
+    fused.use_fused_ops(model)
     errors = []
-    for model in (plain, quick):
-        answers, own = learned(model)
-        off = [np.abs(mine - slope).mean() for mine, slope in zip(own, slopes, strict=True)]
-        errors.append(np.mean([np.abs(answers - exact).mean(), *off]))
+    for each in (plain, model):
+        outputs, gradients = outputs_and_gradients(each)
+        gradient_errors = [np.abs(mine - right).mean() for mine, right in zip(gradients, exact_gradients, strict=True)]
+        errors.append(np.mean([np.abs(outputs - exact).mean(), *gradient_errors]))
     assert errors[1] < 1.2 * errors[0]
 
 
-def test_attention_keeps_its_dropout_and_its_scores():
-    vectors = keras.Input((WORDS, UNITS))
+def test_use_fused_ops_keeps_dropout_and_attention_scores():
+    vectors = keras.Input((LENGTH, UNITS))
     attention = keras.layers.MultiHeadAttention(3, 8, dropout=0.5)
     model = keras.Model(vectors, attention(vectors, vectors))
-    fused.quicken(model)
-    learning, answering = (model(VECTORS, training=training).numpy() for training in (True, False))
-    assert np.abs(learning - answering).max() > 1e-3
-    answers, scores = attention(VECTORS, VECTORS, return_attention_scores=True)
-    np.testing.assert_allclose(answers, answering, atol=1e-5)
+    fused.use_fused_ops(model)
+    in_training, in_inference = (model(VECTORS, training=training).numpy() for training in (True, False))
+    assert np.abs(in_training - in_inference).max() > 1e-3
+    outputs, scores = attention(VECTORS, VECTORS, return_attention_scores=True)
+    np.testing.assert_allclose(outputs, in_inference, atol=1e-5)
     np.testing.assert_allclose(tf.reduce_sum(scores, -1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("how", [{"axis": 1}, {"scale": False}, {"center": False}])
-def test_another_normalisation_is_left_alone(how):
-    vectors = keras.Input((WORDS, UNITS))
-    model = keras.Model(vectors, keras.layers.LayerNormalization(**how)(vectors))
+@pytest.mark.parametrize("options", [{"axis": 1}, {"scale": False}, {"center": False}])
+def test_use_fused_ops_leaves_other_normalizations_alone(options):
+    vectors = keras.Input((LENGTH, UNITS))
+    model = keras.Model(vectors, keras.layers.LayerNormalization(**options)(vectors))
     expected = model(VECTORS)
-    fused.quicken(model)
+    fused.use_fused_ops(model)
     np.testing.assert_array_equal(model(VECTORS), expected)
 
 
-def test_a_quickened_network_is_saved_as_any_other(tmp_path):
-    quick = keras.Sequential([keras.Input((WORDS, UNITS)), keras.layers.LayerNormalization()])
-    fused.quicken(quick)
-    quick.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(again(VECTORS), quick(VECTORS), atol=1e-6)
+def test_use_fused_ops_keeps_a_model_savable(tmp_path):
+    model = keras.Sequential([keras.Input((LENGTH, UNITS)), keras.layers.LayerNormalization()])
+    fused.use_fused_ops(model)
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(reloaded(VECTORS), model(VECTORS), atol=1e-6)

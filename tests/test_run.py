@@ -183,10 +183,10 @@ def test_a_model_file_that_hides_code_is_refused(create, tmp_path):
     hostile = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2)])
     run = create()
     hostile.save(run.path / "model.keras")
-    with pytest.raises(UserError, match="holds code of its own"):
+    with pytest.raises(UserError, match="contains Python code"):
         _ = run.model
     (run.path / "model.keras").write_bytes(b"not a zip")
-    with pytest.raises(UserError, match="damaged or no Keras model"):
+    with pytest.raises(UserError, match="damaged or not a Keras model"):
         _ = run.model
     (run.path / "model.keras").unlink()
     with pytest.raises(UserError, match="no model yet"):

@@ -1,8 +1,9 @@
-"""What lies between a transformer's matrix products, in one pass over memory forth and one back.
+"""Fused operations for the parts of a transformer between its matrix products.
 
-Keras composes layer normalisation, attention's softmax and GELU of many operations, each of which reads and writes all
-numbers; on a CPU they take longer than the products. Here XLA compiles each to one loop and the products stay oneDNN's:
-a training step of MiniLM takes two thirds of the time (see ``benchmarks/fused_layers.py``). Inside, all is float32.
+Keras composes layer normalization, the softmax of attention and GELU of many operations, each of which reads and writes
+the whole tensor; on a CPU they take longer than the matrix products. Here XLA compiles each of them to one loop forward
+and one backward, while oneDNN still computes the products: a training step of MiniLM takes two thirds of the time (see
+``benchmarks/fused_layers.py``). All intermediate values are float32.
 """
 
 from __future__ import annotations
@@ -13,153 +14,143 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-HIDDEN = -1e9  # added to the scores of what must not be seen
+from dltoolkit.models import keras_internals
+
+MASKED_LOGIT = -1e9  # added to attention logits of masked positions, whose softmax then becomes zero
 
 
 def _compiled(function: Callable) -> Callable:
     return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
 
 
-def _gelu_parts(x, approximate):
-    """The normal distribution's share below each number, and its slope there; as GELU approximates them, or exactly."""
+def _normal_cdf_and_pdf(x, approximate):
+    """Return the normal distribution function and its derivative at x, exactly or as the tanh form of GELU has them."""
     if approximate:
-        inner = math.sqrt(2 / math.pi)
-        below = 0.5 * (1 + tf.tanh(inner * (x + 0.044715 * x * x * x)))
-        return below, 2 * below * (1 - below) * inner * (1 + 3 * 0.044715 * x * x)
+        scale = math.sqrt(2 / math.pi)
+        cdf = 0.5 * (1 + tf.tanh(scale * (x + 0.044715 * x * x * x)))
+        return cdf, 2 * cdf * (1 - cdf) * scale * (1 + 3 * 0.044715 * x * x)
     return 0.5 * (1 + tf.math.erf(x * math.sqrt(0.5))), tf.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
-def _gelu(approximate: bool) -> Callable:
+def _fused_gelu(approximate: bool) -> Callable:
     @_compiled
-    def forth(x):
-        wide = tf.cast(x, tf.float32)
-        return tf.cast(wide * _gelu_parts(wide, approximate)[0], x.dtype)
+    def forward(x):
+        x32 = tf.cast(x, tf.float32)
+        return tf.cast(x32 * _normal_cdf_and_pdf(x32, approximate)[0], x.dtype)
 
     @_compiled
-    def back(x, of_output):
-        wide = tf.cast(x, tf.float32)
-        below, slope = _gelu_parts(wide, approximate)
-        return tf.cast(tf.cast(of_output, tf.float32) * (below + wide * slope), x.dtype)
+    def backward(x, output_gradient):
+        x32 = tf.cast(x, tf.float32)
+        cdf, pdf = _normal_cdf_and_pdf(x32, approximate)
+        return tf.cast(tf.cast(output_gradient, tf.float32) * (cdf + x32 * pdf), x.dtype)
 
     @tf.custom_gradient
     def gelu(x):
-        return forth(x), lambda of_output: back(x, of_output)
+        return forward(x), lambda output_gradient: backward(x, output_gradient)
 
     return gelu
 
 
-gelu = _gelu(approximate=False)
-gelu_approximate = _gelu(approximate=True)
+gelu = _fused_gelu(approximate=False)
+gelu_approximate = _fused_gelu(approximate=True)
 
 
 @_compiled
-def _normalise(x, scale, offset, epsilon):
-    wide = tf.cast(x, tf.float32)
-    mean = tf.reduce_mean(wide, -1, keepdims=True)
-    deviation = tf.math.rsqrt(tf.reduce_mean(tf.square(wide - mean), -1, keepdims=True) + epsilon)
-    return tf.cast((wide - mean) * (deviation * scale) + offset, x.dtype), mean, deviation
+def _layer_norm(x, gamma, beta, epsilon):
+    """Return the normalized x, the means and the inverse standard deviations of its rows."""
+    x32 = tf.cast(x, tf.float32)
+    mean = tf.reduce_mean(x32, -1, keepdims=True)
+    inv_std = tf.math.rsqrt(tf.reduce_mean(tf.square(x32 - mean), -1, keepdims=True) + epsilon)
+    return tf.cast((x32 - mean) * (inv_std * gamma) + beta, x.dtype), mean, inv_std
 
 
 @_compiled
-def _normalise_back(x, scale, mean, deviation, of_output):
-    normal = (tf.cast(x, tf.float32) - mean) * deviation
-    wide = tf.cast(of_output, tf.float32)
-    own = wide * scale
-    shared = tf.reduce_mean(own, -1, keepdims=True) + normal * tf.reduce_mean(own * normal, -1, keepdims=True)
-    rows = list(range(len(x.shape) - 1))
+def _layer_norm_gradients(x, gamma, mean, inv_std, output_gradient):
+    """Return the gradients with respect to x, gamma and beta."""
+    normalized = (tf.cast(x, tf.float32) - mean) * inv_std
+    gradient = tf.cast(output_gradient, tf.float32)
+    scaled = gradient * gamma
+    through_statistics = tf.reduce_mean(scaled, -1, keepdims=True)
+    through_statistics += normalized * tf.reduce_mean(scaled * normalized, -1, keepdims=True)
+    batch_axes = list(range(len(x.shape) - 1))
     return (
-        tf.cast(deviation * (own - shared), x.dtype),
-        tf.reduce_sum(wide * normal, rows),
-        tf.reduce_sum(wide, rows),
+        tf.cast(inv_std * (scaled - through_statistics), x.dtype),
+        tf.reduce_sum(gradient * normalized, batch_axes),
+        tf.reduce_sum(gradient, batch_axes),
     )
 
 
 @_compiled
-def _softmax(scores, seen, scale):
-    wide = tf.cast(scores, tf.float32) * scale + (1 - seen) * HIDDEN
-    powers = tf.exp(wide - tf.reduce_max(wide, -1, keepdims=True))
-    return tf.cast(powers * (1 / tf.reduce_sum(powers, -1, keepdims=True)), scores.dtype)
+def _softmax(logits, attention_mask, scale):
+    logits32 = tf.cast(logits, tf.float32) * scale + (1 - attention_mask) * MASKED_LOGIT
+    exponentials = tf.exp(logits32 - tf.reduce_max(logits32, -1, keepdims=True))
+    return tf.cast(exponentials * (1 / tf.reduce_sum(exponentials, -1, keepdims=True)), logits.dtype)
 
 
 @_compiled
-def _softmax_back(shares, scale, of_shares):
-    wide, slope = tf.cast(shares, tf.float32), tf.cast(of_shares, tf.float32)
-    return tf.cast(scale * wide * (slope - tf.reduce_sum(wide * slope, -1, keepdims=True)), shares.dtype)
+def _softmax_gradient(weights, scale, weights_gradient):
+    weights32, gradient = tf.cast(weights, tf.float32), tf.cast(weights_gradient, tf.float32)
+    gradient = scale * weights32 * (gradient - tf.reduce_sum(weights32 * gradient, -1, keepdims=True))
+    return tf.cast(gradient, weights.dtype)
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Layer normalisation (Ba et al. 2016) over the last axis, with a scale and an offset: arguments as Keras has them.
+    """Layer normalization (Ba et al. 2016) over the last axis, with scale and offset.
 
-    Input and output: (..., units).
+    The arguments are those of Keras. Input and output: (..., units).
     """
 
     def call(self, inputs):
         @tf.custom_gradient
-        def normalised(x, scale, offset):
-            outputs, mean, deviation = _normalise(x, scale, offset, tf.constant(self.epsilon, tf.float32))
-            return outputs, lambda of_output: _normalise_back(x, scale, mean, deviation, of_output)
+        def normalize(x, gamma, beta):
+            outputs, mean, inv_std = _layer_norm(x, gamma, beta, tf.constant(self.epsilon, tf.float32))
+            return outputs, lambda gradient: _layer_norm_gradients(x, gamma, mean, inv_std, gradient)
 
         inputs = tf.cast(inputs, self.compute_dtype)
-        return normalised(inputs, *(tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta)))
+        return normalize(inputs, *(tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta)))
 
 
-class MultiHeadAttention(keras.layers.MultiHeadAttention):
-    """Attention (Vaswani et al. 2017) along one axis, with the heads put first, where products are fastest.
+class MultiHeadAttention(keras_internals.AttentionBase):
+    """Attention (Vaswani et al. 2017) along one axis, with the heads moved to the front, where products are fastest.
 
-    Arguments and weights as Keras has them. Query (batch, time, units), keys and values (batch, seen, units), mask
-    (batch, time or 1, seen) -> (batch, time, units).
+    The arguments and weights are those of Keras. Query (batch, time, units), key and value (batch, key_time, units),
+    mask (batch, time or 1, key_time) -> (batch, time, units).
     """
 
-    def _compute_attention(
-        self,
-        query,
-        key,
-        value,
-        attention_mask=None,
-        training=None,
-        return_attention_scores=False,
-        use_causal_mask=False,
-    ):
-        if return_attention_scores or use_causal_mask or len(query.shape) != 4:
-            how = (attention_mask, training, return_attention_scores, use_causal_mask)
-            return super()._compute_attention(query, key, value, *how)
-        seen = tf.ones((1, 1, 1)) if attention_mask is None else tf.cast(attention_mask, tf.float32)
-        scale = tf.constant(self._inverse_sqrt_key_dim, tf.float32)
+    def attend(self, query, key, value, attention_mask, scale, training):
+        mask = tf.ones((1, 1, 1)) if attention_mask is None else tf.cast(attention_mask, tf.float32)
+        scale = tf.constant(scale, tf.float32)
 
         @tf.custom_gradient
-        def softmax(scores):
-            shares = _softmax(scores, seen[:, None], scale)
-            return shares, lambda of_shares: _softmax_back(shares, scale, of_shares)
+        def softmax(logits):
+            weights = _softmax(logits, mask[:, None], scale)
+            return weights, lambda gradient: _softmax_gradient(weights, scale, gradient)
 
-        query, key, value = (tf.transpose(heads, (0, 2, 1, 3)) for heads in (query, key, value))
-        shares = softmax(tf.matmul(query, key, transpose_b=True))
-        if self._dropout > 0:
-            shares = self._dropout_layer(shares, training=training)
-        return tf.transpose(tf.matmul(shares, value), (0, 2, 1, 3)), None
+        # (batch, time, heads, head_dim) -> (batch, heads, time, head_dim)
+        query, key, value = (tf.transpose(tensor, (0, 2, 1, 3)) for tensor in (query, key, value))
+        weights = softmax(tf.matmul(query, key, transpose_b=True))  # (batch, heads, time, key_time)
+        weights = self.dropped_attention(weights, training)
+        return tf.transpose(tf.matmul(weights, value), (0, 2, 1, 3))
 
 
-def quicken(network: keras.Model) -> None:
-    """Let a network's layers compute as those of this module do, the same but for rounding.
+def use_fused_ops(model: keras.Model) -> None:
+    """Let the layers of a model compute with the fused operations, with equal results up to rounding.
 
-    Not where a GPU is in use: XLA compiles for each length of text, which takes longer there than it saves.
+    Nothing changes if a GPU is in use: XLA compiles for each length of the texts, which takes longer there than it
+    saves.
 
     Args:
-        network: whose LayerNormalization, MultiHeadAttention and Dense layers, however deep, are changed in place.
+        model: A model. Its LayerNormalization, MultiHeadAttention and Dense layers are changed in place, at any depth.
     """
     if tf.config.get_visible_devices("GPU"):
         return
-    for layer in network._flatten_layers():
+    for layer in keras_internals.all_layers(model):
         if type(layer) is keras.layers.LayerNormalization:
             if layer.scale and layer.center and not layer.rms_scaling and layer.axis in (-1, [-1]):
                 layer.__class__ = LayerNormalization
         elif type(layer) is keras.layers.MultiHeadAttention:
             layer.__class__ = MultiHeadAttention
         elif isinstance(layer, keras.layers.Dense):
-            layer.activation = _quick(layer.activation)
-
-
-def _quick(activation: Callable) -> Callable:
-    if activation is keras.activations.gelu:
-        return gelu
-    return gelu_approximate if getattr(activation, "__name__", "") == "gelu_approximate" else activation
+            variant = keras_internals.gelu_variant(layer.activation)
+            layer.activation = {"exact": gelu, "tanh": gelu_approximate}.get(variant, layer.activation)

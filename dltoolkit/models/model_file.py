@@ -1,4 +1,4 @@
-"""Keras models in .keras files, which may come from anybody."""
+"""Reading Keras models from .keras files of any origin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def load_model(path: Path) -> keras.Model:
-    """Load a .keras file, in safe mode always: a file that hides code is refused."""
+    """Load a .keras file in safe mode, which refuses files that contain Python code.
+
+    Raises:
+        UserError: If the file contains code, is damaged, or is not a Keras model.
+    """
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
@@ -21,30 +25,29 @@ def load_model(path: Path) -> keras.Model:
 
     from dltoolkit import models
 
-    # registers the layers that the file may name
+    # Importing these modules registers the layers that the file may name.
     _ = models.image.layers, models.text.layers, models.language.decoder_layers, models.fused
-    of_hub = _names_hub(path)
-    if of_hub:
+    needs_keras_hub = _names_keras_hub(path)
+    if needs_keras_hub:
         lazy.keras_hub()
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        text = str(error)
-        if "safe_mode" in text or "unsafe" in text or "lambda" in text.lower():
+        if models.keras_internals.refuses_code(error):
             raise UserError(
-                f"{path} holds code of its own and was not loaded; only load models that you trust."
+                f"{path} contains Python code and was not loaded; only load models that you trust."
             ) from None
-        raise UserError(f"{path} is damaged or no Keras model, and was not loaded.") from error
-    if of_hub:
-        models.fused.quicken(model)  # as it was when it was trained
+        raise UserError(f"{path} is damaged or not a Keras model, and was not loaded.") from error
+    if needs_keras_hub:
+        models.fused.use_fused_ops(model)  # as in training
     model.compile(jit_compile=False)  # XLA's convolutions are slower than oneDNN's on a CPU
     return model
 
 
-def _names_hub(path: Path) -> bool:
-    """Tell whether a .keras file holds layers of KerasHub, which register themselves when it is imported."""
+def _names_keras_hub(path: Path) -> bool:
+    """Return whether a .keras file contains layers of KerasHub, which importing KerasHub registers."""
     try:
         with zipfile.ZipFile(path) as file:
             return b"keras_hub" in file.read("config.json")
     except (OSError, KeyError, zipfile.BadZipFile):
-        return False  # loading says what is wrong
+        return False  # load_model then raises an error

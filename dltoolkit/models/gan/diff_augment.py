@@ -28,7 +28,7 @@ class DiffAugment(keras.layers.Layer):
     def call(self, images):
         count, height, width, channels = tf.shape(images)[0], *images.shape[1:]
         for kind in filter(None, self.kinds.split(",")):
-            draw = replicas.drawn(self._draw, count, axis=1)
+            draw = replicas.draw_for_replica(self._draw, count, axis=1)
             if kind == "color":
                 images = images + draw[0] - 0.5  # brightness
                 if channels > 1:

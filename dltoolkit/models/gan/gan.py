@@ -146,7 +146,7 @@ class Gan(keras.Model):
         real = tf.cast(images, tf.float32) / 127.5 - 1.0
         labels = tf.argmax(one_hot, axis=-1, output_type=tf.int32)
         count = tf.shape(real)[0]
-        noise = replicas.drawn(lambda rows: keras.random.normal((rows, LATENT), seed=self.seed_generator), count)
+        noise = replicas.draw_for_replica(lambda rows: keras.random.normal((rows, LATENT), seed=self.seed_generator), count)
         fake_labels = tf.repeat(labels[::2], 2)[:count]  # pairs, which parting the batch leaves together
         with tf.GradientTape() as generator_tape:
             fake = self.generator(self.inputs_for(noise, fake_labels), training=True)
@@ -203,7 +203,7 @@ class Gan(keras.Model):
         def measured():
             at = real
             if self.kind == "wasserstein-gp":
-                share = replicas.drawn(
+                share = replicas.draw_for_replica(
                     lambda rows: keras.random.uniform((rows, 1, 1, 1), seed=self.seed_generator), tf.shape(real)[0]
                 )
                 at = real + share * (tf.stop_gradient(fake) - real)

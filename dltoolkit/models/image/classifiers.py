@@ -1,6 +1,6 @@
-"""Image classifiers as Keras functional models: raw pixels 0..255 in, logits out, scaling inside.
+"""Image classifiers as Keras functional models: raw pixels 0..255 in, logits out, with the scaling inside.
 
-Every family takes any picture from 8 to 224 pixels and more: the number of halvings follows from the size.
+Every family accepts images from 8 to 224 pixels and more; the number of downsampling steps follows from the size.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from dltoolkit.errors import UserError, suggestion
 from dltoolkit.models.image.layers import BatchNorm, Dirac, PatchEmbedding
 
 FAMILIES = ("resnet", "cnn", "alexnet", "mlp", "vit")
-SMALLEST = 8  # pixels
-PATCH_NUMBERS = 20_000_000  # that the whitening looks at, at most
-WHITENED = 24  # directions at most that the resnet's first layer keeps; each gives two channels
+MIN_IMAGE_SIZE = 8  # pixels per side that convolutions, poolings and patches need
+MAX_PATCH_VALUES = 20_000_000  # values of all patches that the whitening is computed from, which bounds its memory
+# Maximum number of principal directions that the first layer of the resnet keeps. Each gives two channels.
+MAX_WHITENING_DIRECTIONS = 24
 
 
 def build(
@@ -31,43 +32,46 @@ def build(
     """Return an untrained classifier.
 
     Args:
-        family: one of :data:`FAMILIES`.
-        input_shape: (height, width, channels) of the pictures, in pixels.
-        classes: number of logits.
-        widths: units or channels of the layers, smallest first; the family's own by default. What they count is
-            said at each family below.
-        dropout: share of activations dropped before the logits (in vit: in every block); the family's own by default.
+        family: One of :data:`FAMILIES`.
+        input_shape: Height, width and channels of the images.
+        classes: Number of logits.
+        widths: Units or channels of the layers, from the input on; each family below describes its own. None for the
+            defaults of the family.
+        dropout: Dropout rate before the logits, or in every block of the vit. None for the default of the family.
 
     Returns:
-        A functional model named after the family: (batch, height, width, channels) in 0..255 ->
-        float32 logits (batch, classes).
+        A functional model named after the family: pixels 0..255 (batch, height, width, channels) -> float32 logits
+        (batch, classes).
 
     Raises:
-        UserError: for an unknown family, a picture below 8 pixels, or values that no network can have.
+        UserError: If the family is unknown, the images are too small, or the widths or the dropout are invalid.
     """
     families = {"resnet": _resnet, "cnn": _cnn, "alexnet": _alexnet, "mlp": _mlp, "vit": _vit}
     if family not in families:
         near = suggestion(family, FAMILIES)
         raise UserError(f"There is no network family '{family}'; use one of {', '.join(FAMILIES)}.{near}")
     height, width, channels = input_shape
-    if min(height, width) < SMALLEST and family != "mlp":
-        raise UserError(f"{family} needs at least {SMALLEST} pixels a side, not {height}x{width}; set --image-size.")
+    if min(height, width) < MIN_IMAGE_SIZE and family != "mlp":
+        raise UserError(
+            f"{family} needs images of at least {MIN_IMAGE_SIZE} pixels per side, not {height}x{width}; "
+            "set --image-size."
+        )
     if classes < 2:
         raise UserError(f"A classifier needs at least two classes, not {classes}.")
     if widths is not None and (not widths or min(widths) < 1):
-        raise UserError("Widths must be positive numbers, for example --widths 32 --widths 64.")
+        raise UserError("Widths must be positive integers, for example --widths 32 --widths 64.")
     if dropout is not None and not 0 <= dropout < 1:
         raise UserError(f"Dropout must be at least 0 and below 1, not {dropout}.")
     inputs = keras.Input((height, width, channels), name="image")
-    x = keras.layers.Rescaling(1 / 64, offset=-2.0, name="scale")(inputs)  # 0..255 -> -2..2, of unit size for most
-    outputs = families[family](x, classes, widths, dropout, _normalise)
+    x = keras.layers.Rescaling(1 / 64, offset=-2.0, name="scale")(inputs)  # 0..255 -> -2..2, about unit variance
+    outputs = families[family](x, classes, widths, dropout)
     return keras.Model(inputs, outputs, name=family)
 
 
-def averaged_with_mirror(model: keras.Model) -> keras.Model:
-    """Return a model that answers with the mean of a picture's logits and those of its mirror image.
+def with_flip_tta(model: keras.Model) -> keras.Model:
+    """Return a model with flip test-time augmentation: the mean of the logits of an image and of its mirror image.
 
-    It shares the given model's weights and takes twice its time. Same inputs and outputs.
+    It has the inputs, outputs and weights of the given model, and takes twice its time.
     """
     image = keras.Input(model.input_shape[1:], name="image")
     logits = [model(image), model(keras.ops.flip(image, axis=2))]
@@ -75,40 +79,40 @@ def averaged_with_mirror(model: keras.Model) -> keras.Model:
 
 
 def whiten(model: keras.Model, images: np.ndarray) -> None:
-    """Make the frozen first layer of a resnet a whitening of its training pictures' patches; call before training.
+    """Set the frozen first layer of a resnet to whiten the patches of its training images; call it before training.
 
-    Its filters become the principal directions of small patches, each divided by its standard deviation and each in
-    both signs, for ReLU would lose one (Page 2019, Jordan 2024). Other families have no such layer and stay as they
-    are.
+    The filters become the principal directions of small patches, each divided by its standard deviation and each in
+    both signs, because ReLU discards one of them (Page 2019, Jordan 2024). Other families have no such layer and are
+    not changed.
 
     Args:
-        model: as :func:`build` made it.
-        images: some training pictures, uint8 (n, height, width, channels); a few hundred will do.
+        model: A model of :func:`build`.
+        images: A few hundred training images, uint8 (n, height, width, channels).
     """
     layer = next((layer for layer in model.layers if layer.name == "whiten"), None)
     if layer is None:
         return
     size, stride, (_, _, channels, filters) = layer.kernel_size[0], layer.strides[0], layer.kernel.shape
-    most = max(50, PATCH_NUMBERS // (256 * size * size * channels))
-    some = images[:: -(-len(images) // most)]
-    every = max(stride, min(some.shape[1:3]) // 16)
-    windows = np.lib.stride_tricks.sliding_window_view(some, (size, size), (1, 2))[:, ::every, ::every]
-    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * channels)  # (patches, numbers)
+    max_images = max(50, MAX_PATCH_VALUES // (256 * size * size * channels))
+    images = images[:: -(-len(images) // max_images)]
+    step = max(stride, min(images.shape[1:3]) // 16)  # pixels between two patches: about 16x16 per image
+    windows = np.lib.stride_tricks.sliding_window_view(images, (size, size), (1, 2))[:, ::step, ::step]
+    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * channels)  # (patches, values)
     patches = patches.astype("float32") / 64
     patches -= patches.mean(axis=0)
     variance, directions = np.linalg.eigh(patches.T @ patches / len(patches))
     largest = np.abs(directions).argmax(axis=0)
-    directions *= np.sign(directions[largest, np.arange(len(largest))])  # eigh leaves the sign to the machine
-    kept = slice(-1, -1 - filters // 2, -1)  # the largest first
-    kernel = (directions / np.sqrt(variance + 5e-4))[:, kept].reshape(size, size, channels, filters // 2)
+    directions *= np.sign(directions[largest, np.arange(len(largest))])  # the sign that eigh returns is arbitrary
+    by_variance = slice(-1, -1 - filters // 2, -1)  # largest first
+    kernel = (directions / np.sqrt(variance + 5e-4))[:, by_variance].reshape(size, size, channels, filters // 2)
     layer.set_weights([np.concatenate([kernel, -kernel], axis=-1)])
 
 
-_normalise = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
+_batch_norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
-def _conv(x, units, name, norm, *, size=3, stride=1, pool=0, initializer="he_normal"):
-    """Convolution, max-pooling (before the normalisation, which is then cheaper), normalisation and ReLU."""
+def _conv(x, units, name, *, size=3, stride=1, pool=0, initializer="he_normal", norm=_batch_norm):
+    """Apply a convolution, max pooling, batch normalization and ReLU; pooling first makes normalization cheaper."""
     x = keras.layers.Conv2D(
         units, size, stride, padding="same", use_bias=False, kernel_initializer=initializer, name=f"{name}_conv"
     )(x)
@@ -128,66 +132,67 @@ def _side(x) -> int:
     return min(x.shape[1:3])
 
 
-def _resnet(x, classes, widths, dropout, norm):
-    """A shallow, wide residual network made for short trainings, after ResNet-9 (Page 2019) and airbench (Jordan 2024).
+def _resnet(x, classes, widths, dropout):
+    """A shallow, wide residual network for short training runs, after ResNet-9 (Page 2019) and airbench (Jordan 2024).
 
-    A frozen layer whitens small patches (see ``whiten``). Each stage is a convolution with max-pooling, which begins
-    as the identity as far as it goes, and a residual convolution. ``widths``: channels of each stage. A large picture
-    is first reduced to at most 64 pixels by the whitening layer's stride.
+    A frozen layer whitens small patches (see ``whiten``). Each stage consists of a convolution with max pooling, which
+    is initialized to copy its input channels, and a residual convolution. ``widths``: channels of each stage. The
+    stride of the whitening layer reduces large images to at most 64 pixels per side.
     """
     stride = 1
     while _side(x) / stride > 64:
         stride *= 2
     size = {1: 3 if x.shape[-1] == 1 else 2, 2: 4, 4: 8}.get(stride, stride)
     x = keras.layers.Conv2D(
-        2 * min(WHITENED, size * size * x.shape[-1]),
+        2 * min(MAX_WHITENING_DIRECTIONS, size * size * x.shape[-1]),
         size,
         stride,
-        padding="valid" if _side(x) >= 24 else "same",  # the row less makes every later stage cheaper
+        padding="valid" if _side(x) >= 24 else "same",  # one row less makes every later stage cheaper
         use_bias=False,
         kernel_initializer="orthogonal",
         trainable=False,
         name="whiten",
     )(x)
     x = keras.layers.ReLU(name="whiten_relu")(x)
-    norm = functools.partial(norm, scale=False)  # ReLU and the next normalisation would undo a scale
+    norm = functools.partial(_batch_norm, scale=False)  # ReLU and the next normalization would undo a scale
     for number, units in enumerate(widths or (32, 128, 128), 1):
-        x = _conv(x, units, f"stage{number}_down", norm, pool=2 if _side(x) >= 4 else 0, initializer=Dirac())
-        x = keras.layers.Add(name=f"stage{number}_add")([x, _conv(x, units, f"stage{number}", norm)])
+        x = _conv(x, units, f"stage{number}_down", pool=2 if _side(x) >= 4 else 0, initializer=Dirac(), norm=norm)
+        x = keras.layers.Add(name=f"stage{number}_add")([x, _conv(x, units, f"stage{number}", norm=norm)])
     x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
-    x = keras.layers.Rescaling(1 / 9, name="temper")(x)  # small logits at the start
+    x = keras.layers.Rescaling(1 / 9, name="temper")(x)  # makes the initial logits small
     return _logits(x, classes, dropout)
 
 
-def _cnn(x, classes, widths, dropout, norm):
-    """A plain stack in the manner of VGG (Simonyan & Zisserman 2014): two convolutions, then halve.
+def _cnn(x, classes, widths, dropout):
+    """A plain stack in the style of VGG (Simonyan & Zisserman 2014): two convolutions and a pooling per stage.
 
     ``widths``: channels of each stage.
     """
     for number, units in enumerate(widths or (32, 64, 128), 1):
-        x = _conv(x, units, f"stage{number}_a", norm)
-        x = _conv(x, units, f"stage{number}_b", norm, pool=2 if _side(x) >= 4 else 0)
+        x = _conv(x, units, f"stage{number}_a")
+        x = _conv(x, units, f"stage{number}_b", pool=2 if _side(x) >= 4 else 0)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return _logits(x, classes, 0.2 if dropout is None else dropout)
 
 
-def _alexnet(x, classes, widths, dropout, norm):
-    """AlexNet (Krizhevsky, Sutskever & Hinton 2012): five convolutions, overlapping max-poolings, two dense layers.
+def _alexnet(x, classes, widths, dropout):
+    """AlexNet (Krizhevsky, Sutskever & Hinton 2012): five convolutions, overlapping max pooling, two dense layers.
 
-    At 128 pixels and more the first convolution is the paper's 11x11 with stride 4; below, 5x5 (with stride 2 from
-    64 on), and a pooling is left out where nothing would be left to pool. Batch normalisation stands in
-    for the paper's local response normalisation. ``widths``: five numbers of channels, then two of dense units;
-    the paper's own (96, 256, 384, 384, 256, 4096, 4096) from 128 pixels on, a quarter of them below.
+    For images of 128 pixels and more, the first convolution is the paper's 11x11 with stride 4. For smaller ones it is
+    5x5, with stride 2 from 64 pixels on, and a pooling is omitted if fewer than 4 pixels are left. Batch normalization
+    replaces the paper's local response normalization. ``widths``: channels of the five convolutions and units of the
+    two dense layers, by default (96, 256, 384, 384, 256, 4096, 4096) as in the paper, or a quarter of these below 128
+    pixels.
     """
     side = _side(x)
     paper = (96, 256, 384, 384, 256, 4096, 4096)
     widths = tuple(widths or (paper if side >= 128 else (w // 4 for w in paper)))
     if len(widths) != 7:
-        raise UserError(f"alexnet has seven widths (five convolutions, two dense layers), not {len(widths)}.")
+        raise UserError(f"alexnet needs seven widths (five convolutions, two dense layers), not {len(widths)}.")
     size, stride = (11, 4) if side >= 128 else (5, 2 if side >= 64 else 1)
     sizes, pooled = (size, 5, 3, 3, 3), (True, True, False, False, True)
     for number in range(5):
-        x = _conv(x, widths[number], f"layer{number + 1}", norm, size=sizes[number], stride=1 if number else stride)
+        x = _conv(x, widths[number], f"layer{number + 1}", size=sizes[number], stride=1 if number else stride)
         if pooled[number] and _side(x) >= 4:
             x = keras.layers.MaxPooling2D(3, 2, padding="valid", name=f"layer{number + 1}_pool")(x)
     x = keras.layers.Flatten(name="flat")(x)
@@ -199,8 +204,8 @@ def _alexnet(x, classes, widths, dropout, norm):
     return _logits(x, classes, 0)
 
 
-def _mlp(x, classes, widths, dropout, norm):
-    """Dense layers on the flat pixels. ``widths``: units of each hidden layer."""
+def _mlp(x, classes, widths, dropout):
+    """Dense layers on the flattened pixels. ``widths``: units of each hidden layer."""
     x = keras.layers.Flatten(name="flat")(x)
     rate = 0.2 if dropout is None else dropout
     for number, units in enumerate(widths or (512, 256), 1):
@@ -209,16 +214,19 @@ def _mlp(x, classes, widths, dropout, norm):
     return _logits(x, classes, 0)
 
 
-def _vit(x, classes, widths, dropout, norm):
-    """A small vision transformer (Dosovitskiy et al. 2020), normalisation first, averaged over patches at the end.
+def _vit(x, classes, widths, dropout):
+    """A small vision transformer (Dosovitskiy et al. 2020) with pre-normalization and mean pooling over the patches.
 
-    Pictures are cut into about 8x8 patches. ``widths``: one number a block, all equal, a multiple of 32 (one
-    attention head for each 32).
+    Images are divided into about 8x8 patches. ``widths``: units of each block, all equal and a multiple of 32, because
+    each attention head has 32.
     """
     widths = tuple(widths or (128,) * 6)
     units, rate = widths[0], 0.0 if dropout is None else dropout
     if set(widths) != {units} or units % 32:
-        raise UserError("vit's widths, one a block, must be equal and a multiple of 32: --widths 128 --widths 128.")
+        raise UserError(
+            "The widths of vit, one per block, must be equal and a multiple of 32, for example "
+            "--widths 128 --widths 128."
+        )
     x = PatchEmbedding(max(1, round(_side(x) / 8)), units, name="patches")(x)  # (batch, patches, units)
     for number in range(1, len(widths) + 1):
         y = keras.layers.LayerNormalization(epsilon=1e-6, name=f"block{number}_norm1")(x)

@@ -1,4 +1,4 @@
-"""Layers for pictures, registered with Keras as ``dltoolkit>…`` so that a saved model finds them again."""
+"""Image layers, registered with Keras as ``dltoolkit>…`` so that a saved model can name them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class BatchNorm(keras.layers.BatchNormalization):
-    """Batch normalisation (Ioffe & Szegedy 2015) over the last axis of pictures, on TensorFlow's fused kernel.
+    """Batch normalization (Ioffe & Szegedy 2015) over the last axis of images, on TensorFlow's fused kernel.
 
-    The same weights, arguments and results as ``keras.layers.BatchNormalization``, which in Keras 3 is composed of
-    separate operations; the fused kernel is two to three times faster on a CPU. A layer that is made for several
-    replicas has statistics over all of them.
+    Weights, arguments and results are those of ``keras.layers.BatchNormalization``, which Keras 3 composes of separate
+    operations; the fused kernel is two to three times faster on a CPU. A layer that is created in the scope of several
+    replicas computes its statistics over all of them.
 
     Input and output: (batch, height, width, channels).
     """
@@ -28,63 +28,61 @@ class BatchNorm(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(self.moving_variance)
         offset = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(self.moving_mean)
-        outputs, mean, variance = self._normalised(inputs, scale, offset)
-        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + tf.cast(now, moving.dtype) * (1.0 - self.momentum))
+        outputs, mean, variance = self._normalize(inputs, scale, offset)
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + tf.cast(batch, moving.dtype) * (1.0 - self.momentum))
         return outputs
 
-    def _normalised(self, inputs, scale, offset):
-        """The normalised inputs, and the mean and the variance (channels,) that they had."""
+    def _normalize(self, inputs, scale, offset):
+        """Return the normalized inputs, and the mean and the variance (channels,) of the inputs."""
         replica = tf.distribute.get_replica_context()
         if self.synchronized and replica is not None and replica.num_replicas_in_sync > 1:
-            return _normalised_together(replica, inputs, scale, offset, self.epsilon)
+            return _normalize_across_replicas(replica, inputs, scale, offset, self.epsilon)
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, scale, offset, epsilon=self.epsilon, is_training=True
         )
-        return outputs, mean, _biased(variance, _rows(inputs))
+        return outputs, mean, _biased(variance, _values_per_channel(inputs))
 
 
-def _rows(pictures):
-    """How many numbers there are of each channel."""
-    return tf.cast(tf.size(pictures) // pictures.shape[-1], tf.float32)
+def _values_per_channel(images):
+    return tf.cast(tf.size(images) // images.shape[-1], tf.float32)
 
 
 def _biased(variance, count):
-    """The variance that Keras keeps; the kernel's is the unbiased one."""
+    """Return the biased variance, which Keras tracks, from the unbiased one, which the kernel returns."""
     return variance * (count - 1.0) / count
 
 
-def _normalised_together(replica, inputs, scale, offset, epsilon):
-    """As the kernel does it, but over the parts of a batch that all replicas have; they may differ in size.
+def _normalize_across_replicas(replica, inputs, scale, offset, epsilon):
+    """Normalize with statistics over the parts of the batch on all replicas, which may differ in size.
 
-    The kernel finds a replica's own sums, forth and back, of which one exchange each makes those of all.
+    The kernel computes the sums of one replica, forward and backward. One exchange in each direction adds them up.
     """
 
-    def sums(*parts):
-        """Vectors of channels, and of one number, summed over the replicas."""
-        lengths = [part.shape[0] for part in parts]
-        return tf.split(replica.all_reduce("sum", tf.concat(parts, 0)), lengths)
+    def sum_over_replicas(*vectors):
+        sizes = [vector.shape[0] for vector in vectors]
+        return tf.split(replica.all_reduce("sum", tf.concat(vectors, 0)), sizes)
 
     @tf.custom_gradient
-    def normalise(inputs, scale, offset):
-        count = _rows(inputs)
+    def normalize(inputs, scale, offset):
+        count = _values_per_channel(inputs)
         ones, zeros = tf.ones_like(scale), tf.zeros_like(scale)
         _, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs, scale=ones, offset=zeros, mean=[], variance=[], epsilon=epsilon, is_training=True
         )
-        squares = _biased(variance, count) + tf.square(mean)
-        mean, squares, total = sums(count * mean, count * squares, count[None])
-        mean, squares = mean / total, squares / total
-        variance = tf.maximum(squares - tf.square(mean), 0.0)
+        mean_of_squares = _biased(variance, count) + tf.square(mean)
+        mean, mean_of_squares, total = sum_over_replicas(count * mean, count * mean_of_squares, count[None])
+        mean, mean_of_squares = mean / total, mean_of_squares / total
+        variance = tf.maximum(mean_of_squares - tf.square(mean), 0.0)
 
-        def applied(numbers, scale, offset, mean, variance):
+        def apply_statistics(x, scale, offset, mean, variance):
             return tf.raw_ops.FusedBatchNormV3(
-                x=numbers, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=epsilon, is_training=False
+                x=x, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=epsilon, is_training=False
             ).y
 
-        def gradient(of_outputs, *_):
-            of_inputs, of_scale, of_offset, *_ = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=of_outputs,
+        def gradient(output_gradient, *_):
+            input_gradient, scale_gradient, offset_gradient, *_ = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=output_gradient,
                 x=inputs,
                 scale=scale,
                 reserve_space_1=mean,
@@ -93,27 +91,29 @@ def _normalised_together(replica, inputs, scale, offset, epsilon):
                 epsilon=epsilon,
                 is_training=False,
             )
-            # what the statistics themselves owe to the inputs
-            scales, offsets = sums(of_scale, of_offset)
-            deviation = tf.sqrt(variance + epsilon)
-            slope = -scale / deviation * scales / total
-            owed = applied(inputs, slope, -scale / deviation * offsets / total, mean, variance)
-            return of_inputs + owed, of_scale, of_offset
+            # The statistics depend on the inputs too.
+            total_scale_gradient, total_offset_gradient = sum_over_replicas(scale_gradient, offset_gradient)
+            std = tf.sqrt(variance + epsilon)
+            slope = -scale / std * total_scale_gradient / total
+            through_statistics = apply_statistics(
+                inputs, slope, -scale / std * total_offset_gradient / total, mean, variance
+            )
+            return input_gradient + through_statistics, scale_gradient, offset_gradient
 
-        return (applied(inputs, scale, offset, mean, variance), mean, variance), gradient
+        return (apply_statistics(inputs, scale, offset, mean, variance), mean, variance), gradient
 
-    return normalise(inputs, scale, offset)
+    return normalize(inputs, scale, offset)
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class UpConv2D(keras.layers.Layer):
-    """Double the sides by repeating pixels, then convolve, 3x3 and without bias: (b, h, w, c) -> (b, 2h, 2w, filters).
+    """Nearest-neighbor upsampling by 2, then a 3x3 convolution without bias: (b, h, w, c) -> (b, 2h, 2w, filters).
 
-    Computed as one transposed convolution, 4x4 with stride 2, of which each number is a sum of the kernel's: four
-    ninths of the arithmetic of ``UpSampling2D`` and ``Conv2D``, for the same result.
+    The layer computes both as one transposed 4x4 convolution with stride 2, whose kernel values are sums of values of
+    the 3x3 kernel. This takes four ninths of the arithmetic of ``UpSampling2D`` and ``Conv2D``, for the same result.
 
     Args:
-        filters: channels of the result.
+        filters: Number of output channels.
     """
 
     def __init__(self, filters: int, **kwargs):
@@ -125,14 +125,14 @@ class UpConv2D(keras.layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="he_normal")
 
     def call(self, inputs):
-        # each of the 4x4 is a sum of some of the 3x3, turned around: a product with a small matrix of ones
-        line = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+        # Each value of the 4x4 kernel is a sum of values of the flipped 3x3 kernel, selected by a matrix of ones.
+        rows = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
         channels = kernel.shape[2]
-        narrow = tf.reshape(tf.transpose(kernel, (0, 1, 3, 2)), (9, self.filters * channels))
-        wide = tf.reshape(tf.constant(np.kron(line, line), kernel.dtype) @ narrow, (4, 4, self.filters, channels))
+        kernel3 = tf.reshape(tf.transpose(kernel, (0, 1, 3, 2)), (9, self.filters * channels))
+        kernel4 = tf.reshape(tf.constant(np.kron(rows, rows), kernel.dtype) @ kernel3, (4, 4, self.filters, channels))
         shape = (tf.shape(inputs)[0], *self.compute_output_shape(inputs.shape)[1:])
-        return tf.nn.conv2d_transpose(inputs, wide, shape, 2)
+        return tf.nn.conv2d_transpose(inputs, kernel4, shape, 2)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape
@@ -144,13 +144,13 @@ class UpConv2D(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class ClassProjection(keras.layers.Layer):
-    """How well features match the vector of their class (Miyato & Koyama 2018).
+    """Inner product of features with a learned embedding of their class (Miyato & Koyama 2018).
 
-    Called with (features (batch, units), class numbers int (batch,)) -> (batch, 1). Features are matched with all
-    classes in one product, which for few classes is faster than fetching vectors and has a dense gradient.
+    Inputs: features (batch, units) and class indices int (batch,). Output: (batch, 1). One matrix product with the
+    embeddings of all classes is faster than a lookup for few classes, and has a dense gradient.
 
     Args:
-        classes: how many there are.
+        classes: Number of classes.
     """
 
     def __init__(self, classes: int, **kwargs):
@@ -166,8 +166,8 @@ class ClassProjection(keras.layers.Layer):
 
     def call(self, inputs):
         features, labels = inputs
-        chosen = keras.ops.one_hot(labels, self.classes, dtype=self.compute_dtype)
-        return keras.ops.sum(keras.ops.matmul(features, self.kernel) * chosen, axis=-1, keepdims=True)
+        one_hot = keras.ops.one_hot(labels, self.classes, dtype=self.compute_dtype)
+        return keras.ops.sum(keras.ops.matmul(features, self.kernel) * one_hot, axis=-1, keepdims=True)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0][0], 1)
@@ -178,10 +178,10 @@ class ClassProjection(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class ImageNetPixels(keras.layers.Layer):
-    """Raw colours 0..255 scaled as networks of ``keras.applications`` expect them; the same shape.
+    """Scaling of raw RGB pixels 0..255 as networks of ``keras.applications`` expect them, without a change of shape.
 
     Args:
-        mode: "tf" for -1..1, "torch" for standardised, "caffe" for blue first and centred.
+        mode: "tf" for -1..1, "torch" for standardized channels, "caffe" for centered channels in BGR order.
     """
 
     def __init__(self, mode: str, **kwargs):
@@ -201,31 +201,32 @@ class ImageNetPixels(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class Dirac(keras.initializers.Initializer):
-    """Convolution kernels that pass their inputs on, as far as there are as many; any more filters are He-normal.
+    """Initializer of convolution kernels that copy their input channels (Zagoruyko & Komodakis 2017).
 
-    For kernels (height, width, in, out): the first min(in, out) filters are the identity (Zagoruyko & Komodakis 2017).
+    For kernels (height, width, in, out), the first min(in, out) filters are the identity, and any further filters are
+    He-normal.
     """
 
     def __call__(self, shape, dtype=None):
         height, width, channels, filters = shape
         kernel = keras.initializers.HeNormal()(shape, dtype)
-        same = min(channels, filters)
+        copied = min(channels, filters)
         identity = tf.scatter_nd(
-            [[height // 2, width // 2, i, i] for i in range(same)], tf.ones(same, kernel.dtype), shape
+            [[height // 2, width // 2, i, i] for i in range(copied)], tf.ones(copied, kernel.dtype), shape
         )
-        return tf.concat([identity[..., :same], kernel[..., same:]], axis=-1)
+        return tf.concat([identity[..., :copied], kernel[..., copied:]], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class PatchEmbedding(keras.layers.Layer):
-    """Cut pictures into square patches, project each, and add a learned position (Dosovitskiy et al. 2020).
+    """Linear projection of square patches plus a learned position embedding (Dosovitskiy et al. 2020).
 
-    (batch, height, width, channels) -> (batch, patches, width of the embedding). Pictures whose sides are no multiple
-    of the patch are padded with zeros at the bottom and on the right.
+    (batch, height, width, channels) -> (batch, patches, units). Images whose sides are not multiples of the patch size
+    are padded with zeros at the bottom and on the right.
 
     Args:
-        patch: side of a patch in pixels.
-        units: length of a patch's vector.
+        patch: Side of a patch in pixels.
+        units: Length of a patch embedding.
     """
 
     def __init__(self, patch: int, units: int, **kwargs):
@@ -244,12 +245,12 @@ class PatchEmbedding(keras.layers.Layer):
         )
 
     def call(self, images):
-        side, (_, height, width, channels) = self.patch, images.shape
-        below, right = self.rows * side - height, self.columns * side - width
-        images = keras.ops.pad(images, [[0, 0], [0, below], [0, right], [0, 0]])
-        x = keras.ops.reshape(images, (-1, self.rows, side, self.columns, side, channels))
-        x = keras.ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (batch, rows, columns, side, side, channels)
-        x = keras.ops.reshape(x, (-1, self.rows * self.columns, side * side * channels))
+        patch, (_, height, width, channels) = self.patch, images.shape
+        bottom, right = self.rows * patch - height, self.columns * patch - width
+        images = keras.ops.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
+        x = keras.ops.reshape(images, (-1, self.rows, patch, self.columns, patch, channels))
+        x = keras.ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (batch, rows, columns, patch, patch, channels)
+        x = keras.ops.reshape(x, (-1, self.rows * self.columns, patch * patch * channels))
         return self.projection(x) + keras.ops.cast(self.position, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -1,4 +1,4 @@
-"""KerasHub's trained networks: fetched, and what went wrong said in one sentence."""
+"""Presets of KerasHub: which ones exist, how they are downloaded, and why one cannot be loaded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,116 +15,150 @@ from dltoolkit import lazy
 from dltoolkit.errors import UserError, suggestion
 from dltoolkit.models.pretrained import downloads
 
-SCHEMES = {"hf://": "https://huggingface.co", "kaggle://": "https://api.kaggle.com"}
+SCHEMES = {"hf://": "https://huggingface.co", "kaggle://": "https://api.kaggle.com"}  # each with its server
 
 
 def is_preset(name: str) -> bool:
-    """Tell whether a backbone's name can only mean a preset: by its scheme, or as a folder with a config.json."""
+    """Return whether a name can only be a preset, because it has a scheme or is a folder with a config.json."""
     return name.startswith(tuple(SCHEMES)) or (Path(name).expanduser() / "config.json").is_file()
 
 
-def names() -> list[str]:
-    """Return the names of KerasHub's presets; none where it is not installed."""
+def preset_names() -> list[str]:
+    """Return the names of the presets of KerasHub, or an empty list if it is not installed."""
     return list(lazy.keras_hub().models.Backbone.presets) if importlib.util.find_spec("keras_hub") else []
 
 
-def fetch(preset: str, *parts: str) -> list[Any]:
-    """Return parts of a preset, such as its Backbone and its Tokenizer; what is not here is downloaded.
+def fetch(preset: str, *class_names: str) -> list[Any]:
+    """Return parts of a preset, such as its Backbone and its Tokenizer, downloading what is missing.
 
     Args:
-        preset: a name, ``hf://…``, ``kaggle://…`` or a local folder, also one of Hugging Face's.
-        parts: names of KerasHub's classes that have ``from_preset``.
+        preset: A name, ``hf://…``, ``kaggle://…`` or a local folder, which may be one of Hugging Face.
+        class_names: The parts: "Backbone", "Tokenizer" or "ImageConverter".
 
     Raises:
-        UserError: if there is no such preset, it is damaged or incomplete, or it cannot be downloaded.
+        UserError: If the preset does not exist, is damaged or incomplete, or cannot be downloaded.
     """
     hub = lazy.keras_hub()
-    if "Tokenizer" in parts:
-        _check_tokenizers()
+    if "Tokenizer" in class_names:
+        _check_tensorflow_text()
+    rooms = {"Backbone": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
     path = Path(preset).expanduser()
-    reachable = path.is_dir() or downloads.answers(SCHEMES["hf://" if preset.startswith("hf://") else "kaggle://"])
-    if not reachable and preset.startswith("hf://"):
-        from huggingface_hub import constants
-
-        constants.HF_HUB_OFFLINE = True  # what is here is found; it would try for 23 seconds else
-    elif not reachable:
-        preset = _newest_here(preset)
-    places = {"Backbone": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
+    name = str(path) if path.is_dir() else preset
     try:
-        with contextlib.nullcontext() if reachable else downloads.cut_off():
-            return [getattr(places[part], part).from_preset(str(path) if path.is_dir() else preset) for part in parts]
+        with contextlib.nullcontext(name) if path.is_dir() else _cached_if_unreachable(preset) as name:
+            return [getattr(rooms[class_name], class_name).from_preset(name) for class_name in class_names]
     except Exception as error:  # KerasHub raises many kinds
-        raise _told(error, preset) from error
+        raise _preset_error(error, preset) from error
 
 
-def _check_tokenizers() -> None:
-    """KerasHub only notices in the middle of its work that what its tokenizers need is not there."""
+@contextlib.contextmanager
+def _cached_if_unreachable(preset: str) -> Iterator[str]:
+    """Restrict downloads to the caches of this machine if the server of a preset does not answer.
+
+    Yields:
+        The preset to load, which names a cached version if the server would have to be asked for the newest one.
+    """
+    scheme = "hf://" if preset.startswith("hf://") else "kaggle://"
+    if downloads.answers(SCHEMES[scheme]):
+        yield preset
+        return
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(downloads.cut_off())
+        if scheme == "hf://":
+            stack.enter_context(_hugging_face_offline())
+        yield preset if scheme == "hf://" else _newest_cached_version(preset)
+
+
+@contextlib.contextmanager
+def _hugging_face_offline() -> Iterator[None]:
+    """Let huggingface_hub read its cache only; it would retry for 23 seconds otherwise.
+
+    The environment variable ``HF_HUB_OFFLINE`` is read when huggingface_hub is imported, the constant at each call.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
     try:
-        import tensorflow_text  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"KerasHub's tokenizers need tensorflow-text, which cannot be imported ({error}): install its version for "
-            "your TensorFlow, or use a run of dltoolkit's own as --backbone."
-        ) from error
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
-def set_dropout(network: Any, rate: float) -> None:
-    """Give all dropout layers within a network this rate."""
-    import keras
-
-    for layer in network._flatten_layers():
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = rate
-
-
-@functools.lru_cache(maxsize=1)
-def converter(preset: str) -> Any:
-    """Return the ImageConverter of a preset for pictures: their side and scale."""
-    (found,) = fetch(preset, "ImageConverter")
-    return found
-
-
-def side(preset: str) -> int | None:
-    """The side of the pictures that a preset's network was trained with, or None."""
-    size = converter(preset).image_size
-    return size[0] if size else None
-
-
-def _newest_here(preset: str) -> str:
-    """Name the newest version that is here of a ``kaggle://`` preset without one, which Kaggle would be asked for."""
+def _newest_cached_version(preset: str) -> str:
+    """Return a ``kaggle://`` preset with the newest version in the cache, because Kaggle is asked for it otherwise."""
     from kagglehub import config
 
     folder = Path(config.get_cache_folder()) / "models" / preset.removeprefix("kaggle://")
     if not preset.startswith("kaggle://") or not folder.is_dir():
         return preset
-    here = [int(version.name) for version in folder.iterdir() if version.name.isdecimal()]
-    return f"{preset}/{max(here)}" if here else preset
+    versions = [int(version.name) for version in folder.iterdir() if version.name.isdecimal()]
+    return f"{preset}/{max(versions)}" if versions else preset
 
 
-def _told(error: Exception, preset: str) -> UserError:
-    """Say in one sentence why a preset could not be had."""
+def _check_tensorflow_text() -> None:
+    """Raise a UserError if tensorflow-text is missing, which KerasHub would notice only while it loads a tokenizer."""
+    try:
+        import tensorflow_text  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"The tokenizers of KerasHub need tensorflow-text, which cannot be imported ({error}): install the version "
+            "for your TensorFlow, or give a run of dltoolkit as --backbone."
+        ) from error
+
+
+def set_dropout(network: Any, rate: float) -> None:
+    """Set the rate of all dropout layers within a network."""
+    import keras
+
+    from dltoolkit.models import keras_internals
+
+    for layer in keras_internals.all_layers(network):
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = rate
+
+
+@functools.lru_cache(maxsize=1)
+def image_converter(preset: str) -> Any:
+    """Return the ImageConverter of a preset for images, which has their size and scaling."""
+    (converter,) = fetch(preset, "ImageConverter")
+    return converter
+
+
+def image_size(preset: str) -> int | None:
+    """Return the side in pixels of the images that a preset was trained on, or None if it has none."""
+    size = image_converter(preset).image_size
+    return size[0] if size else None
+
+
+def _preset_error(error: Exception, preset: str) -> UserError:
+    """Return an error that explains why a preset could not be loaded."""
     import keras_hub
 
-    text = str(error)
-    here = Path(preset).expanduser().is_dir()
-    if here:
+    from dltoolkit.models import keras_internals
+
+    message = str(error)
+    is_folder = Path(preset).expanduser().is_dir()
+    if is_folder:
         if isinstance(error, FileNotFoundError):
-            missing = text.split("`")[1] if "`" in text else text
-            return UserError(f"{preset} has no {missing}, which belongs to a model: fetch all its files again.")
+            missing = message.split("`")[1] if "`" in message else message
+            return UserError(f"{preset} has no {missing}, which a model needs: download all of its files again.")
         if isinstance(error, ImportError):
             return UserError(f"{preset} cannot be read without another package ({error}).")
         if isinstance(error, json.JSONDecodeError | OSError) or "Safetensor" in type(error).__name__:
-            return UserError(f"{preset} holds a damaged file ({error}): fetch it again.")
-    for part, read in {"Tokenizer": "texts", "ImageConverter": "pictures"}.items():
-        if f"subclass of {part} " in text:
-            return UserError(f"The network in {preset} reads no {read}, which the data are: give another --backbone.")
-    if not here and not preset.startswith(tuple(SCHEMES)) and preset not in keras_hub.models.Backbone.presets:
+            return UserError(f"{preset} contains a damaged file ({error}): download it again.")
+    for class_name, inputs in {"Tokenizer": "texts", "ImageConverter": "images"}.items():
+        if keras_internals.preset_lacks(error, class_name):
+            return UserError(f"The network in {preset} does not read {inputs}: give another --backbone.")
+    has_scheme = preset.startswith(tuple(SCHEMES))
+    if not is_folder and not has_scheme and preset not in keras_hub.models.Backbone.presets:
         near = suggestion(preset, keras_hub.models.Backbone.presets)
         return UserError(f"KerasHub has no preset '{preset}'.{near}")
-    if here or not re.search("onnect|resol|retries|offline|no config.json|HTTP", f"{type(error).__name__} {text}"):
-        return UserError(f"{preset} is no model that KerasHub can read ({text.splitlines()[0]}).")
+    unreachable = re.search("onnect|resol|retries|offline|no config.json|HTTP", f"{type(error).__name__} {message}")
+    if is_folder or not unreachable:
+        return UserError(f"KerasHub cannot read {preset} as a model ({message.splitlines()[0]}).")
     cache = "~/.cache/huggingface/hub" if preset.startswith("hf://") else "~/.cache/kagglehub/models"
     return UserError(
-        f"The files of {preset} are not on this machine (looked for under {cache}) and cannot be downloaded: check "
-        "the connection, or fetch its config.json, weights and tokenizer elsewhere and give their folder as --backbone."
+        f"The files of {preset} are not on this machine (looked for under {cache}) and cannot be downloaded: check the "
+        "connection, or download its config.json, weights and tokenizer elsewhere and give their folder as --backbone."
     )

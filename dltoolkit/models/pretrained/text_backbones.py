@@ -1,7 +1,7 @@
-"""Trained networks for texts to go on from: KerasHub's, an own run's, without their heads.
+"""Pretrained text networks of KerasHub and of earlier runs without their heads.
 
-A backbone is a functional model from numbers int32 (batch, time), 0 for padding, to features (batch, units), with the
-encoder that makes texts these numbers.
+A backbone is a functional model from token IDs int32 (batch, time), with 0 for padding, to features (batch, units),
+together with the encoder that turns texts into these token IDs.
 """
 
 from __future__ import annotations
@@ -14,80 +14,82 @@ import keras
 
 from dltoolkit.data.text import encoders
 from dltoolkit.errors import UserError
-from dltoolkit.models import fused
+from dltoolkit.models import fused, surgery
 from dltoolkit.models.language import gpt
-from dltoolkit.models.pretrained import keras_applications as backbones
-from dltoolkit.models.pretrained import keras_hub as hub
+from dltoolkit.models.pretrained import keras_hub
 from dltoolkit.models.text.layers import MaskedMean, TokenDropout, TokenIds
 
 
 class TextBackbone(NamedTuple):
-    """A network without its head, and what makes texts its numbers."""
+    """A text network without its head, and the encoder of its inputs."""
 
     model: keras.Model
     encoder: encoders.TextEncoder
 
-    def hiding(self, rate: float) -> keras.Model:
-        """The network, but so that training hides such a share of each text's tokens; as it is where it has no sign."""
+    def with_token_dropout(self, rate: float) -> keras.Model:
+        """Return the network with a fraction of each text's tokens masked in training.
+
+        A network whose encoder has no mask token is returned as it is.
+        """
         if self.encoder.hidden is None:
             return self.model
-        numbers = keras.Input((None,), dtype="int32", name="words")
-        seen = TokenDropout(rate, self.encoder.hidden, self.encoder.spared, name="token_dropout")(numbers)
-        return keras.Model(numbers, self.model(seen), name=self.model.name)
+        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+        dropout = TokenDropout(rate, self.encoder.hidden, self.encoder.spared, name="token_dropout")
+        return keras.Model(token_ids, self.model(dropout(token_ids)), name=self.model.name)
 
 
-def of_hub(preset: str, longest: int, dropout: float = 0.0) -> TextBackbone:
-    """Return a transformer of KerasHub; a text's features are the mean of what it makes of the tokens.
+def from_preset(preset: str, max_length: int, dropout: float = 0.0) -> TextBackbone:
+    """Return a transformer of KerasHub; the features are the mean of its outputs over the tokens.
 
     Args:
-        preset: a name, ``hf://…``, ``kaggle://…`` or a local folder, also one of Hugging Face's.
-        longest: tokens of a text at most; no more than the network has positions for.
-        dropout: rate within its layers, in place of its own, which takes a third of a training step's time.
+        preset: A name, ``hf://…``, ``kaggle://…`` or a local folder, which may be one of Hugging Face.
+        max_length: Maximum number of tokens per text; the network's number of positions limits it further.
+        dropout: Dropout rate inside the network, instead of its own rate, which costs a third of a training step.
 
     Raises:
-        UserError: if there is no such preset, it is damaged, it cannot be downloaded, or it reads no texts.
+        UserError: If the preset does not exist, is damaged, cannot be downloaded, or does not read texts.
     """
-    network, tokenizer = hub.fetch(preset, "Backbone", "Tokenizer")
-    hub.set_dropout(network, dropout)
-    fused.quicken(network)
-    read = {tensor.name for tensor in keras.tree.flatten(network.input)}
-    if not {"token_ids", "padding_mask"} <= read <= {"token_ids", "padding_mask", "segment_ids"}:
-        raise UserError(f"{preset} reads {', '.join(sorted(read))}, not a text; give an encoder of texts.")
+    network, tokenizer = keras_hub.fetch(preset, "Backbone", "Tokenizer")
+    keras_hub.set_dropout(network, dropout)
+    fused.use_fused_ops(network)
+    inputs = {tensor.name for tensor in keras.tree.flatten(network.input)}
+    if not {"token_ids", "padding_mask"} <= inputs <= {"token_ids", "padding_mask", "segment_ids"}:
+        raise UserError(f"{preset} reads {', '.join(sorted(inputs))} instead of a text; give a text encoder.")
     output = network.output["sequence_output"] if isinstance(network.output, dict) else network.output
-    longest = min(longest, getattr(network, "max_sequence_length", longest))
-    model = _pooled(keras.Model(network.input, output, name=network.name), tokenizer.pad_token_id or 0, read)
-    return TextBackbone(model, encoders.HubEncoder(tokenizer, longest))
+    max_length = min(max_length, getattr(network, "max_sequence_length", max_length))
+    model = keras.Model(network.input, output, name=network.name)
+    return TextBackbone(_pooled(model, tokenizer.pad_token_id or 0, inputs), encoders.HubEncoder(tokenizer, max_length))
 
 
-def of_run(model: keras.Model, folder: Path, said: str, longest: int) -> TextBackbone:
+def from_run(model: keras.Model, folder: Path, name: str, max_length: int) -> TextBackbone:
     """Return the network of a sentiment analyzer or a text generator.
 
     Args:
-        model: the run's.
-        folder: the run's, where its tokenizer is.
-        said: what the user called it.
-        longest: numbers of a text at most.
+        model: The model of the run.
+        folder: The folder of the run, which contains its tokenizer.
+        name: The run as the user named it, for the error message.
+        max_length: Maximum number of tokens per text.
 
     Raises:
-        UserError: if the run has no tokenizer, or its network no layers before the head.
+        UserError: If the run has no tokenizer, or its network has no layers before the head.
     """
-    encoder = encoders.load(folder, longest)
+    encoder = encoders.load(folder, max_length)
     if isinstance(encoder, encoders.TokenEncoder):
         body = keras.Model(gpt.first_tokens(model), model.get_layer("logits").input, name=model.name)
         return TextBackbone(_pooled(body), encoder)
-    return TextBackbone(backbones.headless(model, said), encoder)
+    return TextBackbone(surgery.without_head(model, name), encoder)
 
 
-def _pooled(network: keras.Model, padding: int = 0, read: Collection[str] | None = None) -> keras.Model:
-    """From numbers to the mean of what a network makes of the tokens.
+def _pooled(network: keras.Model, padding: int = 0, inputs: Collection[str] | None = None) -> keras.Model:
+    """Return a model from token IDs to the mean of a network's outputs over the tokens that are not padding.
 
     Args:
-        network: vectors (batch, time, units) out.
-        padding: the token that stands for padding.
-        read: names of what the network takes, where that is not just the tokens.
+        network: A network with outputs (batch, time, units).
+        padding: The network's token ID for padding.
+        inputs: Names of the network's inputs; None if it takes the token IDs only.
     """
-    numbers = keras.Input((None,), dtype="int32", name="words")
-    given = TokenIds(padding, name="token_ids")(numbers)
-    taken = {name: tensor for name, tensor in given.items() if name in read} if read else given["token_ids"]
-    features = MaskedMean(name="features", dtype="float32")([network(taken), given["padding_mask"]])
-    return keras.Model(numbers, features, name=network.name)
+    token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+    tensors = TokenIds(padding, name="transformer_inputs")(token_ids)
+    taken = {name: tensor for name, tensor in tensors.items() if name in inputs} if inputs else tensors["token_ids"]
+    features = MaskedMean(name="features", dtype="float32")([network(taken), tensors["padding_mask"]])
+    return keras.Model(token_ids, features, name=network.name)

@@ -24,7 +24,7 @@ def moved(model: keras.Model, devices: Devices) -> keras.Model:
     with devices.strategy.scope():
         there = keras.models.clone_model(model)
     if any(isinstance(layer, fused.LayerNormalization) for layer in keras_internals.all_layers(model)):
-        fused.quicken(there)
+        fused.use_fused_ops(there)
     there.set_weights(model.get_weights())
     return keras.Model(there.inputs, there.outputs, name=model.name)  # outside the scope: it answers on one device
 

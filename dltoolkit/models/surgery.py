@@ -1,0 +1,100 @@
+"""Operations on the layers of any functional model: split it, remove its head, freeze parts of it."""
+
+from __future__ import annotations
+
+import keras
+
+from dltoolkit.errors import UserError
+from dltoolkit.models import keras_internals
+
+
+def without_head(model: keras.Model, name: str) -> keras.Model:
+    """Return a trained classifier up to the input of its last layer.
+
+    Args:
+        model: The classifier, with or without flip test-time augmentation.
+        name: The classifier as the user named it, for the error message.
+
+    Raises:
+        UserError: If the model does not end in a dense layer.
+    """
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    if len(inner) == 1:  # the model averages the logits of an image and of its mirror image
+        model = inner[0]
+    head = model.layers[-1]
+    if not isinstance(head, keras.layers.Dense) or len(head.input.shape) != 2:
+        raise UserError(f"{name} does not end in a dense layer that could be replaced; give a classifier.")
+    return keras.Model(model.input, head.input, name=model.name)
+
+
+def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a model in order, with each nested model replaced by its layers.
+
+    Composite layers stay whole; ``keras_internals.all_layers`` also returns the layers within them.
+    """
+    return [
+        leaf
+        for layer in model.layers
+        for leaf in (flatten_layers(layer) if isinstance(layer, keras.Model) else [layer])
+    ]
+
+
+def split_points(model: keras.Model) -> list[keras.KerasTensor]:
+    """Return the tensors at which a model can be split in two, from the input to the output.
+
+    Every path from the input to the output passes through each of these tensors.
+    """
+    nodes = keras_internals.graph_nodes(model)
+    producer = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.outputs}
+    last_reader = list(range(len(nodes)))
+    for i, node in enumerate(nodes):
+        for tensor in node.inputs:
+            last_reader[producer[id(tensor)]] = i
+    points, pending = [], 0
+    for i, node in enumerate(nodes):
+        if pending <= i:
+            points.append(node.outputs[0])
+        pending = max(pending, last_reader[i])
+    return points
+
+
+def split_point(model: keras.Model, trainable_fraction: float) -> keras.KerasTensor:
+    """Return the first split point with at most a fraction of the trainable layers after it.
+
+    Args:
+        model: A model from inputs to features.
+        trainable_fraction: Fraction of the layers with trainable weights that may follow the split point, 0 to 1.
+    """
+    nodes = keras_internals.graph_nodes(model)
+    weighted = [i for i, node in enumerate(nodes) if getattr(node.operation, "trainable_weights", [])]
+    position = {id(node.outputs[0]): i for i, node in enumerate(nodes)}
+    most = round(trainable_fraction * len(weighted))
+    return next(tensor for tensor in split_points(model) if sum(i > position[id(tensor)] for i in weighted) <= most)
+
+
+def freeze_lower_layers(model: keras.Model, trainable_fraction: float | None) -> None:
+    """Freeze the layers of a model except the head and the last layers before it.
+
+    Embeddings are frozen as well, because each step updates only a few of their rows.
+
+    Args:
+        model: A model from inputs to logits. Its last layer with weights is the head, which stays trainable.
+        trainable_fraction: Fraction of the layers with weights, without embeddings and head, that stay trainable,
+            counted from the end, 0 to 1. None freezes nothing.
+    """
+    if trainable_fraction is None:
+        return
+    *backbone_layers, _ = [layer for layer in flatten_layers(model) if layer.trainable_weights]
+    for layer in backbone_layers:
+        if "Embedding" in type(layer).__name__:
+            layer.trainable = False
+    trainable = [layer for layer in backbone_layers if layer.trainable]
+    for layer in trainable[: len(trainable) - round(trainable_fraction * len(trainable))]:
+        layer.trainable = False
+
+
+def freeze_batch_normalization(model: keras.Model) -> None:
+    """Run batch normalization in inference mode, because a few images would spoil its moving statistics."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
