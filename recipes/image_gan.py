@@ -217,7 +217,7 @@ def judge(pictures: ImageSplits, probe: Probe) -> Callable[[keras.Model], dict[s
 def watch(run: Run, config: Config, gan: keras.Model, pictures: ImageSplits, epoch: int) -> bool:
     """Draw the same noise again for samples/; warn of a collapse, and return whether to stop because of it."""
     drawn = models.gan.gan.draw(gan.drawing(), GRID, labels=grid_labels(pictures), seed=config.seed)
-    run.write(f"samples/epoch-{epoch:04}.png", report.plots.page(drawn, most=GRID))
+    run.write(f"samples/epoch-{epoch:04}.png", report.plots.image_grid(drawn, max_images=GRID))
     if not (what := evaluation.gan.collapse(run.history)):
         return False
     progress.warn(what)

@@ -31,6 +31,7 @@ class Outline(HTMLParser):
         self.open, self.tags, self.text, self.links = [], [], "", []
         self.feed(page)
         assert self.open == []
+        self.text = self.text.replace("\n", "")
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
@@ -131,7 +132,7 @@ def finished(tmp_path_factory) -> tuple[Run, str, Outline]:
 
 def test_every_plot_is_a_file_and_in_the_page(finished):
     run, page, _ = finished
-    names = ["augmented", "confusion", "confusion_normalised", "curves", "mistakes", "reliability"]
+    names = ["augmented", "confusion", "confusion_normalized", "curves", "mistakes", "reliability"]
     assert sorted(path.name for path in (run.path / "plots").iterdir()) == [f"{name}.png" for name in names]
     for name in names:
         with Image.open(run.path / "plots" / f"{name}.png") as image:
@@ -169,7 +170,7 @@ def test_the_users_words_are_text_and_never_markup(finished):
 def test_the_head_says_what_the_network_is_worth(finished):
     run, _, outline = finished
     test = run.metrics["test"]
-    head = outline.text[: outline.text.index("Learning curves")]
+    head = outline.text[: outline.text.index("Training curves")]
     low, high = test["accuracy_ci95"]
     for share in (test["accuracy"], low, high, 0.4, 0.125, test["macro_f1"], test["ece"]):
         assert f"{100 * share:.1f}\N{NO-BREAK SPACE}%" in head
@@ -198,7 +199,7 @@ def test_the_verdict_heeds_both_intervals(tmp_path, linear, ends, verdict):
 
 def test_curves_mark_the_epoch_with_the_best_validation_accuracy(finished):
     run, _, outline = finished
-    assert "Kept epoch2 of 3" in outline.text
+    assert "Best epoch2 of 3" in outline.text
     curves = (run.path / "plots" / "curves.png").read_bytes()
     assert curves == plots.curves(run.history, 2)
     assert curves != plots.curves(run.history, 3)
@@ -206,7 +207,7 @@ def test_curves_mark_the_epoch_with_the_best_validation_accuracy(finished):
 
 def test_the_weakest_class_comes_first_and_classes_beyond_the_font_have_numbers(finished):
     run, _, outline = finished
-    table = outline.text[outline.text.index("Class by class") : outline.text.index("Can its probabilities")]
+    table = outline.text[outline.text.index("Scores per class") : outline.text.index("Calibration")]
     ordered = sorted(run.metrics["test"]["per_class"].items(), key=lambda entry: entry[1]["f1"])
     places = [table.index(name.strip()) for name, _ in ordered]
     assert places == sorted(places)
@@ -230,7 +231,7 @@ def test_mix_ups_are_counted_by_truth_then_answer(tmp_path):
 def test_the_commands_name_the_run_safely(finished):
     run, _, outline = finished
     quoted = str(run.path).replace("'", "'\"'\"'")
-    assert f"dltoolkit predict '{quoted}' PICTURE.jpg" in outline.text
+    assert f"dltoolkit predict '{quoted}' IMAGE.jpg" in outline.text
     assert f"dltoolkit resume '{quoted}' --epochs N" in outline.text
 
 
@@ -273,7 +274,7 @@ def test_scores_may_lack_parts(tmp_path, kept):
     run = make_run(tmp_path / "run", ["a", "b", "c"], measured={"test": {key: test[key] for key in kept}}, history=[])
     _, outline = page_of(run)
     assert ("test accuracy" in outline.text) == ("accuracy" in kept)
-    assert ("Class by class" in outline.text) == ("per_class" in kept)
+    assert ("Scores per class" in outline.text) == ("per_class" in kept)
 
 
 def test_other_recipes_get_their_numbers_and_columns(tmp_path):
@@ -304,11 +305,11 @@ def test_names_that_the_font_lacks_are_drawn_without_a_word_on_stderr(capfd):
         plots.confusion(np.eye(len(EVIL), dtype=int), EVIL)
         plots.mistakes([Mistake(name, name, name, 0.5, np.zeros((4, 4, 1), np.uint8)) for name in EVIL], EVIL)
     assert capfd.readouterr() == ("", "")
-    assert plots.label("猫", 3) == "#3"
-    assert plots.label("wild 猫", 3) == "wild #3"
-    assert plots.label("猫") == "…"
-    assert plots.label("a  b\n") == "a b"
-    assert plots.label("x" * 50) == "x" * 21 + "…"
+    assert plots.tick_label("猫", 3) == "#3"
+    assert plots.tick_label("wild 猫", 3) == "wild #3"
+    assert plots.tick_label("猫") == "…"
+    assert plots.tick_label("a  b\n") == "a b"
+    assert plots.tick_label("x" * 50) == "x" * 21 + "…"
 
 
 def test_the_users_own_plot_settings_neither_matter_nor_change():
@@ -322,7 +323,7 @@ def test_a_page_of_pictures_shows_their_pixels():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     images[1] = (255, 0, 0)
     images[2] = (0, 0, 255)
-    sheet = np.asarray(Image.open(io.BytesIO(plots.page(images))))
+    sheet = np.asarray(Image.open(io.BytesIO(plots.image_grid(images))))
     assert sheet.shape == (72, 3 * 72 + 2 * 4, 4)
     assert sheet[36, 36].tolist() == [0, 0, 0, 255]
     assert sheet[36, 76 + 36].tolist() == [255, 0, 0, 255]
@@ -330,7 +331,7 @@ def test_a_page_of_pictures_shows_their_pixels():
     assert sheet[36, 74, 3] == 0  # see-through between two pictures
 
     large = np.full((2, 300, 200, 3), 7, np.uint8)
-    assert Image.open(io.BytesIO(plots.page(large))).height == 112
+    assert Image.open(io.BytesIO(plots.image_grid(large))).height == 112
     assert Image.open(io.BytesIO(plots.thumbnail(large[0]))).size == (107, 160)
 
 

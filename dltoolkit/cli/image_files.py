@@ -33,10 +33,10 @@ def write(images: np.ndarray, folder: str, *, grid: bool, animated: bool) -> str
     path, digits = Path(folder).expanduser(), max(4, len(str(len(images))))
     pages = {}
     if grid:
-        pages["grid.png"] = plots.page(images, most=len(images))
+        pages["grid.png"] = plots.image_grid(images, max_images=len(images))
     if animated:
-        frames = [plots.page(images[[i]]) for i in range(len(images))]
-        pages["interpolation.gif"] = plots.animation(frames, most=len(images))
+        frames = [plots.image_grid(images[[i]]) for i in range(len(images))]
+        pages["interpolation.gif"] = plots.animation(frames, max_frames=len(images))
 
     def write_png(number: int) -> None:
         with open(f"{partial}/{number + 1:0{digits}}.png", "wb", buffering=0) as file:
