@@ -332,9 +332,9 @@ class Run:
         """
         return self.verb("generate")(self, *inputs, **options)
 
-    def stream(self, prompts: Sequence[str] = ("",), **options: Any) -> Iterator[list[str]]:
+    def stream_text(self, prompts: Sequence[str] = ("",), **options: Any) -> Iterator[list[str]]:
         """Continue prompts like :meth:`generate`, and yield what is new for each of them as it is drawn."""
-        return self.verb("stream")(self, prompts, **options)
+        return self.verb("stream_text")(self, prompts, **options)
 
     def evaluate(self, data: str | None = None, **reading: Any) -> dict[str, Any]:
         """Measure on the run's own test split, or on other labelled data; shaped like ``metrics["test"]``.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dltoolkit import data, evaluation, finetuning, models, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.errors import UserError
-from dltoolkit.models.language.sizes import NEW, SizeOptions
+from dltoolkit.models.language.options import NEW, LanguageModelOptions, resolve_defaults
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
 
     from dltoolkit.data.language.corpus import RunningText
     from dltoolkit.data.language.tokenizers import Tokenizer
-    from dltoolkit.finetuning.backbone import Backbone
+    from dltoolkit.training.optimizer import WarmupCosine
 
 STEPS_PER_EXECUTION = 10
 NEWTON_SCHULZ_STEPS = 3  # five take a tenth more time, for a loss that is 0.006 nats lower after as many steps
 LEARNING_RATES = {"muon": 0.02, "adamw": 4e-3, "adam": 4e-3, "sgd": 0.1}
 FULL_RATE_STEPS = 200  # longer trainings need lower rates: Muon's best was 0.02 over 200 steps and 0.005 over 2,200
 FINETUNE_LR_SCALE = 0.2  # factor of these rates for a network that is trained already
-PRESET_OPTIONS = {"optimizer": "adamw", "learning_rate": 1e-4, "context_length": 128}  # of decoders of KerasHub
 RESOLVED = ("layers", "embedding_dim", "heads", "context_length", "ensemble_size", "dropout", "batch_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig, OptimizerOptions, SizeOptions):
+class Config(LanguageModelOptions, OptimizerOptions, RunConfig):
     """The options of the text generator."""
 
     data: str = option(
@@ -46,23 +45,12 @@ class Config(RunConfig, OptimizerOptions, SizeOptions):
     validation_tail: float | None = option(
         None, "Fraction at the end for validation, with no test split", minimum=0.001, maximum=0.5, group="data"
     )
-    tokenizer: Literal["char", "byte", "bpe"] = option(
-        "char", "Tokens: characters, bytes or byte-pair encoding", group="data", applies_to=NEW
-    )
-    vocab_size: int | None = option(
-        None,
-        "Vocabulary size of bpe (default: 8192)",
-        minimum=300,
-        maximum=65_536,
-        group="data",
-        applies_to={**NEW, "tokenizer": ("bpe",)},
-    )
     backbone: str | None = option(
         None, "Run of text-generator, or KerasHub preset, to continue with its network and tokenizer", group="model"
     )
     model: Literal["gpt", "lstm", "gru", "rnn"] = option("gpt", "Network family", group="model", applies_to=NEW)
     optimizer: Literal["muon", "adamw", "adam", "sgd"] = option(
-        "muon", "Optimizer", group="optimization", applies_to={"the backbone": ("a run",)}
+        "muon", "Optimizer", group="optimization", applies_to={"the network": ("new", "a run")}
     )
     steps: int | None = option(None, "Training steps, instead of --epochs", minimum=1, group="optimization")
     sample_tokens: int = option(
@@ -71,7 +59,7 @@ class Config(RunConfig, OptimizerOptions, SizeOptions):
 
 
 def build_data(config: Config, tokenizer: Tokenizer | None = None) -> RunningText:
-    """Read the text, split it into contiguous parts, and store its token IDs on disk; by default with a new tokenizer."""
+    """Read the text, split it into contiguous parts, and store its token IDs on disk."""
     return data.language.corpus.load(
         config.data,
         tokens=config.tokenizer,
@@ -83,23 +71,8 @@ def build_data(config: Config, tokenizer: Tokenizer | None = None) -> RunningTex
     )
 
 
-def resolve_defaults(config: Config, tokens: int) -> Config:
-    """Choose the sizes that the user left open, for the training time and the number of training tokens."""
-    return models.language.sizes.resolve_defaults(config, tokens)
-
-
-def continue_pretraining(config: Config, backbone: Backbone) -> tuple[keras.Model, Tokenizer, Config]:
-    """Return the network and the tokenizer of ``--backbone``, and the options with those that it decides."""
-    network, tokenizer, decided = backbone.language_model()
-    if "max_length" in decided:  # a KerasHub preset
-        context_length = min(config.context_length or PRESET_OPTIONS["context_length"], decided.pop("max_length"))
-        learning_rate = config.learning_rate or PRESET_OPTIONS["learning_rate"]
-        decided |= {**PRESET_OPTIONS, "context_length": context_length, "learning_rate": learning_rate}
-    return network, tokenizer, config.resolve(**decided)
-
-
 def build_model(config: Config, corpus: RunningText) -> keras.Model:
-    """Return a new network: token IDs int32 (batch, time) in, logits of each next token (batch, time, vocab_size) out."""
+    """Return a new network: token IDs int32 (batch, time) in, next-token logits (batch, time, vocab_size) out."""
     config = resolve_defaults(config, len(corpus.part("train")))
     sizes = {name: getattr(config, name) for name in ("layers", "embedding_dim", "heads", "dropout", "ensemble_size")}
     return models.language.gpt.build(config.model, corpus.tokenizer.size, **sizes)
@@ -117,14 +90,15 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     backbone = network = tokenizer = None
     if config.backbone:
         backbone = finetuning.backbone.resolve(config.backbone, out_dir=config.out_dir)
-        config.refuse_ignored(**{"the backbone": backbone.kind})
+        config.refuse_ignored(**{"the network": backbone.kind})
         config = config.resolve(backbone=backbone.spec)
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
         training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
         if backbone:
-            network, tokenizer, config = continue_pretraining(config, backbone)
+            network, tokenizer, decided = backbone.language_model(config.context_length, config.learning_rate)
             backbone.check_unchanged(run)
+            config = config.resolve(**decided)
         corpus = build_data(config, tokenizer)
         run.describe_data(corpus.describe())
         run.write_json(evaluation.text_generation.VOCABULARY, corpus.tokenizer.to_json())
@@ -138,31 +112,23 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
 
 def train_spec(run: Run, config: Config, corpus: RunningText, network: keras.Model | None = None) -> training.fit.Job:
     """Return what the training loop needs: model (by default a new one), batches and loss."""
-    context_length = config.context_length
-    windows = data.language.pipeline.windows(corpus, context_length)
+    pipeline, context_length = data.language.pipeline, config.context_length
+    windows = pipeline.windows(corpus, context_length)
     if windows < config.ensemble_size:
         raise UserError(
-            f"{corpus.source} is too short for {config.ensemble_size} models: use more text or a smaller --ensemble-size."
+            f"{corpus.source} is too short for {config.ensemble_size} models: use more text or a lower --ensemble-size."
         )
     validation_windows = len(corpus.part("validation")) // context_length
     train_windows = min(windows, max(4 * validation_windows, STEPS_PER_EXECUTION * config.batch_size))
-    options = {"tokens": config.sample_tokens, "context_length": context_length, "seed": config.seed}
-
-    def on_epoch_end(model: keras.Model, epoch: int) -> None:
-        corpus.let_go()
-        evaluation.text_generation.write_sample(run, model, corpus, epoch, **options)
-
     return training.fit.Job(
         build_model=lambda: network or build_model(config, corpus),
-        batches=lambda batch_size, start: data.language.pipeline.training_pipeline(
+        batches=lambda batch_size, start: pipeline.training_pipeline(
             corpus, context_length=context_length, batch_size=batch_size, seed=config.seed, start_step=start
         ),
-        validation=lambda batch_size: data.language.pipeline.evaluation_pipeline(
-            corpus, "validation", context_length, batch_size
-        ),
+        validation=lambda size: pipeline.evaluation_pipeline(corpus, "validation", context_length, size),
         examples=config.ensemble_size * train_windows,
         validation_examples=validation_windows,
-        validation_batch=evaluation.language.BATCH,
+        validation_batch=evaluation.language.BATCH_SIZE,
         ensemble_size=config.ensemble_size,
         compile=compile_model,
         score="validation_loss",
@@ -170,13 +136,13 @@ def train_spec(run: Run, config: Config, corpus: RunningText, network: keras.Mod
         steps=None if config.epochs else config.steps,
         steps_per_call=STEPS_PER_EXECUTION,
         compiled=True,
-        after_epoch=on_epoch_end,
+        after_epoch=evaluation.text_generation.sampler(
+            run, corpus, tokens=config.sample_tokens, context_length=context_length, seed=config.seed
+        ),
     )
 
 
-def compile_model(
-    model: keras.Model, config: Config, batch_size: int, **options: Any
-) -> training.optimizer.WarmupCosine:
+def compile_model(model: keras.Model, config: Config, batch_size: int, **options: Any) -> WarmupCosine:
     """Compile a model for training, and return the schedule of its learning rate."""
     import keras
 
@@ -200,21 +166,33 @@ def evaluate(run: Run, other: str | None = None, *, text_column: str | None = No
         run: A run of this recipe.
         other: A value of ``--data``.
         text_column: Column of a table in ``other``, if it differs from that of the run.
-
-    Raises:
-        UserError: If the run's data have changed, or there is no text to score.
     """
-    text_column = text_column or run.config.text_column
-    return evaluation.text_generation.evaluate(
-        run, lambda tokenizer: build_data(run.config, tokenizer), other, text_column
-    )
+    config = run.config
+    column = text_column or config.text_column
+    return evaluation.text_generation.evaluate(run, lambda tokenizer: build_data(config, tokenizer), other, column)
 
 
 def generate(run: Run, prompt: str | Sequence[str] = "", *, count: int = 1, **options: Any) -> str | list[str]:
-    """Continue a prompt; see :func:`dltoolkit.evaluation.text_generation.generate`."""
-    return evaluation.text_generation.generate(run, prompt, count=count, **options)
+    """Continue a prompt, or each of several ``count`` times; return the new text. Options: see :func:`stream_text`."""
+    return evaluation.text_generation.collect(lambda prompts: stream_text(run, prompts, **options), prompt, count)
 
 
-def stream_text(run: Run, prompts: Sequence[str] = ("",), **options: Any) -> Iterator[list[str]]:
-    """Continue prompts as :func:`dltoolkit.evaluation.text_generation.stream_text` does."""
-    return evaluation.text_generation.stream_text(run, prompts, **options)
+def stream_text(
+    run: Run,
+    prompts: Sequence[str] = ("",),
+    *,
+    max_tokens: int = 500,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    seed: int = 0,
+    stop: str | Sequence[str] = (),
+    unknown_chars: Literal["refuse", "drop"] = "refuse",
+) -> Iterator[list[str]]:
+    """Yield the new text of each prompt while it is generated; see ``evaluation.text_generation.stream_text``."""
+    sampling = models.language.sampling.Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    return evaluation.text_generation.stream_text(
+        run, prompts, sampling, max_tokens=max_tokens, seed=seed, stop=stop, unknown_chars=unknown_chars
+    )

@@ -1,128 +1,312 @@
-"""Where fine-tuning goes on from: what a backbone's name means, and the network without its head.
+"""Backbones: what a value of ``--backbone`` names, and the pretrained network without its head.
 
-The functions take a configuration with ``backbone``, ``weights``, ``out_dir``, ``seed``, ``max_length``, ``dropout``.
+:func:`resolve` turns the name into a :class:`Backbone` once. The recipes then ask this object for the network.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
-from typing import Any, Literal
-
-import keras
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dltoolkit import data, evaluation, models
 from dltoolkit import run as runs
-from dltoolkit.errors import UserError
-from dltoolkit.models.model_file import load_model
+from dltoolkit.errors import UserError, suggestion
 from dltoolkit.run import Run
 
-OWN = "digits-half"  # a small network, trained here on half of the digits' classes: what there is without a download
+if TYPE_CHECKING:
+    import keras
+
+    from dltoolkit.data.language.tokenizers import Tokenizer
+    from dltoolkit.models.pretrained.text_backbones import TextBackbone
+
+PRESET_OPTIMIZER, PRESET_LEARNING_RATE = "adamw", 1e-4  # for language models of KerasHub, which forget at high rates
+PRESET_CONTEXT_LENGTH = 128  # tokens, unless the user sets a length or the network reads fewer
+DIGITS = "digits-half"  # the name of the default image backbone, which needs no download
 
 
-def origin(config: Any) -> Literal["digits", "named", "preset", "file", "run"]:
-    """What kind of backbone is meant.
+class Backbone:
+    """A pretrained network that training continues from; the subclasses are its possible sources.
 
-    Raises:
-        UserError: if there is none of this name.
+    Args:
+        name: The backbone as the user gave it.
+
+    Attributes:
+        kind: The source of the network, as messages call it.
+        spec: The value of ``--backbone`` that names this backbone again.
+        pretrained_at_scale: Whether the network was trained on a large data set, as published networks are.
+        reads: The inputs that the network may read.
     """
-    name = config.backbone
-    if name in (None, OWN):
-        return "digits"
-    if models.pretrained.keras_applications.find(name):
-        return "named"
-    if models.pretrained.keras_hub.is_preset(name):
-        return "preset"
-    if name.endswith(".keras"):
-        return "file"
-    if Path(name).expanduser().is_file():
-        raise UserError(f"{name} is no .keras file, and nothing else is opened: a pickle, say, can run code.")
-    with contextlib.suppress(UserError):
-        runs.load(name, config.out_dir)
-        return "run"
-    if name in models.pretrained.keras_hub.names():
-        return "preset"
-    raise models.pretrained.keras_applications.unknown(name)
 
+    kind: ClassVar[Literal["the digits", "a keras.applications network", "a KerasHub preset", "a file", "a run"]]
+    pretrained_at_scale: ClassVar[bool] = False
+    reads: ClassVar[tuple[Literal["image", "text"], ...]] = ("image",)
 
-def side(config: Any) -> int | None:
-    """The pictures' side that the backbone wants, or None."""
-    found, name = origin(config), config.backbone
-    if config.weights and found != "named":
-        raise UserError(f"--weights is for a backbone of 'dltoolkit list backbones', not for {name or OWN}.")
-    if found == "named":
-        return models.pretrained.architectures.KNOWN[models.pretrained.keras_applications.find(name)].side
-    if found == "preset":
-        return models.pretrained.keras_hub.side(name)
-    if found == "file":
-        return load_model(Path(name).expanduser()).input_shape[1]
-    return earlier(config).info["model"]["input_shape"][0] if found == "run" else None
+    def __init__(self, name: str):
+        self.name = self.spec = name
 
+    @property
+    def image_size(self) -> int | None:
+        """The image side in pixels that the network was trained with; None if any size suits it."""
+        return None
 
-def pictures(config: Any, image_shape: tuple[int, int, int]) -> keras.Model:
-    """Raw pixels in, features (batch, units) out."""
-    name, found = config.backbone or OWN, origin(config)
-    if found == "named":
-        backbone = models.pretrained.keras_applications.application(
-            models.pretrained.keras_applications.find(name), image_shape, config.weights or "imagenet"
-        )
-    elif found == "preset":
-        backbone = models.pretrained.keras_applications.of_hub(name, image_shape)
-    else:
-        own = {
-            "digits": lambda: half_of_the_digits(config.seed),
-            "file": lambda: load_model(Path(name).expanduser()),
-            "run": lambda: earlier(config).model,
-        }
-        backbone = models.pretrained.keras_applications.headless(own[found](), name)
-    if backbone.input_shape[1:] != image_shape:
-        wanted, there = ("x".join(map(str, shape)) for shape in (backbone.input_shape[1:], image_shape))
-        raise UserError(f"{name} reads pictures of {wanted}, and those of {config.data} are {there}.")
-    return backbone
+    @property
+    def weights_file(self) -> Path | None:
+        """The local file that the weights come from, if they come from one that the user may change."""
+        return None
 
+    def image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
+        """Return the network without its head: raw pixels in, features (batch, units) out.
 
-def texts(config: Any) -> models.pretrained.text_backbones.TextBackbone:
-    """Numbers of tokens in, features (batch, units) out; and what makes texts these numbers."""
-    name, found = config.backbone, origin(config)
-    if found == "preset":
-        return models.pretrained.text_backbones.of_hub(name, config.max_length, config.dropout)
-    if found != "run":
+        Raises:
+            UserError: If the network cannot be read, or does not read images of this shape.
+        """
+        features = self._image_features(image_shape)
+        if features.input_shape[1:] != image_shape:
+            expected, actual = ("x".join(map(str, shape)) for shape in (features.input_shape[1:], image_shape))
+            raise UserError(f"{self.name} reads images of {expected}, but the images of the data are {actual}.")
+        return features
+
+    def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
+        raise NotImplementedError
+
+    def text_features(self, max_length: int, dropout: float = 0.0) -> TextBackbone:
+        """Return the network without its head and the encoder that turns texts into its token IDs.
+
+        Args:
+            max_length: Maximum number of tokens per text.
+            dropout: Dropout rate inside a KerasHub transformer.
+
+        Raises:
+            UserError: If the network cannot be read, or does not read texts.
+        """
         raise UserError(
-            f"{config.data} holds texts{f', which {name} cannot read' if name else ''}: give --backbone a KerasHub "
-            "preset or its folder, or a run of sentiment-analyzer or text-generator."
+            f"{self.name} does not read texts: give --backbone a KerasHub preset or its folder, or a run of "
+            "sentiment-analyzer or text-generator."
         )
-    run = earlier(config)
-    return models.pretrained.text_backbones.of_run(run.model, run.path, name, config.max_length)
+
+    def language_model(
+        self, context_length: int | None = None, learning_rate: float | None = None
+    ) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
+        """Return the network with its language model head, its tokenizer and the options that they decide.
+
+        Args:
+            context_length: The value of ``--context-length``.
+            learning_rate: The value of ``--learning-rate``.
+
+        Raises:
+            UserError: If the network cannot be read, or does not generate text.
+        """
+        raise UserError(
+            f"{self.name} does not generate text: give --backbone a run of text-generator or a KerasHub preset such as "
+            "gpt2_base_en."
+        )
+
+    def check_unchanged(self, run: Run) -> None:
+        """Store the hash of the weights file in a new run, or compare it with the stored hash in a resumed run.
+
+        Raises:
+            UserError: If the weights file has changed since the run began.
+        """
+        path = self.weights_file
+        if path is None:
+            return
+        digest = models.pretrained.keras_applications.sha256(path)
+        if run.info.get("backbone_sha256", digest) != digest:
+            raise UserError(
+                f"{path} has changed since {run.path.name} began, so it cannot be resumed: train a new run."
+            )
+        run.update(backbone_sha256=digest)
 
 
-def check_unchanged(run: Run, config: Any) -> None:
-    """Note the hash of the file that the weights come from, where there is one, or compare it with what was noted.
+class DigitsBackbone(Backbone):
+    """A small classifier that is trained on the bundled digits 0 to 4 when it is built.
+
+    Args:
+        name: The backbone as the user gave it; None if the user gave none.
+        seed: Seed of its training.
+    """
+
+    kind = "the digits"
+
+    def __init__(self, name: str | None, seed: int):
+        super().__init__(DIGITS)
+        self.spec, self._seed = name, seed
+
+    def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
+        splits = data.image.dataset.load("digits", seed=self._seed)
+        rows = splits.train[splits.labels[splits.train] < 5]
+        extractor = evaluation.feature_extractor.train(
+            splits.images[rows], splits.labels[rows], splits.classes[:5], seed=self._seed
+        )
+        return models.surgery.without_head(extractor.model, self.name)
+
+
+class ApplicationBackbone(Backbone):
+    """A network of ``keras.applications``.
+
+    Args:
+        name: The backbone as the user gave it.
+        architecture: Its key in ``keras_applications.APPLICATIONS``.
+        weights: Path of a weights file; None for the ImageNet weights that Keras publishes.
+    """
+
+    kind = "a keras.applications network"
+    pretrained_at_scale = True
+
+    def __init__(self, name: str, architecture: str, weights: str | None):
+        super().__init__(name)
+        self._architecture, self._weights = architecture, weights
+
+    @property
+    def image_size(self) -> int:
+        return models.pretrained.keras_applications.APPLICATIONS[self._architecture].image_size
+
+    @property
+    def weights_file(self) -> Path | None:
+        return Path(self._weights).expanduser() if self._weights else None
+
+    def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
+        weights = str(self.weights_file or "imagenet")
+        return models.pretrained.image_backbones.from_application(self._architecture, image_shape, weights)
+
+
+class PresetBackbone(Backbone):
+    """A preset of KerasHub: a name, ``hf://…``, ``kaggle://…`` or a local folder."""
+
+    kind = "a KerasHub preset"
+    pretrained_at_scale = True
+    reads = ("image", "text")
+
+    @property
+    def image_size(self) -> int | None:
+        return models.pretrained.keras_hub.image_size(self.name)
+
+    def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
+        return models.pretrained.image_backbones.from_preset(self.name, image_shape)
+
+    def text_features(self, max_length: int, dropout: float = 0.0) -> TextBackbone:
+        return models.pretrained.text_backbones.from_preset(self.name, max_length, dropout)
+
+    def language_model(
+        self, context_length: int | None = None, learning_rate: float | None = None
+    ) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
+        model, tokenizer, size = models.language.gpt.of_hub(self.name)
+        max_length = size.pop("longest")
+        decided = {
+            **size,
+            "ensemble_size": 1,
+            "dropout": 0.0,
+            "context_length": min(context_length or PRESET_CONTEXT_LENGTH, max_length),
+            "optimizer": PRESET_OPTIMIZER,
+            "learning_rate": learning_rate or PRESET_LEARNING_RATE,
+        }
+        return model, data.language.tokenizers.HubPieces(tokenizer), decided
+
+
+class FileBackbone(Backbone):
+    """An image classifier in a ``.keras`` file, which is loaded once."""
+
+    kind = "a file"
+
+    @property
+    def weights_file(self) -> Path:
+        return Path(self.name).expanduser()
+
+    @functools.cached_property
+    def _model(self) -> keras.Model:
+        return models.model_file.load_model(self.weights_file)
+
+    @property
+    def image_size(self) -> int | None:
+        return self._model.input_shape[1]
+
+    def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
+        return models.surgery.without_head(self._model, self.name)
+
+
+class RunBackbone(Backbone):
+    """The network of an earlier run, which is loaded once.
+
+    Args:
+        name: The run as the user gave it.
+        run: The run.
+    """
+
+    kind = "a run"
+    reads = ("image", "text")
+
+    def __init__(self, name: str, run: Run):
+        super().__init__(name)
+        self.run = run
+        if name == "latest":  # would name another run later
+            self.spec = str(run.path)
+
+    @property
+    def weights_file(self) -> Path:
+        return self.run.path / "model.keras"
+
+    @property
+    def image_size(self) -> int | None:
+        return self._input_shape("images", 3)[0]
+
+    def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
+        self._input_shape("images", 3)
+        return models.surgery.without_head(self.run.model, self.name)
+
+    def text_features(self, max_length: int, dropout: float = 0.0) -> TextBackbone:
+        self._input_shape("texts", 1)
+        return models.pretrained.text_backbones.from_run(self.run.model, self.run.path, self.name, max_length)
+
+    def language_model(
+        self, context_length: int | None = None, learning_rate: float | None = None
+    ) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
+        if self.run.info["recipe"] != "text-generator":
+            raise UserError(f"{self.name} is a run of {self.run.info['recipe']}, which does not generate text.")
+        sizes = {name: size for name, size in self.run.info["resolved"].items() if name != "batch_tokens"}
+        decided = {"model": self.run.config.model, **sizes}
+        return self.run.model, evaluation.text_generation.load_tokenizer(self.run), decided
+
+    def _input_shape(self, inputs: str, axes: int) -> tuple[int | None, ...]:
+        """Return the shape of one input, or raise a UserError if the network does not read ``inputs``."""
+        shape = self.run.model.input_shape[1:]
+        if len(shape) != axes:
+            raise UserError(f"{self.name} is a run of {self.run.info['recipe']}, which does not read {inputs}.")
+        return shape
+
+
+def resolve(name: str | None, *, weights: str | None = None, out_dir: str = "saved_models", seed: int = 0) -> Backbone:
+    """Find out what a value of ``--backbone`` names.
+
+    Args:
+        name: A name of ``dltoolkit list backbones``, a KerasHub preset or its folder, a run, or a ``.keras`` file;
+            None for the default image backbone.
+        weights: Path of a weights file for a network of ``keras.applications``; None for the ImageNet weights.
+        out_dir: The folder of the runs.
+        seed: Seed of the default image backbone.
 
     Raises:
-        UserError: if a run that goes on would do so from another network than it began with.
+        UserError: If there is no backbone of this name.
     """
-    found = origin(config)
-    if found == "run":
-        path = earlier(config).path / "model.keras"
-    elif config.weights or found == "file":
-        path = Path(config.weights or config.backbone).expanduser()
-    else:
-        return
-    digest = models.pretrained.keras_applications.sha256(path)
-    if run.info.get("backbone_sha256", digest) != digest:
-        raise UserError(f"{path} has changed since {run.path.name} began, which cannot go on from it: train a new run.")
-    run.update(backbone_sha256=digest)
-
-
-def earlier(config: Any) -> Run:
-    """The run that ``--backbone`` names."""
-    return runs.load(config.backbone, config.out_dir)
-
-
-def half_of_the_digits(seed: int) -> keras.Model:
-    """A small classifier of the training digits 0 to 4."""
-    digits = data.image.dataset.load("digits", seed=seed)
-    rows = digits.train[digits.labels[digits.train] < 5]
-    return evaluation.feature_extractor.train(
-        digits.images[rows], digits.labels[rows], digits.classes[:5], seed=seed
-    ).model
+    if name in (None, DIGITS):
+        return DigitsBackbone(name, seed)
+    if architecture := models.pretrained.keras_applications.find(name):
+        return ApplicationBackbone(name, architecture, weights)
+    if models.pretrained.keras_hub.is_preset(name):
+        return PresetBackbone(name)
+    if name.endswith(".keras"):
+        return FileBackbone(name)
+    if Path(name).expanduser().is_file():
+        raise UserError(f"{name} is not a .keras file; other files are not opened, because a pickle may run code.")
+    with contextlib.suppress(UserError):
+        return RunBackbone(name, runs.load(name, out_dir))
+    presets = models.pretrained.keras_hub.preset_names()
+    if name in presets:
+        return PresetBackbone(name)
+    run_names = [run.path.name for run in runs.runs(out_dir)]
+    near = suggestion(name, [*models.pretrained.keras_applications.APPLICATIONS, *presets, *run_names])
+    raise UserError(
+        f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a KerasHub preset, a run or a "
+        f".keras file.{near}"
+    )

@@ -1,0 +1,202 @@
+"""Text from the language model of a run: its tokenizer, continuations of prompts, samples, and scores of any text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from dltoolkit import models, progress
+from dltoolkit.data.language import corpus as corpora
+from dltoolkit.data.language import tokenizers
+from dltoolkit.errors import UserError
+from dltoolkit.evaluation import language
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from dltoolkit.data.language.corpus import RunningText
+    from dltoolkit.data.language.tokenizers import Continuation, Tokenizer
+    from dltoolkit.models.language.sampling import Sampling
+    from dltoolkit.run import Run
+
+VOCABULARY = "vocabulary.json"  # the tokenizer's file in a run
+SAMPLE_TEMPERATURE = 0.8  # of the samples after each epoch
+SHOWN_CHARACTERS = 5  # unknown characters that a message names
+
+
+def load_tokenizer(run: Run) -> Tokenizer:
+    """Return the tokenizer that a run was trained with.
+
+    Raises:
+        UserError: If its file is missing or damaged.
+    """
+    path = run.path / VOCABULARY
+    try:
+        return tokenizers.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged or cannot be read, so the run cannot read texts.") from None
+
+
+def stream_text(
+    run: Run,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    *,
+    max_tokens: int,
+    seed: int = 0,
+    stop: str | Sequence[str] = (),
+    unknown_chars: Literal["refuse", "drop"] = "refuse",
+) -> Iterator[list[str]]:
+    """Continue prompts, and yield the new text of each of them while it is generated.
+
+    Args:
+        run: A run of text-generator.
+        prompts: The texts to continue; an empty one begins on a new line.
+        sampling: How the next token is drawn.
+        max_tokens: Number of new tokens per prompt.
+        seed: Seed of the sampling.
+        stop: Strings before which a text ends.
+        unknown_chars: Whether to ``refuse`` a prompt with characters that the vocabulary lacks, or to ``drop`` them.
+
+    Raises:
+        UserError: If a number is out of its range, or a prompt holds unknown characters.
+    """
+    _check_ranges(max_tokens, sampling)
+    tokenizer = load_tokenizer(run)
+    if unknown := tokenizer.unknown("".join(prompts)):
+        if unknown_chars == "refuse":
+            raise UserError(
+                f"The prompt holds {_quote(unknown)}, which the training text does not contain: leave it out, or use "
+                "--unknown-chars drop."
+            )
+        prompts = ["".join(character for character in prompt if character not in unknown) for prompt in prompts]
+    chunks = models.language.sampling.generate(
+        run.model,
+        [tokenizer.encode(prompt or "\n").tolist() for prompt in prompts],
+        max_tokens=max_tokens,
+        context_length=run.info["resolved"]["context_length"],
+        how=sampling,
+        seed=seed,
+    )
+    stops = [stop] if isinstance(stop, str) else stop
+    return _detokenize(chunks, [tokenizers.Continuation(tokenizer, stops) for _ in prompts], max_tokens)
+
+
+def _detokenize(chunks: Iterator[np.ndarray], texts: list[Continuation], max_tokens: int) -> Iterator[list[str]]:
+    """Yield the new text of each row of the chunks (batch, time), until all texts have stopped or are complete."""
+    remaining = max_tokens
+    for token_ids in chunks:
+        remaining -= token_ids.shape[1]
+        yield [text.add(row, last=not remaining) for text, row in zip(texts, token_ids.tolist(), strict=True)]
+        if all(text.stopped for text in texts):
+            return
+
+
+def collect(
+    stream: Callable[[list[str]], Iterator[list[str]]], prompt: str | Sequence[str], count: int
+) -> str | list[str]:
+    """Return the complete text of each prompt from a stream of new text.
+
+    Args:
+        stream: Maps prompts to an iterator over their new text, as :func:`stream_text` does.
+        prompt: The text or texts to continue.
+        count: Number of texts per prompt.
+
+    Returns:
+        One text for one prompt and a ``count`` of 1, else a list.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    texts = [""] * (len(prompts) * count)
+    for new in stream([text for text in prompts for _ in range(count)]):
+        texts = [text + piece for text, piece in zip(texts, new, strict=True)]
+    return texts[0] if isinstance(prompt, str) and count == 1 else texts
+
+
+def sampler(
+    run: Run, corpus: RunningText, *, tokens: int, context_length: int, seed: int
+) -> Callable[[keras.Model, int], None]:
+    """Return a function of the model and the epoch that writes a sample of generated text to ``samples/``.
+
+    The sample continues the beginning of the validation split.
+
+    Args:
+        run: The run that is trained.
+        corpus: Its corpus.
+        tokens: Number of new tokens; 0 writes nothing.
+        context_length: Length of the window in tokens; the prompt takes a quarter of it.
+        seed: Seed of the sampling.
+    """
+
+    def write_sample(model: keras.Model, epoch: int) -> None:
+        corpus.let_go()
+        if not tokens:
+            return
+        prompt = corpus.part("validation")[: context_length // 4].tolist()
+        chunks = models.language.sampling.generate(
+            model,
+            [prompt],
+            max_tokens=tokens,
+            context_length=context_length,
+            how=models.language.sampling.Sampling(temperature=SAMPLE_TEMPERATURE),
+            seed=seed,
+        )
+        new = [token_id for chunk in chunks for token_id in chunk[0].tolist()]
+        decode = corpus.tokenizer.decode
+        run.write(f"samples/epoch-{epoch:04}.txt", f"{decode(prompt)}{decode(new)}\n")
+
+    return write_sample
+
+
+def evaluate(
+    run: Run, load_corpus: Callable[[Tokenizer], RunningText], other: str | None, text_column: str | None
+) -> dict[str, Any]:
+    """Score a run on its test split (on validation if it has no test split), or on all of another text.
+
+    Args:
+        run: A run of text-generator.
+        load_corpus: Reads the corpus of the run with its tokenizer.
+        other: A value of ``--data``; None for the corpus of the run.
+        text_column: Column of a table in ``other``.
+
+    Raises:
+        UserError: If the corpus has changed, or there is no text to score.
+    """
+    tokenizer, context_length = load_tokenizer(run), run.info["resolved"]["context_length"]
+    if other is None:
+        corpus = load_corpus(tokenizer)
+        run.check_data(corpus.describe())
+        split = "test" if "test" in corpus.parts else "validation"
+        return language.measure(run.model, [corpus.part(split)], corpus.characters[split], context_length)
+    run.warn_of_training_data(other)
+    characters, unknown = 0, []
+    for text in corpora.read(other, text_column=text_column):
+        characters += len(text)
+        unknown = list(dict.fromkeys([*unknown, *tokenizer.unknown(text)]))
+    if unknown:
+        progress.warn(f"The training text does not contain {_quote(unknown)}; they are scored as unknown characters.")
+    token_ids = (tokenizer.encode(text) for text in corpora.read(other, text_column=text_column))
+    return language.measure(run.model, token_ids, characters, context_length)
+
+
+def _quote(characters: Sequence[str]) -> str:
+    quoted = ", ".join(repr(character) for character in characters[:SHOWN_CHARACTERS])
+    more = len(characters) - SHOWN_CHARACTERS
+    return quoted + (f" and {more} more characters" if more > 0 else "")
+
+
+def _check_ranges(max_tokens: int, sampling: Sampling) -> None:
+    temperature, top_k, top_p, min_p = sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
+    penalty = sampling.repetition_penalty
+    conditions = {
+        f"--max-tokens must be at least 1, not {max_tokens}": max_tokens >= 1,
+        f"--temperature must be 0 (the most probable token) or more, not {temperature}": 0 <= temperature < 1e6,
+        f"--top-k must be 0 (all) or more, not {top_k}": top_k >= 0,
+        f"--top-p must be above 0 and at most 1, not {top_p}": 0 < top_p <= 1,
+        f"--min-p must be at least 0 and below 1, not {min_p}": 0 <= min_p < 1,
+        f"--repetition-penalty must be above 0, not {penalty}": penalty > 0,
+    }
+    for message, holds in conditions.items():
+        if not holds:
+            raise UserError(f"{message}.")

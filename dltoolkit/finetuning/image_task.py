@@ -1,0 +1,143 @@
+"""Fine-tuning for image classification: the features of the frozen layers are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from dltoolkit import progress
+from dltoolkit.data.image import augment, dataset
+from dltoolkit.errors import UserError
+from dltoolkit.evaluation import image_classification
+from dltoolkit.finetuning import feature_cache, unfreeze
+from dltoolkit.finetuning.backbone import Backbone
+from dltoolkit.finetuning.tasks import Task
+from dltoolkit.models import surgery
+from dltoolkit.models.image import classifiers
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from dltoolkit.data.image.augment import Augment
+    from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.run import Run
+
+Labeled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
+PREDICT_BATCH_SIZE = 256  # cached features per call of the trainable layers
+
+
+class ImageTask(Task):
+    """Images, and a network that is split at one tensor into frozen layers and trainable layers.
+
+    Args:
+        backbone: The pretrained network; None for a task that only evaluates and predicts.
+
+    Attributes:
+        head_model: The trainable layers, from the output of the frozen ones to the logits.
+    """
+
+    name = "image"
+    evaluator = image_classification
+    validation_batch_size = 1
+    variable_shapes = False
+    depthwise = True
+
+    def __init__(self, backbone: Backbone | None = None):
+        self.backbone = backbone
+
+    def load_data(self, config: Any) -> ImageSplits:
+        with progress.counting() as on_progress:
+            return dataset.load(
+                config.data,
+                config,
+                config,
+                image_size=config.image_size or self.backbone.image_size,
+                seed=config.seed,
+                limit=config.limit,
+                progress=on_progress,
+            )
+
+    def build_features(self, config: Any, splits: ImageSplits) -> keras.Model:
+        """Return the backbone without its head, batch normalization in inference mode."""
+        features = self.backbone.image_features(splits.image_shape)
+        surgery.freeze_batch_normalization(features)
+        return features
+
+    def freeze(self, config: Any, model: keras.Model) -> None:
+        """Freeze nothing here: :meth:`prepare` takes the frozen layers out of training."""
+
+    def max_length(self, splits: ImageSplits) -> int:
+        return 1
+
+    def save_encoder(self, run: Run, splits: ImageSplits) -> None:
+        """Save nothing: images need no encoder."""
+
+    def prepare(self, config: Any, model: keras.Model, splits: ImageSplits) -> None:
+        """Split the network and compute the features of its frozen layers."""
+        self._splits, self._seed = splits, config.seed
+        self._class_weights = splits.balanced_weights() if config.class_weights == "balanced" else None
+        self._augment = augmentation(config, splits)
+        head = model.layers[-1]
+        fraction = 0.0 if config.method == "linear-probe" else unfreeze.parse(config.unfreeze)
+        split_point = surgery.split_point(keras.Model(model.input, head.input), 1.0 if fraction is None else fraction)
+        self.head_model = keras.Model(split_point, model.output)
+        self._trainable_features = keras.Model(split_point, head.input)
+        frozen_backbone = keras.Model(model.input, split_point)
+        with progress.counting() as on_progress:
+            self._train, self._validation = feature_cache.compute(
+                frozen_backbone,
+                splits,
+                augment_copies=config.augment_copies if self._augment else 1,
+                augment=self._augment,
+                seed=config.seed,
+                progress=on_progress,
+            )
+
+    def features(self) -> tuple[Labeled, Labeled]:
+        """Return the input of the head for the training images (all copies) and the validation images."""
+        if len(self._trainable_features.layers) == 1:  # the head is the only trainable layer
+            return tuple((np.asarray(cached.values), cached.labels) for cached in (self._train, self._validation))
+        self._trainable_features.compile(jit_compile=False)
+        return tuple(
+            (
+                self._trainable_features.predict(cached.evaluation_batches(PREDICT_BATCH_SIZE), verbose=0),
+                cached.labels,
+            )
+            for cached in (self._train, self._validation)
+        )
+
+    def training_batches(self, batch_size: int, start_step: int) -> tf.data.Dataset:
+        return self._train.training_batches(batch_size, self._seed, start_step, self._class_weights)
+
+    def validation_batches(self, batch_size: int) -> tf.data.Dataset:
+        return self._validation.evaluation_batches(batch_size)
+
+    def test_batches(self) -> tuple[np.ndarray, tf.data.Dataset, str]:
+        """Return labels and batches of the test split, and an empty note, because all of it is used."""
+        return *image_classification.labeled_batches(self._splits, "test"), ""
+
+    def inference_model(self, config: Any, model: keras.Model) -> keras.Model:
+        """Return the model that predicts: with ``--tta``, the mean of the image and its mirror image."""
+        tta = bool(self._augment and self._augment.flip) if config.tta is None else config.tta
+        return classifiers.with_flip_tta(model) if tta else model
+
+    def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
+        config = config.resolve(image_size=run.model.input_shape[1])
+        return image_classification.evaluate(run, lambda: self.load_data(config), other, config)
+
+    def predict(self, run: Run, inputs: Iterable[Any], text_column: str | None, **options: Any) -> Iterator[Prediction]:
+        if text_column:
+            raise UserError("This run classifies images: leave --text-column out.")
+        return image_classification.stream_predictions(run, inputs, **options)
+
+
+def augmentation(config: Any, splits: ImageSplits) -> Augment | None:
+    """Return the augmentation of the training images; by default it flips them if flipping preserves their labels."""
+    if not config.augment:
+        return None
+    flip = augment.mirroring_suits(splits) if config.flip is None else config.flip
+    return augment.for_images(splits.image_shape, flip=flip)

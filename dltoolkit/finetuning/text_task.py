@@ -1,0 +1,145 @@
+"""Fine-tuning for text classification: texts of similar length share a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from dltoolkit import progress
+from dltoolkit.data.text import dataset, encoders
+from dltoolkit.data.text import pipeline as text_pipeline
+from dltoolkit.errors import UserError
+from dltoolkit.evaluation import text_classification
+from dltoolkit.evaluation.text_classification import BATCH_SIZE, LENGTH_MULTIPLE
+from dltoolkit.finetuning import unfreeze
+from dltoolkit.finetuning.backbone import Backbone
+from dltoolkit.finetuning.tasks import Task
+from dltoolkit.models import surgery
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from dltoolkit.data.text.dataset import TextSplits
+    from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.run import Run
+
+Labeled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
+MAX_PROBE_TOKENS = 250_000  # tokens of a split that the linear probe is fitted or measured on, for speed
+
+
+class TextTask(Task):
+    """Texts, and a network whose lower layers may be frozen.
+
+    Args:
+        backbone: The pretrained network; None for a task that only evaluates and predicts.
+
+    Attributes:
+        head_model: The whole network: the frozen layers run in every step.
+    """
+
+    name = "text"
+    evaluator = text_classification
+    validation_batch_size = BATCH_SIZE
+    variable_shapes = True
+    depthwise = False
+
+    def __init__(self, backbone: Backbone | None = None):
+        self.backbone = backbone
+
+    def load_data(self, config: Any) -> TextSplits:
+        with progress.counting() as on_progress:
+            return dataset.load(config.data, config, config, seed=config.seed, limit=config.limit, progress=on_progress)
+
+    def build_features(self, config: Any, splits: TextSplits) -> keras.Model:
+        """Return the backbone without its head, and give the texts the encoder that belongs to it."""
+        backbone = self.backbone.text_features(config.max_length, config.dropout)
+        splits.encoder = backbone.encoder
+        if backbone.encoder.hidden is None and config.token_dropout != type(config).token_dropout:
+            raise UserError(f"{self.backbone.name} has no mask token, so it cannot use --token-dropout: leave it out.")
+        return backbone.with_token_dropout(config.token_dropout)
+
+    def freeze(self, config: Any, model: keras.Model) -> None:
+        """Freeze the layers below those that ``--unfreeze`` names; a linear probe freezes all but the head."""
+        if config.method != "lora":
+            fraction = unfreeze.parse(config.unfreeze) if config.method == "full" else 0.0
+            surgery.freeze_lower_layers(model, fraction)
+
+    def max_length(self, splits: TextSplits) -> int:
+        return int(splits.packed.lengths.max())
+
+    def save_encoder(self, run: Run, splits: TextSplits) -> None:
+        if run.writes:
+            splits.encoder.save(run.path)
+        run.update(max_length=splits.encoder.longest)
+
+    def prepare(self, config: Any, model: keras.Model, splits: TextSplits) -> None:
+        """Take a network, token IDs in and logits out, and the texts."""
+        self._splits, self._seed = splits, config.seed
+        self._class_weights = splits.balanced_weights() if config.class_weights == "balanced" else None
+        self.head_model = model
+        self._features = keras.Model(model.input, model.layers[-1].input)
+
+    def features(self) -> tuple[Labeled, Labeled]:
+        """Return the input of the head for a sample of the training texts and of the validation texts."""
+        self._features.compile(jit_compile=False)
+        return tuple(self._predict_features(split) for split in ("train", "validation"))
+
+    def _predict_features(self, split: str) -> Labeled:
+        rows = self.sample(split)
+        with progress.counting() as on_progress:
+            callback = keras.callbacks.LambdaCallback(
+                on_predict_batch_end=lambda batch, logs: on_progress(
+                    f"computing {split} features", min(len(rows), BATCH_SIZE * (batch + 1)), len(rows)
+                )
+            )
+            batches = text_pipeline.of_rows(self._splits, rows, BATCH_SIZE, LENGTH_MULTIPLE)
+            return self._features.predict(batches, verbose=0, callbacks=[callback]), self._splits.labels[rows]
+
+    def sample(self, split: str) -> np.ndarray:
+        """Return a random sample of a split with ``MAX_PROBE_TOKENS`` tokens in all, the shortest texts first."""
+        rows = np.random.default_rng(self._seed).permutation(getattr(self._splits, split))
+        total_lengths = np.cumsum(self._splits.packed.lengths[rows])
+        count = max(1, int(np.searchsorted(total_lengths, MAX_PROBE_TOKENS)))
+        return self._splits.packed.shortest_first(rows[:count])
+
+    def training_batches(self, batch_size: int, start_step: int) -> tf.data.Dataset:
+        return text_pipeline.training_pipeline(
+            self._splits,
+            batch_size=batch_size,
+            seed=self._seed,
+            class_weights=self._class_weights,
+            start_step=start_step,
+            rounded=LENGTH_MULTIPLE,
+        )
+
+    def validation_batches(self, batch_size: int) -> tf.data.Dataset:
+        return text_pipeline.evaluation_pipeline(self._splits, "validation", batch_size, LENGTH_MULTIPLE)
+
+    def test_batches(self) -> tuple[np.ndarray, tf.data.Dataset, str]:
+        """Return labels and batches of a sample of the test texts, and a note if that is not all of them."""
+        rows, total = self.sample("test"), len(self._splits.test)
+        note = f", on {len(rows):,} of the {total:,} test texts" if len(rows) < total else ""
+        return self._splits.labels[rows], text_pipeline.of_rows(self._splits, rows, BATCH_SIZE, LENGTH_MULTIPLE), note
+
+    def inference_model(self, config: Any, model: keras.Model) -> keras.Model:
+        return model
+
+    def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
+        return text_classification.evaluate(run, lambda: self.load_data(config), other, config, load_encoder(run))
+
+    def predict(self, run: Run, inputs: Iterable[Any], text_column: str | None, **options: Any) -> Iterator[Prediction]:
+        return text_classification.stream_predictions(
+            run, inputs, load_encoder(run), text_column=text_column, **options
+        )
+
+
+def load_encoder(run: Run) -> encoders.TextEncoder:
+    """Return the encoder that turns texts into the token IDs of a run's network.
+
+    Raises:
+        UserError: If it is missing or damaged.
+    """
+    return encoders.load(run.path, run.info["max_length"])
