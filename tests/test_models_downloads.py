@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dltoolkit.errors import UserError
-from dltoolkit.models.pretrained import downloads
-from dltoolkit.models.pretrained import keras_applications as backbones
+from dltoolkit import network
+from dltoolkit.models.pretrained import image_backbones
 from dltoolkit.models.pretrained import keras_hub as hub
 
 PROXIES = ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY")
@@ -34,7 +34,7 @@ def wall(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("fetch", "words"),
     [
-        (lambda: backbones.application("MobileNetV2-0.35", (32, 32, 3)), "not on this machine .* put mobilenet_v2"),
+        (lambda: image_backbones.from_application("MobileNetV2-0.35", (32, 32, 3)), "not on this machine .* put mobilenet_v2"),
         (lambda: hub.fetch("bert_tiny_en_uncased", "Backbone"), "not on this machine .* cannot be downloaded"),
         (lambda: hub.fetch("kaggle://keras/bert/keras/bert_tiny/1", "Backbone"), "not on this machine"),
         (lambda: hub.fetch("hf://nobody/nothing", "Backbone"), "not on this machine .* cannot be downloaded"),
@@ -68,10 +68,10 @@ def test_an_answer_that_refuses_is_an_answer(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        monkeypatch.setattr(downloads, "PATIENCE", 0.3)
-        assert not downloads.answers(address)
+        monkeypatch.setattr(network, "ANSWER_TIMEOUT", 0.3)
+        assert not network.answers(address)
         server.accept()[0].close()
-        monkeypatch.setattr(downloads, "PATIENCE", 10.0)
+        monkeypatch.setattr(network, "ANSWER_TIMEOUT", 10.0)
 
         def refuse():
             connection, _ = server.accept()
@@ -80,5 +80,5 @@ def test_an_answer_that_refuses_is_an_answer(monkeypatch):
             connection.close()
 
         threading.Thread(target=refuse, daemon=True).start()
-        assert downloads.answers(address)
-    assert not downloads.answers(address), "there is nobody any more"
+        assert network.answers(address)
+    assert not network.answers(address), "there is nobody any more"

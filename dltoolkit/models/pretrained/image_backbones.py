@@ -16,7 +16,8 @@ import keras
 from dltoolkit.errors import UserError
 from dltoolkit.models import keras_internals
 from dltoolkit.models.image.layers import ImageNetPixels
-from dltoolkit.models.pretrained import downloads, keras_applications, keras_hub
+from dltoolkit.models.pretrained import keras_applications, keras_hub
+from dltoolkit.network import fail_fast
 
 Shape = tuple[int, int, int]  # height, width, channels
 
@@ -50,7 +51,7 @@ def from_application(name: str, image_shape: Shape, weights: str | None = "image
     if weights:
         try:
             to_stderr = contextlib.redirect_stdout(sys.stderr)  # Keras prints the progress of a download
-            with downloads.asked_first(), to_stderr, keras_internals.strict_weight_loading():
+            with fail_fast(), to_stderr, keras_internals.strict_weight_loading():
                 pretrained = build(weights=weights, input_shape=(*image_shape[:2], 3))
         except Exception as error:  # Keras raises many kinds, and a bare Exception when a download fails
             raise _weights_error(error, name, weights) from error

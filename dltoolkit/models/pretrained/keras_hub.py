@@ -13,7 +13,7 @@ from typing import Any
 
 from dltoolkit import lazy
 from dltoolkit.errors import UserError, suggestion
-from dltoolkit.models.pretrained import downloads
+from dltoolkit.network import answers, offline
 
 SCHEMES = {"hf://": "https://huggingface.co", "kaggle://": "https://api.kaggle.com"}  # each with its server
 
@@ -59,11 +59,11 @@ def _cached_if_unreachable(preset: str) -> Iterator[str]:
         The preset to load, which names a cached version if the server would have to be asked for the newest one.
     """
     scheme = "hf://" if preset.startswith("hf://") else "kaggle://"
-    if downloads.answers(SCHEMES[scheme]):
+    if answers(SCHEMES[scheme]):
         yield preset
         return
     with contextlib.ExitStack() as stack:
-        stack.enter_context(downloads.cut_off())
+        stack.enter_context(offline())
         if scheme == "hf://":
             stack.enter_context(_hugging_face_offline())
         yield preset if scheme == "hf://" else _newest_cached_version(preset)
