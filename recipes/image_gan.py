@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 FEW = 5_000  # training pictures below which a discriminator learns them by heart unless they are varied
 FEWEST = 16
 USUAL_SIDE = 64  # pixels to which larger pictures than can be drawn are brought
-GRID = 64  # pictures that are drawn after each epoch, from the same noise
 JUDGED = 2_000  # pictures that are drawn after each epoch and compared with at most as many of validation
 SHORTEST_EPOCH = 100  # steps
-NEIGHBOURS = 16  # of those, how many are shown beside the nearest training pictures
 LEARNING_RATE = 1e-3
 
 
@@ -157,7 +155,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         run.update(conditional=config.conditional)
         probe = evaluation.feature_extractor.of_data(pictures)
         generator = training.fit.fit(run, config, job(run, config, pictures, probe))
-        conclude(run, generator, pictures, probe)
+        report.image_generation.evaluate_and_report(run, generator, pictures, probe)
     return run
 
 
@@ -216,63 +214,11 @@ def judge(pictures: ImageSplits, probe: Probe) -> Callable[[keras.Model], dict[s
 
 def watch(run: Run, config: Config, gan: keras.Model, pictures: ImageSplits, epoch: int) -> bool:
     """Draw the same noise again for samples/; warn of a collapse, and return whether to stop because of it."""
-    drawn = models.gan.gan.draw(gan.drawing(), GRID, labels=grid_labels(pictures), seed=config.seed)
-    run.write(f"samples/epoch-{epoch:04}.png", report.plots.image_grid(drawn, max_images=GRID))
+    report.image_generation.write_samples(run, gan.drawing(), pictures, epoch)
     if not (what := evaluation.gan.collapse(run.history)):
         return False
     progress.warn(what)
     return config.stop_on_collapse
-
-
-def grid_labels(pictures: ImageSplits) -> np.ndarray:
-    """Classes one after the other, as often as fits the grid."""
-    import numpy as np
-
-    return np.sort(np.arange(GRID) % len(pictures.classes))
-
-
-def conclude(run: Run, generator: keras.Model, pictures: ImageSplits, probe: Probe) -> None:
-    """Measure the best epoch beside the real pictures' own figures, and write metrics.json and report.html."""
-    held_out = pictures.images[pictures.test], pictures.labels[pictures.test]
-    trained = probe.features(pictures.images[pictures.train])[0]
-    run.write_json("metrics.json", {"test": measure(run, generator, pictures, probe, trained, held_out)})
-    drawn = models.gan.gan.draw(generator, GRID, labels=grid_labels(pictures), seed=run.config.seed)
-    shown = drawn[:: GRID // NEIGHBOURS]
-    rows, _ = evaluation.gan.nearest(probe.features(shown)[0], trained)
-    nearest = pictures.images[pictures.train[rows]]
-    frames = sorted((run.path / "samples").glob("epoch-*.png"))
-    run.write("samples/training.gif", report.plots.animation([path.read_bytes() for path in frames]))
-    report.page.write(run, samples={"generated": drawn, "drawn": shown, "nearest": nearest})
-
-
-def measure(
-    run: Run,
-    generator: keras.Model,
-    pictures: ImageSplits,
-    probe: Probe,
-    trained: np.ndarray,
-    real: tuple[np.ndarray, np.ndarray],
-) -> dict[str, Any]:
-    """Compare what a generator draws with pictures and labels that training never saw.
-
-    ``trained``: features of the training pictures.
-    """
-    images, labels = real
-    drawn = models.gan.gan.draw(generator, len(images), labels=labels, seed=run.config.seed + 1)
-    (ours, answers), (theirs, known) = probe.features(drawn), probe.features(images)
-    measured = evaluation.gan.measure(ours, theirs, trained)
-    if run.info["conditional"]:
-        taught_labels = pictures.labels[pictures.train]
-        taught = evaluation.feature_extractor.train(
-            models.gan.gan.draw(generator, len(taught_labels), labels=taught_labels, seed=run.config.seed + 2),
-            taught_labels,
-            pictures.classes,
-        )
-        measured["gan_train_accuracy"] = round(float((taught.features(images)[1] == labels).mean()), 6)
-        measured["gan_test_accuracy"] = round(float((answers == labels).mean()), 6)
-    if len(pictures.classes) > 1:
-        measured["probe_accuracy"] = round(float((known == labels).mean()), 6)
-    return measured
 
 
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
@@ -293,7 +239,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         real = evaluation.image_classification.read_labeled(run, other, pictures.image_shape, config)
     probe = evaluation.feature_extractor.of_data(pictures)
     trained = probe.features(pictures.images[pictures.train])[0]
-    return measure(run, run.model, pictures, probe, trained, real)
+    return evaluation.gan.evaluate(run, run.model, pictures, probe, trained, real)
 
 
 def generate(

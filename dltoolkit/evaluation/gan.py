@@ -7,9 +7,19 @@ papers give under similar names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from dltoolkit import models
+from dltoolkit.evaluation import feature_extractor
+
+if TYPE_CHECKING:
+    import keras
+
+    from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.evaluation.feature_extractor import Probe
+    from dltoolkit.run import Run
 
 NEIGHBOURS = 5  # of the neighbourhoods in precision, recall, density and coverage
 COLLAPSED = 0.5  # of the best coverage so far
@@ -101,6 +111,43 @@ def measure(generated: np.ndarray, real: np.ndarray, train: np.ndarray) -> dict[
         **{name: round(value, 6) for name, value in neighbourhoods(real, generated).items()},
         "memorised": round(float((ours < np.quantile(theirs, 0.01)).mean()), 6),
     }
+
+
+def evaluate(
+    run: Run,
+    generator: keras.Model,
+    splits: ImageSplits,
+    extractor: Probe,
+    train_features: np.ndarray,
+    real: tuple[np.ndarray, np.ndarray],
+) -> dict[str, Any]:
+    """Compare generated images with real images and labels that training never used.
+
+    Args:
+        run: Run of the generator.
+        generator: Generator to evaluate.
+        splits: Images that the run was trained on.
+        extractor: Classifier of the same data, whose features are compared.
+        train_features: Features of the training images, float32 (n, units).
+        real: Real images uint8 (m, h, w, c) and labels int (m,).
+    """
+    images, labels = real
+    seed = run.config.seed
+    generated = models.gan.gan.draw(generator, len(images), labels=labels, seed=seed + 1)
+    (generated_features, generated_predictions), (real_features, real_predictions) = (
+        extractor.features(generated),
+        extractor.features(images),
+    )
+    metrics = measure(generated_features, real_features, train_features)
+    if run.info["conditional"]:
+        train_labels = splits.labels[splits.train]
+        train_images = models.gan.gan.draw(generator, len(train_labels), labels=train_labels, seed=seed + 2)
+        classifier = feature_extractor.train(train_images, train_labels, splits.classes)
+        metrics["gan_train_accuracy"] = round(float((classifier.features(images)[1] == labels).mean()), 6)
+        metrics["gan_test_accuracy"] = round(float((generated_predictions == labels).mean()), 6)
+    if len(splits.classes) > 1:
+        metrics["probe_accuracy"] = round(float((real_predictions == labels).mean()), 6)
+    return metrics
 
 
 def collapse(history: Sequence[Mapping[str, float]]) -> str | None:

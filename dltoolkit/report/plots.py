@@ -190,7 +190,7 @@ def reliability(bins: Mapping[str, Sequence[float]]) -> Figure:
     above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="accuracy against confidence")
     above.legend(fontsize=8.5, loc="upper left")
     below.bar(left, count / max(count.sum(), 1), color=FAINT, **style)
-    below.set(xlabel="confidence", ylabel="share of predictions")
+    below.set(xlabel="confidence", ylabel="share")
     for axes in (above, below):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

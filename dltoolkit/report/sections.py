@@ -24,7 +24,7 @@ RECIPE_TITLES = {
 SAMPLE_TITLES = {
     "augmented": "Training images after augmentation",
     "generated": "Generated images",
-    "drawn": "Some generated images …",
+    "compared": "Some generated images …",
     "nearest": "… and the training images nearest to them",
 }
 STATES = {

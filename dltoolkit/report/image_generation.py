@@ -1,0 +1,55 @@
+"""Samples of a GAN during training, and the last step of its training: evaluation and report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dltoolkit import models
+from dltoolkit.evaluation import gan
+from dltoolkit.report import page, plots
+
+if TYPE_CHECKING:
+    import keras
+
+    from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.evaluation.feature_extractor import Probe
+    from dltoolkit.run import Run
+
+GRID = 64  # images in a grid of samples
+COMPARED = 16  # generated images that are shown next to the nearest training images
+
+
+def write_samples(run: Run, generator: keras.Model, splits: ImageSplits, epoch: int) -> None:
+    """Write a grid of generated images to samples/; every epoch uses the same noise and labels."""
+    run.write(
+        f"samples/epoch-{epoch:04}.png", plots.image_grid(_generate_grid(run, generator, splits), max_images=GRID)
+    )
+
+
+def evaluate_and_report(run: Run, generator: keras.Model, splits: ImageSplits, extractor: Probe) -> None:
+    """Evaluate a generator next to the real images, and write metrics.json, samples/training.gif and report.html.
+
+    Args:
+        run: Trained run, with grids of generated images in ``samples/``.
+        generator: Generator of the best epoch.
+        splits: Images that the run was trained on.
+        extractor: Classifier of the same data, whose features are compared.
+    """
+    real = splits.images[splits.test], splits.labels[splits.test]
+    train_features, _ = extractor.features(splits.images[splits.train])
+    run.write_json("metrics.json", {"test": gan.evaluate(run, generator, splits, extractor, train_features, real)})
+    generated = _generate_grid(run, generator, splits)
+    compared = generated[:: GRID // COMPARED]
+    rows, _ = gan.nearest(extractor.features(compared)[0], train_features)
+    nearest = splits.images[splits.train[rows]]
+    frames = sorted((run.path / "samples").glob("epoch-*.png"))
+    run.write("samples/training.gif", plots.animation([path.read_bytes() for path in frames]))
+    page.write(run, samples={"generated": generated, "compared": compared, "nearest": nearest})
+
+
+def _generate_grid(run: Run, generator: keras.Model, splits: ImageSplits) -> np.ndarray:
+    """Generate images uint8 (GRID, height, width, channels), as many of each class, sorted by class."""
+    labels = np.sort(np.arange(GRID) % len(splits.classes))
+    return models.gan.gan.draw(generator, GRID, labels=labels, seed=run.config.seed)
