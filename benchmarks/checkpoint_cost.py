@@ -32,7 +32,7 @@ def main(words: tuple[str, ...]) -> None:
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
             cli.main(["train", *words, *out])
         (run,) = dltoolkit.runs(scratch)
-        took, size = run.info["time"]["train_seconds"], max(path.stat().st_size for path in checkpoint.found(run))
+        took, size = run.info["time"]["train_seconds"], max(path.stat().st_size for path in checkpoint.list_checkpoints(run))
         click.echo(
             f"{took:.1f} s of training, of which {len(saving)} checkpoints of {size / 1e6:.1f} MB took "
             f"{sum(saving):.2f} s: {100 * sum(saving) / took:.2f} %"

@@ -110,18 +110,18 @@ def layer(rounds: int) -> None:
             pass
 
     class Looks(keras.callbacks.Callback):
-        clock = pace.Pace(devices)
+        clock = pace.SharedClock(devices)
 
         def on_train_batch_end(self, batch, logs=None):
             self.clock.look(batch)
 
     model = models.image.classifiers.build("cnn", (32, 32, 3), 10)
     optimizer.compile(model, OptimizerOptions(), 32, loss=keras.losses.CategoricalCrossentropy(True), jit_compile=False)
-    model = distributed.prepare(model, devices)
+    model = distributed.wrap_for_strategy(model, devices)
     how = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}
     sides = {
         "plain": lambda: model.fit(batches(), callbacks=[Watches()], **how),
-        "with the layer": lambda: model.fit(distributed.share_out(batches(), devices), callbacks=[Looks()], **how),
+        "with the layer": lambda: model.fit(distributed.distribute_dataset(batches(), devices), callbacks=[Looks()], **how),
     }
     took: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds * 5 + 1):

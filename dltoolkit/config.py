@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, NewType, Self
 
 from dltoolkit import option_names
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 
 Duration = NewType("Duration", float)  # seconds; written as 90, 90s, 10m or 1h30m
 GROUPS = ("data", "model", "optimization", "augmentation", "evaluation", "output", "device", "other")  # order of --help
@@ -99,7 +99,7 @@ class Option:
         if self.choices:
             if value in self.choices:
                 return value
-            hint = suggestion(str(value), self.choices)
+            hint = did_you_mean(str(value), self.choices)
             raise UserError(f"{label} must be one of {', '.join(self.choices)}, not '{value}'.{hint}")
         try:
             parsed = _PARSERS[self.kind](value)
@@ -219,9 +219,9 @@ class Options:
         Unlike ``dataclasses.replace``, it accepts a value for an option that the mode ignores: a backbone may determine
         ``layers`` although the user may not.
         """
-        known, resolved = options(type(self)), copy.copy(self)
+        declared, resolved = options(type(self)), copy.copy(self)
         for name, value in values.items():
-            object.__setattr__(resolved, name, known[name].parse(value, name))
+            object.__setattr__(resolved, name, declared[name].parse(value, name))
         return resolved
 
     def to_dict(self) -> dict[str, Any]:
@@ -340,13 +340,13 @@ def parse(config_class: type, values: Mapping[str, Any], *, flags: bool = False)
     Raises:
         UserError: If a name does not exist (the message suggests the nearest) or a value is out of type or bounds.
     """
-    known = options(config_class)
+    declared = options(config_class)
     parsed = {}
     for written, value in values.items():
         name = str(written).replace("-", "_")
-        if name not in known:
-            raise UserError(option_names.no_such_option(str(written), known))
-        parsed[name] = known[name].parse(value, known[name].flag if flags else name)
+        if name not in declared:
+            raise UserError(option_names.no_such_option(str(written), declared))
+        parsed[name] = declared[name].parse(value, declared[name].flag if flags else name)
     return parsed
 
 

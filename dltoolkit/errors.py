@@ -25,18 +25,18 @@ class WorkerLost(Exception):
         )
 
 
-class Relieved(Exception):
+class NonChiefDone(Exception):
     """Training is done, and what is left to do is the chief's: this worker may go home."""
 
 
-def suggestion(word: str, choices: Iterable[str]) -> str:
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the choice nearest to ``word``, or an empty string if none is near."""
     by_folded = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(word.lower(), by_folded, n=1, cutoff=0.6)
     return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
 
 
-def gist(error: Exception) -> str:
+def root_cause(error: Exception) -> str:
     """Return the line of an error's text that says what is wrong; Keras and TensorFlow put others around it."""
     bold = re.search(r"\x1b\[1m(.+?)\x1b\[0m", str(error), re.DOTALL)
     lines = [line.strip() for line in (bold[1] if bold else str(error)).splitlines() if line.strip()]
@@ -46,7 +46,7 @@ def gist(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class BadInput:
+class InvalidInput:
     """Stands among many inputs for one that could not be received, such as a line that is not UTF-8.
 
     Attributes:

@@ -24,7 +24,7 @@ class InUse(UserError):
 
 
 @contextlib.contextmanager
-def writing(path: Path, suffix: str = "") -> Iterator[Path]:
+def atomic_write(path: Path, suffix: str = "") -> Iterator[Path]:
     """Yield a path beside ``path`` to write to, and rename it into place when the block ends well.
 
     The content is on the disk before it gets its name: a machine that loses power has the old file or the new one.
@@ -62,7 +62,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Keep others out of a folder as long as the block lasts, or this process: a killed one leaves nothing locked.
 
     Where the file system knows no locks of folders (NFS), nobody is kept out.
@@ -117,7 +117,7 @@ def _is_free(path: Path, stack: contextlib.ExitStack) -> bool:
         return False
     try:
         path.mkdir(exist_ok=True)
-        stack.enter_context(alone(path))
+        stack.enter_context(exclusive_lock(path))
     except (FileExistsError, InUse):
         return False
     remove_unfinished(path)

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from dltoolkit.errors import BadInput
+from dltoolkit.errors import InvalidInput
 
 CHUNK_BYTES = 1 << 16  # maximum number of bytes to read at once; a read returns fewer if fewer have arrived
 MAX_LINE_BYTES = 10_000_000  # a longer line is reported and skipped, so that a stream without line ends fits in memory
@@ -18,10 +18,10 @@ class Line(str):
     """A line of a stream or a cell of a table: always a text, never the name of a file."""
 
 
-def read_lines(descriptor: int) -> Iterator[Line | BadInput | None]:
+def read_lines(descriptor: int) -> Iterator[Line | InvalidInput | None]:
     """Yield the lines of a file descriptor without their ends, and None when the next line has not arrived yet.
 
-    A line of more than ``MAX_LINE_BYTES`` bytes, or one that is not UTF-8, becomes a `BadInput`.
+    A line of more than ``MAX_LINE_BYTES`` bytes, or one that is not UTF-8, becomes a `InvalidInput`.
     """
     number, rest, skipping = 0, b"", False
     while chunk := os.read(descriptor, CHUNK_BYTES):
@@ -38,11 +38,11 @@ def read_lines(descriptor: int) -> Iterator[Line | BadInput | None]:
 
 
 def read_column(
-    stream: Iterable[Line | BadInput | None], form: str, find_column: Callable[[Sequence[str]], str]
-) -> Iterator[Line | BadInput | None]:
+    stream: Iterable[Line | InvalidInput | None], form: str, find_column: Callable[[Sequence[str]], str]
+) -> Iterator[Line | InvalidInput | None]:
     """Yield one cell of each line of a stream of JSON objects or CSV rows; the first line of CSV names the columns.
 
-    A line that cannot be parsed becomes a `BadInput`, and so does a JSON object without the column.
+    A line that cannot be parsed becomes a `InvalidInput`, and so does a JSON object without the column.
 
     Args:
         stream: Lines from :func:`read_lines`.
@@ -61,7 +61,7 @@ def read_column(
             row = _parse_object(line) if form == "jsonl" else dict(enumerate(next(csv.reader([line], strict=True), [])))
         except (ValueError, csv.Error, RecursionError):
             expected = "a JSON object" if form == "jsonl" else "a row of CSV"
-            yield BadInput(line[:EXCERPT_LENGTH], f"line {number}: not {expected}")
+            yield InvalidInput(line[:EXCERPT_LENGTH], f"line {number}: not {expected}")
             continue
         if form == "csv" and column is None:
             names = list(row.values())
@@ -70,7 +70,7 @@ def read_column(
         if column is None and row:
             column = find_column(list(row))
         if row.get(column) is None:
-            yield BadInput(line[:EXCERPT_LENGTH], f"line {number}: no value in the column")
+            yield InvalidInput(line[:EXCERPT_LENGTH], f"line {number}: no value in the column")
         else:
             yield Line(row[column])
 
@@ -81,16 +81,16 @@ def _parse_object(line: str) -> dict[str, object]:
     return row
 
 
-def _decode(line: bytes, number: int) -> Line | BadInput:
+def _decode(line: bytes, number: int) -> Line | InvalidInput:
     if len(line) > MAX_LINE_BYTES:
         return _too_long(line, number)
     try:
         return Line(line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         reason = f"line {number}: not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start + 1})"
-        return BadInput(line.decode(errors="replace")[:EXCERPT_LENGTH], reason)
+        return InvalidInput(line.decode(errors="replace")[:EXCERPT_LENGTH], reason)
 
 
-def _too_long(line: bytes, number: int) -> BadInput:
+def _too_long(line: bytes, number: int) -> InvalidInput:
     excerpt = line[:EXCERPT_LENGTH].decode(errors="replace") + "…"
-    return BadInput(excerpt, f"line {number}: longer than {MAX_LINE_BYTES // 1_000_000} MB")
+    return InvalidInput(excerpt, f"line {number}: longer than {MAX_LINE_BYTES // 1_000_000} MB")

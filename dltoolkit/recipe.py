@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 
 PACKAGE = "dltoolkit.recipes"
 
@@ -80,6 +80,6 @@ def _installed(recipe: str, alternative: str = "") -> Path:
     """Return the file of an installed recipe; underscores and capitals in its name do not matter."""
     files, name = names(), recipe.replace("_", "-").lower()
     if name not in files:
-        hint = suggestion(name, files)
+        hint = did_you_mean(name, files)
         raise UserError(f"There is no recipe '{recipe}'; choose from {', '.join(files)}{alternative}.{hint}")
     return files[name]

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from dltoolkit import cluster, files, interrupt, machine, recipe
 from dltoolkit import config as configuration
-from dltoolkit.errors import Relieved, UserError, WorkerLost, suggestion
-from dltoolkit.files import writing
+from dltoolkit.errors import NonChiefDone, UserError, WorkerLost, did_you_mean
+from dltoolkit.files import atomic_write
 from dltoolkit.models import model_file
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Run:
         path = self.path / name
         if not self.writes:
             return path
-        with writing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
         return path
 
@@ -127,7 +127,7 @@ class Run:
         if not self.writes:
             return path
         bare = keras.Model(model.inputs, model.outputs, name=model.name)
-        with writing(path, suffix=".keras") as beside:
+        with atomic_write(path, suffix=".keras") as beside:
             bare.save(beside)
         self._model = None
         return path
@@ -172,7 +172,7 @@ class Run:
             progress.warn("The run was trained on these data: the result will look better than it is.")
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive_lock(self) -> Iterator[None]:
         """Keep other processes from changing the run as long as the block lasts.
 
         Raises:
@@ -181,7 +181,7 @@ class Run:
         if self._is_held or not self.writes:
             yield
             return
-        with files.alone(self.path):
+        with files.exclusive_lock(self.path):
             files.remove_unfinished(self.path)
             self._is_held = True
             try:
@@ -199,7 +199,7 @@ class Run:
         Raises:
             UserError: if another process is at work on the run.
         """
-        with self.alone(), self._recorded():
+        with self.exclusive_lock(), self._recorded():
             yield self
 
     @contextlib.contextmanager
@@ -222,7 +222,7 @@ class Run:
                 yield
                 self.info.pop("error", None)
                 leave("finished")
-        except Relieved:
+        except NonChiefDone:
             pass
         except (KeyboardInterrupt, Exception) as error:
             interrupted = isinstance(error, (KeyboardInterrupt, WorkerLost))
@@ -242,7 +242,7 @@ class Run:
     def chief_only(self) -> None:
         """Leave the :meth:`session` here on all workers but the chief: what follows is its work alone."""
         if not self.writes:
-            raise Relieved
+            raise NonChiefDone
 
     # Reading a run
 
@@ -378,7 +378,7 @@ def load(run: str | Path, out_dir: str | Path = "saved_models") -> Run:
     if named:
         ways = ", ".join(f"{found.path.parent.name}/{found.path.name}" for found in named)
         raise UserError(f"'{run}' names several runs; say which: {ways}.")
-    hint = suggestion(str(run), [found.path.name for found in known])
+    hint = did_you_mean(str(run), [found.path.name for found in known])
     raise UserError(f"There is no run '{run}' in {out_dir}; 'dltoolkit list runs' shows what there is.{hint}")
 
 
@@ -399,7 +399,7 @@ def resume(run: Run | str | Path, **changes: Any) -> Run:
             f"A run goes on with the options that it began with, so {fixed} cannot be changed: only "
             f"{', '.join(CHANGEABLE)} can. Train a new run for the rest."
         )
-    with run.alone():
+    with run.exclusive_lock():
         run.info = run._read_json("run.json")  # as the process left it that had the run before
         module = run.recipe
         another_length = changes.keys() & {"epochs", "max_time"}

@@ -123,7 +123,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         run.describe_data(splits.describe(), splits.findings)
         started = time.monotonic()
         model = build_model(resolve_defaults(given, task), splits, task)
-        model = training.distribute.replicas.moved(model, devices)  # to all replicas
+        model = training.distribute.replicas.to_strategy_scope(model, devices)  # to all replicas
         if config.method == "lora":
             with devices.strategy.scope():
                 finetuning.lora.add_lora(model, config.rank)
@@ -150,7 +150,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         if selected == "linear_probe":
             transfer.restore_linear_probe()
         run.update(selected=selected)
-        baselines["from_scratch"] = task.evaluator.scratch(splits, seed=config.seed)
+        baselines["from_scratch"] = task.evaluator.from_scratch(splits, seed=config.seed)
         if config.method == "lora":  # saving merges the adapters into the layers, which bfloat16 rounds
             run.save_model(model)
             model = models.model_file.load_model(run.path / "model.keras")

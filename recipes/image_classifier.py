@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
+from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ AUGMENTED = {"augment": (True,)}  # the modes in which an option of the augmenta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig, OptimizerOptions):
+class Config(RunConfig, ImageReadOptions, SplitOptions, OptimizerOptions):
     """The options of the image classifier."""
 
     data: str = option(
@@ -70,17 +71,6 @@ class Config(RunConfig, OptimizerOptions):
         0.0, "CutMix alpha (Yun 2019)", minimum=0, maximum=10, group="augmentation", applies_to=AUGMENTED
     )
     tta: bool | None = option(None, "Flip test-time augmentation (default: if training flips)", group="evaluation")
-    shots: int | None = option(None, "Train on this many pictures of each class only.", minimum=1)
-    validation_fraction: float | None = option(
-        None, "Share kept for validation, where the data bring none; by default 15 %.", minimum=0.01, maximum=0.5
-    )
-    test_fraction: float | None = option(
-        None, "Share kept for the test, where the data bring none; by default 15 %.", minimum=0.01, maximum=0.5
-    )
-    image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
-    label_column: str | None = option(None, "Column of a table that holds the labels.")
-    header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
-    skip_invalid: bool = option(False, "Leave unreadable pictures out instead of stopping.")
 
 
 def build_data(config: Config) -> ImageSplits:
@@ -88,16 +78,11 @@ def build_data(config: Config) -> ImageSplits:
     with progress.counting() as on_progress:
         return data.image.dataset.load(
             config.data,
+            config,
+            config,
             image_size=config.image_size,
             seed=config.seed,
-            validation_fraction=config.validation_fraction,
-            test_fraction=config.test_fraction,
             limit=config.limit,
-            shots=config.shots,
-            skip_invalid=config.skip_invalid,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            header=config.header,
             progress=on_progress,
         )
 
@@ -126,7 +111,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         run.describe_data(splits.describe(), splits.findings)
         augment = build_augmentation(config, splits)
         run.update(augment=asdict(augment) if augment else None)
-        model = training.fit.fit(run, config, job(config, splits, augment))
+        model = training.fit.fit(run, config, train_spec(config, splits, augment))
         if config.tta or (config.tta is None and augment and augment.flip):
             model = models.image.classifiers.with_flip_tta(model)
         augmented = next(iter(training_batches(config, splits, augment, 36, 0)))[0].numpy()
@@ -134,15 +119,15 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     return run
 
 
-def job(config: Config, splits: ImageSplits, augment: Augment | None) -> training.fit.Job:
+def train_spec(config: Config, splits: ImageSplits, augment: Augment | None) -> training.train_spec.TrainSpec:
     """Return what the training loop needs: model, batches, loss and length."""
     import keras
 
-    return training.fit.Job(
+    return training.train_spec.TrainSpec(
         build_model=lambda: build_model(config, splits),
         batches=lambda batch_size, start: training_batches(config, splits, augment, batch_size, start),
         validation=lambda batch_size: data.pipeline.evaluation_pipeline(splits, "validation", batch_size),
-        examples=len(splits.train),
+        train_examples=len(splits.train),
         validation_examples=len(splits.validation),
         compile=functools.partial(
             training.optimizer.compile,
@@ -184,8 +169,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     Args:
         run: A run of this recipe.
         other: Other labeled images, as ``--data`` takes them.
-        reading: Options of reading (``skip_invalid``, ``image_column``, ``label_column``, ``header``) that differ from
-            those of the run.
+        reading: Options of ``ImageReadOptions`` that differ from those of the run.
 
     Raises:
         UserError: If the data of the run have changed, or the other data hold a class that the run lacks.

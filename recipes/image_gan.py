@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.data.options import ImageReadOptions
+from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig, OptimizerOptions):
+class Config(RunConfig, ImageReadOptions, OptimizerOptions):
     """The options of the image GAN."""
 
     data: str = option("digits", "What to train on: a folder, a file, digits, keras:NAME or a TFDS name.")
@@ -68,10 +69,6 @@ class Config(RunConfig, OptimizerOptions):
     stop_on_collapse: bool = option(False, "Stop when the pictures' variety collapses, instead of only saying so.")
     image_size: int | None = option(None, "Square side in pixels; by default the data decide.", minimum=8, maximum=128)
     flip: bool | None = option(None, "Mirror half of the training pictures; by default where that keeps their class.")
-    image_column: str | None = option(None, "Column of a table that holds the pictures' paths.")
-    label_column: str | None = option(None, "Column of a table that holds the labels.")
-    header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
-    skip_invalid: bool = option(False, "Leave unreadable pictures out instead of stopping.")
 
 
 def build_data(config: Config) -> ImageSplits:
@@ -88,14 +85,11 @@ def _read(config: Config, image_size: int | None) -> ImageSplits:
     with progress.counting() as on_progress:
         return data.image.dataset.load(
             config.data,
+            config,
             image_size=image_size,
             seed=config.seed,
             limit=config.limit,
-            skip_invalid=config.skip_invalid,
-            labelled=False,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            header=config.header,
+            labeled=False,
             progress=on_progress,
         )
 
@@ -154,12 +148,12 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         config = suited(config, pictures)
         run.update(conditional=config.conditional)
         probe = evaluation.feature_extractor.of_data(pictures)
-        generator = training.fit.fit(run, config, job(run, config, pictures, probe))
+        generator = training.fit.fit(run, config, train_spec(run, config, pictures, probe))
         report.image_generation.evaluate_and_report(run, generator, pictures, probe)
     return run
 
 
-def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> training.fit.Job:
+def train_spec(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> training.train_spec.TrainSpec:
     """Say what the training loop needs: model, batches, loss."""
     flip = config.flip
     if flip is None and len(pictures.classes) < 2:
@@ -168,19 +162,19 @@ def job(run: Run, config: Config, pictures: ImageSplits, probe: Probe) -> traini
         flip = data.image.augment.mirroring_suits(pictures)
     mirrored = data.image.augment.Augment(flip=True) if flip else None
     measured = judge(pictures, probe)  # on this device alone, whatever trains
-    return training.fit.Job(
+    return training.train_spec.TrainSpec(
         build_model=lambda: build_model(config, pictures, measured),
         batches=lambda batch_size, start: data.pipeline.training_pipeline(
             pictures, batch_size=batch_size, seed=config.seed, augment=mirrored, start_step=start
         ),
         validation=lambda batch_size: data.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
-        examples=max(len(pictures.train), SHORTEST_EPOCH * config.batch_size),
+        train_examples=max(len(pictures.train), SHORTEST_EPOCH * config.batch_size),
         validation_examples=JUDGED,
         compile=compile_model,
-        score="validation_kernel_distance",
+        monitor="validation_kernel_distance",
         epochs=max(8, min(15, 1_000_000 // len(pictures.train))),
-        delivered=lambda gan: gan.averaged,
-        after_epoch=lambda gan, epoch: watch(run, config, gan, pictures, epoch),
+        inference_model=lambda gan: gan.averaged,
+        on_epoch_end=lambda gan, epoch: watch(run, config, gan, pictures, epoch),
     )
 
 
@@ -227,7 +221,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     Args:
         run: a run of this recipe.
         other: what ``--data`` takes.
-        reading: ``skip_invalid``, ``image_column``, ``label_column`` or ``header``, where they differ from the run's own.
+        reading: Options of ``ImageReadOptions`` that differ from those of the run.
 
     Raises:
         UserError: if the run's data have changed, or the other data hold a class that the run does not know.
@@ -286,6 +280,6 @@ def _labels(run: Run, wanted: Sequence[str] | None, count: int) -> np.ndarray:
     numbers = [data.labeled.class_number(name, run.classes) for name in wanted or run.classes]
     if -1 in numbers:
         name = wanted[numbers.index(-1)]
-        near = suggestion(name, run.classes)
+        near = did_you_mean(name, run.classes)
         raise UserError(f"There is no class '{name}'; use one of {', '.join(run.classes)}.{near}")
     return np.array(numbers)[np.arange(count) % len(numbers)]

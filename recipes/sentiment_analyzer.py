@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
+from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.text.vocabulary import Encoder, Vocabulary, log_count_ratios
 from dltoolkit.run import Run
 
@@ -34,7 +35,7 @@ DEEP = {"model": ("lstm", "gru", "rnn", "transformer")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig, OptimizerOptions):
+class Config(RunConfig, TextReadOptions, SplitOptions, OptimizerOptions):
     """The options of the sentiment analyzer."""
 
     data: str = option(
@@ -81,34 +82,20 @@ class Config(RunConfig, OptimizerOptions):
     )
     label_smoothing: float = option(0.0, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization")
     class_weights: Literal["none", "balanced"] = option("none", "Class weights in the loss", group="optimization")
-    shots: int | None = option(None, "Train on this many texts of each class only.", minimum=1)
-    validation_fraction: float | None = option(
-        None, "Share kept for validation, where the data bring none; by default 10 %.", minimum=0.01, maximum=0.5
+    validation_fraction: float = option(
+        0.1,
+        "Fraction of each class for validation, if the data bring no validation split",
+        minimum=0.01,
+        maximum=0.5,
+        group="data",
     )
-    test_fraction: float | None = option(
-        None, "Share kept for the test, where the data bring none; by default 15 %.", minimum=0.01, maximum=0.5
-    )
-    text_column: str | None = option(None, "Column of a table that holds the texts.")
-    label_column: str | None = option(None, "Column of a table that holds the labels.")
-    header: bool | None = option(None, "Whether a table begins with column names; by default recognised.")
-    skip_invalid: bool = option(False, "Leave out texts that are empty, unreadable or without a label.")
 
 
 def build_data(config: Config) -> TextSplits:
     """Read, check and split the texts, and build the vocabulary from the training split."""
     with progress.counting() as on_progress:
         splits = data.text.dataset.load(
-            config.data,
-            seed=config.seed,
-            validation_fraction=config.validation_fraction or 0.1,
-            test_fraction=config.test_fraction,
-            limit=config.limit,
-            shots=config.shots,
-            skip_invalid=config.skip_invalid,
-            text_column=config.text_column,
-            label_column=config.label_column,
-            header=config.header,
-            progress=on_progress,
+            config.data, config, config, seed=config.seed, limit=config.limit, progress=on_progress
         )
     ngram, small = config.model == "ngram", len(splits.train) <= SMALL
     prefix_length = config.prefix_length if config.prefix_length is not None else 5 if small else 0
@@ -162,7 +149,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         splits = build_data(config)
         run.describe_data(splits.describe(), splits.findings)
         run.write(VOCABULARY, splits.encoder.vocabulary.text())
-        model = training.fit.fit(run, suited(config, len(splits.train)), job(config, splits))
+        model = training.fit.fit(run, suited(config, len(splits.train)), train_spec(config, splits))
         top_features = None
         if config.model == "ngram":
             weights, bags = models.text.classifiers.weights(model), splits.packed.take(splits.train)
@@ -186,18 +173,18 @@ def suited(config: Config, train_examples: int) -> Config:
     return config.resolve(batch_size=batch_size, optimizer="sgd" if ngram else "adamw", learning_rate=learning_rate)
 
 
-def job(config: Config, splits: TextSplits) -> training.fit.Job:
+def train_spec(config: Config, splits: TextSplits) -> training.train_spec.TrainSpec:
     """Return what the training loop needs: model, batches, loss and length."""
     import keras
 
     weights = splits.balanced_weights() if config.class_weights == "balanced" else None
-    return training.fit.Job(
+    return training.train_spec.TrainSpec(
         build_model=lambda: build_model(config, splits),
         batches=lambda batch_size, start: data.text.pipeline.training_pipeline(
             splits, batch_size=batch_size, seed=config.seed, class_weights=weights, start_step=start
         ),
         validation=lambda batch_size: data.text.pipeline.evaluation_pipeline(splits, "validation", batch_size),
-        examples=len(splits.train),
+        train_examples=len(splits.train),
         validation_examples=len(splits.validation),
         compile=functools.partial(
             training.optimizer.compile,
@@ -205,7 +192,7 @@ def job(config: Config, splits: TextSplits) -> training.fit.Job:
             metrics=["accuracy"],
         ),
         epochs=min(10, max(4, 100_000 // len(splits.train))),
-        varying=True,
+        variable_shapes=True,
     )
 
 
@@ -215,8 +202,7 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     Args:
         run: A run of this recipe.
         other: Other labeled texts, as ``--data`` takes them.
-        reading: Options of reading (``skip_invalid``, ``text_column``, ``label_column``, ``header``) that differ from
-            those of the run.
+        reading: Options of ``TextReadOptions`` that differ from those of the run.
 
     Raises:
         UserError: If the data of the run have changed, or the other data hold a class that the run lacks.

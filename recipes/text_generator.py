@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dltoolkit.data.language.corpus import RunningText
     from dltoolkit.data.language.tokenizers import Tokenizer
     from dltoolkit.training.optimizer import WarmupCosine
+    from dltoolkit.training.train_spec import TrainSpec
 
 STEPS_PER_EXECUTION = 10
 NEWTON_SCHULZ_STEPS = 3  # five take a tenth more time, for a loss that is 0.006 nats lower after as many steps
@@ -110,7 +111,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     return run
 
 
-def train_spec(run: Run, config: Config, corpus: RunningText, network: keras.Model | None = None) -> training.fit.Job:
+def train_spec(run: Run, config: Config, corpus: RunningText, network: keras.Model | None = None) -> TrainSpec:
     """Return what the training loop needs: model (by default a new one), batches and loss."""
     pipeline, context_length = data.language.pipeline, config.context_length
     windows = pipeline.windows(corpus, context_length)
@@ -120,23 +121,23 @@ def train_spec(run: Run, config: Config, corpus: RunningText, network: keras.Mod
         )
     validation_windows = len(corpus.part("validation")) // context_length
     train_windows = min(windows, max(4 * validation_windows, STEPS_PER_EXECUTION * config.batch_size))
-    return training.fit.Job(
+    return training.train_spec.TrainSpec(
         build_model=lambda: network or build_model(config, corpus),
         batches=lambda batch_size, start: pipeline.training_pipeline(
             corpus, context_length=context_length, batch_size=batch_size, seed=config.seed, start_step=start
         ),
         validation=lambda size: pipeline.evaluation_pipeline(corpus, "validation", context_length, size),
-        examples=config.ensemble_size * train_windows,
+        train_examples=config.ensemble_size * train_windows,
         validation_examples=validation_windows,
-        validation_batch=evaluation.language.BATCH_SIZE,
+        validation_batch_size=evaluation.language.BATCH_SIZE,
         ensemble_size=config.ensemble_size,
         compile=compile_model,
-        score="validation_loss",
+        monitor="validation_loss",
         epochs=4,
-        steps=None if config.epochs else config.steps,
-        steps_per_call=STEPS_PER_EXECUTION,
-        compiled=True,
-        after_epoch=evaluation.text_generation.sampler(
+        max_steps=None if config.epochs else config.steps,
+        steps_per_execution=STEPS_PER_EXECUTION,
+        xla_on_cpu=True,
+        on_epoch_end=evaluation.text_generation.sampler(
             run, corpus, tokens=config.sample_tokens, context_length=context_length, seed=config.seed
         ),
     )

@@ -11,7 +11,7 @@ from conftest import toy_texts, write_texts
 
 from dltoolkit.data.readers import tables
 from dltoolkit.data.text import dataset as text
-from dltoolkit.errors import BadInput, UserError
+from dltoolkit.errors import InvalidInput, UserError
 from dltoolkit.lines import Line
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
@@ -228,5 +228,5 @@ def test_inputs_are_files_folders_tables_or_texts(tmp_path, text_table):
     assert found[63:] == [folder / "good" / "001.txt"]
     assert [text.read(item) for item in found[:2]] == [written for label, written in toy_texts(4) if label == "bad"]
     (missing,) = text.expand(["gone.txt"])
-    assert missing == BadInput("gone.txt", "no such file")
+    assert missing == InvalidInput("gone.txt", "no such file")
     assert list(text.expand([Line(str(text_table)), None])) == [str(text_table), None], "a line is never a file"

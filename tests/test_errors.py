@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from dltoolkit.errors import gist
+from dltoolkit.errors import root_cause
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -27,8 +27,8 @@ def an_error(of) -> Exception:
 
 
 def test_what_surrounds_the_reason_is_left_out():
-    assert gist(an_error(Broken())) == "the wheels came off"
-    assert gist(an_error(broken)) == "the wheels came off: both"
-    assert gist(an_error(tf.function(Broken()))) == "the wheels came off"
-    assert gist(ValueError("one\ntwo")) == "one"
-    assert gist(ValueError()) == "no message"
+    assert root_cause(an_error(Broken())) == "the wheels came off"
+    assert root_cause(an_error(broken)) == "the wheels came off: both"
+    assert root_cause(an_error(tf.function(Broken()))) == "the wheels came off"
+    assert root_cause(ValueError("one\ntwo")) == "one"
+    assert root_cause(ValueError()) == "no message"

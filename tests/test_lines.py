@@ -5,7 +5,7 @@ import os
 import pytest
 
 from dltoolkit import lines
-from dltoolkit.errors import BadInput
+from dltoolkit.errors import InvalidInput
 
 
 def read_all(raw: bytes, tmp_path) -> list:
@@ -29,7 +29,7 @@ def test_read_lines_yields_empty_lines(tmp_path):
 def test_read_lines_reports_a_line_that_is_not_utf8(tmp_path):
     first, invalid, last = read_all("naïve\nna".encode() + b"\xefve\nlast", tmp_path)
     assert (first, last) == ("naïve", "last")
-    assert isinstance(invalid, BadInput)
+    assert isinstance(invalid, InvalidInput)
     assert invalid.error == "line 2: not UTF-8 (byte 0xef at position 3)"
     assert invalid.input.startswith("na")
 
@@ -71,7 +71,7 @@ def test_read_column_of_json_objects():
 
 def test_read_column_of_csv_rows():
     header, first, unclosed, short, last = map(lines.Line, ("id,text", '1,"a, b"', '2,"open', "3", "4,last"))
-    invalid = BadInput("x", "line 3: not UTF-8")
+    invalid = InvalidInput("x", "line 3: not UTF-8")
     cells = list(lines.read_column([header, first, None, invalid, unclosed, short, last], "csv", text_column))
     assert cells[:3] == ["a, b", None, invalid]
     assert [cell.error for cell in cells[3:5]] == ["line 4: not a row of CSV", "line 5: no value in the column"]

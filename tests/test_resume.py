@@ -173,7 +173,7 @@ def test_a_plan_made_from_the_speed_is_kept_with_where_it_was_made_and_followed(
     ticks = itertools.count()
 
     def clocked(*arguments, clock, **options):
-        return plan.Plan(*arguments, clock=lambda: next(ticks) * 0.05, **options)
+        return plan.TimeBudget(*arguments, clock=lambda: next(ticks) * 0.05, **options)
 
     def killed(self, record=watcher.Watcher._record_plan):
         record(self)
@@ -181,7 +181,7 @@ def test_a_plan_made_from_the_speed_is_kept_with_where_it_was_made_and_followed(
             raise Interrupted(9)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "Plan", clocked)
+        patch.setattr(fit, "TimeBudget", clocked)
         patch.setattr(watcher.Watcher, "_record_plan", killed)
         with pytest.raises(Interrupted):
             train(max_time="20s", name="cut")
@@ -245,7 +245,7 @@ def test_a_second_process_on_a_run_is_refused_until_the_first_is_gone(train, tmp
         import sys, time
         from pathlib import Path
         from dltoolkit import files
-        with files.alone(Path(sys.argv[1])):
+        with files.exclusive_lock(Path(sys.argv[1])):
             print("in", flush=True)
             time.sleep(60)
     """

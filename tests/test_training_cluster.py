@@ -120,7 +120,7 @@ def meet_all(clusters) -> dict[int, Exception | None]:
 
     def go(place, one):
         try:
-            meeting.meet(one)
+            meeting.wait_for_workers(one)
             came[place] = None
         except UserError as error:
             came[place] = error
@@ -150,7 +150,7 @@ def test_workers_find_each_other_in_any_order(addresses):
 
 
 def test_a_worker_that_dies_while_it_waits_may_come_again(addresses):
-    chief = threading.Thread(target=meeting.meet, args=(Cluster(addresses, 0),))
+    chief = threading.Thread(target=meeting.wait_for_workers, args=(Cluster(addresses, 0),))
     chief.start()
     hello = json.dumps({"index": 1, "addresses": addresses}).encode() + b"\n"
     for _ in range(50):
@@ -180,7 +180,7 @@ def test_a_chief_that_never_comes_is_named(addresses, impatient):
 def test_a_port_in_use_is_named(addresses):
     port = int(addresses[1].rpartition(":")[2])
     with socket.create_server(("", port)), pytest.raises(UserError, match=f"Port {port} of this machine"):
-        meeting.meet(Cluster(addresses, 1))
+        meeting.wait_for_workers(Cluster(addresses, 1))
 
 
 def test_who_has_other_addresses_is_turned_away(addresses, impatient):

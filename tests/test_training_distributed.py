@@ -17,7 +17,7 @@ from dltoolkit.training.distribute import replicas as distributed
     [(12, 24, 2, 12), (12, 25, 2, 13), (12, 26, 3, 13), (12, 5, 3, 12), (1, 7, 3, 4), (64, 129, 1, 64)],
 )
 def test_no_batch_has_fewer_examples_than_there_are_replicas(batch_size, examples, replicas, even):
-    assert distributed.even_enough(batch_size, examples, replicas) == even
+    assert distributed.batch_size_for_replicas(batch_size, examples, replicas) == even
     assert 0 in (examples % even,) or examples % even >= min(replicas, examples)
 
 
@@ -26,7 +26,7 @@ def test_one_device_is_left_as_it_is():
 
     alone = Devices(tf.distribute.get_strategy(), "cpu", 1)
     model, batches = keras.Sequential([keras.Input((1,))]), tf.data.Dataset.range(3)
-    assert distributed.prepare(model, alone) is model and distributed.share_out(batches, alone) is batches
+    assert distributed.wrap_for_strategy(model, alone) is model and distributed.distribute_dataset(batches, alone) is batches
 
 
 SCRIPT = """
@@ -43,7 +43,7 @@ parts = [
 ]
 outside = keras.Sequential([keras.Input((1000,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
 with devices.strategy.scope():
-    model = distributed.prepare(outside, devices)
+    model = distributed.wrap_for_strategy(outside, devices)
 (dropout,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
 ones = tf.ones((1, 1000))
 masks = [
@@ -85,7 +85,7 @@ def trained(compiled, *layers):
     with devices.strategy.scope():
         dense = [keras.layers.Dense(units, kernel_regularizer="l2") for units in (8, 2)]
         model = keras.Sequential([keras.Input((8,)), dense[0], *(layer() for layer in layers), dense[1]])
-        model = distributed.prepare(model, devices, compiled=compiled)
+        model = distributed.wrap_for_strategy(model, devices, compiled=compiled)
         model.compile(keras.optimizers.SGD(0.1), "mse", metrics=["mae"])
     batches = distributed.share_out(tf.data.Dataset.from_tensor_slices((x, y)).batch(4), devices)
     history = model.fit(batches, epochs=2, steps_per_epoch=3, shuffle=False, verbose=0).history
@@ -125,7 +125,7 @@ def normalised(kind):
 def masked():  # what one step teaches weights that dropout hides on no replica, on one or on both
     with devices.strategy.scope():
         layers = [keras.layers.Dropout(0.5), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
-        model = distributed.prepare(keras.Sequential([keras.Input((1000,)), *layers]), devices, compiled=True)
+        model = distributed.wrap_for_strategy(keras.Sequential([keras.Input((1000,)), *layers]), devices, compiled=True)
         model.compile(keras.optimizers.SGD(1.0), "mse")
     batches = tf.data.Dataset.from_tensors((np.ones((2, 1000)), np.ones((2, 1))))
     model.fit(distributed.share_out(batches, devices), epochs=1, steps_per_epoch=1, verbose=0)

@@ -47,14 +47,14 @@ def stopped_at(step: int, training, monkeypatch) -> None:
     """Call ``training``, and let a signal arrive at that step of it."""
     steps = []
 
-    class Counted(plan.Plan):
+    class Counted(plan.TimeBudget):
         def step_done(self, number):
             steps.append(number)
             return super().step_done(number)
 
     with monkeypatch.context() as patch:
         patch.setattr(interrupt, "pending", lambda: int(signal.SIGTERM) if len(steps) >= step else None)
-        patch.setattr(fit, "Plan", Counted)
+        patch.setattr(fit, "TimeBudget", Counted)
         with pytest.raises(KeyboardInterrupt):
             training()
     assert len(steps) == step
@@ -128,9 +128,9 @@ def steady(monkeypatch):
     looks = itertools.count()
 
     def clocked(*arguments, clock, **options):
-        return plan.Plan(*arguments, clock=lambda: next(looks) * 0.05, **options)
+        return plan.TimeBudget(*arguments, clock=lambda: next(looks) * 0.05, **options)
 
-    monkeypatch.setattr(fit, "Plan", clocked)
+    monkeypatch.setattr(fit, "TimeBudget", clocked)
 
 
 def test_max_time_plans_the_steps_and_brings_the_rate_down(train, steady):

@@ -77,7 +77,7 @@ def test_the_rate_warms_up_and_comes_down_to_zero():
 def test_weight_decay_spares_vectors(name):
     model = network()
     rule, _ = optimizer.make(OptimizerOptions(optimizer=name, learning_rate=0.1, weight_decay=0.5), 128)
-    optimizer.spare_vectors(rule, model)
+    optimizer.exclude_vectors_from_weight_decay(rule, model)
     rule.build(model.trainable_variables)
     for variable in model.trainable_variables:
         variable.assign(keras.ops.ones_like(variable))

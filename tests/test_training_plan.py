@@ -2,7 +2,7 @@
 
 import pytest
 
-from dltoolkit.training.time_budget import Plan
+from dltoolkit.training.time_budget import TimeBudget
 
 
 class Clock:
@@ -21,7 +21,7 @@ def clock():
 
 
 def follow(
-    plan: Plan, clock: Clock, step_seconds: float, validation_seconds: float, per_epoch: int
+    plan: TimeBudget, clock: Clock, step_seconds: float, validation_seconds: float, per_epoch: int
 ) -> tuple[float, int]:
     """Play a training whose compilation takes a second; return its seconds and steps."""
     began = clock.now
@@ -41,7 +41,7 @@ def follow(
 
 
 def test_epochs_alone_fix_the_length(clock):
-    plan = Plan(steps_per_epoch=10, epochs=3, max_seconds=None, validation_share=0.2, clock=clock)
+    plan = TimeBudget(steps_per_epoch=10, epochs=3, max_seconds=None, validation_share=0.2, clock=clock)
     assert (plan.steps, plan.epochs) == (30, 3)
     assert follow(plan, clock, 1.0, 0.5, 10)[1] == 30
 
@@ -49,7 +49,7 @@ def test_epochs_alone_fix_the_length(clock):
 @pytest.mark.parametrize("step_seconds", [0.05, 1.0])
 @pytest.mark.parametrize("validation_seconds", [0.0, 4.0])
 def test_a_time_is_kept_and_used(clock, step_seconds, validation_seconds):
-    plan = Plan(steps_per_epoch=40, epochs=None, max_seconds=100.0, validation_share=0.2, clock=clock)
+    plan = TimeBudget(steps_per_epoch=40, epochs=None, max_seconds=100.0, validation_share=0.2, clock=clock)
     took, steps = follow(plan, clock, step_seconds, validation_seconds, 40)
     assert 90 < took <= 101
     assert steps == plan.steps
@@ -57,7 +57,7 @@ def test_a_time_is_kept_and_used(clock, step_seconds, validation_seconds):
 
 
 def test_a_slower_machine_is_planned_for_again(clock):
-    plan = Plan(steps_per_epoch=50, epochs=None, max_seconds=20.0, validation_share=0.1, clock=clock)
+    plan = TimeBudget(steps_per_epoch=50, epochs=None, max_seconds=20.0, validation_share=0.1, clock=clock)
     plan.start()
     for step in range(1, 51):
         clock.now += 0.03
@@ -72,7 +72,7 @@ def test_a_slower_machine_is_planned_for_again(clock):
 
 def test_first_steps_that_were_quicker_than_the_rest_do_not_decide(clock):
     """Such as batches of short texts."""
-    plan = Plan(steps_per_epoch=1000, epochs=None, max_seconds=200.0, validation_share=0.0, clock=clock)
+    plan = TimeBudget(steps_per_epoch=1000, epochs=None, max_seconds=200.0, validation_share=0.0, clock=clock)
     plan.start()
     foreseen = []
     for step in range(1, 101):
@@ -84,5 +84,5 @@ def test_first_steps_that_were_quicker_than_the_rest_do_not_decide(clock):
 
 
 def test_epochs_bound_a_time(clock):
-    plan = Plan(steps_per_epoch=5, epochs=2, max_seconds=30.0, validation_share=0.2, clock=clock)
+    plan = TimeBudget(steps_per_epoch=5, epochs=2, max_seconds=30.0, validation_share=0.2, clock=clock)
     assert follow(plan, clock, 0.3, 0.1, 5)[1] == plan.steps == 10

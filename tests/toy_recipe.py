@@ -68,11 +68,11 @@ def train(config=Config(), *, resume=None):
         training.fit.fit(
             run,
             config,
-            training.fit.Job(
+            training.train_spec.TrainSpec(
                 build_model=lambda: build_model(config, None),
                 batches=batches,
                 validation=validation,
-                examples=EXAMPLES,
+                train_examples=EXAMPLES,
                 validation_examples=VALIDATED,
                 compile=functools.partial(
                     training.optimizer.compile,

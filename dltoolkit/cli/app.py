@@ -13,7 +13,7 @@ import click
 import dltoolkit
 from dltoolkit import lazy, option_names
 from dltoolkit.cli import doctor, inference, show, train
-from dltoolkit.errors import UserError, WorkerLost, gist, suggestion
+from dltoolkit.errors import UserError, WorkerLost, did_you_mean, root_cause
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        _fail(f"{type(error).__name__}: {gist(error)} (--debug shows the traceback).", 1, debug)
+        _fail(f"{type(error).__name__}: {root_cause(error)} (--debug shows the traceback).", 1, debug)
 
 
 class Verbs(click.Group):
@@ -107,7 +107,7 @@ def _message(error: click.ClickException) -> str:
     if isinstance(error, click.UsageError) and error.message.startswith("No such command"):
         word = error.message.split("'")[1]
         verbs = error.ctx.command.list_commands(error.ctx)
-        return f"There is no command '{word}'.{suggestion(word, verbs)} See 'dltoolkit --help'."
+        return f"There is no command '{word}'.{did_you_mean(word, verbs)} See 'dltoolkit --help'."
     return " ".join(error.format_message().split())
 
 

@@ -14,7 +14,7 @@ import click
 import dltoolkit
 from dltoolkit import lazy, recipe
 from dltoolkit.cli.tables import print_table
-from dltoolkit.errors import UserError, gist
+from dltoolkit.errors import UserError, root_cause
 
 TRIAL = {"epochs": 1, "limit": 200, "batch_size": 32, "seed": 0}  # options that give every recipe a few steps
 
@@ -59,7 +59,7 @@ def try_recipe(name: str) -> int:
             click.echo(f"{name:20} failed: {error}")
             return 1
         except Exception as error:  # of any kind: the doctor reports it and tries the next recipe
-            click.echo(f"{name:20} failed: {type(error).__name__}: {gist(error)}")
+            click.echo(f"{name:20} failed: {type(error).__name__}: {root_cause(error)}")
             return 1
     steps = run.info["plan"]["steps"]
     click.echo(f"{name:20} works: {steps} steps, evaluation and report in {time.monotonic() - start:.1f} s")

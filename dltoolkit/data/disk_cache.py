@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dltoolkit.errors import UserError
-from dltoolkit.files import writing
+from dltoolkit.files import atomic_write
 
 GIGABYTE = 2**30
 UNUSED_DAYS = 30  # after which arrays on disk are removed
@@ -127,7 +127,7 @@ class KeptArray:
         """Put what ``create`` gave, now filled, in its place, with ``facts`` beside it, and return it anew."""
         array.flush()
         os.replace(self._unfinished, self._array)
-        with writing(self._facts) as beside:
+        with atomic_write(self._facts) as beside:
             beside.write_text(json.dumps({**facts, "shape": list(array.shape)}))
         return np.memmap(self._array, np.uint8, "c", shape=array.shape)
 

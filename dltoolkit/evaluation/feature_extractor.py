@@ -14,7 +14,7 @@ from dltoolkit.data import disk_cache as store
 from dltoolkit.data.image import augment
 from dltoolkit.data.image import dataset as images
 from dltoolkit.errors import UserError
-from dltoolkit.files import writing
+from dltoolkit.files import atomic_write
 
 if TYPE_CHECKING:
     import keras
@@ -121,6 +121,6 @@ def of_data(pictures: ImageSplits, *, seed: int = 0, cache_dir: Path | None = No
     else:
         probe = train(*turned(pictures.images[rows[:MOST_TURNED]]), list("0123"), seed=seed)
     if cluster.is_chief():
-        with contextlib.suppress(UserError), writing(path, suffix=".keras") as beside:  # a full disk only costs time
+        with contextlib.suppress(UserError), atomic_write(path, suffix=".keras") as beside:  # a full disk only costs time
             probe.model.save(beside)
     return probe

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit.errors import BadInput, UserError
+from dltoolkit.errors import InvalidInput, UserError
 
 if TYPE_CHECKING:
     import keras
@@ -80,7 +80,7 @@ def classify(
     Args:
         model: Raw inputs in, logits (batch, classes) out.
         classes: Class names.
-        inputs: Anything that ``read`` takes. A `BadInput` becomes a prediction with its error. None says that no
+        inputs: Anything that ``read`` takes. A `InvalidInput` becomes a prediction with its error. None says that no
             further input is expected soon, so that the waiting ones are classified.
         read: Reads one input; its UserError becomes the error of that input.
         top_k: Number of classes that each prediction lists.
@@ -95,7 +95,7 @@ def classify(
             waiting = []
         if item is None:
             continue
-        if isinstance(item, BadInput):
+        if isinstance(item, InvalidInput):
             waiting.append(_Pending(item.input, error=item.error))
             continue
         name = str(item) if isinstance(item, str) or hasattr(item, "__fspath__") else f"array {number}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dltoolkit import data, evaluation, models
 from dltoolkit import run as runs
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ def resolve(name: str | None, *, weights: str | None = None, out_dir: str = "sav
     if name in presets:
         return PresetBackbone(name)
     run_names = [run.path.name for run in runs.runs(out_dir)]
-    near = suggestion(name, [*models.pretrained.keras_applications.APPLICATIONS, *presets, *run_names])
+    near = did_you_mean(name, [*models.pretrained.keras_applications.APPLICATIONS, *presets, *run_names])
     raise UserError(
         f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a KerasHub preset, a run or a "
         f".keras file.{near}"

@@ -104,8 +104,6 @@ def create(config: Any) -> Task:
     backbone = finetuning.backbone.resolve(
         config.backbone, weights=config.weights, out_dir=config.out_dir, seed=config.seed
     )
-    if config.image_column and config.text_column:
-        raise UserError("--image-column and --text-column exclude each other: leave one of them out.")
     if config.image_column or config.text_column:
         name = "image" if config.image_column else "text"
     else:

@@ -9,7 +9,8 @@ import keras
 from dltoolkit.evaluation import baseline, prediction
 from dltoolkit.finetuning import linear_probe
 from dltoolkit.models import surgery
-from dltoolkit.training import fit, optimizer
+from dltoolkit.training import optimizer
+from dltoolkit.training.train_spec import TrainSpec
 
 if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
@@ -71,25 +72,25 @@ class Transfer:
         best = max((row["validation_accuracy"], -row["validation_loss"]) for row in history)
         return best > (self.probe_scores["accuracy"], -self.probe_scores["loss"])
 
-    def train_spec(self, epochs: int, seconds_before: float) -> fit.Job:
+    def train_spec(self, epochs: int, seconds_before: float) -> TrainSpec:
         """Return what the training loop needs: model, batches and loss.
 
         Args:
             epochs: Number of epochs if neither ``--epochs`` nor ``--max-time`` is given.
             seconds_before: Seconds that the linear probe took.
         """
-        return fit.Job(
+        return TrainSpec(
             build_model=self.restore_linear_probe,
             batches=self.task.training_batches,
             validation=self.task.validation_batches,
-            examples=len(self.splits.train),
+            train_examples=len(self.splits.train),
             validation_examples=len(self.splits.validation),
-            validation_batch=self.task.validation_batch_size,
-            varying=self.task.variable_shapes,
+            validation_batch_size=self.task.validation_batch_size,
+            variable_shapes=self.task.variable_shapes,
             compile=self._compile,
             epochs=epochs,
             seconds_before=seconds_before,
-            delivered=lambda head_model: self.full_model,
+            inference_model=lambda head_model: self.full_model,
         )
 
     def _loss(self) -> keras.losses.Loss:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,11 +16,9 @@ from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError
 from dltoolkit.run import Run
 from dltoolkit.training import checkpoint, optimizer
-from dltoolkit.training.shared_clock import Pace
-from dltoolkit.training.time_budget import Plan
-
-if TYPE_CHECKING:
-    from dltoolkit.training.fit import Job
+from dltoolkit.training.shared_clock import SharedClock
+from dltoolkit.training.time_budget import TimeBudget
+from dltoolkit.training.train_spec import TrainSpec
 
 CHECKPOINT_SECONDS = 60.0  # after which a checkpoint is written within an epoch, not only at its end
 CHECKPOINT_SHARE = 0.01  # of the time, at most, that goes into checkpoints, beside the last one
@@ -34,15 +32,15 @@ class Watcher(keras.callbacks.Callback):
         self,
         run: Run,
         config: RunConfig,
-        job: Job,
+        spec: TrainSpec,
         state: checkpoint.State,
-        plan: Plan,
-        pace: Pace,
+        plan: TimeBudget,
+        pace: SharedClock,
         schedule: optimizer.WarmupCosine,
         best_weights: list[np.ndarray] | None,
     ):
         super().__init__()
-        self._run, self._config, self._job, self._state = run, config, job, state
+        self._run, self._config, self._spec, self._state = run, config, spec, state
         self._plan, self._pace, self._schedule = plan, pace, schedule
         self.best_weights = best_weights
         self._best_is_saved = best_weights is None
@@ -115,8 +113,8 @@ class Watcher(keras.callbacks.Callback):
             self._ema.on_test_begin()
 
     def on_test_end(self, logs: Any = None) -> None:
-        score = logs[self._job.score.removeprefix("validation_")]
-        falling = self._job.score.endswith(("loss", "distance"))
+        score = logs[self._spec.monitor.removeprefix("validation_")]
+        falling = self._spec.monitor.endswith(("loss", "distance"))
         standing = self._pace.of_chief((-score if falling else score, -logs.get("loss", 0.0)))
         self._is_best = self._state.best is None or standing > self._state.best
         if self._is_best:
@@ -144,13 +142,13 @@ class Watcher(keras.callbacks.Callback):
         if self._plan.validation_done(state.step, now - self._test_began):
             self._follow_plan()
         self._display.end(epoch + 1, self._plan.epochs, row, self._is_best)
-        stops = bool(self._job.after_epoch and self._run.writes and self._job.after_epoch(self.model, epoch + 1))
+        stops = bool(self._spec.on_epoch_end and self._run.writes and self._spec.on_epoch_end(self.model, epoch + 1))
         if self._pace.of_chief([stops])[0]:
             self._finish()
         self._within, self._accumulators = 0, []
         patience = self._config.patience
         if patience and state.stale_epochs >= patience:
-            progress.note(f"No better {self._job.score.replace('_', ' ')} for {patience} epochs: stopping here.")
+            progress.note(f"No better {self._spec.monitor.replace('_', ' ')} for {patience} epochs: stopping here.")
             self._finish()
         self._save_or_stop(epoch_ended=True)
 
@@ -192,10 +190,10 @@ class Watcher(keras.callbacks.Callback):
         if not self._best_is_saved and not self._state.finished:
             current = self.model.get_weights()
             self.model.set_weights(self.best_weights)
-            self._run.save_model(self._job.delivered(self.model))
+            self._run.save_model(self._spec.inference_model(self.model))
             self.model.set_weights(current)
             self._best_is_saved = True
         if everything:
-            self._run.update(time={"train_seconds": round(self._job.seconds_before + self._state.seconds, 2)})
+            self._run.update(time={"train_seconds": round(self._spec.seconds_before + self._state.seconds, 2)})
         self._saved = self._pace.now()
         (self._saving_took,) = self._pace.of_chief([time.monotonic() - began])

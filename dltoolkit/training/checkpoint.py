@@ -15,7 +15,7 @@ import numpy as np
 
 from dltoolkit import progress
 from dltoolkit.errors import UserError
-from dltoolkit.files import writing
+from dltoolkit.files import atomic_write
 from dltoolkit.run import Run
 from dltoolkit.training import optimizer
 
@@ -63,17 +63,17 @@ def save(run: Run, state: State, model: keras.Model, best_weights: list[np.ndarr
     path = folder / f"step-{state.step:08d}.npz"
     if not run.writes:  # but it has taken part in reading what all replicas have of the metrics
         return path
-    with writing(path) as beside, beside.open("w+b") as file:
+    with atomic_write(path) as beside, beside.open("w+b") as file:
         np.savez(file, **arrays)
         file.write(_digest(file, file.seek(0, io.SEEK_END)))
-    others = found(run)
+    others = list_checkpoints(run)
     for other in others[: others.index(path)] + others[others.index(path) + KEPT :]:
         with contextlib.suppress(OSError):
             other.unlink()
     return path
 
 
-def found(run: Run) -> list[Path]:
+def list_checkpoints(run: Run) -> list[Path]:
     """The files of a run's checkpoints, the newest first."""
     return sorted((run.path / "checkpoint").glob("step-*.npz"), reverse=True)
 
@@ -88,7 +88,7 @@ def restore(run: Run, model: keras.Model) -> tuple[State, list[np.ndarray] | Non
     Raises:
         UserError: if the checkpoint is another network's, or may not be read.
     """
-    files = found(run)
+    files = list_checkpoints(run)
     for path in files:
         arrays = _read(path)
         if arrays is None:
@@ -141,7 +141,7 @@ def _groups(model: keras.Model) -> dict[str, list[Any]]:
     """The variables to keep: ``model.variables`` has the seed generators' state that a weights file leaves out."""
     return {
         "model": model.variables,
-        "optimizer": [variable for each in optimizer.all_of(model) for variable in each.variables],
+        "optimizer": [variable for each in optimizer.all_optimizers(model) for variable in each.variables],
         "metrics": model.metrics_variables,
     }
 

@@ -142,17 +142,17 @@ def compile(
         how: ``jit_compile`` and ``steps_per_execution``.
     """
     optimizer, schedule = make(config, batch_size, newton_schulz_steps, full_rate_steps, rate_factors)
-    spare_vectors(optimizer, model)
+    exclude_vectors_from_weight_decay(optimizer, model)
     model.compile(optimizer, loss, metrics=list(metrics), **how)
     return schedule
 
 
-def all_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+def all_optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
     """Return the optimizers of a compiled model: one, or as many as it says."""
     return getattr(model, "optimizers", [model.optimizer])
 
 
-def spare_vectors(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
+def exclude_vectors_from_weight_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
     """Keep weight decay off biases, normalisation weights and other vectors; call once, before training."""
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])

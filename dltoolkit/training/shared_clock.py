@@ -24,7 +24,7 @@ AT_ONCE = 1 << 24  # numbers of four bytes that are sent together
 STRIDE = 2.0  # by which that distance, in steps, grows at most from one look to the next
 
 
-class Pace:
+class SharedClock:
     """The clock of a training.
 
     Args:

@@ -12,7 +12,7 @@ RESERVE = 0.03  # of the time left, kept for a machine that slows down
 REPLAN = 0.05  # a plan that would miss the end by more than this share of the whole time is made again
 
 
-class Plan:
+class TimeBudget:
     """Plans the number of steps and follows the clock.
 
     Args:

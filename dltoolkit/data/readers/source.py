@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dltoolkit.data.readers import catalog as catalogue
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 
 PARTS = ("train", "validation", "test")
 PART_NAMES = {
@@ -97,7 +97,7 @@ def resolve(data: str) -> Source:
     if colon and scheme == "keras":
         if name not in catalogue.KERAS_NAMES:
             raise UserError(
-                f"There is no Keras data set '{name}'.{suggestion(name, catalogue.KERAS_NAMES)} "
+                f"There is no Keras data set '{name}'.{did_you_mean(name, catalogue.KERAS_NAMES)} "
                 f"Known are: {', '.join(catalogue.KERAS_NAMES)}."
             )
         return Source(data, "keras", name, reference=name)
@@ -107,7 +107,7 @@ def resolve(data: str) -> Source:
         raise UserError(f"There is no such file or folder: {data}.{_sibling(path)}")
     if catalogue.is_tfds_name(data):
         return Source(data, "tfds", _safe(data), reference=data)
-    near = suggestion(data, BUNDLED) or suggestion(data, catalogue.tfds_names())
+    near = did_you_mean(data, BUNDLED) or did_you_mean(data, catalogue.tfds_names())
     raise UserError(f"There is no data set and no file called '{data}'.{near} --data takes {FORMS}.")
 
 
@@ -181,7 +181,7 @@ def _safe(name: str) -> str:
 def _sibling(path: Path) -> str:
     """Return a hint if the folder where ``path`` should be has something of nearly that name."""
     try:
-        return suggestion(path.name, os.listdir(path.parent))
+        return did_you_mean(path.name, os.listdir(path.parent))
     except OSError:
         return ""
 

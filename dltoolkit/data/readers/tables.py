@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 
 LONGEST_LINE = 100_000_000  # characters
 
@@ -51,7 +51,7 @@ class Table:
                 f"{self.path} has no column that looks like the {meaning} ({', '.join(likely)}); its columns are: "
                 f"{listed}. Name the right one with --{meaning}-column."
             )
-        raise UserError(f"{self.path} has no column '{wanted}'.{suggestion(wanted, names)} Its columns are: {listed}.")
+        raise UserError(f"{self.path} has no column '{wanted}'.{did_you_mean(wanted, names)} Its columns are: {listed}.")
 
 
 def read_table(path: Path, *, header: bool | None = None) -> Table:

@@ -19,7 +19,7 @@ import numpy as np
 
 from dltoolkit.data.readers.catalog import tfds_folder, tfds_names, tfds_package
 from dltoolkit.data.readers.source import part_of
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 
 LOCAL = "to use local data, give --data a folder of class folders, a table or an .npz file"
 
@@ -208,7 +208,7 @@ def _builder(reference: str, name: str) -> Any:
         return tfds.builder(reference, data_dir=tfds_folder())
     except tfds.core.registered.DatasetNotFoundError:
         raise UserError(
-            f"TensorFlow Datasets has no set called '{name}'.{suggestion(name, tfds_names())} "
+            f"TensorFlow Datasets has no set called '{name}'.{did_you_mean(name, tfds_names())} "
             "All names: https://www.tensorflow.org/datasets/catalog."
         ) from None
     except Exception as error:
@@ -218,7 +218,7 @@ def _builder(reference: str, name: str) -> Any:
             known = list(tfds.builder_cls(name).builder_configs)
         if config not in known:
             raise UserError(
-                f"{name} has no variant '{config}'.{suggestion(config, known)} Its variants: "
+                f"{name} has no variant '{config}'.{did_you_mean(config, known)} Its variants: "
                 f"{', '.join(known[:20]) or 'none'}{', …' if len(known) > 20 else ''}."
             ) from None
         raise UserError(f"TensorFlow Datasets cannot open '{reference}': {_short(error, 300)}.") from error

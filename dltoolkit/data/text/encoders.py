@@ -20,7 +20,7 @@ from dltoolkit.data.language import tokenizers as tokens
 from dltoolkit.data.pipeline import PARALLEL
 from dltoolkit.data.text.vocabulary import Corpus, Encoder, Packed, Vocabulary, without_html
 from dltoolkit.errors import UserError
-from dltoolkit.files import writing
+from dltoolkit.files import atomic_write
 
 WORDS, TOKENS, HUB = "vocabulary.txt", "vocabulary.json", "tokenizer.json"  # what they are called in a run
 AT_ONCE = 1000  # texts that KerasHub's tokenizer gets together
@@ -54,7 +54,7 @@ class TokenEncoder:
         return _packed(1 + some.astype(np.int32) for some in found).shortened(self.longest)
 
     def save(self, folder: Path) -> None:
-        with writing(folder / TOKENS) as beside:
+        with atomic_write(folder / TOKENS) as beside:
             beside.write_text(json.dumps(self.tokenizer.to_json()), encoding="utf-8")
 
 
@@ -97,7 +97,7 @@ class HubEncoder:
         return np.array([number for number in found if number is not None][:1], np.int32)
 
     def save(self, folder: Path) -> None:
-        with writing(folder / HUB) as beside:
+        with atomic_write(folder / HUB) as beside:
             beside.write_text(json.dumps(tokens.hub_to_json(self.tokenizer)), encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dltoolkit.errors import UserError
-from dltoolkit.files import writing
+from dltoolkit.files import atomic_write
 
 TAG = re.compile(r"</?[a-z][^<>]{0,300}>|<!--.{0,300}?-->", re.IGNORECASE | re.DOTALL)
 _ALONE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # scripts written without spaces, sign by sign
@@ -278,7 +278,7 @@ class Encoder:
 
     def save(self, folder: Path) -> None:
         """Write the vocabulary, which ``encoders.load`` reads."""
-        with writing(folder / "vocabulary.txt") as beside:
+        with atomic_write(folder / "vocabulary.txt") as beside:
             beside.write_text(self.vocabulary.text(), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ import scipy.special
 import tensorflow as tf
 
 from dltoolkit.data import batches
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.models import replicas
 from dltoolkit.models.gan.diff_augment import DiffAugment
 from dltoolkit.models.gan.networks import LATENT, discriminator, generator
@@ -70,7 +70,7 @@ class Gan(keras.Model):
         for what, value, known in (("architecture", architecture, ARCHITECTURES), ("loss", loss, LOSSES)):
             if value not in known:
                 raise UserError(
-                    f"There is no {what} '{value}'; use one of {', '.join(known)}.{suggestion(value, known)}"
+                    f"There is no {what} '{value}'; use one of {', '.join(known)}.{did_you_mean(value, known)}"
                 )
         if min(image_shape[:2]) < SMALLEST or max(image_shape[:2]) > LARGEST:
             raise UserError(

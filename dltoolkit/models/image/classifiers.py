@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.models.image.layers import BatchNorm, Dirac, PatchEmbedding
 
 FAMILIES = ("resnet", "cnn", "alexnet", "mlp", "vit")
@@ -48,7 +48,7 @@ def build(
     """
     families = {"resnet": _resnet, "cnn": _cnn, "alexnet": _alexnet, "mlp": _mlp, "vit": _vit}
     if family not in families:
-        near = suggestion(family, FAMILIES)
+        near = did_you_mean(family, FAMILIES)
         raise UserError(f"There is no network family '{family}'; use one of {', '.join(FAMILIES)}.{near}")
     height, width, channels = input_shape
     if min(height, width) < MIN_IMAGE_SIZE and family != "mlp":

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.models.language.decoder_layers import (
     DecoderBlock,
     MemberMean,
@@ -59,7 +59,7 @@ def build(
         UserError: for an unknown family, or a width that the heads do not divide into even parts.
     """
     if family not in FAMILIES:
-        near = suggestion(family, FAMILIES)
+        near = did_you_mean(family, FAMILIES)
         raise UserError(f"There is no network family '{family}'; use one of {', '.join(FAMILIES)}.{near}")
     if family == "gpt" and embedding_dim % (2 * heads):
         raise UserError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dltoolkit import lazy
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.network import answers, offline
 
 SCHEMES = {"hf://": "https://huggingface.co", "kaggle://": "https://api.kaggle.com"}  # each with its server
@@ -152,7 +152,7 @@ def _preset_error(error: Exception, preset: str) -> UserError:
             return UserError(f"The network in {preset} does not read {inputs}: give another --backbone.")
     has_scheme = preset.startswith(tuple(SCHEMES))
     if not is_folder and not has_scheme and preset not in keras_hub.models.Backbone.presets:
-        near = suggestion(preset, keras_hub.models.Backbone.presets)
+        near = did_you_mean(preset, keras_hub.models.Backbone.presets)
         return UserError(f"KerasHub has no preset '{preset}'.{near}")
     unreachable = re.search("onnect|resol|retries|offline|no config.json|HTTP", f"{type(error).__name__} {message}")
     if is_folder or not unreachable:

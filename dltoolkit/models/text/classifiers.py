@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.models.text.layers import MeanAndMax, NaiveBayesBag, PositionEmbedding, Reverse, WordEmbedding
 
 FAMILIES = ("ngram", "cnn", "lstm", "gru", "rnn", "transformer")
@@ -58,7 +58,7 @@ def build(
         "transformer": _transformer,
     }
     if family not in families:
-        near = suggestion(family, FAMILIES)
+        near = did_you_mean(family, FAMILIES)
         raise UserError(f"There is no network family '{family}'; use one of {', '.join(FAMILIES)}.{near}")
     if classes < 2:
         raise UserError(f"A classifier needs at least two classes, not {classes}.")

@@ -22,7 +22,7 @@ SILENCE_SECONDS = 30.0  # that a chief may be late
 QUIET_SECONDS = 5.0  # of waiting before anything is said
 
 
-def meet(cluster: Cluster) -> None:
+def wait_for_workers(cluster: Cluster) -> None:
     """Return when all workers of the cluster are there; each at its own address, for which it has its port to itself.
 
     Raises:

@@ -1,7 +1,7 @@
 """A model and its batches for several replicas, on one machine or on many.
 
 Keras 3.15 trains on several replicas of one process, but not on several workers, nor when the first batch is uneven.
-What :func:`prepare` mends relies on methods of Keras that are not public; see ``models.keras_internals``.
+What :func:`wrap_for_strategy` mends relies on methods of Keras that are not public; see ``models.keras_internals``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dltoolkit.training.distribute.strategy import Devices
 FAR = 0x9E3779B9  # between the seeds of two replicas
 
 
-def moved(model: keras.Model, devices: Devices) -> keras.Model:
+def to_strategy_scope(model: keras.Model, devices: Devices) -> keras.Model:
     """Return a network that was made outside of the strategy's scope with its variables on all replicas."""
     if devices.replicas == 1 or isinstance(model.variables[0].value, tf.distribute.DistributedValues):
         return model
@@ -29,7 +29,7 @@ def moved(model: keras.Model, devices: Devices) -> keras.Model:
     return keras.Model(there.inputs, there.outputs, name=model.name)  # outside the scope: it answers on one device
 
 
-def prepare(model: keras.Model, devices: Devices, *, compiled: bool = False) -> keras.Model:
+def wrap_for_strategy(model: keras.Model, devices: Devices, *, compiled: bool = False) -> keras.Model:
     """Return a model whose ``fit`` and ``evaluate`` work on these devices.
 
     Layers that draw random numbers, such as dropout, then draw others on each replica, but for those that say with
@@ -43,7 +43,7 @@ def prepare(model: keras.Model, devices: Devices, *, compiled: bool = False) -> 
     """
     if devices.replicas == 1:
         return model
-    model = moved(model, devices)
+    model = to_strategy_scope(model, devices)
     kind = type(model)
     model.__class__ = type(kind.__name__, (_OfWorkers if devices.workers > 1 else _OfReplicas, kind), {})
     keras_internals.set_strategy(model, devices.strategy)
@@ -54,7 +54,7 @@ def prepare(model: keras.Model, devices: Devices, *, compiled: bool = False) -> 
     return model
 
 
-def share_out(batches: tf.data.Dataset, devices: Devices) -> Any:
+def distribute_dataset(batches: tf.data.Dataset, devices: Devices) -> Any:
     """Give each replica its part of each batch, in order; as equal as can be, and never none of a batch large enough.
 
     TensorFlow's own way needs batches of one size, and on several workers sends the graph of the pipeline around.
@@ -100,7 +100,7 @@ def share_out(batches: tf.data.Dataset, devices: Devices) -> Any:
     return devices.strategy.distribute_datasets_from_function(of_worker, options)
 
 
-def even_enough(batch_size: int, examples: int, replicas: int) -> int:
+def batch_size_for_replicas(batch_size: int, examples: int, replicas: int) -> int:
     """Return the least batch size from this one on with which no batch has fewer examples than there are replicas."""
     batch_size = max(batch_size, replicas)
     while 0 < examples % batch_size < replicas and batch_size < examples:

@@ -73,7 +73,7 @@ def devices(device: str) -> Devices:
 @functools.cache
 def _workers(together: Cluster, *chosen: int) -> Devices:
     """Connect this process and these GPUs of it with the others; once, for TensorFlow takes no second cluster."""
-    meeting.meet(together)
+    meeting.wait_for_workers(together)
     gpus = tf.config.list_physical_devices("GPU")
     tf.config.set_visible_devices([gpus[number] for number in chosen], "GPU")
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
