@@ -46,7 +46,7 @@ PEER_NAMES = {
     "flip": "hflip fliplr horizontal_flip mirror",
     "tta": "test_time_augmentation",
     "cutout": "reprob random_erasing erasing",
-    "color_jitter": "colour jitter hsv_h hsv_s hsv_v",
+    "color_jitter": "jitter hsv_h hsv_s hsv_v",
     "mixup": "mixup_alpha",
     "cutmix": "cutmix_alpha",
     "out_dir": "out output output_dir save_dir project outdir",

@@ -14,6 +14,7 @@ from dltoolkit.config import GROUPS, Duration, Option
 from dltoolkit.errors import UserError
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Duration: "TIME"}
+MAX_CHOICES_LENGTH = 50  # characters; longer lists of choices do not fit next to the flag, so the help holds them
 
 
 class RecipeCommand(click.Command):
@@ -45,14 +46,16 @@ class Flag(click.Option):
 
 def help_row(option: Option, options: Mapping[str, Option]) -> tuple[str, str]:
     """Return the spelling of a flag, and its help with its default and the modes in which it has an effect."""
+    choices, text = "|".join(option.choices), option.help
     if option.kind is bool:
         spelling = f"--[no-]{option.flag.removeprefix('--')}"
+    elif len(choices) > MAX_CHOICES_LENGTH:
+        spelling, text = f"{option.flag} NAME", f"{text}: {', '.join(option.choices[:-1])} or {option.choices[-1]}"
     else:
-        spelling = f"{option.flag} {'|'.join(option.choices) or METAVARS[option.kind]}"
+        spelling = f"{option.flag} {choices or METAVARS[option.kind]}"
     notes = [_condition(name, allowed, options.get(name)) for name, allowed in option.applies_to.items()]
     if option.default not in (None, ""):
         notes.insert(0, f"default: {_default(option)}")
-    text = option.help
     if notes and text.endswith(")"):  # such as "(default: from the family)"
         text, _, note = text[:-1].rpartition(" (")
         notes.insert(0, note)
