@@ -1,4 +1,4 @@
-"""The validation loss of a run against its seconds of training, compilation and validations included.
+"""The validation loss of a run against its seconds of training, compilation and validation included.
 
 dltoolkit train text-generator --data input.txt --validation-tail 0.1 --max-time 20s
 python benchmarks/loss_curve.py latest
@@ -11,21 +11,21 @@ import machine
 
 
 @click.command()
-@click.argument("run")
-def main(run: str) -> None:
-    """Print seconds, steps and loss of the training and the validation at the end of each epoch of RUN."""
+@click.argument("name")
+def main(name: str) -> None:
+    """Print seconds, steps, training loss and validation loss at the end of each epoch of the run NAME."""
     import dltoolkit
 
-    found = dltoolkit.load(run)
+    run = dltoolkit.load(name)
     click.echo(machine.describe())
-    click.echo(f"{found.path.name}: {found.info['model']['parameters']:,} parameters, {found.info.get('chosen', {})}")
-    seconds = itertools.accumulate(float(row["seconds"]) for row in found.history)
-    for passed, row in zip(seconds, found.history, strict=True):
+    click.echo(f"{run.path.name}: {run.info['model']['parameters']:,} parameters, {run.info.get('resolved', {})}")
+    seconds = itertools.accumulate(float(row["seconds"]) for row in run.history)
+    for elapsed, row in zip(seconds, run.history, strict=True):
         click.echo(
-            f"{passed:8.1f} s  step {int(row['step']):6}  training {row['loss']:.4f}  "
+            f"{elapsed:8.1f} s  step {int(row['step']):6}  training {row['loss']:.4f}  "
             f"validation {row['validation_loss']:.4f}"
         )
-    click.echo(f"{found.info['time']['train_seconds']:8.1f} s in all")
+    click.echo(f"{run.info['time']['train_seconds']:8.1f} s in total")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Padding in an epoch of training batches, of texts of similar length and of texts as they come.
+"""Padding in an epoch of training batches, of texts of similar length and of texts in random order.
 
 python benchmarks/padding.py imdb
 python benchmarks/padding.py imdb --backbone FOLDER
@@ -10,10 +10,10 @@ import click
 @click.command()
 @click.argument("data")
 @click.option("--model", default="lstm", show_default=True, help="Network family of the sentiment analyzer.")
-@click.option("--backbone", help="Network that fine-tune goes on from, in place of a family.")
-@click.option("--batch-size", type=int, help="Texts in a batch; by default the recipe's.")
+@click.option("--backbone", help="Backbone of fine-tune, instead of a network family.")
+@click.option("--batch-size", type=int, help="Texts per batch (default: the recipe's).")
 def main(data: str, model: str, backbone: str | None, batch_size: int | None) -> None:
-    """Print the share of padding in the batches that the sentiment analyzer, or fine-tune, would train on."""
+    """Print the fraction of padding in the batches that the sentiment analyzer, or fine-tune, would train on."""
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
@@ -25,24 +25,25 @@ def main(data: str, model: str, backbone: str | None, batch_size: int | None) ->
 
     if backbone:
         config = fine_tune.Config(data=data, backbone=backbone)
-        texts = fine_tune.build_data(config)
-        texts.encoder = finetuning.backbone.texts(config).encoder
-        config = fine_tune.suited(config, "texts", int(texts.packed.lengths.max()))
+        task = finetuning.tasks.create(config)
+        splits = fine_tune.build_data(config, task)
+        splits.encoder = task.backbone.text_features(config.max_length).encoder
+        config = fine_tune.resolve_defaults(config, task, task.max_length(splits))
     else:
         config = sentiment_analyzer.Config(data=data, model=model)
-        texts = sentiment_analyzer.build_data(config)
-        config = sentiment_analyzer.suited(config, len(texts.train))
+        splits = sentiment_analyzer.build_data(config)
+        config = sentiment_analyzer.suited(config, len(splits.train))
     batch_size = batch_size or config.batch_size
-    steps = len(texts.train) // batch_size
-    batches = text_pipeline.training_pipeline(texts, batch_size=batch_size, seed=0).take(steps)
-    words = places = 0
-    for numbers, _ in batches.as_numpy_iterator():
-        words, places = words + np.count_nonzero(numbers), places + numbers.size
-    shuffled = np.random.default_rng(0).permutation(texts.packed.lengths[texts.train])[: steps * batch_size]
-    longest = shuffled.reshape(steps, batch_size).max(axis=1)
-    click.echo(f"{steps} batches of {batch_size}, {words:,} words or tokens")
-    click.echo(f"padding in batches of similar length {100 * (1 - words / places):.1f} %")
-    click.echo(f"padding in batches as they come      {100 * (1 - shuffled.sum() / longest.sum() / batch_size):.1f} %")
+    steps = len(splits.train) // batch_size
+    batches = text_pipeline.training_pipeline(splits, batch_size=batch_size, seed=0).take(steps)
+    tokens = positions = 0
+    for token_ids, _ in batches.as_numpy_iterator():
+        tokens, positions = tokens + np.count_nonzero(token_ids), positions + token_ids.size
+    shuffled = np.random.default_rng(0).permutation(splits.packed.lengths[splits.train])[: steps * batch_size]
+    padded = shuffled.reshape(steps, batch_size).max(axis=1).sum() * batch_size
+    click.echo(f"{steps} batches of {batch_size}, {tokens:,} words or tokens")
+    click.echo(f"padding in batches of similar length {100 * (1 - tokens / positions):.1f} %")
+    click.echo(f"padding in batches in random order   {100 * (1 - shuffled.sum() / padded):.1f} %")
 
 
 if __name__ == "__main__":
