@@ -13,20 +13,22 @@ from conftest import CLASSES, save_image, toy_image, toy_images
 from PIL import Image
 
 from dltoolkit.data import disk_cache as store
-from dltoolkit.data import labeled as labelled
+from dltoolkit.data import labeled
 from dltoolkit.data.image import dataset as images
+from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
+SKIP_INVALID = ImageReadOptions(skip_invalid=True)
 
 
-def load(data, **options) -> images.ImageSplits:
-    return images.load(str(data), **options)
+def load(data, read=ImageReadOptions(), split=SplitOptions(), **options) -> images.ImageSplits:
+    return images.load(str(data), read, split, **options)
 
 
-def refused(data, **options) -> str:
+def refused(data, *read, **options) -> str:
     with pytest.raises(UserError) as caught:
-        load(data, **options)
+        load(data, *read, **options)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -112,16 +114,17 @@ def test_the_only_held_out_part_is_the_test(split_folder, held_out):
 
 
 def test_large_sets_hold_out_no_more_than_it_takes(split_folder, monkeypatch):
-    monkeypatch.setattr(labelled, "MOST_VALIDATED", 3)
+    monkeypatch.setattr(labeled, "MOST_VALIDATED", 3)
     shutil.rmtree(split_folder / "val")
     assert load(split_folder).counts() == {"train": 21, "validation": 3, "test": 12}
-    assert load(split_folder, validation_fraction=0.25).counts()["validation"] == 6
+    assert load(split_folder, split=SplitOptions(validation_fraction=0.25)).counts()["validation"] == 6
     shutil.rmtree(split_folder / "test")
-    monkeypatch.setattr(labelled, "MOST_TESTED", 6)
-    monkeypatch.setattr(labelled, "MOST_VALIDATED", 12)
+    monkeypatch.setattr(labeled, "MOST_TESTED", 6)
+    monkeypatch.setattr(labeled, "MOST_VALIDATED", 12)
     assert load(split_folder).counts() == {"train": 18, "validation": 3, "test": 3}
-    monkeypatch.setattr(labelled, "MOST_TESTED", 3)
-    assert load(split_folder, validation_fraction=0.25).counts() == {"train": 15, "validation": 6, "test": 3}
+    monkeypatch.setattr(labeled, "MOST_TESTED", 3)
+    counts = load(split_folder, split=SplitOptions(validation_fraction=0.25)).counts()
+    assert counts == {"train": 15, "validation": 6, "test": 3}
 
 
 def test_train_alone_is_split_three_ways(split_folder):
@@ -178,7 +181,7 @@ def test_unreadable_pictures_are_named_and_can_be_skipped(image_folder):
     assert "--skip-invalid" in message
     for name, reason in zip(names, ["not a picture", "an empty file", "cut off", "no such file", ""], strict=True):
         assert f"{name} ({reason}" in message
-    data = load(image_folder, skip_invalid=True)
+    data = load(image_folder, SKIP_INVALID)
     assert len(data.images) == len(data.labels) == len(data.names) == 30
     assert "5 pictures were left out" in data.warnings[0]
     assert {Path(name).name for name, _ in data.findings} == set(names)
@@ -199,10 +202,10 @@ def test_many_unreadable_pictures_are_all_listed_in_a_file(image_folder, isolate
 def test_skipping_must_leave_enough(make_folder):
     folder = make_folder("toys", [5, 3, 5])
     (folder / CLASSES[1] / "000.png").write_bytes(b"")
-    assert "'dots' has only 2 pictures" in refused(folder, skip_invalid=True)
+    assert "'dots' has only 2 pictures" in refused(folder, SKIP_INVALID)
     for path in folder.rglob("*.png"):
         path.write_bytes(b"")
-    assert refused(folder, skip_invalid=True).startswith("None of the 13 pictures can be used")
+    assert refused(folder, SKIP_INVALID).startswith("None of the 13 pictures can be used")
 
 
 def test_copies_are_named_and_never_cross_the_split(make_folder):
@@ -251,9 +254,9 @@ def test_tables_of_other_forms(image_table):
     lines.write_text("".join(json.dumps({"pic": file, "animal": label}) + "\n" for file, label in rows))
     expected = load(image_table).fingerprint
     assert load(without).fingerprint == expected
-    assert load(lines, image_column="pic", label_column="animal").fingerprint == expected
+    assert load(lines, ImageReadOptions(image_column="pic", label_column="animal")).fingerprint == expected
     assert "its columns are: pic, animal" in refused(lines)
-    assert "Its columns are: pic, animal" in refused(lines, image_column="picture")
+    assert "Its columns are: pic, animal" in refused(lines, ImageReadOptions(image_column="picture"))
 
 
 def test_parquet_with_pictures_inside(image_table):
@@ -374,7 +377,7 @@ def test_limit(make_folder, split_folder):
 
 def test_labels_per_class_leaves_the_held_out_parts_alone(make_folder):
     folder = make_folder("toys", [20, 20, 8])
-    full, few = load(folder), load(folder, shots=5)
+    full, few = load(folder), load(folder, split=SplitOptions(shots=5))
     assert np.bincount(few.labels[few.train]).tolist() == [5, 5, 5]
     assert set(few.train) < set(full.train)
     assert (few.test == full.test).all()
@@ -398,10 +401,10 @@ def test_fingerprint_changes_with_content_label_and_class_name(make_folder):
 def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, isolated_cache, monkeypatch):
     folder = make_folder()
     spoil(folder)
-    expected = load(folder, skip_invalid=True)
+    expected = load(folder, SKIP_INVALID)
     assert not list(isolated_cache.glob("*.array"))
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
-    data = load(folder, skip_invalid=True)
+    data = load(folder, SKIP_INVALID)
     assert isinstance(data.images, np.memmap)
     assert (data.images == expected.images).all()
     assert data.fingerprint == expected.fingerprint
@@ -409,7 +412,7 @@ def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, isolat
 
     written = next(isolated_cache.glob("*.array"))
     stamp = written.stat().st_mtime_ns
-    again = load(folder, skip_invalid=True)
+    again = load(folder, SKIP_INVALID)
     assert (again.images == expected.images).all()
     assert again.warnings == data.warnings
     assert written.stat().st_mtime_ns == stamp  # found, not made anew
@@ -417,7 +420,7 @@ def test_pictures_that_do_not_fit_in_memory_are_kept_on_disk(make_folder, isolat
 
     picture = folder / CLASSES[0] / "000.png"
     save_image(picture, 255 - np.asarray(Image.open(picture)))
-    changed = load(folder, skip_invalid=True)
+    changed = load(folder, SKIP_INVALID)
     assert (changed.images[0] == 255 - expected.images[0]).all()
     assert (changed.images[1:] == expected.images[1:]).all()
     assert not list(isolated_cache.glob("*unfinished*"))
@@ -457,7 +460,7 @@ def test_a_mended_picture_is_read_again(make_folder, isolated_cache, monkeypatch
     content, times = picture.read_bytes(), (picture.stat().st_atime_ns, picture.stat().st_mtime_ns)
     picture.write_bytes(b"x" * len(content))
     os.utime(picture, ns=times)
-    assert len(load(folder, skip_invalid=True).images) == 29
+    assert len(load(folder, SKIP_INVALID).images) == 29
     picture.write_bytes(content)
     os.utime(picture, ns=times)
     assert len(load(folder).images) == 30
@@ -471,7 +474,7 @@ def test_what_may_not_be_read_is_named(make_folder, request):
     message = refused(folder)
     assert f"1 of 30 pictures cannot be used: {picture}" in message
     assert "ermission" in message
-    assert len(load(folder, skip_invalid=True).images) == 29
+    assert len(load(folder, SKIP_INVALID).images) == 29
 
 
 def test_a_folder_that_may_not_be_read_is_named(make_folder, request):
@@ -509,22 +512,22 @@ def test_memory_limit_is_plausible():
 
 def test_labelled_data_for_a_trained_model(make_folder, split_folder):
     other = make_folder("other", 4, classes=["Plain", "bars"], side=20)
-    pixels, labels, names = images.labelled(str(other), CLASSES, (16, 16, 1))
+    pixels, labels, names = images.labeled(str(other), CLASSES, (16, 16, 1))
     assert pixels.shape == (8, 16, 16, 1)
     assert labels.tolist() == [2] * 4 + [0] * 4
     assert Path(names[0]).parent.name == "Plain"
-    assert len(images.labelled(str(split_folder), CLASSES, (16, 16, 3))[1]) == 12
-    assert len(images.labelled(str(split_folder), CLASSES, (16, 16, 3), part="train")[1]) == 24
+    assert len(images.labeled(str(split_folder), CLASSES, (16, 16, 3))[1]) == 12
+    assert len(images.labeled(str(split_folder), CLASSES, (16, 16, 3), part="train")[1]) == 24
     shutil.rmtree(split_folder / "test")
-    assert len(images.labelled(str(split_folder), CLASSES, (16, 16, 3))[1]) == 9
+    assert len(images.labeled(str(split_folder), CLASSES, (16, 16, 3))[1]) == 9
     with pytest.raises(
         UserError, match=r"label 'dot' in .* is unknown to the model. Did you mean 'dots'\?.*bars, dots"
     ):
-        images.labelled(str(make_folder("wrong", 2, classes=["dot"])), CLASSES, (16, 16, 3))
+        images.labeled(str(make_folder("wrong", 2, classes=["dot"])), CLASSES, (16, 16, 3))
 
 
 def test_one_class_of_labelled_data_will_do(make_folder):
-    assert len(images.labelled(str(make_folder("one", 2, classes=["dots"])), CLASSES, (16, 16, 3))[1]) == 2
+    assert len(images.labeled(str(make_folder("one", 2, classes=["dots"])), CLASSES, (16, 16, 3))[1]) == 2
 
 
 def test_read(tmp_path):

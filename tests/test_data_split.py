@@ -8,7 +8,7 @@ from dltoolkit.errors import UserError
 
 
 @pytest.fixture
-def labelled():
+def labeled():
     """Hashes of 300 different contents, with 200, 80 and 20 of three classes."""
     contents = np.random.default_rng(0).integers(0, 256, (300, 12), np.uint8)
     return split.content_hashes(contents), np.repeat([0, 1, 2], [200, 80, 20])
@@ -26,16 +26,16 @@ def test_equal_contents_have_equal_hashes():
     assert (split.content_hashes(np.asfortranarray(rows)) == hashes).all()
 
 
-def test_each_class_is_split_in_proportion(labelled):
-    hashes, labels = labelled
+def test_each_class_is_split_in_proportion(labeled):
+    hashes, labels = labeled
     parts = split.three_way(hashes, labels, validation=0.2, test=0.1, seed=1)
     assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(300))
     assert np.bincount(labels[parts["validation"]]).tolist() == [40, 16, 4]
     assert np.bincount(labels[parts["test"]]).tolist() == [20, 8, 2]
 
 
-def test_order_does_not_matter_but_the_seed_does(labelled):
-    hashes, labels = labelled
+def test_order_does_not_matter_but_the_seed_does(labeled):
+    hashes, labels = labeled
     before = parts_by_hash(hashes, split.three_way(hashes, labels, seed=1))
     shuffled = np.random.default_rng(1).permutation(300)
     after = parts_by_hash(hashes[shuffled], split.three_way(hashes[shuffled], labels[shuffled], seed=1))
@@ -44,8 +44,8 @@ def test_order_does_not_matter_but_the_seed_does(labelled):
     assert len(before["test"] & other["test"]) < 20  # of 45; 7 by chance
 
 
-def test_new_examples_move_few_of_the_old(labelled):
-    hashes, labels = labelled
+def test_new_examples_move_few_of_the_old(labeled):
+    hashes, labels = labeled
     before = parts_by_hash(hashes, split.three_way(hashes, labels, seed=1))
     more = np.concatenate([hashes, split.content_hashes(np.random.default_rng(9).integers(0, 256, (6, 12), np.uint8))])
     after = parts_by_hash(more, split.three_way(more, np.append(labels, [0, 0, 0, 0, 1, 1]), seed=1))
@@ -53,8 +53,8 @@ def test_new_examples_move_few_of_the_old(labelled):
     assert moved <= 6
 
 
-def test_copies_stay_together_whatever_their_label(labelled):
-    hashes, labels = labelled
+def test_copies_stay_together_whatever_their_label(labeled):
+    hashes, labels = labeled
     again = np.random.default_rng(2).choice(300, 150)
     hashes = np.concatenate([hashes, hashes[again]])
     labels = np.concatenate([labels, np.roll(labels[again], 1)])  # some under another label than the original
@@ -77,13 +77,13 @@ def test_three_examples_are_enough_and_two_are_not(seed):
 
 
 @pytest.mark.parametrize("fractions", [(0, 0.1), (0.1, 0), (0.5, 0.5), (-0.1, 0.1), (1.2, 0.1)])
-def test_absurd_fractions(labelled, fractions):
+def test_absurd_fractions(labeled, fractions):
     with pytest.raises(UserError, match="fraction"):
-        split.three_way(*labelled, validation=fractions[0], test=fractions[1], seed=0)
+        split.three_way(*labeled, validation=fractions[0], test=fractions[1], seed=0)
 
 
-def test_carve_validation(labelled):
-    hashes, labels = labelled
+def test_carve_validation(labeled):
+    hashes, labels = labeled
     train, validation = split.carve_validation(hashes, labels, np.arange(0, 300, 2), validation=0.2, seed=0)
     assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(0, 300, 2))
     assert np.bincount(labels[validation]).tolist() == [20, 8, 2]
@@ -91,8 +91,8 @@ def test_carve_validation(labelled):
         split.carve_validation(hashes, labels, np.append(np.arange(150), 299), seed=0, classes=["a", "b", "c"])
 
 
-def test_pick_keeps_proportions_and_a_minimum(labelled):
-    hashes, labels = labelled
+def test_pick_keeps_proportions_and_a_minimum(labeled):
+    hashes, labels = labeled
     parts = np.tile([0, 0, 0, 1], 75)
     taken = split.pick(hashes, labels, 60, seed=0, parts=parts)
     assert len(taken) == 60
@@ -106,14 +106,14 @@ def test_pick_keeps_proportions_and_a_minimum(labelled):
         split.pick(hashes, labels, 8, seed=0, minimum=3)
 
 
-def test_a_larger_pick_contains_the_smaller(labelled):
-    hashes, labels = labelled
+def test_a_larger_pick_contains_the_smaller(labeled):
+    hashes, labels = labeled
     small, large = (set(split.pick(hashes, labels, n, seed=0).tolist()) for n in (30, 120))
     assert small < large
 
 
-def test_per_class(labelled):
-    hashes, labels = labelled
+def test_per_class(labeled):
+    hashes, labels = labeled
     train = np.arange(10, 300)
     chosen = split.per_class(hashes, labels, train, 30, seed=0)
     assert np.bincount(labels[chosen]).tolist() == [30, 30, 20]

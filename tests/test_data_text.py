@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import toy_texts, write_texts
 
+from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.readers import tables
 from dltoolkit.data.text import dataset as text
 from dltoolkit.errors import InvalidInput, UserError
@@ -23,9 +24,9 @@ def table(path: Path, rows, delimiter: str = ",") -> Path:
     return path
 
 
-def refused(data, **options) -> str:
+def refused(data, *read) -> str:
     with pytest.raises(UserError) as caught:
-        text.load(str(data), **options)
+        text.load(str(data), *read)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -73,10 +74,10 @@ def test_columns_by_name_and_by_position(tmp_path):
     message = refused(path)
     assert "when, remark, verdict" in message
     assert "--text-column" in message
-    named = text.load(str(path), text_column="remark", label_column="verdict")
-    placed = text.load(str(path), text_column="2", label_column="3")
+    named = text.load(str(path), TextReadOptions(text_column="remark", label_column="verdict"))
+    placed = text.load(str(path), TextReadOptions(text_column="2", label_column="3"))
     assert pairs(named) == pairs(placed) == set(toy_texts(60))
-    assert "verdict" in refused(path, text_column="remark", label_column="verdikt")
+    assert "verdict" in refused(path, TextReadOptions(text_column="remark", label_column="verdikt"))
 
 
 def test_quotation_marks_in_a_tsv_are_characters(tmp_path):
@@ -133,7 +134,7 @@ def test_a_bad_byte_is_named_with_file_and_line(tmp_path):
     assert str(bad) in message
     assert "byte 0xef in line 3" in message
     assert "--skip-invalid" in message
-    data = text.load(str(folder), skip_invalid=True)
+    data = text.load(str(folder), TextReadOptions(skip_invalid=True))
     assert len(data.texts) == 59
     assert (str(bad), "not UTF-8: byte 0xef in line 3") in data.findings
     path = tmp_path / "a.csv"
@@ -149,7 +150,7 @@ def test_binary_empty_and_endless_files(tmp_path, monkeypatch):
     message = refused(folder)
     for what in ("binary data", "empty", "longer than"):
         assert what in message
-    assert len(text.load(str(folder), skip_invalid=True).texts) == 60
+    assert len(text.load(str(folder), TextReadOptions(skip_invalid=True)).texts) == 60
 
 
 def test_all_texts_empty(tmp_path):
@@ -190,7 +191,7 @@ def test_repeated_texts_never_cross_the_split(tmp_path):
 def test_rows_without_a_label(tmp_path):
     path = table(tmp_path / "a.csv", [("label", "text"), *toy_texts(60), ("", "no label here")])
     assert "Row 61" in refused(path)
-    data = text.load(str(path), skip_invalid=True)
+    data = text.load(str(path), TextReadOptions(skip_invalid=True))
     assert len(data.texts) == 60
     assert any("Row 61" in warning for warning in data.warnings)
 
@@ -212,7 +213,7 @@ def test_pictures_are_no_texts(make_folder):
 
 
 def test_fewer_labels_and_a_limit(text_table):
-    data = text.load(str(text_table), shots=5)
+    data = text.load(str(text_table), split=SplitOptions(shots=5))
     assert np.bincount(data.labels[data.train]).tolist() == [5, 5]
     assert data.counts()["test"] == text.load(str(text_table)).counts()["test"]
     assert len(text.load(str(text_table), limit=30).texts) == 30

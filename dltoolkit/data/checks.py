@@ -23,7 +23,7 @@ def splits_itself(listing: Listing) -> bool:
     return listing.parts is None or not listing.parts.any()
 
 
-def trainable(listing: Listing, said: str, *, labelled: bool = True) -> Listing:
+def trainable(listing: Listing, said: str, *, labeled: bool = True) -> Listing:
     """Return ``listing`` without class names that no example has.
 
     Raises:
@@ -36,7 +36,7 @@ def trainable(listing: Listing, said: str, *, labelled: bool = True) -> Listing:
     if len(used) < len(listing.classes):
         unused = [name for number, name in enumerate(listing.classes) if number not in set(used.tolist())]
         warnings = [*warnings, f"No {noun} has the label {_some(unused)}: left out."]
-    if len(classes) < (2 if labelled else 1):
+    if len(classes) < (2 if labeled else 1):
         only = f"only one class, '{classes[0]}'" if classes else f"no labelled {noun}s"
         raise UserError(f"{said} has {only}: a classifier needs {noun}s of at least two classes.")
     if splits_itself(listing):

@@ -8,15 +8,16 @@ import numpy as np
 
 from dltoolkit.data import checks as scan
 from dltoolkit.data import split
+from dltoolkit.data.options import SplitOptions
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import PARTS, Source
-from dltoolkit.errors import UserError, suggestion
+from dltoolkit.errors import UserError, did_you_mean
 
 MOST_VALIDATED, MOST_TESTED = 5_000, 10_000  # examples, where a fraction was not asked for
 
 
 @dataclass(eq=False, kw_only=True)
-class LabelledSplits:
+class LabeledSplits:
     """Labelled examples and who is in which part.
 
     Attributes:
@@ -76,12 +77,10 @@ def divided(
     listing: Listing,
     hashes: np.ndarray,
     source: Source,
+    options: SplitOptions,
     *,
     shape: Sequence[int] = (),
     seed: int,
-    validation_fraction: float | None,
-    test_fraction: float | None,
-    shots: int | None,
     bad: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     """Split a listing that has been read, remark on it, and return the fields of `LabelledSplits`.
@@ -95,8 +94,9 @@ def divided(
         bad: (name, reason) of what was left out.
     """
     count = len(listing.names) if listing.parts is None else int((listing.parts == 0).sum())
-    validation = min(0.15, MOST_VALIDATED / count) if validation_fraction is None else validation_fraction
-    test = min(0.15, MOST_TESTED / count) if test_fraction is None else test_fraction
+    validation, test, shots = options.validation_fraction, options.test_fraction, options.shots
+    validation = min(0.15, MOST_VALIDATED / count) if validation is None else validation
+    test = min(0.15, MOST_TESTED / count) if test is None else test
     parts = _parts(listing, hashes, validation, test, seed)
     warnings = [*listing.warnings, *scan.remarks(listing, hashes, parts)]
     if shots is not None:
@@ -140,7 +140,7 @@ def translation(listing: Listing, classes: Sequence[str], said: str) -> np.ndarr
         if numbers[number] < 0:
             listed = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
             raise UserError(
-                f"The label '{name}' in {said} is unknown to the model.{suggestion(name, classes)} It knows: {listed}."
+                f"The label '{name}' in {said} is unknown to the model.{did_you_mean(name, classes)} It knows: {listed}."
             )
     return numbers
 

@@ -14,6 +14,7 @@ from dltoolkit.evaluation import baseline, classification, prediction
 
 if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.data.options import ImageReadOptions
     from dltoolkit.evaluation.classification import LabeledBatches
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.run import Run
@@ -58,14 +59,15 @@ def labeled_batches(splits: ImageSplits, split: str) -> LabeledBatches:
     return splits.labels[getattr(splits, split)], pipeline.evaluation_pipeline(splits, split, size)
 
 
-def evaluate(run: Run, build_splits: Callable[[], ImageSplits], other: str | None, config: Any) -> dict[str, Any]:
+def evaluate(run: Run, build_splits: Callable[[], ImageSplits], other: str | None, read: ImageReadOptions
+) -> dict[str, Any]:
     """Measure an image classifier on the test split of its run, or on other labeled images.
 
     Args:
         run: Run of an image classifier.
         build_splits: Reads the data of the run again.
         other: Value of ``--data``, or None for the run's own test split.
-        config: Options for reading ``other``.
+        read: Options for reading ``other``.
 
     Raises:
         UserError: if the data of the run have changed, or the other data contain a class that the run does not have.
@@ -74,32 +76,30 @@ def evaluate(run: Run, build_splits: Callable[[], ImageSplits], other: str | Non
         splits = build_splits()
         run.check_data(splits.describe())
         return classification.measure(run.model, labeled_batches(splits, "test"), run.classes)
-    pixels, labels = read_labeled(run, other, run.model.input_shape[1:], config)
+    pixels, labels = read_labeled(run, other, run.model.input_shape[1:], read)
     size = max_batch_size(pixels.shape[1:])
     batches = ((pixels[i : i + size],) for i in range(0, len(pixels), size))
     return classification.measure(run.model, (labels, batches), run.classes)
 
 
-def read_labeled(run: Run, other: str, shape: tuple[int, int, int], config: Any) -> tuple[np.ndarray, np.ndarray]:
+def read_labeled(run: Run, other: str, shape: tuple[int, int, int], read: ImageReadOptions
+) -> tuple[np.ndarray, np.ndarray]:
     """Read other labeled images: pixels uint8 (n, *shape) and class indices int (n,).
 
     Args:
         run: Run whose classes the labels are.
         other: Value of ``--data``.
         shape: (height, width, channels) that the images are resized to.
-        config: Options for reading.
+        read: Options for reading.
     """
     from dltoolkit import progress
 
     run.warn_of_training_data(other)
-    pixels, labels, _ = images.labelled(
+    pixels, labels, _ = images.labeled(
         other,
         run.classes,
         shape,
-        skip_invalid=config.skip_invalid,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        header=config.header,
+        read,
         warn=progress.warn,
     )
     return pixels, labels

@@ -13,6 +13,7 @@ from dltoolkit.data.text.vocabulary import Corpus, Encoder, Vocabulary
 from dltoolkit.evaluation import baseline, classification, prediction
 
 if TYPE_CHECKING:
+    from dltoolkit.data.options import TextReadOptions
     from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.data.text.encoders import TextEncoder
     from dltoolkit.evaluation.classification import LabeledBatches
@@ -62,7 +63,7 @@ def labeled_batches(splits: TextSplits, split: str) -> LabeledBatches:
 
 
 def evaluate(
-    run: Run, build_splits: Callable[[], TextSplits], other: str | None, config: Any, encoder: TextEncoder
+    run: Run, build_splits: Callable[[], TextSplits], other: str | None, read: TextReadOptions, encoder: TextEncoder
 ) -> dict[str, Any]:
     """Measure a text classifier on the test split of its run, or on other labeled texts.
 
@@ -70,7 +71,7 @@ def evaluate(
         run: Run of a text classifier.
         build_splits: Reads the data of the run again.
         other: Value of ``--data``, or None for the run's own test split.
-        config: Options for reading ``other``.
+        read: Options for reading ``other``.
         encoder: Converts texts into the token IDs that the model reads.
 
     Raises:
@@ -84,13 +85,10 @@ def evaluate(
         splits.encoder = encoder
         return classification.measure(run.model, labeled_batches(splits, "test"), run.classes)
     run.warn_of_training_data(other)
-    texts, labels, _ = text.labelled(
+    texts, labels, _ = text.labeled(
         other,
         run.classes,
-        skip_invalid=config.skip_invalid,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        header=config.header,
+        read,
         warn=progress.warn,
     )
     packed = encoder(Corpus(texts))

@@ -11,17 +11,18 @@ import numpy as np
 from PIL import Image
 
 from dltoolkit.data import checks as scan
-from dltoolkit.data import split
 from dltoolkit.data.image import arrays, decode, pixels
 from dltoolkit.data.image.listing import list_pictures
-from dltoolkit.data.labeled import LabelledSplits, divided, limited, of_part, translation
+from dltoolkit.data.labeled import LabeledSplits, divided, limited, of_part, translation
+from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.data.readers import source
 from dltoolkit.data.readers.source import Source
+from dltoolkit.data.split import name_hashes, pick
 from dltoolkit.errors import UserError
 
 
 @dataclass(eq=False, kw_only=True)
-class ImageSplits(LabelledSplits):
+class ImageSplits(LabeledSplits):
     """Pictures, labels and who is in which part.
 
     Attributes:
@@ -42,18 +43,13 @@ class ImageSplits(LabelledSplits):
 
 def load(
     data: Source | str,
+    read: ImageReadOptions = ImageReadOptions(),
+    split: SplitOptions = SplitOptions(),
     *,
     image_size: int | None = None,
     seed: int = 0,
-    validation_fraction: float | None = None,
-    test_fraction: float | None = None,
     limit: int | None = None,
-    shots: int | None = None,
-    skip_invalid: bool = False,
-    labelled: bool = True,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    header: bool | None = None,
+    labeled: bool = True,
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
 ) -> ImageSplits:
@@ -63,18 +59,15 @@ def load(
     train; without any, each class is split by content and seed (see ``split``).
 
     Args:
-        data: what ``--data`` says, or a resolved source.
+        data: Value of ``--data``, or a resolved source.
+        read: Options for reading.
+        split: Options for splitting. By default, validation and test are 15 % of each class, but no more than 5,000
+            and 10,000 images, which are enough to measure with.
         image_size: side in pixels to which every picture is resized and cropped. By default equal square pictures of
             at most 224 stay as they are, and others get their median short side, at most 160.
         seed: decides the split and who stays under a limit.
-        validation_fraction, test_fraction: of each class, where the data bring no such part. By default 15 %, but no
-            more than 5,000 pictures in validation and 10,000 in test, which are enough to measure with.
         limit: use at most so many pictures in all, each class and part in proportion.
-        shots: train on at most so many of each class; validation and test stay as they are.
-        skip_invalid: leave out pictures that cannot be read, instead of refusing.
         labelled: refuse pictures of a single class, and folders without class folders.
-        image_column, label_column: of a table, by name or position; by default found by their usual names.
-        header: whether a .csv or .tsv begins with column names; by default recognised.
         cache_dir: where pictures are kept that do not fit in memory.
         progress: called with what is being done, how many are done, and how many there are.
 
@@ -82,45 +75,32 @@ def load(
         UserError: for anything that cannot be trained on as it is.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_pictures(
-        src,
-        image_column=image_column,
-        label_column=label_column,
-        header=header,
-        skip_invalid=skip_invalid,
-        labelled=labelled,
-        progress=progress,
-    )
-    listing = limited(scan.trainable(listing, src.said, labelled=labelled), src, limit, seed)
+    listing = list_pictures(src, read, labeled=labeled, progress=progress)
+    listing = limited(scan.trainable(listing, src.said, labeled=labeled), src, limit, seed)
     decoded = pixels.decoded(
-        listing, src.name, image_size=image_size, skip_invalid=skip_invalid, cache_dir=cache_dir, progress=progress
+        listing, src.name, image_size=image_size, skip_invalid=read.skip_invalid, cache_dir=cache_dir, progress=progress
     )
     fields = divided(
-        scan.trainable(decoded.listing, src.said, labelled=labelled) if decoded.bad else decoded.listing,
+        scan.trainable(decoded.listing, src.said, labeled=labeled) if decoded.bad else decoded.listing,
         decoded.hashes,
         src,
+        split,
         shape=decoded.images.shape,
         seed=seed,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        shots=shots,
         bad=decoded.bad,
     )
     return ImageSplits(images=decoded.images, **fields)
 
 
-def labelled(
+def labeled(
     data: Source | str,
     classes: Sequence[str],
     image_shape: tuple[int, int, int],
+    read: ImageReadOptions = ImageReadOptions(),
     *,
     part: str = "test",
     seed: int = 0,
     limit: int | None = None,
-    skip_invalid: bool = False,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    header: bool | None = None,
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
     warn: Callable[[str], None] | None = None,
@@ -131,6 +111,7 @@ def labelled(
         data: what ``--data`` says, or a resolved source.
         classes: the model's classes; labels are matched by name, whatever their case.
         image_shape: the model's (height, width, channels).
+        read: Options for reading.
         part: which part to take of data that bring splits; data without splits are taken whole.
         warn: called with what the user should know, in plain sentences.
         The rest is as in `load`.
@@ -142,21 +123,14 @@ def labelled(
         UserError: if a label is none of ``classes``, or pictures cannot be read.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_pictures(
-        src,
-        image_column=image_column,
-        label_column=label_column,
-        header=header,
-        skip_invalid=skip_invalid,
-        progress=progress,
-    )
+    listing = list_pictures(src, read, progress=progress)
     listing = of_part(listing, part)
     numbers = translation(listing, classes, src.said)
     if limit is not None and limit < len(listing.names):
-        keys = split.name_hashes(listing.names)
-        listing = listing.take(split.pick(keys, listing.labels, limit, seed=seed, minimum=0))
+        keys = name_hashes(listing.names)
+        listing = listing.take(pick(keys, listing.labels, limit, seed=seed, minimum=0))
     decoded = pixels.decoded(
-        listing, src.name, image_shape=image_shape, skip_invalid=skip_invalid, cache_dir=cache_dir, progress=progress
+        listing, src.name, image_shape=image_shape, skip_invalid=read.skip_invalid, cache_dir=cache_dir, progress=progress
     )
     for warning in decoded.listing.warnings if warn else ():
         warn(warning)

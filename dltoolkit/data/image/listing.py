@@ -7,6 +7,7 @@ import numpy as np
 
 from dltoolkit.data import disk_cache as store
 from dltoolkit.data.image import arrays, decode
+from dltoolkit.data.options import ImageReadOptions
 from dltoolkit.data.readers import catalog as catalogue
 from dltoolkit.data.readers import listing, tables
 from dltoolkit.data.readers import tfds as published
@@ -24,12 +25,9 @@ PICTURES = Kind(
 
 def list_pictures(
     source: Source,
+    read: ImageReadOptions,
     *,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    header: bool | None = None,
-    skip_invalid: bool = False,
-    labelled: bool = True,
+    labeled: bool = True,
     progress: decode.Progress | None = None,
 ) -> Listing:
     """List the pictures of any source with their labels; of a folder without class folders only if not ``labelled``.
@@ -38,15 +36,14 @@ def list_pictures(
         UserError: if it holds none, or is not a source of pictures.
     """
     if source.kind == "folder":
-        return listing.from_folder(source, PICTURES, labelled=labelled)
+        return listing.from_folder(source, PICTURES, labeled=labeled)
     if source.kind == "table":
         return listing.from_tables(
             source,
             PICTURES,
-            lambda table: _columns(table, image_column, label_column),
+            read,
+            lambda table: _columns(table, read.image_column, read.label_column),
             _picture,
-            header=header,
-            skip_invalid=skip_invalid,
         )
     if source.kind == "npz":
         return _from_arrays(source, arrays.read_npz(source.path), None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dltoolkit.data.options import ReadOptions
 from dltoolkit.data.readers import tables
 from dltoolkit.data.readers import tfds as published
 from dltoolkit.data.readers.source import PARTS, File, Source, classes_in_order, files, part_of, subfolders
@@ -72,7 +73,7 @@ class Listing:
         )
 
 
-def from_folder(source: Source, kind: Kind, *, labelled: bool = True) -> Listing:
+def from_folder(source: Source, kind: Kind, *, labeled: bool = True) -> Listing:
     """List the files of class folders, or of class folders inside train, validation and test.
 
     Args:
@@ -87,7 +88,7 @@ def from_folder(source: Source, kind: Kind, *, labelled: bool = True) -> Listing
     empty: list[Path] = []
     for part, root in roots.items():
         folders = subfolders(root)
-        if not folders and not labelled:
+        if not folders and not labeled:
             found += [(file, "all", part) for file in files(root) if _fits(file, kind)]
         elif not folders:
             raise UserError(_no_class_folders(root, kind))
@@ -124,23 +125,22 @@ def from_folder(source: Source, kind: Kind, *, labelled: bool = True) -> Listing
 def from_tables(
     source: Source,
     kind: Kind,
-    columns: Callable[[tables.Table], tuple[str, str]],
-    read: Callable[[Any, Path, str], tuple[str, Any]],
-    *,
-    header: bool | None,
-    skip_invalid: bool = False,
+    read: ReadOptions,
+    find_columns: Callable[[tables.Table], tuple[str, str]],
+    parse_cell: Callable[[Any, Path, str], tuple[str, Any]],
 ) -> Listing:
     """List the rows of a table, or of one table for each split.
 
     Args:
-        columns: the first table to the names of its two columns, that of the examples and that of the labels.
-        read: ``(cell, the table's folder, a name for the row)`` to the example's name and item; None for an empty cell.
-        header: whether a .csv or .tsv begins with column names; by default recognised.
-        skip_invalid: leave rows out that lack an example or a label, instead of refusing them.
+        kind: Kind of the examples.
+        read: Options for reading.
+        find_columns: Returns the names of the columns of the examples and of the labels in the first table.
+        parse_cell: Takes a cell, the folder of the table and a name for the row; returns the name of the example and
+            the example, or None for an empty cell.
     """
     places = [(part, path) for part, paths in source.parts.items() for path in paths] or [("", source.path)]
-    found = tables.read_tables([path for _, path in places], header=header)
-    item_column, label_column = columns(found[0])
+    found = tables.read_tables([path for _, path in places], header=read.header)
+    item_column, label_column = find_columns(found[0])
     rows: list[tuple[str, Any, str, str]] = []
     lacking: list[str] = []
     for (part, path), table in zip(places, found, strict=True):
@@ -149,13 +149,13 @@ def from_tables(
             if isinstance(label, (list, dict)):
                 raise UserError(f"Row {row} of {path} has several labels ('{str(label)[:40]}'): one is needed.")
             label = "" if label is None or label != label else str(label).strip()  # NaN differs from itself
-            name, content = read(item, path.parent, f"{path}[{row}]")
+            name, content = parse_cell(item, path.parent, f"{path}[{row}]")
             if not label or content is None:
                 missing = label_column if content is not None else item_column
                 lacking.append(f"Row {row} of {path} (without the header) has nothing in the column '{missing}'")
                 continue
             rows.append((name, content, label, part))
-    if lacking and not (skip_invalid and rows):
+    if lacking and not (read.skip_invalid and rows):
         others = f", and {len(lacking) - 1} more rows like it" if len(lacking) > 1 else ""
         raise UserError(f"{lacking[0]}{others}: mend or remove them, or leave them out with --skip-invalid.")
     warnings = [f"{len(lacking)} rows were left out; the first: {lacking[0]}."] if lacking else []

@@ -15,13 +15,14 @@ import numpy as np
 
 from dltoolkit.data import checks as scan
 from dltoolkit.data import disk_cache as store
-from dltoolkit.data.labeled import LabelledSplits, divided, limited, of_part, translation
+from dltoolkit.data.labeled import LabeledSplits, divided, limited, of_part, translation
+from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.readers import source, tables
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import File, Source
 from dltoolkit.data.text.listing import TEXT_COLUMNS, cell_text, list_texts
 from dltoolkit.data.text.vocabulary import Corpus, Encoder, Packed, standardised
-from dltoolkit.errors import BadInput, UserError
+from dltoolkit.errors import InvalidInput, UserError
 from dltoolkit.lines import Line
 
 LONGEST = 10_000_000  # bytes of a text; what is longer is no text to be classified
@@ -30,7 +31,7 @@ STEP = 500  # texts between two reports of progress
 
 
 @dataclass(eq=False, kw_only=True)
-class TextSplits(LabelledSplits):
+class TextSplits(LabeledSplits):
     """Texts, labels and who is in which part.
 
     Attributes:
@@ -65,16 +66,11 @@ class TextSplits(LabelledSplits):
 
 def load(
     data: Source | str,
+    read: TextReadOptions = TextReadOptions(),
+    split: SplitOptions = SplitOptions(),
     *,
     seed: int = 0,
-    validation_fraction: float | None = None,
-    test_fraction: float | None = None,
     limit: int | None = None,
-    shots: int | None = None,
-    skip_invalid: bool = False,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    header: bool | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TextSplits:
     """Find, read, check and split labelled texts.
@@ -84,52 +80,37 @@ def load(
     HTML only count as the same.
 
     Args:
-        data: what ``--data`` says, or a resolved source.
+        data: Value of ``--data``, or a resolved source.
+        read: Options for reading. Texts that are empty, not UTF-8 or without a label are invalid.
+        split: Options for splitting. By default, validation and test are 15 % of each class, but no more than 5,000
+            and 10,000 texts, which are enough to measure with.
         seed: decides the split and who stays under a limit.
-        validation_fraction, test_fraction: of each class, where the data bring no such part. By default 15 %, but no
-            more than 5,000 texts in validation and 10,000 in test, which are enough to measure with.
         limit: use at most so many texts in all, each class and part in proportion.
-        shots: train on at most so many of each class; validation and test stay as they are.
-        skip_invalid: leave out texts that are empty, not UTF-8 or without a label, instead of refusing.
-        text_column, label_column: of a table, by name or position; by default found by their usual names.
-        header: whether a .csv or .tsv begins with column names; by default recognised.
         progress: called with what is being done, how many are done, and how many there are.
 
     Raises:
         UserError: for anything that cannot be trained on as it is.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_texts(
-        src,
-        text_column=text_column,
-        label_column=label_column,
-        header=header,
-        skip_invalid=skip_invalid,
-        progress=progress,
-    )
+    listing = list_texts(src, read, progress=progress)
     listing = limited(scan.trainable(listing, src.said), src, limit, seed)
-    listing, texts, hashes, bad = _checked(listing, src, skip_invalid, progress)
+    listing, texts, hashes, bad = _checked(listing, src, read.skip_invalid, progress)
     fields = divided(
         scan.trainable(listing, src.said) if bad else listing,
         hashes,
         src,
+        split,
         seed=seed,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        shots=shots,
         bad=bad,
     )
     return TextSplits(texts=texts, **fields)
 
 
-def labelled(
+def labeled(
     data: Source | str,
     classes: Sequence[str],
+    read: TextReadOptions = TextReadOptions(),
     *,
-    skip_invalid: bool = False,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    header: bool | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> tuple[list[str], np.ndarray, list[str]]:
     """Read other labelled texts for a trained model; of data that bring splits, the test.
@@ -137,6 +118,7 @@ def labelled(
     Args:
         data: what ``--data`` says, or a resolved source.
         classes: the model's classes; labels are matched by name, whatever their case.
+        read: Options for reading.
         warn: called with what the user should know, in plain sentences.
         The rest is as in `load`.
 
@@ -147,12 +129,10 @@ def labelled(
         UserError: if a label is none of ``classes``, or texts cannot be read.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_texts(
-        src, text_column=text_column, label_column=label_column, header=header, skip_invalid=skip_invalid
-    )
+    listing = list_texts(src, read)
     listing = of_part(listing, "test")
     numbers = translation(listing, classes, src.said)
-    listing, texts, _, _ = _checked(listing, src, skip_invalid, None)
+    listing, texts, _, _ = _checked(listing, src, read.skip_invalid, None)
     for warning in listing.warnings if warn else ():
         warn(warning)
     return texts, numbers[listing.labels], listing.names
@@ -223,20 +203,20 @@ def expand(inputs: Iterable[Any], *, text_column: str | None = None) -> Iterator
             path = Path(os.path.expanduser(text))
             if text.strip() and path.is_dir():
                 yield from [Path(file.path) for file in source.files(path) if file.path.lower().endswith(".txt")] or [
-                    BadInput(text, "no .txt files in this folder")
+                    InvalidInput(text, "no .txt files in this folder")
                 ]
             elif text.strip() and path.exists():
                 yield from _rows(path, text_column) if path.suffix.lower() in source.TABLE_SUFFIXES else [path]
             elif glob.has_magic(text) and (matches := sorted(glob.glob(str(path), recursive=True))):
                 yield from (Path(name) for name in matches if os.path.isfile(name))
             elif path.suffix.lower() in source.FILE_SUFFIXES and len(text.split()) == 1:
-                yield BadInput(text, "no such file")
+                yield InvalidInput(text, "no such file")
             else:
                 yield text
         except (OSError, ValueError):  # too long for a name
             yield text
         except UserError as error:
-            yield BadInput(text, str(error))
+            yield InvalidInput(text, str(error))
 
 
 def _rows(path: Path, text_column: str | None) -> Iterator[Line | bytes]:

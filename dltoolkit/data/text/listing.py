@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dltoolkit.data.options import TextReadOptions
 from dltoolkit.data.readers import listing, tables
 from dltoolkit.data.readers import tfds as published
 from dltoolkit.data.readers.listing import LABEL_COLUMNS, Kind, Listing
@@ -19,11 +20,8 @@ BUNDLED = Path(__file__).parents[1] / "bundled"
 
 def list_texts(
     source: Source,
+    read: TextReadOptions,
     *,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    header: bool | None = None,
-    skip_invalid: bool = False,
     progress: Any = None,
 ) -> Listing:
     """List the labelled texts of any source.
@@ -39,10 +37,9 @@ def list_texts(
         return listing.from_tables(
             source,
             TEXTS,
-            lambda table: _columns(table, text_column, label_column),
+            read,
+            lambda table: _columns(table, read.text_column, read.label_column),
             lambda cell, _, name: (name, cell_text(cell)),
-            header=header,
-            skip_invalid=skip_invalid,
         )
     if source.kind == "tfds":
         return _from_tfds(source, published.tfds_set(source.reference, "text", progress))
