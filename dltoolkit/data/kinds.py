@@ -10,7 +10,7 @@ from dltoolkit.data.readers import source, tables
 from dltoolkit.data.readers import tfds as published
 from dltoolkit.data.text.listing import TEXTS
 
-Kind = Literal["pictures", "texts"]
+Kind = Literal["image", "text"]
 
 
 def of(src: source.Source) -> Kind:
@@ -22,13 +22,13 @@ def of(src: source.Source) -> Kind:
     if src.kind == "folder":
         suffixes = [Path(file.path).suffix.lower() for file in source.files(src.path)]
         pictures = sum(suffix in decode.SUFFIXES for suffix in suffixes)
-        return "pictures" if pictures >= sum(suffix in TEXTS.suffixes for suffix in suffixes) else "texts"
+        return "image" if pictures >= sum(suffix in TEXTS.suffixes for suffix in suffixes) else "text"
     if src.kind == "table":
         table = tables.read_table(next(iter(src.parts.values()), [src.path])[0])
-        return "pictures" if any(_is_picture(cells[0]) for cells in table.columns.values()) else "texts"
+        return "image" if any(_is_picture(cells[0]) for cells in table.columns.values()) else "text"
     if src.kind == "tfds":
-        return "texts" if published.tfds_holds_texts(src.reference) else "pictures"
-    return "texts" if src.kind == "text" or src.reference in ("reviews", "python-docs") else "pictures"
+        return "text" if published.tfds_holds_texts(src.reference) else "image"
+    return "text" if src.kind == "text" or src.reference in ("reviews", "python-docs") else "image"
 
 
 def _is_picture(cell: Any) -> bool:
