@@ -47,7 +47,7 @@ def measure(model: keras.Model, texts: Iterable[np.ndarray], characters: int, co
         loss (nats per token), bits_per_character, perplexity (per token), tokens, characters.
 
     Raises:
-        UserError: if there are fewer than two tokens.
+        UserError: If there are fewer than two tokens.
     """
     losses, total, count = token_losses(model), 0.0, 0
     for token_ids, next_ids, scored in token_pipeline.scoring_batches(texts, context_length, BATCH_SIZE):

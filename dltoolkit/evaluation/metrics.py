@@ -31,7 +31,7 @@ def classification(
         are true, columns predicted classes), and ece, the expected calibration error over 15 bins.
 
     Raises:
-        UserError: if the split is empty, or the probabilities contain NaN.
+        UserError: If the split is empty, or the probabilities contain NaN.
     """
     labels, probabilities = _validated(labels, probabilities, len(classes))
     scores = score(labels, probabilities.argmax(axis=1), len(classes))
