@@ -1,22 +1,20 @@
-"""The report: one safe, self-contained page for every state of a run, and its plots."""
+"""The report: one safe, self-contained page for a run in any state."""
 
-import io
 import json
 import subprocess
 import sys
-import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from dltoolkit.evaluation import metrics
-from dltoolkit.report import plots
-from dltoolkit.report import page as report
 from dltoolkit.evaluation.classification import Mistake
+from dltoolkit.evaluation.ngram_baseline import NgramWeight
+from dltoolkit.report import page as report
+from dltoolkit.report import plots
 from dltoolkit.run import Run
 
 VOID = {"meta", "img", "br"}
@@ -24,7 +22,7 @@ EVIL = ["<script>alert(1)</script>", "<b>bold</b>", "quo\"te & 's", "猫", "🐱
 
 
 class Outline(HTMLParser):
-    """Collects what a page shows, and whether every tag is closed where it must be."""
+    """The visible text, tags and links of a page; every tag must be closed in order."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -47,13 +45,13 @@ class Outline(HTMLParser):
             self.text += data
 
 
-def scores(classes: list[str], share: float = 0.7, count: int = 300) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Metrics, labels and probabilities of a classifier that is right in about ``share`` of ``count`` answers."""
+def scores(classes: list[str], accuracy: float = 0.7, count: int = 300) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Return metrics, labels and probabilities of a classifier whose accuracy is about ``accuracy``."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % len(classes)
     probabilities = rng.dirichlet(np.ones(len(classes)), count) * 0.3
-    answers = np.where(rng.random(count) < share, labels, (labels + 1) % len(classes))
-    probabilities[np.arange(count), answers] += 0.7
+    predictions = np.where(rng.random(count) < accuracy, labels, (labels + 1) % len(classes))
+    probabilities[np.arange(count), predictions] += 0.7
     return metrics.classification(labels, probabilities, classes), labels, probabilities
 
 
@@ -73,7 +71,7 @@ HISTORY = [
 
 
 def make_run(path: Path, classes: list[str], *, measured: dict | None = None, history: list | None = None) -> Run:
-    """A real run directory as the training leaves it."""
+    """Return a run directory as training leaves it."""
     path.mkdir()
     run = Run(path, {"recipe": "image-classifier", "name": path.name, "state": "running"})
     splits = {"train": 70, "validation": 15, "test": 15}
@@ -94,7 +92,7 @@ def page_of(run: Run, **options) -> tuple[str, Outline]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Run, str, Outline]:
-    """A complete run with names and pictures of all kinds, its page, and the page's outline."""
+    """Return a complete run with names and images of all kinds, its page, and the outline of the page."""
     test, labels, probabilities = scores(EVIL)
     baseline = {
         "majority": {"accuracy": 0.125, "macro_f1": 0.03, "label": EVIL[0]},
@@ -109,14 +107,14 @@ def finished(tmp_path_factory) -> tuple[Run, str, Outline]:
     run.update(command="dltoolkit train image-classifier --data 'a <b>'", time={"train_seconds": 83.2})
     run.update(data={"warnings": [f"<i>{number}</i>.jpg is odd" for number in range(12)]})
     rng = np.random.default_rng(0)
-    answers = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     shapes = [(8, 8, 1), (200, 100, 3), (30, 30, 4), (28, 28)]
     mistakes = [
         Mistake(
             f"/data/{EVIL[labels[i]]}/'\"<{i}>🐱\udcff.png",
             EVIL[labels[i]],
-            EVIL[answers[i]],
-            float(probabilities[i, answers[i]]),
+            EVIL[predicted[i]],
+            float(probabilities[i, predicted[i]]),
             rng.integers(0, 256, shapes[number % 4], dtype=np.uint8),
         )
         for number, i in enumerate(metrics.worst_mistakes(labels, probabilities))
@@ -130,19 +128,19 @@ def finished(tmp_path_factory) -> tuple[Run, str, Outline]:
     return run, page, outline
 
 
-def test_every_plot_is_a_file_and_in_the_page(finished):
+def test_write_saves_every_plot_and_embeds_it(finished):
     run, page, _ = finished
     names = ["augmented", "confusion", "confusion_normalized", "curves", "mistakes", "reliability"]
     assert sorted(path.name for path in (run.path / "plots").iterdir()) == [f"{name}.png" for name in names]
     for name in names:
         with Image.open(run.path / "plots" / f"{name}.png") as image:
             assert image.format == "PNG"
-            colours = np.asarray(image.convert("L"))
-        assert colours.std() > 5, f"{name} is blank"
+            grays = np.asarray(image.convert("L"))
+        assert grays.std() > 5, f"{name} is blank"
     assert page.count("data:image/png;base64,") == 5 + 25  # mistakes.png is shown as 25 cards
 
 
-def test_the_page_needs_nothing_from_outside(finished):
+def test_page_loads_nothing_from_outside(finished):
     _, page, outline = finished
     assert all(link.startswith("data:image/png;base64,") for link in outline.links)
     assert "script" not in outline.tags
@@ -154,7 +152,7 @@ def test_the_page_needs_nothing_from_outside(finished):
     assert 'name="viewport"' in page
 
 
-def test_the_users_words_are_text_and_never_markup(finished):
+def test_page_escapes_what_the_user_named(finished):
     _, page, outline = finished
     assert "<script>alert" not in page
     for name in EVIL:
@@ -167,7 +165,7 @@ def test_the_users_words_are_text_and_never_markup(finished):
     assert "🐱?.png" in outline.text  # an undecodable byte in a file name
 
 
-def test_the_head_says_what_the_network_is_worth(finished):
+def test_headline_compares_the_network_with_the_baselines(finished):
     run, _, outline = finished
     test = run.metrics["test"]
     head = outline.text[: outline.text.index("Training curves")]
@@ -177,22 +175,22 @@ def test_the_head_says_what_the_network_is_worth(finished):
     assert "on 300 examples" in head
     fewer = 1 - (1 - test["accuracy"]) / 0.6
     assert f"{100 * fewer:.0f}\N{NO-BREAK SPACE}% fewer mistakes than the linear model" in head
-    assert "finished" in head  # the state is still "running" while the last file is written
+    assert "finished" in head  # although the state is "running" while the last file is written
     assert "12 more" not in head
     assert "2 more" in head
 
 
 @pytest.mark.parametrize(
-    ("linear", "ends", "verdict"),
+    ("linear", "interval", "verdict"),
     [
         (0.5, [0.45, 0.55], "fewer mistakes"),
         (0.7, [0.6, 0.75], "Not clearly better"),
         (0.9, [0.87, 0.93], "Worse than the linear model"),
     ],
 )
-def test_the_verdict_heeds_both_intervals(tmp_path, linear, ends, verdict):
+def test_headline_verdict_depends_on_both_intervals(tmp_path, linear, interval, verdict):
     test, _, _ = scores(["a", "b"])
-    measured = {"test": test, "baseline": {"linear": {"accuracy": linear, "accuracy_ci95": ends}}}
+    measured = {"test": test, "baseline": {"linear": {"accuracy": linear, "accuracy_ci95": interval}}}
     _, outline = page_of(make_run(tmp_path / "run", ["a", "b"], measured=measured))
     assert verdict in outline.text
 
@@ -205,17 +203,17 @@ def test_curves_mark_the_epoch_with_the_best_validation_accuracy(finished):
     assert curves != plots.curves(run.history, 3)
 
 
-def test_the_weakest_class_comes_first_and_classes_beyond_the_font_have_numbers(finished):
+def test_class_scores_start_with_the_lowest_f1_and_number_names_that_the_font_lacks(finished):
     run, _, outline = finished
     table = outline.text[outline.text.index("Scores per class") : outline.text.index("Calibration")]
     ordered = sorted(run.metrics["test"]["per_class"].items(), key=lambda entry: entry[1]["f1"])
-    places = [table.index(name.strip()) for name, _ in ordered]
-    assert places == sorted(places)
+    positions = [table.index(name.strip()) for name, _ in ordered]
+    assert positions == sorted(positions)
     assert "No.Class" in table
     assert "#3猫" in table
 
 
-def test_mix_ups_are_counted_by_truth_then_answer(tmp_path):
+def test_confusions_are_counted_by_true_and_predicted_class(tmp_path):
     labels = np.array([0] * 6 + [1] * 4)
     probabilities = np.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1, 1, 0]] * 0.8 + 0.1
     run = make_run(
@@ -228,14 +226,14 @@ def test_mix_ups_are_counted_by_truth_then_answer(tmp_path):
     assert f"catdog350.0{space}%dogcat125.0{space}%" in outline.text
 
 
-def test_the_commands_name_the_run_safely(finished):
+def test_commands_quote_the_path_of_the_run(finished):
     run, _, outline = finished
     quoted = str(run.path).replace("'", "'\"'\"'")
     assert f"dltoolkit predict '{quoted}' IMAGE.jpg" in outline.text
     assert f"dltoolkit resume '{quoted}' --epochs N" in outline.text
 
 
-def test_a_hundred_classes_stay_readable(tmp_path):
+def test_page_of_a_hundred_classes_folds_the_table(tmp_path):
     classes = [f"class {number}" for number in range(100)]
     test, _, _ = scores(classes, count=1000)
     page, outline = page_of(make_run(tmp_path / "run", classes, measured={"test": test}))
@@ -246,7 +244,7 @@ def test_a_hundred_classes_stay_readable(tmp_path):
         assert image.width > 1500
 
 
-def test_a_run_without_scores_says_how_it_stands(tmp_path):
+def test_page_of_an_unfinished_run_says_its_state(tmp_path):
     bare = make_run(tmp_path / "bare", ["a", "b"])
     _, outline = page_of(bare)
     assert "still training" in outline.text
@@ -268,16 +266,16 @@ def test_a_run_without_scores_says_how_it_stands(tmp_path):
     assert "unknown" in page_of(nothing)[1].text
 
 
-@pytest.mark.parametrize("kept", [["accuracy"], ["per_class"], ["confusion", "per_class"], ["accuracy", "ece"]])
-def test_scores_may_lack_parts(tmp_path, kept):
+@pytest.mark.parametrize("keys", [["accuracy"], ["per_class"], ["confusion", "per_class"], ["accuracy", "ece"]])
+def test_page_shows_the_metrics_that_are_present(tmp_path, keys):
     test, _, _ = scores(["a", "b", "c"])
-    run = make_run(tmp_path / "run", ["a", "b", "c"], measured={"test": {key: test[key] for key in kept}}, history=[])
+    run = make_run(tmp_path / "run", ["a", "b", "c"], measured={"test": {key: test[key] for key in keys}}, history=[])
     _, outline = page_of(run)
-    assert ("test accuracy" in outline.text) == ("accuracy" in kept)
-    assert ("Scores per class" in outline.text) == ("per_class" in kept)
+    assert ("test accuracy" in outline.text) == ("accuracy" in keys)
+    assert ("Scores per class" in outline.text) == ("per_class" in keys)
 
 
-def test_other_recipes_get_their_numbers_and_columns(tmp_path):
+def test_page_shows_metrics_columns_and_samples_of_other_recipes(tmp_path):
     rows = [
         {"epoch": 1, "step": 5, "loss": 1.0, "coverage": 0.2},
         {"epoch": 2, "step": 10, "loss": 0.9, "coverage": 0.4},
@@ -289,53 +287,67 @@ def test_other_recipes_get_their_numbers_and_columns(tmp_path):
     assert (run.path / "plots/curves.png").exists()
 
 
-def test_mistakes_in_texts_are_quoted_and_cut(tmp_path):
-    wrong = [Mistake("line 3", "good", "bad", 0.9, text="not <i>bad</i> " + "x" * 500)]
+def test_mistakes_of_texts_are_quoted_and_shortened(tmp_path):
+    mistakes = [Mistake("line 3", "good", "bad", 0.9, text="not <i>bad</i> " + "x" * 500)]
     run = make_run(tmp_path / "run", ["bad", "good"])
-    page, outline = page_of(run, mistakes=wrong)
+    page, outline = page_of(run, mistakes=mistakes)
     assert "not <i>bad</i> xxx" in outline.text
     assert "x" * 380 in page
     assert "x" * 400 not in page
     assert not (run.path / "plots/mistakes.png").exists()
 
 
-def test_names_that_the_font_lacks_are_drawn_without_a_word_on_stderr(capfd):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        plots.confusion(np.eye(len(EVIL), dtype=int), EVIL)
-        plots.mistakes([Mistake(name, name, name, 0.5, np.zeros((4, 4, 1), np.uint8)) for name in EVIL], EVIL)
-    assert capfd.readouterr() == ("", "")
-    assert plots.tick_label("猫", 3) == "#3"
-    assert plots.tick_label("wild 猫", 3) == "wild #3"
-    assert plots.tick_label("猫") == "…"
-    assert plots.tick_label("a  b\n") == "a b"
-    assert plots.tick_label("x" * 50) == "x" * 21 + "…"
+def test_page_of_a_language_model_compares_bits_per_character_and_shows_the_last_sample_first(tmp_path):
+    scores = {
+        "test": {"loss": 1.2, "bits_per_character": 1.7, "perplexity": 3.3, "tokens": 100},
+        "baseline": {
+            "unigram": {"bits_per_character": 4.5, "loss": 3.0, "perplexity": 20.0},
+            "gzip": {"bits_per_character": 2.1},
+        },
+    }
+    run = make_run(tmp_path / "run", [], measured=scores)
+    _, outline = page_of(run, texts={"epoch-0001": "first <b>", "epoch-0002": "second\r\n</pre>"})
+    rows = outline.text[outline.text.index("Perplexity") :]
+    assert rows.startswith("PerplexityThis network1.7001.20003.30gzip2.100unigram4.5003.000020.00")
+    assert outline.text.index("second") < outline.text.index("1 earlier") < outline.text.index("first <b>")
+    assert "dltoolkit generate" in outline.text
+    assert "dltoolkit predict" not in outline.text
 
 
-def test_the_users_own_plot_settings_neither_matter_nor_change():
-    plain = plots.curves(HISTORY, 2)
-    with matplotlib.rc_context({"font.size": 30, "axes.titleweight": "bold", "figure.dpi": 20}):
-        assert plots.curves(HISTORY, 2) == plain
-        assert matplotlib.rcParams["font.size"] == 30
+def test_page_shows_top_features_of_each_class(tmp_path):
+    features = {"<bad>": [NgramWeight("<i>awful", 2.0, 7), NgramWeight("dull", 1.0, 1200)], "good": []}
+    page, outline = page_of(make_run(tmp_path / "run", list(features)), top_features=features)
+    assert "<bad>Word or phraseWeightTexts<i>awful2.007dull1.001,200good" in outline.text
+    assert "--share:100.0%" in page
+    assert "--share:50.0%" in page
 
 
-def test_a_page_of_pictures_shows_their_pixels():
-    images = np.zeros((3, 8, 8, 3), np.uint8)
-    images[1] = (255, 0, 0)
-    images[2] = (0, 0, 255)
-    sheet = np.asarray(Image.open(io.BytesIO(plots.image_grid(images))))
-    assert sheet.shape == (72, 3 * 72 + 2 * 4, 4)
-    assert sheet[36, 36].tolist() == [0, 0, 0, 255]
-    assert sheet[36, 76 + 36].tolist() == [255, 0, 0, 255]
-    assert sheet[36, 152 + 36].tolist() == [0, 0, 255, 255]
-    assert sheet[36, 74, 3] == 0  # see-through between two pictures
-
-    large = np.full((2, 300, 200, 3), 7, np.uint8)
-    assert Image.open(io.BytesIO(plots.image_grid(large))).height == 112
-    assert Image.open(io.BytesIO(plots.thumbnail(large[0]))).size == (107, 160)
+def test_page_shows_the_learning_curve(tmp_path):
+    run = make_run(tmp_path / "run", ["a", "b"])
+    points = [
+        {"labels": n, "seed": seed, "fine-tuned": 0.5 + n / 100, "linear": 0.5} for n in (5, 10) for seed in (0, 1)
+    ]
+    run.update(learning_curve=points)
+    _, outline = page_of(run)
+    assert "Learning curve" in outline.text
+    assert (run.path / "plots/learning_curve.png").read_bytes() == plots.learning_curve(points)
 
 
-def test_nothing_here_needs_tensorflow_or_pyplot():
+def test_page_escapes_every_value_of_a_run(tmp_path):
+    """A run may come from a stranger: no value of its files becomes markup."""
+    evil = "<script>alert(1)</script>"
+    run = make_run(tmp_path / "run", [evil], history=[{"epoch": 1, "step": 1, evil: 1.0}])
+    values = dict.fromkeys(["name", "recipe", "state", "error", "command", "device", "machine", "created"], evil)
+    run.update(**values, model={"name": evil}, config={evil: evil}, plan={evil: [evil]})
+    run.update(versions={evil: evil}, calibration={evil: evil})
+    run.update(data={"source": evil, "warnings": [evil], "splits": {evil: 3}, "fingerprint": evil, "classes": [evil]})
+    page, outline = page_of(run, samples={evil.replace("/", ""): np.zeros((1, 4, 4, 3), np.uint8)}, texts={evil: evil})
+    assert "script" not in outline.tags
+    assert "<script" not in page
+    assert outline.text.count("alert(1)") > 15
+
+
+def test_import_needs_neither_tensorflow_nor_pyplot():
     code = (
         "import sys; from dltoolkit.evaluation import baseline, metrics; from dltoolkit.report import page, plots; "
         "import json; print(json.dumps([name for name in ('tensorflow', 'keras', 'sklearn', 'matplotlib.pyplot') "
