@@ -41,12 +41,12 @@ def fetch(preset: str, *class_names: str) -> list[Any]:
     hub = lazy.keras_hub()
     if "Tokenizer" in class_names:
         _check_tensorflow_text()
-    rooms = {"Backbone": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
-    path = Path(preset).expanduser()
-    name = str(path) if path.is_dir() else preset
+    modules = {"Backbone": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
+    classes = [getattr(modules[name], name) for name in class_names]
+    folder = Path(preset).expanduser()
     try:
-        with contextlib.nullcontext(name) if path.is_dir() else _cached_if_unreachable(preset) as name:
-            return [getattr(rooms[class_name], class_name).from_preset(name) for class_name in class_names]
+        with contextlib.nullcontext(str(folder)) if folder.is_dir() else _cached_if_unreachable(preset) as source:
+            return [each.from_preset(source) for each in classes]
     except Exception as error:  # KerasHub raises many kinds
         raise _preset_error(error, preset) from error
 
