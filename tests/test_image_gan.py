@@ -65,7 +65,7 @@ def test_a_run_is_trained_measured_and_described(run):
     with Image.open(run.path / "samples" / "training.gif") as gif:
         assert gif.n_frames == 2
     page = (run.path / "report.html").read_text()
-    for words in ("What it draws", "most like them", "dltoolkit generate"):
+    for words in ("Generated images", "training images nearest to them", "dltoolkit generate"):
         assert words in page
 
 

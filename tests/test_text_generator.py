@@ -55,7 +55,7 @@ def test_a_run_is_trained_measured_and_described(run, config):
     assert len(samples) == len(run.history)
     assert len(samples[-1].read_text()) == 4 + 40 + 1
     page = (run.path / "report.html").read_text()
-    for words in ("What it writes", "How well it foretells the text", "dltoolkit generate"):
+    for words in ("Generated text", "Bits per character", "dltoolkit generate"):
         assert words in page
 
 
@@ -174,7 +174,7 @@ def test_without_a_test_part(config, capfd):
     trained = text_generator.train(replace(config, steps=10, xla="off", sample_tokens=0, validation_tail=0.1))
     assert trained.metrics.keys() == {"validation", "baseline"}
     assert trained.evaluate() == trained.metrics["validation"]
-    assert "How well it foretells" in (trained.path / "report.html").read_text()
+    assert "Bits per character" in (trained.path / "report.html").read_text()
 
 
 def test_texts_that_will_not_do_leave_no_run(config, tmp_path):

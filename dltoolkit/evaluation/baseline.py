@@ -83,7 +83,7 @@ def linear(
             )
         model = _fit(x, train_y, C)
         del x
-        chunks = np.array_split(test_rows, len(test_rows) // 10_000 + 1)  # a large test split is never in memory whole
+        chunks = np.array_split(test_rows, len(test_rows) // 10_000 + 1)  # limits the memory
         predictions = np.concatenate([model.predict((_to_matrix(test_x, rows) - mean) / scale) for rows in chunks])
     else:
         predictions = np.full(len(test_y), train_y[0])
