@@ -21,7 +21,7 @@ from dltoolkit.run import Run
 if TYPE_CHECKING:
     import keras
 
-    from dltoolkit.data.language.corpus import RunningText
+    from dltoolkit.data.language.corpus import Corpus
     from dltoolkit.data.language.tokenizers import Tokenizer
     from dltoolkit.training.optimizer import WarmupCosine
     from dltoolkit.training.train_spec import TrainSpec
@@ -59,24 +59,23 @@ class Config(LanguageModelOptions, OptimizerOptions, RunConfig):
     )
 
 
-def build_data(config: Config, tokenizer: Tokenizer | None = None) -> RunningText:
+def build_data(config: Config, tokenizer: Tokenizer | None = None) -> Corpus:
     """Read the text, split it into contiguous parts, and store its token IDs on disk."""
     return data.language.corpus.load(
         config.data,
-        tokens=config.tokenizer,
-        pieces=config.vocab_size,
+        tokenizer=tokenizer or config.tokenizer,
+        vocab_size=config.vocab_size,
         validation_tail=config.validation_tail,
         limit=config.limit and config.limit * resolve_defaults(config, 0).context_length,
-        tokenizer=tokenizer,
         text_column=config.text_column,
     )
 
 
-def build_model(config: Config, corpus: RunningText) -> keras.Model:
+def build_model(config: Config, corpus: Corpus) -> keras.Model:
     """Return a new network: token IDs int32 (batch, time) in, next-token logits (batch, time, vocab_size) out."""
-    config = resolve_defaults(config, len(corpus.part("train")))
+    config = resolve_defaults(config, len(corpus.split("train")))
     sizes = {name: getattr(config, name) for name in ("layers", "embedding_dim", "heads", "dropout", "ensemble_size")}
-    return models.language.gpt.build(config.model, corpus.tokenizer.size, **sizes)
+    return models.language.gpt.build(config.model, corpus.tokenizer.vocab_size, **sizes)
 
 
 def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
@@ -90,7 +89,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         raise UserError("--steps has no effect with --epochs: leave one of them out.")
     backbone = network = tokenizer = None
     if config.backbone:
-        backbone = finetuning.backbone.resolve(config.backbone, out_dir=config.out_dir)
+        backbone = finetuning.backbone.resolve(config.backbone, out_dir=config.out_dir, seed=config.seed)
         config.refuse_ignored(**{"the network": backbone.kind})
         config = config.resolve(backbone=backbone.spec)
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
@@ -103,7 +102,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         corpus = build_data(config, tokenizer)
         run.describe_data(corpus.describe())
         run.write_json(evaluation.text_generation.VOCABULARY, corpus.tokenizer.to_json())
-        config = resolve_defaults(config.resolve(**run.info.get("resolved", {})), len(corpus.part("train")))
+        config = resolve_defaults(config.resolve(**run.info.get("resolved", {})), len(corpus.split("train")))
         spec = train_spec(run, config, corpus, network)
         run.update(resolved={name: getattr(config, name) for name in RESOLVED})
         model = training.fit.fit(run, config, spec)
@@ -111,7 +110,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     return run
 
 
-def train_spec(run: Run, config: Config, corpus: RunningText, network: keras.Model | None = None) -> TrainSpec:
+def train_spec(run: Run, config: Config, corpus: Corpus, network: keras.Model | None = None) -> TrainSpec:
     """Return what the training loop needs: model (by default a new one), batches and loss."""
     pipeline, context_length = data.language.pipeline, config.context_length
     windows = pipeline.windows(corpus, context_length)
@@ -119,7 +118,7 @@ def train_spec(run: Run, config: Config, corpus: RunningText, network: keras.Mod
         raise UserError(
             f"{corpus.source} is too short for {config.ensemble_size} models: use more text or a lower --ensemble-size."
         )
-    validation_windows = len(corpus.part("validation")) // context_length
+    validation_windows = len(corpus.split("validation")) // context_length
     train_windows = min(windows, max(4 * validation_windows, STEPS_PER_EXECUTION * config.batch_size))
     return training.train_spec.TrainSpec(
         build_model=lambda: network or build_model(config, corpus),
@@ -193,7 +192,7 @@ def stream_text(
     unknown_chars: Literal["refuse", "drop"] = "refuse",
 ) -> Iterator[list[str]]:
     """Yield the new text of each prompt while it is generated; see ``evaluation.text_generation.stream_text``."""
-    sampling = models.language.sampling.Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    sampling = models.language.sampling.SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty)
     return evaluation.text_generation.stream_text(
         run, prompts, sampling, max_tokens=max_tokens, seed=seed, stop=stop, unknown_chars=unknown_chars
     )

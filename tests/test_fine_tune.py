@@ -1,27 +1,23 @@
-"""Fine-tuning from end to end: real files, real networks with weights of their own, real training."""
+"""Fine-tuning on images from end to end: real files, real networks, real training."""
 
-import functools
 import shutil
-import threading
 from dataclasses import replace
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import CLASSES, save_image, toy_image
+from conftest import CLASSES, run_command, save_image, toy_image
 from dltoolkit.recipes import fine_tune, image_classifier
-from keras.src.legacy.saving import legacy_h5_format
-from test_image_classifier import command
 from test_training_fit import same_but_seconds, stopped_at, weights
+from toy_runs import finished_run
 
 import dltoolkit
-from dltoolkit import evaluation, models
+from dltoolkit import evaluation, finetuning, models
 from dltoolkit.errors import UserError
-from dltoolkit.finetuning import transfer
-from dltoolkit.models.pretrained import keras_applications as backbones
+from dltoolkit.models.image import classifiers
+from dltoolkit.report import page
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +31,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(folder):
-    """An earlier run, of two of the three classes."""
-    for name in CLASSES[:2]:
-        for path in (folder / "toys" / name).iterdir():
-            (folder / "two" / name).mkdir(parents=True, exist_ok=True)
-            (folder / "two" / name / path.name).write_bytes(path.read_bytes())
-    return image_classifier.train(
-        image_classifier.Config(
-            data=str(folder / "two"), epochs=3, batch_size=16, widths=(8, 16, 16), out_dir=str(folder / "runs")
-        )
-    )
+    """Return a run of a small network for two classes, whose random features tell the three classes of toys apart."""
+    keras.utils.set_random_seed(0)
+    model = classifiers.build("cnn", (16, 16, 3), 2, widths=(8, 8))
+    return finished_run(image_classifier, folder / "runs", "source", model)
 
 
 @pytest.fixture(scope="module")
@@ -56,71 +46,87 @@ def config(folder, source):
 
 @pytest.fixture(scope="module")
 def run(config):
-    return fine_tune.train(replace(config, name="first"))
-
-
-@pytest.fixture(scope="module")
-def application(tmp_path_factory):
-    """A weights file of MobileNetV2-0.35, as random as it was made."""
-    keras.utils.set_random_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "some.weights.h5"
-    made = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None, alpha=0.35)
-    made.save_weights(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def briefly():
-    """The network from scratch that stands beside each run is hardly trained here."""
+    """Return a run with everything that belongs to one, its report included."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation.image_classification, "SCRATCH_STEPS", 10)
+        patch.setattr(evaluation.image_classification, "FROM_SCRATCH_MIN_STEPS", 10)
         patch.setattr(evaluation.feature_extractor, "PASSES", 1)
-        yield
+        return fine_tune.train(replace(config, name="first"))
 
 
-def test_a_run_is_trained_measured_and_described(run, folder, capfd):
-    assert {path.name for path in run.path.iterdir()} - {"tensorboard"} == {
+@pytest.fixture(autouse=True)
+def stub_baseline_and_report(run, monkeypatch):
+    """Replace the network trained from scratch and the report, which the first run has, in all other runs."""
+    scores = run.metrics["baseline"]["from_scratch"]
+    monkeypatch.setattr(evaluation.image_classification, "from_scratch", lambda splits, seed: scores)
+    monkeypatch.setattr(page, "write", lambda *args, **kwargs: None)
+
+
+def best_by_history(run) -> str:
+    """Return what a run must have selected according to its history and the scores of its linear probe."""
+    best = max((row["validation_accuracy"], -row["validation_loss"]) for row in run.history)
+    probe = run.info["linear_probe"]
+    return "fine-tuned" if best > (probe["accuracy"], -probe["loss"]) else "linear_probe"
+
+
+def test_train_writes_metrics_baselines_and_report(run, folder, capfd):
+    assert {path.name for path in run.path.iterdir()} - {"tensorboard", ".lock"} == {
         *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json"),
         *("plots", "checkpoint"),
     }
     assert run.metrics["test"]["accuracy"] > 0.6
-    assert run.metrics["baseline"].keys() == {"majority", "linear", "probe", "scratch"}
-    assert run.info["kept"] in ("head", "fine-tuned")
+    assert run.metrics["baseline"].keys() == {"majority", "linear", "linear_probe", "from_scratch"}
+    assert run.info["task"] == "image"
+    assert run.info["selected"] == best_by_history(run)
     assert run.evaluate() == run.metrics["test"]
-    assert "A head on frozen features" in (run.path / "report.html").read_text()
-    answers = run.predict([str(folder / "toys" / "bars" / "000.png"), np.zeros((16, 16, 3), np.uint8)])
-    assert all(answer.label in CLASSES for answer in answers)
-    code, out, _ = command(capfd, "predict", str(run.path), str(folder / "toys" / "dots"), "--format", "jsonl")
+    assert "Linear probe on frozen features" in (run.path / "report.html").read_text()
+    predictions = run.predict([str(folder / "toys" / "bars" / "000.png"), np.zeros((16, 16, 3), np.uint8)])
+    assert all(prediction.label in CLASSES for prediction in predictions)
+    with pytest.raises(UserError, match="classifies images: leave --text-column out"):
+        run.predict([np.zeros((16, 16, 3), np.uint8)], text_column="text")
+
+
+def test_cli_predicts_and_shows_a_run(run, folder, capfd):
+    code, out, _ = run_command(capfd, "predict", str(run.path), str(folder / "toys" / "dots"), "--format", "jsonl")
     assert (code, len(out.splitlines())) == (0, 24)
-    code, out, _ = command(capfd, "show", str(run.path))
+    code, _, _ = run_command(capfd, "show", str(run.path))
     assert code == 0
 
 
-def test_a_label_curve_is_drawn_and_not_trained_twice(config, monkeypatch):
-    monkeypatch.setattr(fine_tune, "CURVE_SEEDS", 1)
-    options = {"learning_curve": "4,all", "epochs": 1, "augment_copies": 1, "name": "curve"}
-    run = fine_tune.train(replace(config, **options))
-    points = run.info["learning_curve"]
-    assert [(point["labels"], point["seed"]) for point in points] == [(4, 0), (pytest.approx(17, abs=1), 0)]
-    assert all(0 <= point[way] <= 1 for point in points for way in ("fine-tuned", "probe", "scratch", "linear"))
-    assert (run.path / "plots" / "learning_curve.png").exists()
-    assert "What labels are worth" in (run.path / "report.html").read_text()
-    monkeypatch.setattr(transfer, "Transfer", None)
-    assert fine_tune.learning_curve(run, [4, None]) == points
+def test_train_loads_the_backbone_once(config, source, tmp_path, monkeypatch):
+    path = shutil.copy(source.path / "model.keras", tmp_path / "backbone.keras")
+    loaded, resolved = [], []
+    load_model, resolve = models.model_file.load_model, finetuning.backbone.resolve
+    monkeypatch.setattr(models.model_file, "load_model", lambda file: loaded.append(Path(file)) or load_model(file))
+    monkeypatch.setattr(
+        finetuning.backbone, "resolve", lambda *args, **kw: resolved.append(args) or resolve(*args, **kw)
+    )
+    run = fine_tune.train(replace(config, backbone=str(path), epochs=1, name="file"))
+    assert loaded == [path] and len(resolved) == 1
+    assert run.info["backbone_sha256"] == models.pretrained.keras_applications.sha256(path)
 
 
-def test_rare_classes_weigh_more_where_asked(config):
-    run = fine_tune.train(replace(config, class_weights="balanced", epochs=1, name="weighed"))
+def test_train_plots_a_learning_curve_and_trains_its_runs_once(config, monkeypatch):
+    monkeypatch.setattr(finetuning.learning_curve, "SEEDS", 1)
+    run = fine_tune.train(replace(config, learning_curve="4", epochs=1, augment_copies=1, name="curve"))
+    (point,) = run.info["learning_curve"]
+    assert (point["labels"], point["seed"]) == (4, 0)
+    assert all(0 <= point[method] <= 1 for method in finetuning.learning_curve.METHODS)
+    backbone = finetuning.backbone.resolve(config.backbone)
+    assert finetuning.learning_curve.measure(run, backbone, [4], train=None) == [point]
+
+
+def test_train_weighs_rare_classes_if_asked(config):
+    run = fine_tune.train(replace(config, class_weights="balanced", epochs=1, name="weighted"))
     assert run.evaluate() == run.metrics["test"]
 
 
-def test_low_rank_matrices_stand_in_for_the_layers(config, run):
-    low = fine_tune.train(replace(config, method="lora", rank=2, epochs=1, name="lora"))
-    assert low.info["model"]["trained"] < run.info["model"]["trained"]
-    assert low.evaluate() == low.metrics["test"]
+def test_lora_trains_fewer_parameters(config, run):
+    lora = fine_tune.train(replace(config, method="lora", rank=2, epochs=1, name="lora"))
+    assert lora.info["model"]["trainable_parameters"] < run.info["model"]["trainable_parameters"]
+    assert lora.evaluate() == lora.metrics["test"]
 
 
-def test_a_network_of_kerashub(config, tmp_path):
+def test_train_continues_from_a_kerashub_preset(config, tmp_path):
     hub = pytest.importorskip("keras_hub")
     options = {"stackwise_num_filters": [64], "stackwise_num_blocks": [1], "stackwise_num_strides": [1]}
     network = hub.models.ResNetBackbone([64], [3], **options, block_type="basic_block", image_shape=(None, None, 3))
@@ -129,43 +135,64 @@ def test_a_network_of_kerashub(config, tmp_path):
     run = fine_tune.train(replace(config, backbone=str(tmp_path / "net"), epochs=1, name="hub"))
     assert run.model.input_shape == (None, 24, 24, 3)
     assert run.evaluate() == run.metrics["test"]
-    with pytest.raises(UserError, match="reads no texts"):
-        models.pretrained.text_backbones.of_hub(str(tmp_path / "net"), 10)
+    with pytest.raises(UserError, match="does not read texts"):
+        models.pretrained.text_backbones.from_preset(str(tmp_path / "net"), 10)
 
 
-def test_only_a_head(config):
-    run = fine_tune.train(replace(config, method="linear-probe", name="head"))
-    assert (run.info["kept"], run.history) == ("head", [])
-    assert run.metrics["validation"]["accuracy"] == pytest.approx(run.info["head"]["accuracy"], abs=1e-4)
-    assert run.metrics["test"]["accuracy"] == pytest.approx(run.metrics["baseline"]["probe"]["accuracy"])
-    assert (run.path / "report.html").exists()
+def test_linear_probe_has_no_training_loop(config):
+    config = replace(config, epochs=None, batch_size=None, method="linear-probe", name="probe")
+    run = fine_tune.train(config)
+    assert (run.info["selected"], run.history) == ("linear_probe", [])
+    assert run.metrics["validation"]["accuracy"] == pytest.approx(run.info["linear_probe"]["accuracy"], abs=1e-4)
+    assert run.metrics["test"]["accuracy"] == pytest.approx(run.metrics["baseline"]["linear_probe"]["accuracy"])
 
 
-def test_what_training_spoils_is_not_kept(config):
-    run = fine_tune.train(replace(config, optimizer="sgd", learning_rate=0.3, layer_decay=0.8, name="spoilt"))
-    worst = max(row["validation_accuracy"] for row in run.history)
-    assert worst < run.info["head"]["accuracy"], "the case must be one in which training spoils"
-    assert run.info["kept"] == "head"
-    assert run.metrics["validation"]["accuracy"] == pytest.approx(run.info["head"]["accuracy"], abs=1e-4)
+def test_train_keeps_the_linear_probe_if_training_is_worse(config, monkeypatch):
+    """Training on wrong labels unlearns the classes, so validation must select the linear probe."""
+    training_batches = finetuning.image_task.ImageTask.training_batches
+
+    def wrong_labels(task, batch_size, start_step):
+        batches = training_batches(task, batch_size, start_step)
+        return batches.map(lambda features, one_hot: (features, keras.ops.roll(one_hot, 1, axis=-1)))
+
+    monkeypatch.setattr(finetuning.image_task.ImageTask, "training_batches", wrong_labels)
+    run = fine_tune.train(replace(config, learning_rate=1e-2, epochs=4, name="spoiled"))
+    probe = run.info["linear_probe"]["accuracy"]
+    assert max(row["validation_accuracy"] for row in run.history) < probe
+    assert run.info["selected"] == "linear_probe"
+    assert run.metrics["validation"]["accuracy"] == pytest.approx(probe, abs=1e-4)
 
 
-def test_stopped_and_resumed_is_as_if_nothing_had_happened(config, run, monkeypatch):
+def test_resume_ends_as_an_uninterrupted_run(config, run, monkeypatch):
     stopped_at(3, lambda: fine_tune.train(replace(config, name="stopped")), monkeypatch)
     resumed = dltoolkit.resume(dltoolkit.load("fine-tune/stopped", out_dir=config.out_dir))
     assert same_but_seconds(resumed) == same_but_seconds(run)
     for one, two in zip(weights(resumed), weights(run), strict=True):
         assert np.array_equal(one, two)
     seconds = resumed.info["time"]["train_seconds"]
-    assert dltoolkit.resume(resumed).info["time"]["train_seconds"] == seconds, "a finished run learns nothing more"
+    assert dltoolkit.resume(resumed).info["time"]["train_seconds"] == seconds, "a finished run is not trained further"
 
 
-def test_a_named_network_with_weights_from_a_file(config, application, tmp_path):
-    weights = Path(shutil.copy(application, tmp_path))
-    options = {"backbone": "mobilenetv2-0.35", "weights": str(weights), "image_size": 32, "epochs": 1, "name": "named"}
-    run = fine_tune.train(replace(config, precision="bfloat16", **options))
-    assert run.info["model"]["name"] == "mobilenetv2-0.35"
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    """Return a weights file of MobileNetV2-0.35 with random weights."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "some.weights.h5"
+    network = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None, alpha=0.35)
+    network.save_weights(path)
+    return str(path)
+
+
+def test_resume_refuses_changed_weights_of_an_application(config, weights_file, tmp_path):
+    weights = Path(shutil.copy(weights_file, tmp_path))
+    options = {"backbone": "mobilenetv2-0.35", "weights": str(weights), "image_size": 32, "name": "named"}
+    run = fine_tune.train(
+        replace(config, method="linear-probe", epochs=None, batch_size=None, precision="bfloat16", **options)
+    )
+    assert run.info["task"] == "image"
+    assert run.model.name == "mobilenetv2-0.35"
     assert run.model.input_shape == (None, 32, 32, 3)
-    assert run.model.get_layer("Conv1").compute_dtype == run.info["device"]["precision"] == "bfloat16"
+    assert run.model.get_layer("Conv1").compute_dtype == "bfloat16"
     assert run.evaluate() == run.metrics["test"]
     with h5py.File(weights, "r+") as file:
         file["layers/conv2d/vars/0"][...] += 1
@@ -173,149 +200,103 @@ def test_a_named_network_with_weights_from_a_file(config, application, tmp_path)
         dltoolkit.resume(run)
 
 
-def test_grey_pictures_are_shown_to_a_network_in_colour(application):
-    model = backbones.application("MobileNetV2-0.35", (32, 32, 1), application)
-    colour = backbones.application("MobileNetV2-0.35", (32, 32, 3), application)
-    grey = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 1)).astype("float32")
-    assert np.allclose(model(grey), colour(np.repeat(grey, 3, axis=-1)), atol=1e-5)
+def test_train_refuses_weights_that_do_not_fit(config, weights_file, tmp_path):
+    options = {"backbone": "MobileNetV2", "image_size": 32, "name": "refused"}
+    with pytest.raises(UserError, match="weights of another network than MobileNetV2"):
+        fine_tune.train(replace(config, weights=weights_file, **options))
+    damaged = tmp_path / "damaged.h5"
+    damaged.write_bytes(Path(weights_file).read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"damaged\.h5 is damaged"):
+        fine_tune.train(replace(config, weights=str(damaged), **options))
+    with pytest.raises(UserError, match=r"no weights file .*gone\.h5"):
+        fine_tune.train(replace(config, weights=str(tmp_path / "gone.h5"), **options))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_a_cut_network_is_the_same_in_two_parts(application, share):
-    model = backbones.application("MobileNetV2-0.35", (32, 32, 3), application)
-    at = backbones.cut(model, share)
-    below, above = keras.Model(model.input, at), keras.Model(at, model.output)
-    pictures = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3)).astype("float32")
-    assert np.allclose(above(below(pictures)), model(pictures), atol=1e-5)
-    trained = len([layer for layer in above.layers if layer.trainable_weights])
-    assert trained <= share * len([layer for layer in model.layers if layer.trainable_weights]) + 0.5
-    assert (trained > 0) == (share > 0)
-
-
-def test_the_networks_that_can_be_named_are_listed(capfd):
-    code, out, _ = command(capfd, "list", "backbones")
-    assert code == 0
-    assert "MobileNetV2" in out
-    assert all(
-        hasattr(keras.applications, known.function)
-        for known in fine_tune.models.pretrained.architectures.KNOWN.values()
-    )
+def test_list_names_the_applications(capfd):
+    code, out, _ = run_command(capfd, "list", "backbones")
+    assert (code, "MobileNetV2" in out) == (0, True)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"backbone": "MobileNetV4"}, "no backbone 'MobileNetV4'.*Did you mean 'MobileNetV2'"),
-        ({"backbone": "MobileNetV2", "image_size": 16}, "at least 32 pixels a side, not 16x16"),
+        ({"backbone": "MobileNetV2", "image_size": 16}, "at least 32 pixels per side, but these have 16x16"),
         ({"backbone": "Xception", "image_size": 32}, "at least 71 pixels"),
-        ({"backbone": __file__}, "is no .keras file, and nothing else is opened"),
-        ({"weights": __file__, "backbone": "MobileNetV2"}, "is no weights file of Keras"),
-        ({"weights": "some.h5"}, "--weights is for a backbone of"),
+        ({"backbone": __file__}, "is not a .keras file"),
+        ({"backbone": "MobileNetV2", "weights": __file__}, "is not a Keras weights file"),
         ({"backbone": "nowhere.keras"}, "nowhere.keras"),
+        ({"weights": "some.h5"}, "--weights has no effect if the backbone is a run"),
+        ({"token_dropout": 0.5}, "--token-dropout has no effect on image data"),
+        ({"max_length": 100}, "--max-length has no effect on image data"),
+        ({"dropout": 0.1}, "--dropout has no effect on image data"),
+        ({"text_column": "text", "image_column": "image"}, "--text-column has no effect on image data"),
     ],
 )
-def test_what_cannot_be_gone_on_from_is_named(config, options, words):
-    with pytest.raises(UserError, match=words):
+def test_train_refuses_a_wrong_backbone_or_option(config, options, message):
+    with pytest.raises(UserError, match=message):
         fine_tune.train(replace(config, name="refused", **options))
     with pytest.raises(UserError, match="no run"):
         dltoolkit.load("fine-tune/refused", out_dir=config.out_dir)
 
 
-def test_weights_that_do_not_fit_are_named(config, application, tmp_path):
-    options = {"backbone": "MobileNetV2", "image_size": 32, "name": "refused"}
-    with pytest.raises(UserError, match="weights of another network than MobileNetV2"):
-        fine_tune.train(replace(config, weights=application, **options))
-    damaged = tmp_path / "damaged.h5"
-    with open(application, "rb") as file:
-        damaged.write_bytes(file.read(5000))
-    with pytest.raises(UserError, match=r"damaged\.h5 is damaged"):
-        fine_tune.train(replace(config, weights=str(damaged), **options))
-    with pytest.raises(UserError, match=r"no weights file .*gone\.h5"):
-        fine_tune.train(replace(config, weights=str(tmp_path / "gone.h5"), **options))
-    changed = Path(shutil.copy(application, tmp_path / "changed.h5"))
-    sums = f"{backbones.sha256(changed)}  ./changed.h5\n"
-    (tmp_path / "SHA256SUMS").write_text(sums)
-    backbones.check_file(changed)
-    with h5py.File(changed, "r+") as file:
-        file["layers/conv2d/vars/0"][0, 0, 0, 0] += 1
-    with pytest.raises(UserError, match=r"changed\.h5 is damaged: its hash is not what .*SHA256SUMS says"):
-        fine_tune.train(replace(config, weights=str(changed), **options))
+@pytest.mark.parametrize("option", [{"patience": 2}, {"max_time": 9.0}, {"optimizer": "sgd"}, {"weight_decay": 0.1}])
+def test_linear_probe_refuses_options_of_the_training_loop(config, option):
+    config = replace(config, method="linear-probe", epochs=None, batch_size=None)
+    flag = "--" + next(iter(option)).replace("_", "-")
+    with pytest.raises(UserError, match=f"{flag} has no effect with --method linear-probe"):
+        fine_tune.train(replace(config, **option))
 
 
-def test_a_download_that_cannot_happen_is_said_in_one_sentence(config, monkeypatch, tmp_path):
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))  # read at import
-    with pytest.raises(UserError, match=r"put mobilenet_v2_\S+\.h5 into .*models, or name a file with --weights"):
-        fine_tune.train(replace(config, backbone="MobileNetV2-0.35", image_size=32, name="refused"))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 4}, "--rank has no effect with --method full"),
+        ({"method": "linear-probe", "unfreeze": "all"}, "--unfreeze has no effect with --method linear-probe"),
+        ({"method": "linear-probe", "layer_decay": 0.5}, "--layer-decay has no effect with --method linear-probe"),
+        ({"method": "linear-probe", "learning_rate": 0.5}, "--learning-rate has no effect with --method linear-probe"),
+        ({"augment": False, "augment_copies": 5}, "--augment-copies has no effect with --no-augment"),
+        ({"augment": False, "flip": True}, "--flip has no effect with --no-augment"),
+    ],
+)
+def test_config_refuses_options_that_the_method_ignores(options, message):
+    with pytest.raises(UserError, match=message):
+        fine_tune.Config(**options)
 
 
-def test_a_download_shows_its_progress_beside_the_answer(monkeypatch, tmp_path, capfd):
-    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
-    there = tmp_path / "there"
-    for folder in (there, tmp_path / "home"):
-        folder.mkdir()
-    made = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None, alpha=0.35)
-    with h5py.File(there / name, "w") as file:  # in the form of the files that Keras has for download
-        legacy_h5_format.save_weights_to_hdf5_group(file, made)
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(there))
-    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path / "home"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/"
-        monkeypatch.setattr("keras.src.applications.mobilenet_v2.BASE_WEIGHT_PATH", address)
-        backbones.application("MobileNetV2-0.35", (32, 32, 3))
-        server.shutdown()
-    out, err = capfd.readouterr()
-    assert "Downloading data" in err and not out
-    kept = tmp_path / "home" / "models" / name
-    kept.write_bytes(kept.read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"are damaged .*: delete them"):
-        backbones.application("MobileNetV2-0.35", (32, 32, 3))
+def test_train_refuses_images_that_the_backbone_cannot_read(config, make_folder):
+    with pytest.raises(UserError, match="reads images of 16x16x3"):
+        fine_tune.train(replace(config, data=str(make_folder(channels=1)), name="refused"))
 
 
-def test_pictures_that_the_earlier_run_cannot_read(config, source, make_folder):
-    grey = make_folder(channels=1)
-    with pytest.raises(UserError, match="reads pictures of 16x16x3"):
-        fine_tune.train(replace(config, data=str(grey), name="refused"))
-
-
-def test_a_model_that_hides_code_is_refused(config, tmp_path):
+def test_train_refuses_a_model_that_contains_code(config, tmp_path):
     image = keras.Input((16, 16, 3))
     flat = keras.layers.Flatten()(keras.layers.Lambda(lambda x: x * 2)(image))
     keras.Model(image, keras.layers.Dense(2)(flat)).save(tmp_path / "code.keras")
-    with pytest.raises(UserError, match="holds code of its own"):
+    with pytest.raises(UserError, match="contains Python code"):
         fine_tune.train(replace(config, backbone=str(tmp_path / "code.keras"), name="refused"))
 
 
-def test_a_model_without_a_dense_end_is_refused(config, tmp_path):
+def test_train_refuses_a_model_without_a_dense_head(config, tmp_path):
     image = keras.Input((16, 16, 3))
     keras.Model(image, keras.layers.Conv2D(2, 3)(image)).save(tmp_path / "open.keras")
     with pytest.raises(UserError, match="does not end in a dense layer"):
         fine_tune.train(replace(config, backbone=str(tmp_path / "open.keras"), name="refused"))
 
 
-def test_networks_that_have_seen_much_are_changed_less():
-    named, own = (fine_tune.suited(fine_tune.Config(backbone=name), "pictures") for name in ("MobileNetV2", None))
-    assert named.learning_rate < own.learning_rate
-    assert (transfer.share(named), transfer.share(own)) == (0.3, None)
-    assert transfer.share(fine_tune.suited(fine_tune.Config(unfreeze="0.5"), "pictures")) == 0.5
-    short, long = (fine_tune.suited(fine_tune.Config(backbone="hf://a/b"), "texts", n) for n in (20, 256))
-    assert (short.batch_size, long.batch_size) == (32, 16), "long texts take more memory"
-    assert long.learning_rate == pytest.approx(short.learning_rate / 2**0.5)
-
-
-def test_lower_layers_learn_more_slowly():
-    from dltoolkit.training import optimizer
-
-    variables = [keras.Variable(np.ones(3, "float32"), name=name) for name in ("low", "high")]
-    made, schedule = optimizer.make(
-        fine_tune.Config(optimizer="sgd", learning_rate=1.0, weight_decay=0.0),
-        32,
-        rate_factors={variables[0].path: 0.1},
+def test_resolve_defaults_trains_pretrained_networks_gently():
+    pretrained, small = (fine_tune.Config(backbone=name) for name in ("MobileNetV2", None))
+    pretrained, small = (
+        fine_tune.resolve_defaults(config, finetuning.tasks.create(config)) for config in (pretrained, small)
     )
-    schedule.steps = 10
-    made.build(variables)
-    made.apply([np.ones(3, "float32")] * 2, variables)
-    moved = [1 - variable.numpy()[0] for variable in variables]
-    assert moved[0] == pytest.approx(0.1 * moved[1])
+    assert pretrained.learning_rate < small.learning_rate
+    assert (pretrained.unfreeze, small.unfreeze) == ("0.3", "all")
+
+
+def test_resolve_defaults_gives_long_texts_smaller_batches(tmp_path):
+    (tmp_path / "texts.csv").write_text("text,label\nlovely,good\nrude,bad\n")
+    config = fine_tune.Config(data=str(tmp_path / "texts.csv"), backbone="hf://a/b")
+    task = finetuning.tasks.create(config)
+    short, long = (fine_tune.resolve_defaults(config, task, max_length) for max_length in (20, 256))
+    assert (short.batch_size, long.batch_size) == (32, 16)
+    assert long.learning_rate == pytest.approx(short.learning_rate / 2**0.5)

@@ -34,7 +34,7 @@ def test_compute_returns_the_features_of_inference_mode(network, make_folder, mo
 
 def test_compute_augments_all_copies_but_the_first(network, make_folder):
     splits = dataset.load(str(make_folder(per_class=20)))
-    gentle = augment.for_images(splits.image_shape, flip=True)
+    gentle = augment.default_augmentation(splits.image_shape, flip=True)
     copies, _ = feature_cache.compute(network, splits, augment_copies=2, augment=gentle, seed=1)
     first, second = np.split(np.asarray(copies.values), 2)
     plain, _ = feature_cache.compute(network, splits)

@@ -31,6 +31,7 @@ class Backbone:
 
     Args:
         name: The backbone as the user gave it.
+        seed: Seed of random numbers in the network, such as those of dropout.
 
     Attributes:
         kind: The source of the network, as messages call it.
@@ -43,8 +44,9 @@ class Backbone:
     pretrained_at_scale: ClassVar[bool] = False
     reads: ClassVar[tuple[Literal["image", "text"], ...]] = ("image",)
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, seed: int = 0):
         self.name = self.spec = name
+        self._seed = seed
 
     @property
     def image_size(self) -> int | None:
@@ -131,8 +133,8 @@ class DigitsBackbone(Backbone):
     kind = "the digits"
 
     def __init__(self, name: str | None, seed: int):
-        super().__init__(DIGITS)
-        self.spec, self._seed = name, seed
+        super().__init__(DIGITS, seed)
+        self.spec = name
 
     def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
         splits = data.image.dataset.load("digits", seed=self._seed)
@@ -192,8 +194,8 @@ class PresetBackbone(Backbone):
     def language_model(
         self, context_length: int | None = None, learning_rate: float | None = None
     ) -> tuple[keras.Model, Tokenizer, dict[str, Any]]:
-        model, tokenizer, size = models.language.gpt.of_hub(self.name)
-        max_length = size.pop("longest")
+        model, tokenizer, size = models.language.gpt.from_preset(self.name)
+        max_length = size.pop("max_length")
         decided = {
             **size,
             "ensemble_size": 1,
@@ -202,7 +204,7 @@ class PresetBackbone(Backbone):
             "optimizer": PRESET_OPTIMIZER,
             "learning_rate": learning_rate or PRESET_LEARNING_RATE,
         }
-        return model, data.language.tokenizers.HubPieces(tokenizer), decided
+        return model, data.language.tokenizers.KerasHubTokenizer(tokenizer), decided
 
 
 class FileBackbone(Backbone):
@@ -216,6 +218,9 @@ class FileBackbone(Backbone):
 
     @functools.cached_property
     def _model(self) -> keras.Model:
+        import keras
+
+        keras.utils.set_random_seed(self._seed)  # dropout layers draw their seeds when they are loaded
         return models.model_file.load_model(self.weights_file)
 
     @property
@@ -231,17 +236,25 @@ class RunBackbone(Backbone):
 
     Args:
         name: The run as the user gave it.
+        seed: Seed of random numbers in the network, such as those of dropout.
         run: The run.
     """
 
     kind = "a run"
     reads = ("image", "text")
 
-    def __init__(self, name: str, run: Run):
-        super().__init__(name)
+    def __init__(self, name: str, seed: int, run: Run):
+        super().__init__(name, seed)
         self.run = run
         if name == "latest":  # would name another run later
             self.spec = str(run.path)
+
+    @functools.cached_property
+    def _model(self) -> keras.Model:
+        import keras
+
+        keras.utils.set_random_seed(self._seed)  # dropout layers draw their seeds when they are loaded
+        return self.run.model
 
     @property
     def weights_file(self) -> Path:
@@ -253,11 +266,11 @@ class RunBackbone(Backbone):
 
     def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
         self._input_shape("images", 3)
-        return models.surgery.without_head(self.run.model, self.name)
+        return models.surgery.without_head(self._model, self.name)
 
     def text_features(self, max_length: int, dropout: float = 0.0) -> TextBackbone:
         self._input_shape("texts", 1)
-        return models.pretrained.text_backbones.from_run(self.run.model, self.run.path, self.name, max_length)
+        return models.pretrained.text_backbones.from_run(self._model, self.run.path, self.name, max_length)
 
     def language_model(
         self, context_length: int | None = None, learning_rate: float | None = None
@@ -266,11 +279,11 @@ class RunBackbone(Backbone):
             raise UserError(f"{self.name} is a run of {self.run.info['recipe']}, which does not generate text.")
         sizes = {name: size for name, size in self.run.info["resolved"].items() if name != "batch_tokens"}
         decided = {"model": self.run.config.model, **sizes}
-        return self.run.model, evaluation.text_generation.load_tokenizer(self.run), decided
+        return self._model, evaluation.text_generation.load_tokenizer(self.run), decided
 
     def _input_shape(self, inputs: str, axes: int) -> tuple[int | None, ...]:
         """Return the shape of one input, or raise a UserError if the network does not read ``inputs``."""
-        shape = self.run.model.input_shape[1:]
+        shape = self._model.input_shape[1:]
         if len(shape) != axes:
             raise UserError(f"{self.name} is a run of {self.run.info['recipe']}, which does not read {inputs}.")
         return shape
@@ -284,7 +297,7 @@ def resolve(name: str | None, *, weights: str | None = None, out_dir: str = "sav
             None for the default image backbone.
         weights: Path of a weights file for a network of ``keras.applications``; None for the ImageNet weights.
         out_dir: The folder of the runs.
-        seed: Seed of the default image backbone.
+        seed: Seed of random numbers in the network.
 
     Raises:
         UserError: If there is no backbone of this name.
@@ -296,11 +309,11 @@ def resolve(name: str | None, *, weights: str | None = None, out_dir: str = "sav
     if models.pretrained.keras_hub.is_preset(name):
         return PresetBackbone(name)
     if name.endswith(".keras"):
-        return FileBackbone(name)
+        return FileBackbone(name, seed)
     if Path(name).expanduser().is_file():
         raise UserError(f"{name} is not a .keras file; other files are not opened, because a pickle may run code.")
     with contextlib.suppress(UserError):
-        return RunBackbone(name, runs.load(name, out_dir))
+        return RunBackbone(name, seed, runs.load(name, out_dir))
     presets = models.pretrained.keras_hub.preset_names()
     if name in presets:
         return PresetBackbone(name)
