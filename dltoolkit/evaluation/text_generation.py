@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from dltoolkit.data.language.corpus import RunningText
-    from dltoolkit.data.language.tokenizers import Continuation, Tokenizer
-    from dltoolkit.models.language.sampling import Sampling
+    from dltoolkit.data.language.corpus import Corpus
+    from dltoolkit.data.language.tokenizers import IncrementalDetokenizer, Tokenizer
+    from dltoolkit.models.language.sampling import SamplingParams
     from dltoolkit.run import Run
 
 VOCABULARY = "vocabulary.json"  # the tokenizer's file in a run
@@ -42,7 +42,7 @@ def load_tokenizer(run: Run) -> Tokenizer:
 def stream_text(
     run: Run,
     prompts: Sequence[str],
-    sampling: Sampling,
+    sampling: SamplingParams,
     *,
     max_tokens: int,
     seed: int = 0,
@@ -77,14 +77,16 @@ def stream_text(
         [tokenizer.encode(prompt or "\n").tolist() for prompt in prompts],
         max_tokens=max_tokens,
         context_length=run.info["resolved"]["context_length"],
-        how=sampling,
+        params=sampling,
         seed=seed,
     )
     stops = [stop] if isinstance(stop, str) else stop
-    return _detokenize(chunks, [tokenizers.Continuation(tokenizer, stops) for _ in prompts], max_tokens)
+    return _detokenize(chunks, [tokenizers.IncrementalDetokenizer(tokenizer, stops) for _ in prompts], max_tokens)
 
 
-def _detokenize(chunks: Iterator[np.ndarray], texts: list[Continuation], max_tokens: int) -> Iterator[list[str]]:
+def _detokenize(
+    chunks: Iterator[np.ndarray], texts: list[IncrementalDetokenizer], max_tokens: int
+) -> Iterator[list[str]]:
     """Yield the new text of each row of the chunks (batch, time), until all texts have stopped or are complete."""
     remaining = max_tokens
     for token_ids in chunks:
@@ -115,7 +117,7 @@ def collect(
 
 
 def sampler(
-    run: Run, corpus: RunningText, *, tokens: int, context_length: int, seed: int
+    run: Run, corpus: Corpus, *, tokens: int, context_length: int, seed: int
 ) -> Callable[[keras.Model, int], None]:
     """Return a function of the model and the epoch that writes a sample of generated text to ``samples/``.
 
@@ -130,16 +132,16 @@ def sampler(
     """
 
     def write_sample(model: keras.Model, epoch: int) -> None:
-        corpus.let_go()
+        corpus.release_pages()
         if not tokens:
             return
-        prompt = corpus.part("validation")[: context_length // 4].tolist()
+        prompt = corpus.split("validation")[: context_length // 4].tolist()
         chunks = models.language.sampling.generate(
             model,
             [prompt],
             max_tokens=tokens,
             context_length=context_length,
-            how=models.language.sampling.Sampling(temperature=SAMPLE_TEMPERATURE),
+            params=models.language.sampling.SamplingParams(temperature=SAMPLE_TEMPERATURE),
             seed=seed,
         )
         new = [token_id for chunk in chunks for token_id in chunk[0].tolist()]
@@ -150,7 +152,7 @@ def sampler(
 
 
 def evaluate(
-    run: Run, load_corpus: Callable[[Tokenizer], RunningText], other: str | None, text_column: str | None
+    run: Run, load_corpus: Callable[[Tokenizer], Corpus], other: str | None, text_column: str | None
 ) -> dict[str, Any]:
     """Score a run on its test split (on validation if it has no test split), or on all of another text.
 
@@ -167,8 +169,8 @@ def evaluate(
     if other is None:
         corpus = load_corpus(tokenizer)
         run.check_data(corpus.describe())
-        split = "test" if "test" in corpus.parts else "validation"
-        return language.measure(run.model, [corpus.part(split)], corpus.characters[split], context_length)
+        split = "test" if "test" in corpus.splits else "validation"
+        return language.measure(run.model, [corpus.split(split)], corpus.characters[split], context_length)
     run.warn_of_training_data(other)
     characters, unknown = 0, []
     for text in corpora.read(other, text_column=text_column):
@@ -186,7 +188,7 @@ def _quote(characters: Sequence[str]) -> str:
     return quoted + (f" and {more} more characters" if more > 0 else "")
 
 
-def _check_ranges(max_tokens: int, sampling: Sampling) -> None:
+def _check_ranges(max_tokens: int, sampling: SamplingParams) -> None:
     temperature, top_k, top_p, min_p = sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
     penalty = sampling.repetition_penalty
     conditions = {

@@ -1,4 +1,4 @@
-"""Running text for language models: read in pieces, split into contiguous parts, kept as tokens on disk."""
+"""Plain-text corpora: read in chunks, split into contiguous parts, and stored on disk as token IDs."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from typing import Any
 
 import numpy as np
 
-from dltoolkit.data import disk_cache as store
-from dltoolkit.data.language.tokenizers import UNKNOWN, Bytes, Characters, Pieces, Tokenizer
-from dltoolkit.data.readers import source, tables
-from dltoolkit.data.readers import tfds as published
-from dltoolkit.data.readers.source import PARTS, TEXT_SUFFIXES, Source
-from dltoolkit.data.text.listing import TEXT_COLUMNS
+from dltoolkit.data import disk_cache
+from dltoolkit.data.language.tokenizers import UNKNOWN, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+from dltoolkit.data.readers import source, tables, tfds
+from dltoolkit.data.readers.listing import TEXT_COLUMNS
+from dltoolkit.data.readers.source import SPLITS, TEXT_SUFFIXES, Source
 from dltoolkit.errors import UserError
 
-CHUNK = 1 << 22  # bytes read at a time
-HELD_OUT = 0.1  # share of validation, and of test
-MOST_HELD_OUT = 1_000_000  # characters of either, which are enough to measure with
-PIECES = 8_192  # of bpe, unless said otherwise
+CHUNK_BYTES = 1 << 22  # bytes that are read from a file at a time
+HELD_OUT = 0.1  # fraction of the text for validation, and for the test
+MAX_HELD_OUT = 1_000_000  # maximum characters of either split; the loss on as many hardly varies
+BPE_VOCAB_SIZE = 8_192  # default vocabulary size of bpe
 
 
 @dataclass(eq=False, kw_only=True)
-class RunningText:
-    """A text as tokens, in contiguous parts.
+class Corpus:
+    """A text as token IDs, in contiguous splits.
 
     Attributes:
-        tokens: uint16 (n,), on disk.
-        parts: for train, validation and perhaps test, where in ``tokens`` they begin and end.
-        characters: how many each part has.
-        tokenizer: makes text tokens and tokens text.
-        source, name: what the user said, and a name for the run.
-        fingerprint: changes with the text, its tokens and its parts.
-        warnings: what the user should know.
+        token_ids: All token IDs, uint16 (n,), a memory map of a file.
+        splits: For "train", "validation" and, except with a validation tail, "test": begin and end in ``token_ids``.
+        characters: Number of characters of each split.
+        tokenizer: The tokenizer of the token IDs.
+        source: The value of ``--data``.
+        name: Short name of the source that is safe in file names.
+        fingerprint: Hash of the text, the tokenizer and the splits.
+        warnings: Sentences for the user.
     """
 
-    tokens: np.ndarray
-    parts: dict[str, tuple[int, int]]
+    token_ids: np.ndarray
+    splits: dict[str, tuple[int, int]]
     characters: dict[str, int]
     tokenizer: Tokenizer
     source: str
@@ -50,23 +50,23 @@ class RunningText:
     fingerprint: str
     warnings: list[str] = field(default_factory=list)
 
-    def part(self, name: str) -> np.ndarray:
-        """Return the tokens of a part, uint16 (n,)."""
-        begin, end = self.parts[name]
-        return self.tokens[begin:end]
+    def split(self, name: str) -> np.ndarray:
+        """Return the token IDs of a split, uint16 (n,)."""
+        begin, end = self.splits[name]
+        return self.token_ids[begin:end]
 
-    def let_go(self) -> None:
-        """Give back the memory of what has been read from disk."""
-        store.let_go(self.tokens)
+    def release_pages(self) -> None:
+        """Release the memory of the token IDs that have been read from disk."""
+        disk_cache.let_go(self.token_ids)
 
     def describe(self) -> dict[str, Any]:
-        """Return what run.json says about the data."""
+        """Return the entry ``data`` of run.json."""
         return {
             "source": self.source,
             "fingerprint": self.fingerprint,
-            "splits": {name: end - begin for name, (begin, end) in self.parts.items()},
+            "splits": {name: end - begin for name, (begin, end) in self.splits.items()},
             "characters": self.characters,
-            "vocabulary": self.tokenizer.size,
+            "vocab_size": self.tokenizer.vocab_size,
             "warnings": self.warnings,
         }
 
@@ -74,174 +74,196 @@ class RunningText:
 def load(
     data: Source | str,
     *,
-    tokens: str = "char",
-    pieces: int | None = None,
+    tokenizer: Tokenizer | str = "char",
+    vocab_size: int | None = None,
     validation_tail: float | None = None,
     limit: int | None = None,
     text_column: str | None = None,
-    tokenizer: Tokenizer | None = None,
     cache_dir: Path | None = None,
-) -> RunningText:
-    """Find and read a text, choose its vocabulary from the training part alone, and keep its tokens on disk.
+) -> Corpus:
+    """Read a corpus, train its tokenizer on the training split, and store its token IDs on disk.
 
-    The last 10 % test (at most a million characters), as many before them validate and the rest trains, unless the
-    data bring their own parts.
+    Predefined splits are kept. Otherwise, the last 10 % of the text (at most a million characters) are the test split,
+    the 10 % before them are the validation split, and the rest is the training split.
 
     Args:
-        data: what ``--data`` says, or a resolved source.
-        tokens: "char", "byte" or "bpe".
-        pieces: size of the vocabulary of bpe.
-        validation_tail: share at the end that validates; all the rest trains, and there is no test.
-        limit: read at most so many characters.
-        text_column: of a table, by name or position.
-        tokenizer: one to be used in place of a new one; characters that it lacks are unknown to it.
-        cache_dir: where the tokens are kept.
+        data: A value of ``--data``, or a resolved source.
+        tokenizer: "char", "byte" or "bpe" for a new tokenizer, or an existing one.
+        vocab_size: Vocabulary size of a new bpe tokenizer.
+        validation_tail: Fraction at the end of the text for validation. All other text is for training, and there is no
+            test split.
+        limit: Maximum number of characters.
+        text_column: Column of the texts in a table, by name or position.
+        cache_dir: Folder of the token IDs; by default that of ``disk_cache``.
 
     Raises:
-        UserError: if there is no text, or it cannot be read.
+        UserError: If there is no text, or it cannot be read.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    texts = _Texts(src, text_column, limit)
-    counts = {part: sum(map(len, texts.read(part))) for part in texts.parts}
-    total = sum(counts.values())
-    if not total:
-        raise UserError(f"{src.said} holds no text: there is nothing to learn from.")
-    if validation_tail is not None:
-        tail = round(total * validation_tail)
-        characters = {"train": total - tail, "validation": tail}
-    elif len(counts) == 1:
-        held_out = min(round(total * HELD_OUT), MOST_HELD_OUT)
-        characters = {"train": total - 2 * held_out, "validation": held_out, "test": held_out}
-    else:
-        characters = {part: counts[part] for part in PARTS if part in counts}
-        if "validation" not in characters:  # cut from train's end
-            cut = min(round(characters["train"] * HELD_OUT), MOST_HELD_OUT)
-            characters = {"train": characters["train"] - cut, "validation": cut, "test": characters["test"]}
-    tokenizer = tokenizer or _learned(tokens, pieces, Stream(texts.read()).take(characters["train"]))
-    return _tokenised(src, texts, characters, tokenizer, cache_dir or store.default_folder())
+    documents = _Documents(src, text_column, limit)
+    characters = _split_characters(documents, validation_tail)
+    if isinstance(tokenizer, str):
+        train = CharacterStream(documents.read()).take(characters["train"])
+        tokenizer = _train_tokenizer(tokenizer, vocab_size or BPE_VOCAB_SIZE, train)
+    return _tokenize(documents, characters, tokenizer, cache_dir or disk_cache.default_folder())
 
 
 def read(data: Source | str, *, text_column: str | None = None) -> Iterator[str]:
-    """Yield all of a text in pieces.
+    """Yield a text in chunks.
 
     Raises:
-        UserError: if there is none, or it cannot be read.
+        UserError: If there is no text, or it cannot be read.
     """
-    return _Texts(source.resolve(data) if isinstance(data, str) else data, text_column, None).read()
+    return _Documents(source.resolve(data) if isinstance(data, str) else data, text_column).read()
 
 
-def _learned(tokens: str, pieces: int | None, train: Iterator[str]) -> Tokenizer:
-    if tokens == "char":
-        return Characters.of(train)
-    return Bytes() if tokens == "byte" else Pieces.of(train, pieces or PIECES)
+class CharacterStream:
+    """Chunks of text from which exact numbers of characters can be taken."""
+
+    def __init__(self, chunks: Iterator[str]):
+        self._chunks, self._rest = chunks, ""
+
+    def take(self, count: int) -> Iterator[str]:
+        """Yield the next ``count`` characters in chunks, or fewer if the text ends."""
+        while count:
+            chunk = self._rest or next(self._chunks, None)
+            if chunk is None:
+                return
+            self._rest = chunk[count:]
+            yield chunk[:count]
+            count -= min(count, len(chunk))
 
 
-def _tokenised(
-    src: Source, texts: _Texts, characters: dict[str, int], tokenizer: Tokenizer, folder: Path
-) -> RunningText:
-    """Encode each part into one file on disk, or find the file of an earlier run."""
-    described = json.dumps([tokenizer.to_json(), characters], sort_keys=True)
-    digest, most = hashlib.blake2b(described.encode(), digest_size=16), 0
-    for text in texts.read():
+class _Documents:
+    """The documents of a source, which can be read several times.
+
+    Args:
+        src: The source.
+        text_column: Column of the texts in a table.
+        limit: Maximum number of characters.
+
+    Attributes:
+        source: The source.
+        splits: The predefined splits, or "" alone if there are none.
+    """
+
+    def __init__(self, src: Source, text_column: str | None, limit: int | None = None):
+        self.source, self._limit = src, limit
+        self._documents = _list_documents(src, text_column)
+        self.splits = list(self._documents)
+        if limit and self.splits != [""]:
+            raise UserError(f"{src.spec} has predefined splits, which --limit would cut: leave --limit out.")
+
+    def read(self, split: str | None = None) -> Iterator[str]:
+        """Yield the text of a split, or of all splits in order, in chunks, with a line break between two documents."""
+        selected = self._documents if split is None else {split: self._documents[split]}
+        chunks = (chunk for documents in selected.values() for chunk in _join(documents))
+        return CharacterStream(chunks).take(self._limit) if self._limit else chunks
+
+
+def _split_characters(documents: _Documents, validation_tail: float | None) -> dict[str, int]:
+    """Return the number of characters of each split."""
+    counts = {split: sum(map(len, documents.read(split))) for split in documents.splits}
+    total = sum(counts.values())
+    if not total:
+        raise UserError(f"{documents.source.spec} contains no text: give --data a file or folder with text.")
+    if validation_tail is not None:
+        tail = round(total * validation_tail)
+        return {"train": total - tail, "validation": tail}
+    if len(counts) == 1:
+        held_out = min(round(total * HELD_OUT), MAX_HELD_OUT)
+        return {"train": total - 2 * held_out, "validation": held_out, "test": held_out}
+    if "validation" in counts:
+        return {split: counts[split] for split in SPLITS if split in counts}
+    held_out = min(round(counts["train"] * HELD_OUT), MAX_HELD_OUT)  # the end of the training split
+    return {"train": counts["train"] - held_out, "validation": held_out, "test": counts["test"]}
+
+
+def _train_tokenizer(kind: str, vocab_size: int, train: Iterator[str]) -> Tokenizer:
+    if kind == "char":
+        return CharTokenizer.train(train)
+    return ByteTokenizer() if kind == "byte" else BPETokenizer.train(train, vocab_size)
+
+
+def _tokenize(documents: _Documents, characters: dict[str, int], tokenizer: Tokenizer, folder: Path) -> Corpus:
+    """Return a corpus whose token IDs are in a file, which is written unless an earlier run has written it."""
+    description = json.dumps([tokenizer.to_json(), characters], sort_keys=True)
+    digest, max_tokens = hashlib.blake2b(description.encode(), digest_size=16), 0
+    for text in documents.read():
         digest.update(raw := text.encode("utf-8", "surrogatepass"))
-        most += len(raw)  # no kind of token is shorter than a byte
-    fingerprint = digest.hexdigest()
-    file = store.KeptArray(folder, f"{src.name}-text-{fingerprint}")
-    found = file.find()
-    if found is None:
-        room = file.create((most, 2), "tokens")
+        max_tokens += len(raw)  # a token of any tokenizer is at least one byte long
+    src, fingerprint = documents.source, digest.hexdigest()
+    file = disk_cache.KeptArray(folder, f"{src.name}-text-{fingerprint}")
+    cached = file.find()
+    if cached is None:
+        array = file.create((max_tokens, 2), "tokens")
         try:
-            parts, unknown, place = {}, {}, 0
-            stream = Stream(texts.read())
-            for part, count in characters.items():
-                begin, unknown[part] = place, 0
-                for text in stream.take(count):
-                    encoded = tokenizer.encode(text)
-                    unknown[part] += int((encoded == UNKNOWN).sum())
-                    room[place : place + len(encoded)] = encoded.view(np.uint8).reshape(-1, 2)
-                    place += len(encoded)
-                    store.let_go(room)
-                parts[part] = (begin, place)
+            facts = _write_tokens(array, documents, characters, tokenizer)
         except BaseException:
             file.discard()
             raise
-        facts = {"parts": parts, "unknown": unknown, "used": place}
-        found = file.keep(room, facts), facts
-    array, facts = found
-    return RunningText(
-        tokens=array.view(np.uint16)[: facts["used"], 0],
-        parts={part: tuple(span) for part, span in facts["parts"].items()},
+        cached = file.keep(array, facts), facts
+    array, facts = cached
+    warnings = _warn_of_unknown(facts["unknown"]) if isinstance(tokenizer, CharTokenizer) else []
+    return Corpus(
+        token_ids=array.view(np.uint16)[: facts["tokens"], 0],
+        splits={split: tuple(span) for split, span in facts["splits"].items()},
         characters=characters,
         tokenizer=tokenizer,
-        source=src.said,
+        source=src.spec,
         name=src.name,
         fingerprint=fingerprint,
-        warnings=[*src.warnings, *(_unknown(facts["unknown"]) if isinstance(tokenizer, Characters) else [])],
+        warnings=[*src.warnings, *warnings],
     )
 
 
-def _unknown(counts: dict[str, int]) -> list[str]:
-    """Warn of characters that count as unknown, of which there are so many in each part."""
-    if not (total := sum(counts.values())):
-        return []
-    if counts["train"]:  # the tokenizer is another text's
-        return [f"{total:,} characters are none of the tokenizer's and count as unknown."]
-    return [f"{total:,} characters outside the training part never occur in it and count as unknown."]
+def _write_tokens(
+    array: np.memmap, documents: _Documents, characters: dict[str, int], tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Write the token IDs of all splits to an array of bytes (n, 2).
 
-
-class Stream:
-    """Pieces of text one after the other, from which exactly so many characters can be taken."""
-
-    def __init__(self, pieces: Iterator[str]):
-        self._pieces, self._rest = pieces, ""
-
-    def take(self, count: int) -> Iterator[str]:
-        """Yield the next ``count`` characters in pieces, or fewer where the text ends."""
-        while count:
-            piece = self._rest or next(self._pieces, None)
-            if piece is None:
-                return
-            self._rest = piece[count:]
-            yield piece[:count]
-            count -= min(count, len(piece))
-
-
-class _Texts:
-    """The texts of a source, read anew each time.
-
-    Attributes:
-        parts: "train" and its siblings, or "" alone where the data bring none.
+    Returns:
+        The splits (begin and end of each), the unknown characters of each split, and the number of tokens.
     """
+    splits, unknown, position = {}, {}, 0
+    stream = CharacterStream(documents.read())
+    for split, count in characters.items():
+        begin, unknown[split] = position, 0
+        for text in stream.take(count):
+            token_ids = tokenizer.encode(text)
+            unknown[split] += int((token_ids == UNKNOWN).sum())
+            array[position : position + len(token_ids)] = token_ids.view(np.uint8).reshape(-1, 2)
+            position += len(token_ids)
+            disk_cache.let_go(array)
+        splits[split] = (begin, position)
+    return {"splits": splits, "unknown": unknown, "tokens": position}
 
-    def __init__(self, src: Source, text_column: str | None, limit: int | None):
-        self._limit = limit
-        self._documents: dict[str, list[Path | str]] = _documents(src, text_column)
-        self.parts = list(self._documents)
-        if limit and self.parts != [""]:
-            raise UserError(f"{src.said} brings its own parts, which --limit would cut: leave --limit out.")
 
-    def read(self, part: str | None = None) -> Iterator[str]:
-        """Yield the text of a part, or of all parts in order, in pieces; a line's end between two documents."""
-        chosen = self._documents if part is None else {part: self._documents[part]}
-        pieces = (piece for documents in chosen.values() for piece in _joined(documents))
-        return Stream(pieces).take(self._limit) if self._limit else pieces
+def _warn_of_unknown(counts: dict[str, int]) -> list[str]:
+    """Return a warning about the unknown characters of each split, if there are any."""
+    total = sum(counts.values())
+    if not total:
+        return []
+    if counts["train"]:  # the tokenizer was trained on another text
+        return [f"The vocabulary lacks {total:,} characters of the text, which count as unknown."]
+    return [f"{total:,} characters of the other splits do not occur in the training split and count as unknown."]
 
 
-def _joined(documents: list[Path | str]) -> Iterator[str]:
+def _join(documents: list[Path | str]) -> Iterator[str]:
     for i, document in enumerate(documents):
         if i:
             yield "\n"
-        yield from _pieces(document) if isinstance(document, Path) else [document]
+        yield from _read_file(document) if isinstance(document, Path) else [document]
 
 
-def _pieces(path: Path) -> Iterator[str]:
-    """Yield a file's text, decoded as it is read."""
+def _read_file(path: Path) -> Iterator[str]:
+    """Yield the text of a UTF-8 file in chunks, which are decoded one by one."""
     decoder, lines = codecs.getincrementaldecoder("utf-8-sig")(), 0
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             raw = b"x"
             while raw:
-                raw = file.read(CHUNK)
+                raw = file.read(CHUNK_BYTES)
                 yield decoder.decode(raw, final=not raw)
                 lines += raw.count(b"\n")
     except UnicodeDecodeError as error:
@@ -253,38 +275,40 @@ def _pieces(path: Path) -> Iterator[str]:
         raise UserError(f"{path} cannot be read: {reason}.") from None
 
 
-def _documents(src: Source, text_column: str | None) -> dict[str, list[Path | str]]:
+def _list_documents(src: Source, text_column: str | None) -> dict[str, list[Path | str]]:
+    """Return the files or texts of each split; the key is "" if there are no predefined splits."""
     if src.kind == "text":
         return {"": [src.path]}
     if src.kind == "folder":
-        return _of_folder(src)
+        return _list_folder(src)
     if src.kind == "table":
-        found: dict[str, list[Path | str]] = {}
-        for part, paths in (src.parts or {"": (src.path,)}).items():
+        documents: dict[str, list[Path | str]] = {}
+        for split, paths in (src.splits or {"": (src.path,)}).items():
             for table in tables.read_tables(list(paths)):
                 cells = table.columns[table.find(text_column, TEXT_COLUMNS, "text")]
-                found.setdefault(part, []).extend(str(cell) for cell in cells if cell)
-        return found
+                documents.setdefault(split, []).extend(str(cell) for cell in cells if cell)
+        return documents
     if src.kind == "bundled" and src.reference == "python-docs":
         from pydoc_data import topics
 
         return {"": [topics.topics[name] for name in sorted(topics.topics)]}
     if src.kind == "tfds":
-        return published.tfds_texts(src.reference)
+        return tfds.tfds_texts(src.reference)
     raise UserError(
-        f"{src.said} is no running text: give --data a .txt, .md, .py or .gz file, a folder of them, a table with a "
-        "column of texts, python-docs, or a TFDS name such as tiny_shakespeare."
+        f"{src.spec} is not a plain-text corpus: give --data a .txt, .md, .py or .gz file, a folder of them, a table "
+        "with a column of texts, python-docs, or a TFDS name such as tiny_shakespeare."
     )
 
 
-def _of_folder(src: Source) -> dict[str, list[Path | str]]:
-    paths = [Path(file.path) for file in source.files(src.path)]
+def _list_folder(src: Source) -> dict[str, list[Path | str]]:
+    """Return the text files of a folder, by split if every file is named after one and train and test exist."""
+    paths = [Path(file.path) for file in source.list_files(src.path)]
     paths = [path for path in paths if path.suffix.lower() in TEXT_SUFFIXES]
     if not paths:
-        raise UserError(f"No texts in {src.said}: they are looked for under {', '.join(TEXT_SUFFIXES)}.")
-    named: dict[str, list[Path | str]] = {}
+        raise UserError(f"No texts in {src.spec}: give a folder with files of the types {', '.join(TEXT_SUFFIXES)}.")
+    by_split: dict[str, list[Path | str]] = {}
     for path in paths:
-        named.setdefault(source.part_of(path.name.split(".")[0]) or "", []).append(path)
-    if "train" in named and "test" in named and "" not in named:
-        return {part: named[part] for part in PARTS if part in named}
+        by_split.setdefault(source.split_name(path.name.split(".")[0]) or "", []).append(path)
+    if "train" in by_split and "test" in by_split and "" not in by_split:
+        return {split: by_split[split] for split in SPLITS if split in by_split}
     return {"": paths}

@@ -1,4 +1,4 @@
-"""From tokens on disk to batches: windows of equal length, and beside each the same one token further on."""
+"""Batches of token windows, each with the same window shifted by one token as the target."""
 
 from __future__ import annotations
 
@@ -9,116 +9,129 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from dltoolkit.data.pipeline import PARALLEL, in_place, served
+from dltoolkit.data.pipeline import PARALLEL, as_tensor, finalize_pipeline
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
-    from dltoolkit.data.language.corpus import RunningText
+    from dltoolkit.data.language.corpus import Corpus
 
-STRIDES = 64  # orders in which the windows come; pass 64 repeats that of pass 0, from another window on
+STRIDES = 64  # number of window orders; epoch 64 uses the order of epoch 0 again, but starts at another window
 
 
-def windows(text: RunningText, context_length: int) -> int:
-    """Return how many training windows a pass over the text has.
+def windows(corpus: Corpus, context_length: int) -> int:
+    """Return the number of training windows per epoch.
 
     Raises:
-        UserError: if a part of the text is too short for them.
+        UserError: If a split is too short for a window.
     """
-    for name, (begin, end) in text.parts.items():
-        needed = 2 * context_length if name == "train" else context_length + 1
-        if end - begin < needed:
+    for split, (begin, end) in corpus.splits.items():
+        min_tokens = 2 * context_length if split == "train" else context_length + 1
+        if end - begin < min_tokens:
             raise UserError(
-                f"The {name} part of {text.source} has {end - begin:,} tokens, too few for a context of {context_length}: "
-                "give more text, or a smaller --context."
+                f"The {split} split of {corpus.source} has {end - begin:,} tokens, too few for a context length of "
+                f"{context_length}: use more text or a lower --context-length."
             )
-    return len(text.part("train")) // context_length - 1
+    return len(corpus.split("train")) // context_length - 1
 
 
 def training_pipeline(
-    text: RunningText, *, context_length: int, batch_size: int, seed: int, start_step: int = 0
+    corpus: Corpus, *, context_length: int, batch_size: int, seed: int, start_step: int = 0
 ) -> tf.data.Dataset:
-    """Return an endless data set of training batches, pass after pass over the text.
+    """Return an endless dataset of training batches, epoch after epoch.
 
-    Each pass cuts the text at other places, and takes the windows in another order.
+    Each epoch cuts the text into windows at other positions, and visits them in another order.
 
     Args:
-        text: its ``train`` part is used.
-        context: tokens of a window.
-        batch_size: windows in a batch.
-        seed: with the number of the pass it decides cuts and order.
-        start_step: where a resumed run goes on; what comes is what an uninterrupted run would have seen.
+        corpus: The corpus; its training split is used.
+        context_length: Tokens per window.
+        batch_size: Windows per batch.
+        seed: Seed of the cuts and the order; together with the epoch, it decides both.
+        start_step: First step. The batches are those of an uninterrupted run from this step on.
 
     Returns:
-        Elements (tokens int32 (batch, context), the tokens that follow each, of the same shape).
+        Elements of token IDs int32 (batch, context_length) and the next token IDs, of the same shape.
     """
-    begin, count = text.parts["train"][0], windows(text, context_length)
+    begin, count = corpus.splits["train"][0], windows(corpus, context_length)
     batch_size = min(batch_size, count)
-    steps = count // batch_size
-    tokens, strides = in_place(text.tokens), tf.constant(_strides(count, seed))
+    steps_per_epoch = count // batch_size
+    token_ids, strides = as_tensor(corpus.token_ids), tf.constant(_strides(count, seed))
 
     def batch(step: tf.Tensor) -> tuple:
-        """The windows at every so-manieth place around the text: each once in a pass, with nothing to remember."""
-        number, step = step // steps, step % steps
-        key = tf.stack([tf.constant(seed % 2**31, tf.int64), number])
+        """Take windows at equal strides around the text, so that an epoch visits each once without a stored order."""
+        epoch, step = step // steps_per_epoch, step % steps_per_epoch
+        key = tf.stack([tf.constant(seed % 2**31, tf.int64), epoch])
         first, offset = (tf.random.stateless_uniform((), key, 0, end, tf.int64) for end in (count, context_length))
-        places = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-        starts = begin + (first + places * strides[number % STRIDES]) % count * context_length + offset
-        both = tf.cast(tf.gather(tokens, starts[:, None] + tf.range(context_length + 1, dtype=tf.int64)), tf.int32)
-        return both[:, :-1], both[:, 1:]
+        positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        indices = (first + positions * strides[epoch % STRIDES]) % count  # of the windows
+        starts = begin + indices * context_length + offset
+        spans = tf.gather(token_ids, starts[:, None] + tf.range(context_length + 1, dtype=tf.int64))
+        spans = tf.cast(spans, tf.int32)  # (batch, context_length + 1)
+        return spans[:, :-1], spans[:, 1:]
 
-    numbers = tf.data.Dataset.range(start_step, 2**62)
-    # a known length would make Keras' fit look for the end
-    endless = numbers.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return served(endless.map(batch, PARALLEL))
+    steps = tf.data.Dataset.range(start_step, 2**62)
+    # With a finite cardinality, Keras' fit would count the steps of an epoch
+    endless = steps.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return finalize_pipeline(endless.map(batch, PARALLEL))
 
 
 def _strides(count: int, seed: int) -> np.ndarray:
-    """Numbers without a divisor in common with ``count``: steps of any such size visit all of it."""
-    rng, found = np.random.default_rng(seed), []
-    while len(found) < STRIDES:
+    """Return random strides that are coprime with ``count``, because such strides visit all of ``count`` windows."""
+    rng, strides = np.random.default_rng(seed), []
+    while len(strides) < STRIDES:
         stride = int(rng.integers(1, max(2, count)))
         if math.gcd(stride, count) == 1:
-            found.append(stride)
-    return np.array(found, np.int64)
+            strides.append(stride)
+    return np.array(strides, np.int64)
 
 
-def evaluation_pipeline(text: RunningText, part: str, context_length: int, batch_size: int) -> tf.data.Dataset:
-    """Return one pass over a part in batches of one shape, as (tokens, the tokens that follow).
+def evaluation_pipeline(corpus: Corpus, split: str, context_length: int, batch_size: int) -> tf.data.Dataset:
+    """Return a dataset of all windows of a split, in batches of equal shape: token IDs and the next token IDs.
 
-    Windows overlap a little where the tokens do not fill the last batch.
+    The windows overlap slightly if the tokens do not fill the last batch.
     """
-    tokens = text.part(part)
-    least = -(-(len(tokens) - 1) // context_length)
-    batches = -(-least // batch_size)
-    starts = np.linspace(0, len(tokens) - 1 - context_length, batches * -(-least // batches)).round().astype(np.int64)
-    cut = [tokens[some[:, None] + np.arange(context_length + 1)].astype(np.int32) for some in np.split(starts, batches)]
-    both = tf.data.Dataset.from_tensor_slices(np.stack(cut))
-    return both.map(lambda some: (some[:, :-1], some[:, 1:])).prefetch(PARALLEL)
+    token_ids = corpus.split(split)
+    min_windows = -(-(len(token_ids) - 1) // context_length)
+    batches = -(-min_windows // batch_size)
+    count = batches * -(-min_windows // batches)
+    starts = np.linspace(0, len(token_ids) - 1 - context_length, count).round().astype(np.int64)
+    offsets = np.arange(context_length + 1)
+    spans = [token_ids[rows[:, None] + offsets].astype(np.int32) for rows in np.split(starts, batches)]
+    dataset = tf.data.Dataset.from_tensor_slices(np.stack(spans))
+    return dataset.map(lambda batch: (batch[:, :-1], batch[:, 1:])).prefetch(PARALLEL)
 
 
 def scoring_batches(
     texts: Iterable[np.ndarray], context_length: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (tokens, the tokens that follow, bool: which of those count), each (batch, context).
+    """Yield batches in which every token except the first is scored exactly once.
 
-    Every token but the first counts exactly once. Windows overlap by half, and only the later half of each counts, so
-    that a token is foretold from half a window or more. ``texts`` are pieces of one text.
+    Windows overlap by half, and only the second half of a window is scored, so that the model predicts each token from
+    at least ``context_length // 2`` tokens.
+
+    Args:
+        texts: Token IDs of consecutive chunks of one text.
+        context_length: Tokens per window.
+        batch_size: Windows per batch.
+
+    Yields:
+        Token IDs int32, the next token IDs int32, and whether the next token is scored, bool; each has the shape
+        (batch_size, context_length).
     """
-    known = context_length // 2
-    starts = np.arange(batch_size)[:, None] * (context_length - known)
-    span = int(starts[-1, 0]) + context_length + 1
-    rest, first = np.empty(0, np.uint16), True
+    overlap = context_length // 2
+    starts = np.arange(batch_size)[:, None] * (context_length - overlap)
+    span = int(starts[-1, 0]) + context_length + 1  # tokens of a batch
+    rest, is_first = np.empty(0, np.uint16), True
 
     def batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        some, places = np.zeros(span, np.int32), starts + np.arange(context_length)
-        some[: len(rest[:span])] = rest[:span]
-        counts = (places >= starts + known) | (first & (starts == 0))
-        return some[places], some[places + 1], counts & (places + 1 < len(rest))
+        token_ids, positions = np.zeros(span, np.int32), starts + np.arange(context_length)
+        token_ids[: len(rest[:span])] = rest[:span]
+        scored = (positions >= starts + overlap) | (is_first & (starts == 0))
+        return token_ids[positions], token_ids[positions + 1], scored & (positions + 1 < len(rest))
 
-    for tokens in texts:
-        rest = np.concatenate([rest, tokens])
+    for chunk in texts:
+        rest = np.concatenate([rest, chunk])
         while len(rest) >= span:
             yield batch()
-            rest, first = rest[batch_size * (context_length - known) :], False
-    if len(rest) > (1 if first else known + 1):
+            rest, is_first = rest[batch_size * (context_length - overlap) :], False
+    if len(rest) > (1 if is_first else overlap + 1):
         yield batch()

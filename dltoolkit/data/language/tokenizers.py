@@ -1,4 +1,4 @@
-"""Text to tokens and back: characters, bytes, or pieces of words (byte-pair encoding)."""
+"""Tokenizers of language models: characters, bytes or byte-pair encoding."""
 
 from __future__ import annotations
 
@@ -14,145 +14,162 @@ import numpy as np
 from dltoolkit import lazy
 from dltoolkit.errors import UserError
 
-UNKNOWN = 0  # the token of a character that the vocabulary lacks
-MOST_CHARACTERS = 5_000  # in a vocabulary of characters
-LEARNED_FROM = 50_000_000  # characters, from which word pieces are learned
+UNKNOWN = 0  # token ID of the characters that the vocabulary of a CharTokenizer lacks
+REPLACEMENT = "\ufffd"  # character that stands for bytes that are not a whole character, as in Python's decoders
+MAX_CHARACTERS = 5_000  # characters in a vocabulary; alphabets have fewer, and Chinese or Japanese texts should use bpe
+MAX_TRAINING_CHARACTERS = 50_000_000  # characters of the text that bpe is trained on, which bounds time and memory
+MAX_VOCAB_SIZE = 1 << 16  # token IDs are stored in 16 bits
 
 
 class Tokenizer(Protocol):
-    """What all three kinds can do."""
+    """Interface of the tokenizers."""
 
-    size: int
+    vocab_size: int
 
     def encode(self, text: str) -> np.ndarray:
-        """Return uint16 (n,) tokens of a text."""
+        """Return the token IDs of a text, uint16 (n,)."""
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens; what is no whole character becomes U+FFFD."""
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token IDs; incomplete characters become U+FFFD."""
 
     def unknown(self, text: str) -> list[str]:
-        """Return the characters that the vocabulary lacks, each once."""
+        """Return the distinct characters of a text that the vocabulary lacks."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return a description from which `from_json` restores the tokenizer."""
 
 
-class Characters:
-    """A token for each character of a text; token 0 stands for any other."""
+class CharTokenizer:
+    """A tokenizer with one token per character. Token 0 is the unknown character.
+
+    Args:
+        characters: The characters of the tokens 1, 2, ….
+    """
 
     def __init__(self, characters: str):
         self._characters = characters
-        self.size = 1 + len(characters)
+        self.vocab_size = 1 + len(characters)
         codes = np.array([ord(character) for character in characters], np.int64)
-        self._tokens = np.zeros(int(codes.max(initial=0)) + 2, np.uint16)
-        self._tokens[codes] = np.arange(1, self.size, dtype=np.uint16)
+        self._token_of_code = np.zeros(int(codes.max(initial=0)) + 2, np.uint16)
+        self._token_of_code[codes] = np.arange(1, self.vocab_size, dtype=np.uint16)
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Characters:
-        """Return the vocabulary of all characters in texts."""
-        found: set[int] = set()
+    def train(cls, texts: Iterable[str]) -> CharTokenizer:
+        """Return a tokenizer for all characters of some texts.
+
+        Raises:
+            UserError: If there are more than ``MAX_CHARACTERS`` of them.
+        """
+        codes: set[int] = set()
         for text in texts:
-            found.update(np.flatnonzero(np.bincount(_codes(text))).tolist())
-        if len(found) > MOST_CHARACTERS:
+            codes.update(np.flatnonzero(np.bincount(_code_points(text))).tolist())
+        if len(codes) > MAX_CHARACTERS:
             raise UserError(
-                f"The text has {len(found):,} different characters, too many for a token each: use --tokenizer bpe."
+                f"The text has {len(codes):,} different characters, too many for one token each: use --tokenizer bpe."
             )
-        return cls("".join(map(chr, sorted(found))))
+        return cls("".join(map(chr, sorted(codes))))
 
     def encode(self, text: str) -> np.ndarray:
-        return self._tokens[np.minimum(_codes(text), len(self._tokens) - 1)]
+        return self._token_of_code[np.minimum(_code_points(text), len(self._token_of_code) - 1)]
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(self._characters[token - 1] if token else "\ufffd" for token in tokens)
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(self._characters[token_id - 1] if token_id else REPLACEMENT for token_id in token_ids)
 
     def unknown(self, text: str) -> list[str]:
         return [character for character in dict.fromkeys(text) if character not in self._characters]
 
     def to_json(self) -> dict[str, Any]:
-        return {"tokens": "char", "characters": self._characters}
+        return {"tokenizer": "char", "characters": self._characters}
 
 
-class Bytes:
-    """A token for each byte of UTF-8: 256 of them, and nothing is unknown."""
+class ByteTokenizer:
+    """A tokenizer with one token per byte of UTF-8. No character is unknown."""
 
-    size = 256
+    vocab_size = 256
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.uint16)
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        return bytes(tokens).decode(errors="replace")
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return bytes(token_ids).decode(errors="replace")
 
     def unknown(self, text: str) -> list[str]:
         return []
 
     def to_json(self) -> dict[str, Any]:
-        return {"tokens": "byte"}
+        return {"tokenizer": "byte"}
 
 
-class Pieces:
-    """Byte-pair encoding (Sennrich et al. 2016) over bytes, by the tokenizers library; nothing is unknown."""
+class BPETokenizer:
+    """A tokenizer with byte-pair encoding (Sennrich et al. 2016) of bytes. No character is unknown.
+
+    Args:
+        definition: The definition of a tokenizer of the tokenizers library, as JSON.
+    """
 
     def __init__(self, definition: str):
         self._tokenizer = _tokenizers().Tokenizer.from_str(definition)
-        self.size = self._tokenizer.get_vocab_size()
+        self.vocab_size = self._tokenizer.get_vocab_size()
 
     @classmethod
-    def of(cls, texts: Iterable[str], size: int) -> Pieces:
-        """Learn ``size`` pieces from the beginning of texts."""
+    def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
+        """Return a tokenizer that is trained on the first ``MAX_TRAINING_CHARACTERS`` of some texts."""
         library = _tokenizers()
         tokenizer = library.Tokenizer(library.models.BPE())
         tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
-            vocab_size=size,
+            vocab_size=vocab_size,
             initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(_beginning(texts), trainer)
+        tokenizer.train_from_iterator(_truncate(texts, MAX_TRAINING_CHARACTERS), trainer)
         return cls(tokenizer.to_str())
 
     def encode(self, text: str) -> np.ndarray:
         return np.array(self._tokenizer.encode(text).ids, np.uint16)
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
     def unknown(self, text: str) -> list[str]:
         return []
 
     def to_json(self) -> dict[str, Any]:
-        return {"tokens": "bpe", "definition": json.loads(self._tokenizer.to_str())}
+        return {"tokenizer": "bpe", "definition": json.loads(self._tokenizer.to_str())}
 
 
-class HubPieces:
-    """The pieces of a ``keras_hub.tokenizers.Tokenizer``, without signs before and after; nothing is unknown.
+class KerasHubTokenizer:
+    """A ``keras_hub.tokenizers.Tokenizer`` without start and end tokens. No character is unknown.
 
     Raises:
-        UserError: if there are more than 65,536 of them.
+        UserError: If it has more than ``MAX_VOCAB_SIZE`` tokens.
     """
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
-        self.size = tokenizer.vocabulary_size()
-        if self.size > 1 << 16:
-            raise UserError(f"A vocabulary of {self.size:,} pieces is too large: tokens are kept in 16 bits.")
+        self.vocab_size = tokenizer.vocabulary_size()
+        if self.vocab_size > MAX_VOCAB_SIZE:
+            raise UserError(
+                f"The tokenizer has {self.vocab_size:,} tokens, but at most {MAX_VOCAB_SIZE:,} are supported: use "
+                "another preset."
+            )
 
     def encode(self, text: str) -> np.ndarray:
         return np.array(self._tokenizer(text), np.uint16)
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.detokenize([int(token) for token in tokens]) if len(tokens) else ""
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer.detokenize([int(token_id) for token_id in token_ids]) if len(token_ids) else ""
 
     def unknown(self, text: str) -> list[str]:
         return []
 
     def to_json(self) -> dict[str, Any]:
-        return {"tokens": "hub", **hub_to_json(self._tokenizer)}
+        return {"tokenizer": "keras_hub", **keras_hub_to_json(self._tokenizer)}
 
 
-def hub_to_json(tokenizer: Any) -> dict[str, Any]:
-    """Return what `hub_from_json` makes a ``keras_hub.tokenizers.Tokenizer`` of again, its files in base 64."""
+def keras_hub_to_json(tokenizer: Any) -> dict[str, Any]:
+    """Return a description of a ``keras_hub.tokenizers.Tokenizer``, with its files in base 64."""
     import keras
 
     with tempfile.TemporaryDirectory() as folder:
@@ -161,9 +178,9 @@ def hub_to_json(tokenizer: Any) -> dict[str, Any]:
     return {"config": keras.saving.serialize_keras_object(tokenizer), "assets": assets}
 
 
-def hub_from_json(description: dict[str, Any]) -> Any:
-    """Return the tokenizer that `hub_to_json` described."""
-    lazy.keras_hub()  # makes its classes known
+def keras_hub_from_json(description: dict[str, Any]) -> Any:
+    """Return the tokenizer that `keras_hub_to_json` described."""
+    lazy.keras_hub()  # registers the classes of KerasHub
     import keras
 
     tokenizer = keras.saving.deserialize_keras_object(description["config"])
@@ -178,30 +195,78 @@ def from_json(description: dict[str, Any]) -> Tokenizer:
     """Return the tokenizer that ``to_json`` described.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: If the description is not one of a tokenizer.
     """
-    kind = description.get("tokens")
+    kind = description.get("tokenizer")
     if kind == "char":
-        return Characters(description["characters"])
+        return CharTokenizer(description["characters"])
     if kind == "bpe":
-        return Pieces(json.dumps(description["definition"]))
+        return BPETokenizer(json.dumps(description["definition"]))
     if kind == "byte":
-        return Bytes()
-    if kind == "hub":
-        return HubPieces(hub_from_json(description))
+        return ByteTokenizer()
+    if kind == "keras_hub":
+        return KerasHubTokenizer(keras_hub_from_json(description))
     raise ValueError("not a tokenizer")
 
 
-def _codes(text: str) -> np.ndarray:
+class IncrementalDetokenizer:
+    """Text from tokens that arrive in chunks.
+
+    Incomplete characters, and ends that may be the beginning of a stop string, are held back until the next chunk.
+
+    Args:
+        tokenizer: Tokenizer of the tokens.
+        stops: Strings before which the text ends.
+
+    Attributes:
+        stopped: Whether a stop string has occurred.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]):
+        self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
+        self._token_ids: list[int] = []
+        self._returned = 0  # characters
+        self.stopped = False
+
+    def add(self, token_ids: Sequence[int], last: bool = False) -> str:
+        """Add tokens, and return the text that has become certain.
+
+        Args:
+            token_ids: The new tokens.
+            last: Whether these are the last tokens, so that all text is certain.
+        """
+        if self.stopped:
+            return ""
+        self._token_ids += token_ids
+        text = self._tokenizer.decode(self._token_ids)
+        stop_positions = [position for position in (text.find(stop) for stop in self._stops) if position >= 0]
+        certain = len(text)
+        if stop_positions:
+            self.stopped, certain = True, min(stop_positions)
+        elif not last:
+            certain -= max((partial_stop_match(text, stop) for stop in self._stops), default=0)
+            certain = len(text[:certain].rstrip(REPLACEMENT))  # the next tokens may complete the character
+        new = text[self._returned : certain]
+        self._returned = max(self._returned, certain)
+        return new
+
+
+def partial_stop_match(text: str, stop: str) -> int:
+    """Return how many characters at the end of a text match the beginning of a stop string, but not all of it."""
+    lengths = range(min(len(stop) - 1, len(text)), 0, -1)
+    return next((length for length in lengths if text.endswith(stop[:length])), 0)
+
+
+def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def _beginning(texts: Iterable[str]) -> Iterable[str]:
-    left = LEARNED_FROM
+def _truncate(texts: Iterable[str], max_characters: int) -> Iterable[str]:
+    remaining = max_characters
     for text in texts:
-        yield text[:left]
-        left -= len(text)
-        if left <= 0:
+        yield text[:remaining]
+        remaining -= len(text)
+        if remaining <= 0:
             return
 
 
@@ -215,35 +280,3 @@ def _tokenizers() -> Any:
     except ImportError:
         raise UserError("--tokenizer bpe needs the tokenizers package: pip install 'dltoolkit[bpe]'.") from None
     return tokenizers
-
-
-class Continuation:
-    """Tokens that arrive, as text: only whole characters are handed out, and nothing from a stop string on."""
-
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]):
-        self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
-        self._tokens: list[int] = []
-        self._handed = 0
-        self.stopped = False
-
-    def add(self, tokens: Sequence[int], last: bool = False) -> str:
-        """Take new tokens, and return the text that is certain now; with ``last``, all of it."""
-        if self.stopped:
-            return ""
-        self._tokens += tokens
-        text = self._tokenizer.decode(self._tokens)
-        ends = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
-        certain = len(text)
-        if ends:
-            self.stopped, certain = True, min(ends)
-        elif not last:
-            certain -= max((_overlap(text, stop) for stop in self._stops), default=0)
-            certain -= len(text[:certain]) - len(text[:certain].rstrip("\ufffd"))  # a character may be half there
-        new = text[self._handed : certain]
-        self._handed = max(self._handed, certain)
-        return new
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return how many characters at the end of a text may be the beginning of ``stop``."""
-    return next((length for length in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:length])), 0)

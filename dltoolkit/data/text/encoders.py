@@ -98,7 +98,7 @@ class HubEncoder:
 
     def save(self, folder: Path) -> None:
         with atomic_write(folder / HUB) as beside:
-            beside.write_text(json.dumps(tokens.hub_to_json(self.tokenizer)), encoding="utf-8")
+            beside.write_text(json.dumps(tokens.keras_hub_to_json(self.tokenizer)), encoding="utf-8")
 
 
 @functools.lru_cache(maxsize=4)
@@ -119,7 +119,7 @@ def load(folder: Path, longest: int | None) -> TextEncoder:
             return Encoder(Vocabulary.read(text), longest)
         description = json.loads(text)
         if path.name == HUB:
-            return HubEncoder(tokens.hub_from_json(description), longest)
+            return HubEncoder(tokens.keras_hub_from_json(description), longest)
         return TokenEncoder(tokens.from_json(description), longest)
     except UserError:
         raise

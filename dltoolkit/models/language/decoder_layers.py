@@ -1,4 +1,4 @@
-"""The layers of language models, registered with Keras as ``dltoolkit>…``; each also reads one token at a time."""
+"""Layers of language models, registered with Keras as ``dltoolkit>…``."""
 
 from __future__ import annotations
 
@@ -6,70 +6,76 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-BLOCK = 64  # places that attention is computed for at a time
+BLOCK_SIZE = 64  # queries per attention block; a block does not compute the keys behind it, about half of all products
+MASKED_SCORE = -1e9  # attention score of a masked position, whose weight after the softmax is 0
+ROTARY_BASE = 10_000.0  # longest wavelength of the rotary embeddings, as in Su et al. (2021)
+EPSILON = 1e-6  # added to the mean square, so that a zero vector is not divided by zero
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
-class PairEmbedding(keras.layers.Layer):
-    """A learned vector for each token together with the one before it, in place of which the first has a 0.
+class BigramEmbedding(keras.layers.Layer):
+    """Embedding of bigrams: each token together with the token before it.
 
-    Tokens int32 (batch, time) -> (batch, time, units). With more pairs than ``buckets`` several share a vector, by a
-    hash (as the n-grams of Joulin et al. 2016 do). What follows a pair is learned sooner than through attention.
+    Maps token IDs int32 (batch, time) to vectors (batch, time, units). The first token of a row is paired with token 0.
+    If there are more bigrams than ``buckets``, several of them share a vector through hashing (Joulin et al. 2016).
+    The model learns which tokens follow a bigram faster from these vectors than through attention.
 
     Args:
-        vocabulary: how many tokens there are.
-        units: length of a vector.
-        buckets: vectors at most.
+        vocab_size: Number of tokens in the vocabulary.
+        units: Size of the vectors.
+        buckets: Maximum number of vectors.
     """
 
-    def __init__(self, vocabulary: int, units: int, buckets: int = 16_384, **kwargs):
+    def __init__(self, vocab_size: int, units: int, buckets: int = 16_384, **kwargs):
         super().__init__(**kwargs)
-        self.vocabulary, self.units, self.buckets = vocabulary, units, buckets
+        self.vocab_size, self.units, self.buckets = vocab_size, units, buckets
 
     def build(self, input_shape):
-        self.vectors = self.add_weight(
-            name="vectors",
-            shape=(min(self.vocabulary**2, self.buckets), self.units),
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(min(self.vocab_size**2, self.buckets), self.units),
             initializer=keras.initializers.RandomNormal(stddev=1.0),
         )
 
-    def call(self, tokens):
-        return self.look_up(tf.pad(tokens[:, :-1], [[0, 0], [1, 0]]), tokens)
+    def call(self, token_ids):
+        return self.embed(tf.pad(token_ids[:, :-1], [[0, 0], [1, 0]]), token_ids)
 
-    def look_up(self, before, tokens):
-        """The vectors of ``tokens`` that stand behind those in ``before``, of the same shape."""
-        pairs = tf.cast(before, tf.int64) * self.vocabulary + tf.cast(tokens, tf.int64)
-        if self.vocabulary**2 > self.buckets:
-            pairs = pairs * 2_654_435_761 % (1 << 32) % self.buckets  # Knuth's multiplicative hash
-        return tf.gather(tf.cast(tf.convert_to_tensor(self.vectors), self.compute_dtype), pairs)
+    def embed(self, previous_ids, token_ids):
+        """Return the vectors of ``token_ids`` that follow ``previous_ids``, which has the same shape."""
+        bigrams = tf.cast(previous_ids, tf.int64) * self.vocab_size + tf.cast(token_ids, tf.int64)
+        if self.vocab_size**2 > self.buckets:
+            bigrams = bigrams * 2_654_435_761 % (1 << 32) % self.buckets  # Knuth's multiplicative hash
+        return tf.gather(tf.cast(tf.convert_to_tensor(self.embeddings), self.compute_dtype), bigrams)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.units)
 
     def get_config(self):
-        own = {"vocabulary": self.vocabulary, "units": self.units, "buckets": self.buckets}
-        return {**super().get_config(), **own}
+        config = {"vocab_size": self.vocab_size, "units": self.units, "buckets": self.buckets}
+        return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class DecoderBlock(keras.layers.Layer):
-    """Causal self-attention and a feed-forward layer, each added to what comes in (see ``models.gpt``).
+    """Transformer block of a decoder: causal self-attention and an MLP, both with residual connections.
 
-    (batch, time, width) -> the same. Positions are rotary (Su et al. 2021), so only distances count.
+    Maps (batch, time, embedding_dim) to the same shape. The positions are rotary embeddings (Su et al. 2021), so that
+    attention depends on distances only.
 
     Args:
-        heads: of attention; the width must divide into as many parts of even size.
-        expansion: units of the hidden layer, as a multiple of the width.
-        dropout: of what attention and the feed-forward layer add, in steps of 1/256.
+        heads: Number of attention heads; ``embedding_dim / heads`` must be an even integer.
+        mlp_ratio: Hidden units of the MLP divided by ``embedding_dim``.
+        dropout: Dropout rate of both residual branches, which is rounded to a multiple of 1/256.
     """
 
-    def __init__(self, heads: int, expansion: int = 4, dropout: float = 0.0, **kwargs):
+    def __init__(self, heads: int, mlp_ratio: int = 4, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
-        self.heads, self.expansion, self.dropout = heads, expansion, dropout
+        self.heads, self.mlp_ratio, self.dropout = heads, mlp_ratio, dropout
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape):
         embedding_dim = input_shape[-1]
+        hidden_dim, stddev = self.mlp_ratio * embedding_dim, 0.5 * embedding_dim**-0.5
 
         def dense(name, units, initializer, inputs=embedding_dim):
             layer = keras.layers.Dense(
@@ -78,150 +84,178 @@ class DecoderBlock(keras.layers.Layer):
             layer.build((None, inputs))
             return layer
 
-        self.attend = dense(
-            "attend", 3 * embedding_dim, keras.initializers.RandomNormal(stddev=0.5 * embedding_dim**-0.5)
-        )
-        self.project = dense("project", embedding_dim, "zeros")
-        self.expand = dense(
-            "expand", self.expansion * embedding_dim, keras.initializers.RandomNormal(stddev=0.5 * embedding_dim**-0.5)
-        )
-        self.reduce = dense("reduce", embedding_dim, "zeros", self.expansion * embedding_dim)
+        self.qkv = dense("qkv", 3 * embedding_dim, keras.initializers.RandomNormal(stddev=stddev))
+        self.proj = dense("proj", embedding_dim, "zeros")
+        self.fc1 = dense("fc1", hidden_dim, keras.initializers.RandomNormal(stddev=stddev))
+        self.fc2 = dense("fc2", embedding_dim, "zeros", hidden_dim)
 
     def call(self, x, training=False):
-        return self._finish(x, self._attended(x, None)[0], training)
+        attended, _ = self._causal_attention(x, prompt_start=None)
+        return self._add_branches(x, attended, training)
 
-    def read(self, x, first):
-        """As a call, where each row begins at place ``first``; also returns keys and values (batch, heads, time, d)."""
-        attended, kept = self._attended(x, first)
-        return self._finish(x, attended, False), kept
+    def prefill(self, x, prompt_start):
+        """Return the outputs for prompts, and the KV cache for the tokens that follow.
 
-    def advance(self, x, kept, place, first):
-        """Take in one more token (batch, width) at ``place`` of the window, with the keys and values kept so far."""
+        Args:
+            x: Vectors of shape (batch, time, embedding_dim).
+            prompt_start: Position at which each prompt starts, int32 (batch,); padding precedes it.
+
+        Returns:
+            Outputs of the shape of ``x``, and keys and values of shape (batch, heads, time, head_dim).
+        """
+        attended, kv_cache = self._causal_attention(x, prompt_start)
+        return self._add_branches(x, attended, training=False), kv_cache
+
+    def decode_step(self, x, kv_cache, position, prompt_start):
+        """Return the output for one more token, and the KV cache that includes it.
+
+        Args:
+            x: Vectors of shape (batch, embedding_dim).
+            kv_cache: Keys and values of shape (batch, heads, window, head_dim).
+            position: Position of the token in the window, an int32 scalar.
+            prompt_start: As in :meth:`prefill`.
+        """
         batch, embedding_dim = x.shape
-        query, key, value = self._heads(x[:, None], place)
+        query, key, value = self._project_heads(x[:, None], position)
         keys, values = (
-            keras.ops.slice_update(old, (0, 0, place, 0), new) for old, new in zip(kept, (key, value), strict=True)
+            keras.ops.slice_update(cached, (0, 0, position, 0), new)
+            for cached, new in zip(kv_cache, (key, value), strict=True)
         )
-        places = tf.range(keys.shape[2])
-        seen = (places <= place) & (places >= first[:, None])  # (batch, time)
-        attended = _attend(query, keys, values, seen[:, None, None])
-        return self._finish(x, tf.reshape(attended, (batch, embedding_dim)), False), (keys, values)
+        positions = tf.range(keys.shape[2])
+        attention_mask = (positions <= position) & (positions >= prompt_start[:, None])  # (batch, window)
+        attended = _attention(query, keys, values, attention_mask[:, None, None])
+        return self._add_branches(x, tf.reshape(attended, (batch, embedding_dim)), training=False), (keys, values)
 
-    def _attended(self, x, first):
-        batch, time, embedding_dim = tf.unstack(tf.shape(x))
-        batch, time, embedding_dim = (
-            fixed or now for fixed, now in zip(x.shape, (batch, time, embedding_dim), strict=True)
-        )
-        query, key, value = self._heads(x)
-        places = tf.range(time)
+    def _causal_attention(self, x, prompt_start):
+        """Return attended values (batch, time, embedding_dim), and keys and values (batch, heads, time, head_dim)."""
+        batch, time, embedding_dim = _shape(x)
+        query, key, value = self._project_heads(x)
+        positions = tf.range(time)
 
-        def block(begin, end):
-            """What the places from ``begin`` to ``end`` see of those before ``end``: the rest is not computed."""
-            seen = places[None, None, None, :end] <= places[begin:end, None]  # (1, 1, to, from)
-            if first is not None:
-                seen &= places[:end] >= first[:, None, None, None]
-            return _attend(query[:, :, begin:end], key[:, :, :end], value[:, :, :end], seen)
+        def attend_block(begin, end):
+            """Attend from the positions ``begin`` to ``end`` to all positions before ``end``."""
+            attention_mask = positions[None, None, None, :end] <= positions[begin:end, None]  # (1, 1, queries, keys)
+            if prompt_start is not None:
+                attention_mask &= positions[:end] >= prompt_start[:, None, None, None]
+            return _attention(query[:, :, begin:end], key[:, :, :end], value[:, :, :end], attention_mask)
 
-        ends = [*range(BLOCK, time, BLOCK), time] if isinstance(time, int) else [time]
-        attended = [block(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
-        attended = tf.transpose(tf.concat(attended, axis=2), (0, 2, 1, 3))
+        ends = [*range(BLOCK_SIZE, time, BLOCK_SIZE), time] if isinstance(time, int) else [time]
+        blocks = [attend_block(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+        attended = tf.transpose(tf.concat(blocks, axis=2), (0, 2, 1, 3))  # (batch, time, heads, head_dim)
         return tf.reshape(attended, (batch, time, embedding_dim)), (key, value)
 
-    def _heads(self, x, place=None):
-        """Queries, keys and values (batch, heads, time, d) of the places from 0 on, or of the one ``place``."""
-        batch, time = (fixed or now for fixed, now in zip(x.shape[:2], tf.unstack(tf.shape(x)[:2]), strict=True))
-        each = x.shape[-1] // self.heads
-        places = tf.range(time) if place is None else place[None]
-        rates = (10_000.0 ** (-np.arange(0, each, 2) / each)).astype("float32")
-        angles = tf.cast(places, tf.float32)[:, None] * rates
-        cos, sin = (tf.cast(turn(angles), x.dtype)[:, None] for turn in (tf.cos, tf.sin))
+    def _project_heads(self, x, position=None):
+        """Return queries, keys and values, each (batch, heads, time, head_dim).
 
-        def turned(vectors):
-            one, two = tf.split(_unit(vectors), 2, axis=-1)
-            return tf.concat([one * cos - two * sin, two * cos + one * sin], axis=-1)
+        Args:
+            x: Vectors of shape (batch, time, embedding_dim).
+            position: Position of the only token; None if the positions count from 0.
+        """
+        batch, time, embedding_dim = _shape(x)
+        head_dim = embedding_dim // self.heads
+        positions = tf.range(time) if position is None else position[None]
+        inv_freq = (ROTARY_BASE ** (-np.arange(0, head_dim, 2) / head_dim)).astype("float32")
+        angles = tf.cast(positions, tf.float32)[:, None] * inv_freq  # (time, head_dim / 2)
+        cos, sin = (tf.cast(function(angles), x.dtype)[:, None] for function in (tf.cos, tf.sin))
 
-        parts = tf.split(self.attend(_unit(x)), 3, axis=-1)
-        query, key, value = (tf.reshape(part, (batch, time, self.heads, each)) for part in parts)
-        return (tf.transpose(part, (0, 2, 1, 3)) for part in (turned(query) * each**-0.5, turned(key), value))
+        parts = tf.split(self.qkv(rms_norm(x)), 3, axis=-1)
+        query, key, value = (tf.reshape(part, (batch, time, self.heads, head_dim)) for part in parts)
+        query = apply_rotary(rms_norm(query), cos, sin) * head_dim**-0.5
+        key = apply_rotary(rms_norm(key), cos, sin)
+        return (tf.transpose(part, (0, 2, 1, 3)) for part in (query, key, value))
 
-    def _finish(self, x, attended, training):
-        x += self._dropped(self.project(attended), training)
-        hidden = tf.square(tf.nn.relu(self.expand(_unit(x))))
-        return x + self._dropped(self.reduce(hidden), training)
+    def _add_branches(self, x, attended, training):
+        x += self._apply_dropout(self.proj(attended), training)
+        hidden = tf.square(tf.nn.relu(self.fc1(rms_norm(x))))
+        return x + self._apply_dropout(self.fc2(hidden), training)
 
-    def _dropped(self, x, training):
-        """Dropout with four bytes of each random number: drawing them would take a quarter of a step."""
+    def _apply_dropout(self, x, training):
+        """Apply dropout that uses each byte of a random number, because drawing them takes a quarter of a step."""
         if not (training and self.dropout):
             return x
         batch, time, embedding_dim = tf.unstack(tf.shape(x))
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         numbers = tf.random.stateless_uniform((batch, time, embedding_dim // 4 + 1), seed, None, None, tf.uint32)
-        bytes_ = tf.reshape(tf.bitcast(numbers, tf.uint8), (batch, time, -1))[..., :embedding_dim]
-        dropped = round(256 * self.dropout)
-        return tf.where(tf.cast(bytes_, tf.int32) >= dropped, x * (256 / (256 - dropped)), tf.zeros_like(x))
+        random_bytes = tf.reshape(tf.bitcast(numbers, tf.uint8), (batch, time, -1))[..., :embedding_dim]
+        threshold = round(256 * self.dropout)
+        scaled = x * (256 / (256 - threshold))
+        return tf.where(tf.cast(random_bytes, tf.int32) >= threshold, scaled, tf.zeros_like(x))
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        own = {"heads": self.heads, "expansion": self.expansion, "dropout": self.dropout}
-        return {**super().get_config(), **own}
+        config = {"heads": self.heads, "mlp_ratio": self.mlp_ratio, "dropout": self.dropout}
+        return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
-class MemberRows(keras.layers.Layer):
-    """What one of several networks that answer together sees: of a training batch only its own rows, else everything.
+class EnsembleSplit(keras.layers.Layer):
+    """The rows of a training batch that one model of an ensemble learns from; all rows outside training.
 
-    Member 0 of 2 takes the rows 0, 2, 4, …, so that replicas with parts of a batch deal it out alike.
+    The first of two models gets the rows 0, 2, 4, …, so that the parts of a batch on several replicas are split alike.
 
     Args:
-        member: which one, from 0 on.
-        members: how many there are; the rows of a training batch must divide by it.
+        index: Index of the model, from 0.
+        ensemble_size: Number of models; it must divide the number of rows of a training batch.
     """
 
-    def __init__(self, member: int, ensemble_size: int, **kwargs):
+    def __init__(self, index: int, ensemble_size: int, **kwargs):
         super().__init__(**kwargs)
-        self.member, self.ensemble_size = member, ensemble_size
+        self.index, self.ensemble_size = index, ensemble_size
 
     def call(self, x, training=False):
-        return x[self.member :: self.ensemble_size] if training else x
+        return x[self.index :: self.ensemble_size] if training else x
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "member": self.member, "ensemble_size": self.ensemble_size}
+        return {**super().get_config(), "index": self.index, "ensemble_size": self.ensemble_size}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
-class MemberMean(keras.layers.Layer):
-    """The answer of several networks: a list of logits, one (batch, time, vocabulary) of each member -> the same once.
+class EnsembleAverage(keras.layers.Layer):
+    """The logits of an ensemble, from a list of the logits of its models, (batch, time, vocab_size) each.
 
-    It is the logarithm of the mean of their probabilities; in training, where each has seen rows of its own
-    (:class:`MemberRows`), it is their logits in the order of the batch.
+    Outside training, the result is the logarithm of the models' mean probabilities. In training, where each model has
+    seen its own rows (:class:`EnsembleSplit`), the result is the logits of all rows, in the order of the batch.
     """
 
     def call(self, logits, training=False):
         if not training:
-            return mean_of_members(logits)
-        rows = tf.stack(logits, axis=1)  # (batch / members, members, time, vocabulary)
+            return average_logits(logits)
+        rows = tf.stack(logits, axis=1)  # (batch / ensemble_size, ensemble_size, time, vocab_size)
         return tf.reshape(rows, tf.concat([[-1], tf.shape(rows)[2:]], 0))
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
 
 
-def mean_of_members(logits):
-    """The logarithm of the mean probabilities of several logits (…, vocabulary)."""
+def average_logits(logits):
+    """Return the logarithm of the mean probabilities of several logits (…, vocab_size)."""
     return tf.reduce_logsumexp(tf.nn.log_softmax(tf.stack(logits)), axis=0) - np.log(len(logits)).astype("float32")
 
 
-def _attend(query, key, value, seen):
-    """Values weighted by how queries match keys, (batch, heads, to, d), where ``seen`` allows it."""
+def apply_rotary(x, cos, sin):
+    """Rotate vectors (batch, time, heads, head_dim) by angles whose ``cos`` and ``sin`` are (time, 1, head_dim / 2)."""
+    x1, x2 = tf.split(x, 2, axis=-1)
+    return tf.concat([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)
+
+
+def rms_norm(x):
+    """Divide vectors by their root mean square (Zhang & Sennrich 2019)."""
+    return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + EPSILON)
+
+
+def _attention(query, key, value, attention_mask):
+    """Return the attended values (batch, heads, queries, head_dim) of the keys that the boolean mask allows."""
     scores = tf.matmul(query, key, transpose_b=True)
-    return tf.matmul(tf.nn.softmax(tf.where(seen, scores, tf.constant(-1e9, scores.dtype))), value)
+    masked = tf.where(attention_mask, scores, tf.constant(MASKED_SCORE, scores.dtype))
+    return tf.matmul(tf.nn.softmax(masked), value)
 
 
-def _unit(x):
-    """Vectors brought to a root mean square of one (Zhang & Sennrich 2019)."""
-    return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + 1e-6)
+def _shape(x):
+    """Return the sizes of the axes of a tensor, as integers if they are static."""
+    dynamic_shape = tf.unstack(tf.shape(x))
+    return [dynamic if size is None else size for size, dynamic in zip(x.shape, dynamic_shape, strict=True)]

@@ -75,7 +75,7 @@ def from_run(model: keras.Model, folder: Path, name: str, max_length: int) -> Te
     """
     encoder = encoders.load(folder, max_length)
     if isinstance(encoder, encoders.TokenEncoder):
-        body = keras.Model(gpt.first_tokens(model), model.get_layer("logits").input, name=model.name)
+        body = keras.Model(gpt.first_input(model), model.get_layer("logits").input, name=model.name)
         return TextBackbone(_pooled(body), encoder)
     return TextBackbone(surgery.without_head(model, name), encoder)
 
