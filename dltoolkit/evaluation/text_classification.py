@@ -75,7 +75,7 @@ def evaluate(
         encoder: Converts texts into the token IDs that the model reads.
 
     Raises:
-        UserError: if the data of the run have changed, or the other data contain a class that the run does not have.
+        UserError: If the data of the run have changed, or the other data contain a class that the run does not have.
     """
     from dltoolkit import progress
 
@@ -85,12 +85,7 @@ def evaluate(
         splits.encoder = encoder
         return classification.measure(run.model, labeled_batches(splits, "test"), run.classes)
     run.warn_of_training_data(other)
-    texts, labels, _ = text.labeled(
-        other,
-        run.classes,
-        read,
-        warn=progress.warn,
-    )
+    texts, labels, _ = text.labeled(other, run.classes, read, warn=progress.warn)
     packed = encoder(Corpus(texts))
     order = packed.shortest_first(np.arange(len(packed)))
     batches = text_pipeline.in_batches(packed, order, BATCH_SIZE)
