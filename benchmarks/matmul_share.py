@@ -42,7 +42,7 @@ def main(max_time: float, vocab_size: int, text_length: int, steps: int, rounds:
     text_generator.compile_model(model, config, config.batch_size, **options)
     shape = (config.batch_size, config.context_length)
     token_ids = np.random.default_rng(0).integers(0, vocab_size, (2, *shape), dtype=np.int32)
-    batches = data.pipeline.served(tf.data.Dataset.from_tensors((token_ids[0], token_ids[1])).repeat())
+    batches = data.pipeline.finalize_pipeline(tf.data.Dataset.from_tensors((token_ids[0], token_ids[1])).repeat())
     a, b = tf.random.normal((SIDE, SIDE)), tf.random.normal((SIDE, SIDE))
     product = tf.function(lambda: tf.matmul(a, b), jit_compile=True)
 

@@ -103,7 +103,7 @@ def layer(rounds: int) -> None:
 
         order = data.batches.index_batches(len(pictures), 32, 0)
         made = order.map(lambda _, rows: (tf.gather(pictures, rows), tf.gather(labels, rows % 10)))
-        return data.pipeline.served(made)
+        return data.pipeline.finalize_pipeline(made)
 
     class Watches(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

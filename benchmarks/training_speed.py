@@ -29,8 +29,7 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
-    from dltoolkit.data import pipeline
-    from dltoolkit.data.image import augment
+    from dltoolkit.data.image import augment, pipeline
     from dltoolkit.data.image import dataset as images
     from dltoolkit.models.image import classifiers as vision
 
@@ -51,7 +50,7 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
         source="random",
     )
     shape = (side, side, channels)
-    options = augment.for_images(shape, flip=True)
+    options = augment.default_augmentation(shape, flip=True)
 
     def batches(start: int):
         return pipeline.training_pipeline(splits, batch_size=batch_size, seed=0, augment=options, start_step=start)

@@ -42,13 +42,11 @@ class Config(RunConfig, ImageReadOptions, SplitOptions, OptimizerOptions):
     image_size: int | None = option(
         None, "Image side in pixels (default: from the data)", minimum=8, maximum=1024, group="data"
     )
-    model: Literal["resnet", "cnn", "alexnet", "mlp", "vit"] = option("resnet", "Network family", group="model")
+    model: Literal["resnet", "cnn", "alexnet", "mlp", "vit"] = option("resnet", "Model family", group="model")
     widths: tuple[int, ...] | None = option(
-        None, "Channels or units of each stage (default: from the family)", minimum=1, group="model"
+        None, "Channels or units of each stage (default: by family)", minimum=1, group="model"
     )
-    dropout: float | None = option(
-        None, "Dropout rate (default: from the family)", minimum=0, maximum=0.9, group="model"
-    )
+    dropout: float | None = option(None, "Dropout rate (default: by family)", minimum=0, maximum=0.9, group="model")
     optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer", group="optimization")
     label_smoothing: float = option(0.2, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization")
     class_weights: Literal["none", "balanced"] = option("none", "Class weights in the loss", group="optimization")
@@ -112,7 +110,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         augment = build_augmentation(config, splits)
         run.update(augment=asdict(augment) if augment else None)
         model = training.fit.fit(run, config, train_spec(config, splits, augment))
-        if config.tta or (config.tta is None and augment and augment.flip):
+        if data.image.augment.resolve_tta(config.tta, augment):
             model = models.image.classifiers.with_flip_tta(model)
         augmented = next(iter(training_batches(config, splits, augment, 36, 0)))[0].numpy()
         report.image_classification.evaluate_and_report(run, model, splits, samples={"augmented": augmented})
@@ -126,7 +124,7 @@ def train_spec(config: Config, splits: ImageSplits, augment: Augment | None) -> 
     return training.train_spec.TrainSpec(
         build_model=lambda: build_model(config, splits),
         batches=lambda batch_size, start: training_batches(config, splits, augment, batch_size, start),
-        validation=lambda batch_size: data.pipeline.evaluation_pipeline(splits, "validation", batch_size),
+        validation=lambda batch_size: data.image.pipeline.evaluation_pipeline(splits, "validation", batch_size),
         train_examples=len(splits.train),
         validation_examples=len(splits.validation),
         compile=functools.partial(
@@ -142,8 +140,8 @@ def build_augmentation(config: Config, splits: ImageSplits) -> Augment | None:
     """Return the augmentation of the training images, or None for ``--no-augment``."""
     if not config.augment:
         return None
-    flip = config.flip if config.flip is not None else data.image.augment.mirroring_suits(splits)
-    augment = data.image.augment.for_images(splits.image_shape, flip=flip)
+    flip = data.image.augment.resolve_flip(config.flip, splits)
+    augment = data.image.augment.default_augmentation(splits.image_shape, flip=flip)
     return replace(
         augment, cutout=config.cutout, color_jitter=config.color_jitter, mixup=config.mixup, cutmix=config.cutmix
     )
@@ -153,7 +151,7 @@ def training_batches(
     config: Config, splits: ImageSplits, augment: Augment | None, batch_size: int, start_step: int
 ) -> tf.data.Dataset:
     """Return endless training batches from a step on: images (batch, h, w, c), one-hot labels, optional weights."""
-    return data.pipeline.training_pipeline(
+    return data.image.pipeline.training_pipeline(
         splits,
         batch_size=batch_size,
         seed=config.seed,
@@ -170,9 +168,6 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         run: A run of this recipe.
         other: Other labeled images, as ``--data`` takes them.
         reading: Options of ``ImageReadOptions`` that differ from those of the run.
-
-    Raises:
-        UserError: If the data of the run have changed, or the other data hold a class that the run lacks.
     """
     config = replace(run.config, **reading)
     return evaluation.image_classification.evaluate(run, lambda: build_data(config), other, config)

@@ -164,10 +164,10 @@ def train_spec(run: Run, config: Config, pictures: ImageSplits, probe: Probe) ->
     measured = judge(pictures, probe)  # on this device alone, whatever trains
     return training.train_spec.TrainSpec(
         build_model=lambda: build_model(config, pictures, measured),
-        batches=lambda batch_size, start: data.pipeline.training_pipeline(
+        batches=lambda batch_size, start: data.image.pipeline.training_pipeline(
             pictures, batch_size=batch_size, seed=config.seed, augment=mirrored, start_step=start
         ),
-        validation=lambda batch_size: data.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
+        validation=lambda batch_size: data.image.pipeline.evaluation_pipeline(pictures, "validation", batch_size),
         train_examples=max(len(pictures.train), SHORTEST_EPOCH * config.batch_size),
         validation_examples=JUDGED,
         compile=compile_model,

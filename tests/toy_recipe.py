@@ -49,7 +49,7 @@ def train(config=Config(), *, resume=None):
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
         order = data.batches.index_batches(EXAMPLES, batch_size, config.seed, start_step)
         made = order.map(lambda _, index: (tf.gather(inputs, index), tf.gather(answers, index)))
-        return data.pipeline.served(made)
+        return data.pipeline.finalize_pipeline(made)
 
     def validation(batch_size):
         return tf.data.Dataset.from_tensor_slices((inputs[EXAMPLES:], answers[EXAMPLES:])).batch(batch_size)

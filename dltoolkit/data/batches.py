@@ -1,4 +1,4 @@
-"""The order in which examples are seen: decided by seed and epoch alone, entered at any step."""
+"""The order of training examples, which depends on seed and epoch alone, and prediction in batches of one shape."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-LOOSENESS = 0.05  # lengths are blurred by this share before sorting, so that other texts meet in each epoch
+LENGTH_JITTER = 0.05  # relative noise on lengths before sorting, so that batches combine other texts in each epoch
 
 
 def index_batches(
@@ -14,16 +14,17 @@ def index_batches(
 ) -> tf.data.Dataset:
     """Return an endless data set of (step, indices): int64 scalar and int64 (batch,), epoch after epoch.
 
-    Each epoch is a fresh permutation of ``range(n)`` cut into whole batches; the few left over are dropped and come
-    back elsewhere in the next epoch. Starting at ``start_step`` gives exactly what an uninterrupted run would see
-    from there on: only indices are skipped, so it costs nothing.
+    Each epoch is a new permutation of ``range(n)``, divided into full batches. The indices of the incomplete last
+    batch are dropped; the next epoch has another permutation. With ``start_step``, the data set continues exactly as
+    if it had been read from the beginning. Only indices are skipped, which takes no time.
 
     Args:
-        n: number of examples.
-        batch_size: at most ``n`` are taken into a batch.
-        seed: any integer.
-        start_step: number of batches already seen, over all epochs.
-        lengths: of the examples, int (n,): batches are then made of examples of similar length, which saves padding.
+        n: Number of examples.
+        batch_size: Examples per batch, at most ``n``.
+        seed: Any integer.
+        start_step: Number of batches to skip, over all epochs.
+        lengths: Lengths of the examples, int (n,). If given, the examples of a batch have similar lengths, which
+            reduces padding.
     """
     batch_size = min(batch_size, n)
     steps = n // batch_size
@@ -33,15 +34,15 @@ def index_batches(
         key = tf.stack([tf.constant(seed % 2**31, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), key)[: steps * batch_size]
         if lengths is not None:
-            blur = tf.random.stateless_uniform((steps * batch_size,), key, 1.0 - LOOSENESS, 1.0 + LOOSENESS)
-            order = tf.gather(order, tf.argsort(tf.gather(sizes, order) * blur))
+            jitter = tf.random.stateless_uniform((steps * batch_size,), key, 1.0 - LENGTH_JITTER, 1.0 + LENGTH_JITTER)
+            order = tf.gather(order, tf.argsort(tf.gather(sizes, order) * jitter))
         batches = tf.reshape(order, (steps, batch_size))
         if lengths is not None:
             batches = tf.random.experimental.stateless_shuffle(batches, key)
         return tf.data.Dataset.from_tensor_slices((epoch * steps + tf.range(steps, dtype=tf.int64), batches))
 
     epochs = tf.data.Dataset.range(start_step // steps, 2**62)
-    # flat_map has no known length, which makes Keras' fit count a step too many
+    # The length of a flat_map is unknown, and Keras' fit counts an extra step for a data set of unknown length.
     return (
         epochs.flat_map(epoch_batches)
         .skip(start_step % steps)
@@ -49,21 +50,23 @@ def index_batches(
     )
 
 
-def in_blocks(answer: Callable[[list[np.ndarray]], Any], inputs: Sequence[np.ndarray], size: int) -> Any:
-    """Return what ``answer`` makes of rows, ``size`` of them at a time; the last block is filled up with its last row.
+def predict_in_batches(
+    predict: Callable[[list[np.ndarray]], Any], inputs: Sequence[np.ndarray], batch_size: int
+) -> Any:
+    """Return the predictions for all rows, made in batches of one size.
 
-    All blocks have one shape, so that TensorFlow prepares itself once.
+    The last batch repeats the last row until it is full, so that TensorFlow traces the prediction only once.
 
     Args:
-        answer: takes a list of arrays (size, …), and returns an array (size, …) or a list of such.
-        inputs: arrays of equally many rows, at least one.
-        size: rows at a time.
+        predict: Function from a list of arrays (batch, ...) to an array (batch, ...) or a list of such arrays.
+        inputs: Arrays with equal numbers of rows, at least one.
+        batch_size: Rows per batch.
     """
     count = len(inputs[0])
-    found = []
-    for begin in range(0, count, size):
-        rows = np.minimum(np.arange(begin, begin + size), count - 1)
-        found.append(answer([each[rows] for each in inputs]))
-    if isinstance(found[0], list | tuple):
-        return [np.concatenate(parts)[:count] for parts in zip(*found, strict=True)]
-    return np.concatenate(found)[:count]
+    outputs = []
+    for start in range(0, count, batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+        outputs.append(predict([array[rows] for array in inputs]))
+    if isinstance(outputs[0], list | tuple):
+        return [np.concatenate(parts)[:count] for parts in zip(*outputs, strict=True)]
+    return np.concatenate(outputs)[:count]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dltoolkit import cluster
-from dltoolkit.data import batches, pipeline
+from dltoolkit.data import batches
 from dltoolkit.data import disk_cache as store
 from dltoolkit.data.image import augment
 from dltoolkit.data.image import dataset as images
+from dltoolkit.data.image import pipeline
 from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write
 
@@ -44,7 +45,7 @@ class Probe:
 
     def features(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for pictures uint8 (n, h, w, c) float32 features (n, units) and class numbers int (n,)."""
-        found, logits = batches.in_blocks(lambda some: self._inner.predict_on_batch(some[0]), [pictures], BATCH)
+        found, logits = batches.predict_in_batches(lambda some: self._inner.predict_on_batch(some[0]), [pictures], BATCH)
         return found, logits.argmax(axis=1)
 
 
@@ -85,7 +86,7 @@ def train(
     how = {"jit_compile": False, "steps_per_execution": 10}
     schedule = optimizer.compile(model, OptimizerOptions(optimizer="muon"), batch_size, loss=loss, **how)
     schedule.steps = steps
-    gently = augment.for_images(given.image_shape, flip=False)
+    gently = augment.default_augmentation(given.image_shape, flip=False)
     endless = pipeline.training_pipeline(given, batch_size=batch_size, seed=seed, augment=gently)
     model.fit(endless, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
     return Probe(model)

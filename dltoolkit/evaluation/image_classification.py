@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from dltoolkit.data import pipeline
 from dltoolkit.data.image import dataset as images
+from dltoolkit.data.image import pipeline
 from dltoolkit.evaluation import baseline, classification, prediction
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def labeled_batches(splits: ImageSplits, split: str) -> LabeledBatches:
     return splits.labels[getattr(splits, split)], pipeline.evaluation_pipeline(splits, split, size)
 
 
-def evaluate(run: Run, build_splits: Callable[[], ImageSplits], other: str | None, read: ImageReadOptions
+def evaluate(
+    run: Run, build_splits: Callable[[], ImageSplits], other: str | None, read: ImageReadOptions
 ) -> dict[str, Any]:
     """Measure an image classifier on the test split of its run, or on other labeled images.
 
@@ -70,7 +71,7 @@ def evaluate(run: Run, build_splits: Callable[[], ImageSplits], other: str | Non
         read: Options for reading ``other``.
 
     Raises:
-        UserError: if the data of the run have changed, or the other data contain a class that the run does not have.
+        UserError: If the data of the run have changed, or the other data contain a class that the run does not have.
     """
     if other is None:
         splits = build_splits()
@@ -82,7 +83,8 @@ def evaluate(run: Run, build_splits: Callable[[], ImageSplits], other: str | Non
     return classification.measure(run.model, (labels, batches), run.classes)
 
 
-def read_labeled(run: Run, other: str, shape: tuple[int, int, int], read: ImageReadOptions
+def read_labeled(
+    run: Run, other: str, shape: tuple[int, int, int], read: ImageReadOptions
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read other labeled images: pixels uint8 (n, *shape) and class indices int (n,).
 
@@ -95,13 +97,7 @@ def read_labeled(run: Run, other: str, shape: tuple[int, int, int], read: ImageR
     from dltoolkit import progress
 
     run.warn_of_training_data(other)
-    pixels, labels, _ = images.labeled(
-        other,
-        run.classes,
-        shape,
-        read,
-        warn=progress.warn,
-    )
+    pixels, labels, _ = images.labeled(other, run.classes, shape, read, warn=progress.warn)
     return pixels, labels
 
 

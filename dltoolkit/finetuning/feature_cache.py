@@ -48,14 +48,14 @@ class CachedFeatures:
         """
         fetch = self._fetcher(class_weights)
         order = batches.index_batches(len(self.labels), batch_size, seed, start_step)
-        return pipeline.served(order.map(lambda _, rows: fetch(rows), pipeline.PARALLEL))
+        return pipeline.finalize_pipeline(order.map(lambda _, rows: fetch(rows), pipeline.PARALLEL))
 
     def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
         """Return one pass in order; the last batch may be smaller."""
-        return pipeline.one_pass(np.arange(len(self.labels)), batch_size, self._fetcher())
+        return pipeline.eval_dataset(np.arange(len(self.labels)), batch_size, self._fetcher())
 
     def _fetcher(self, class_weights: np.ndarray | None = None) -> Callable[[tf.Tensor], tuple]:
-        values, labels = pipeline.in_place(self.values), tf.constant(self.labels)
+        values, labels = pipeline.as_tensor(self.values), tf.constant(self.labels)
 
         def fetch(rows: tf.Tensor) -> tuple:
             label = tf.gather(labels, rows)
@@ -98,7 +98,7 @@ def compute(
             images = splits.images[batch_rows]
             if copy:
                 one_hot = np.zeros((BATCH_SIZE, len(splits.classes)), np.float32)
-                images, _ = augmentation.batch(images, one_hot, np.array([seed, done], np.int32), augment)
+                images, _ = augmentation.augment_batch(images, one_hot, np.array([seed, done], np.int32), augment)
             features = predict(tf.cast(images, tf.float32)).numpy()[: len(rows) - start]
             if is_empty:
                 features = np.rint(features)

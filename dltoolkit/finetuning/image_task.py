@@ -122,7 +122,7 @@ class ImageTask(Task):
 
     def inference_model(self, config: Any, model: keras.Model) -> keras.Model:
         """Return the model that predicts: with ``--tta``, the mean of the image and its mirror image."""
-        tta = bool(self._augment and self._augment.flip) if config.tta is None else config.tta
+        tta = augment.resolve_tta(config.tta, self._augment)
         return classifiers.with_flip_tta(model) if tta else model
 
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
@@ -139,5 +139,4 @@ def augmentation(config: Any, splits: ImageSplits) -> Augment | None:
     """Return the augmentation of the training images; by default it flips them if flipping preserves their labels."""
     if not config.augment:
         return None
-    flip = augment.mirroring_suits(splits) if config.flip is None else config.flip
-    return augment.for_images(splits.image_shape, flip=flip)
+    return augment.default_augmentation(splits.image_shape, flip=augment.resolve_flip(config.flip, splits))

@@ -1,8 +1,7 @@
-"""Picture augmentation for tf.data: stateless, for a whole batch at once, on the uint8 pixels, and XLA-compilable.
+"""Image augmentation for tf.data: stateless, on a whole batch of uint8 pixels, compilable with XLA.
 
-Mirroring, shifting and cutting are index arithmetic on bytes, so that the pipeline stays far below the cost of a
-training step; mixup and cutmix also mix the labels. Equal seeds give equal pictures (XLA draws other numbers from
-them than TensorFlow's own kernels do).
+Flips, shifts and cutout are index arithmetic on bytes and take little time next to a training step; mixup and CutMix
+also mix the labels. Equal seeds give equal images, but XLA draws other random numbers than TensorFlow's kernels do.
 """
 
 from __future__ import annotations
@@ -16,19 +15,25 @@ import tensorflow as tf
 if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
 
+SAMPLE_SIZE = 6_000  # training images that decide about flips; nearest neighbors of more take seconds
+COARSE_SIDE = 16  # pixels; images are subsampled to about this side before they are compared
+MIN_PRESERVED = 2 / 3  # relative accuracy on flipped images; digits keep 1/3, clothes 3/4, CIFAR-10 95 %
+
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to every training picture.
+    """Augmentation of training images.
 
     Args:
-        flip: mirror half of the pictures left to right. Wrong for letters and digits: see :func:`mirror_keeps_class`.
-        shift: move by up to this many pixels in each direction; what enters is the picture mirrored at its edge.
-        cutout: side in pixels of a square set to the picture's mean colour (DeVries & Taylor 2017); 0 for none.
-        colour: strength of random brightness, contrast and, for three channels, saturation; 0.2 means up to 20 %.
-        mixup: alpha of the Beta distribution that mixes pictures and labels (Zhang et al. 2017); 0 for none.
-        cutmix: alpha of the Beta distribution for the area pasted from another picture (Yun et al. 2019); 0 for none.
-            With mixup and cutmix both on, each batch draws one of the two.
+        flip: Whether to flip half of the images left to right; see :func:`resolve_flip`.
+        shift: Maximum shift in pixels in each direction; the edge is filled by reflection.
+        cutout: Side in pixels of a square that is filled with the image's mean color (DeVries & Taylor 2017); 0 for
+            none.
+        color_jitter: Strength of random brightness, contrast and, for three channels, saturation; 0.2 means up to
+            20 %.
+        mixup: Alpha of the Beta distribution that mixes images and labels (Zhang et al. 2017); 0 for none.
+        cutmix: Alpha of the Beta distribution of the area pasted from another image (Yun et al. 2019); 0 for none.
+            With both mixup and CutMix, each batch uses one of the two at random.
     """
 
     flip: bool = False
@@ -39,42 +44,100 @@ class Augment:
     cutmix: float = 0.0
 
 
-def for_images(image_shape: tuple[int, int, int], *, flip: bool | None = None) -> Augment:
-    """Return gentle defaults for pictures of (height, width, channels).
+def default_augmentation(image_shape: tuple[int, int, int], *, flip: bool) -> Augment:
+    """Return the default augmentation: flips on request and shifts by up to a sixteenth of the shorter side.
 
     Args:
-        flip: whether to mirror; None mirrors colour pictures (photographs, mostly) and leaves grey ones
-            (digits, letters, scans) as they are. Ask :func:`mirror_keeps_class` where there are pictures to ask.
+        image_shape: Height, width and channels.
+        flip: Whether to flip images; see :func:`resolve_flip`.
     """
-    height, width, channels = image_shape
-    side = min(height, width)
-    return Augment(flip=channels == 3 if flip is None else flip, shift=max(1, round(side / 16)))
+    return Augment(flip=flip, shift=max(1, round(min(image_shape[:2]) / 16)))
 
 
-def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augment) -> tuple[tf.Tensor, tf.Tensor]:
+def resolve_flip(requested: bool | None, splits: ImageSplits) -> bool:
+    """Return whether training flips images left to right.
+
+    Args:
+        requested: Value of ``--flip``. None decides from the data: labeled images are flipped if their flipped copies
+            keep their labels (see :func:`flip_preserves_label`), and unlabeled images are flipped if they have three
+            channels, because these are mostly photographs.
+        splits: Images, of which only the training split decides.
+    """
+    if requested is not None:
+        return requested
+    if len(splits.classes) < 2:
+        return splits.image_shape[-1] == 3
+    rows = splits.train[:: -(-len(splits.train) // SAMPLE_SIZE)]
+    step = max(1, min(splits.image_shape[:2]) // COARSE_SIDE)
+    # The images may be mapped from a large file, so only the pixels that are compared are read.
+    return flip_preserves_label(splits.images[rows, ::step, ::step], splits.labels[rows])
+
+
+def resolve_tta(requested: bool | None, augment: Augment | None) -> bool:
+    """Return whether predictions are averaged over the image and its mirror image, by default if training flips.
+
+    Args:
+        requested: Value of ``--tta``, or None.
+        augment: Augmentation of the training images, or None.
+    """
+    return bool(augment and augment.flip) if requested is None else requested
+
+
+def flip_preserves_label(images: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> bool:
+    """Return whether flipped images still look like their class.
+
+    A third of a sample is classified by its nearest neighbor among the rest, and once more among flipped copies of
+    the rest. Flipped photographs serve nearly as well as the originals, but most flipped digits and letters resemble
+    another character or none.
+
+    Args:
+        images: Training images (n, height, width, channels). At most :data:`SAMPLE_SIZE` are compared.
+        labels: Class numbers of shape (n,).
+        seed: Seed of the sample.
+
+    Returns:
+        Whether the flipped copies keep at least two thirds of the accuracy.
+    """
+    sample = np.sort(np.random.default_rng(seed).permutation(len(images))[:SAMPLE_SIZE])
+    step = max(1, min(images.shape[1:3]) // COARSE_SIDE)
+    x, y = images[sample, ::step, ::step].astype("float32"), np.asarray(labels)[sample]
+    order = np.random.default_rng(seed + 1).permutation(len(x))
+    queries, references = order[: len(x) // 3], order[len(x) // 3 :]
+
+    def accuracy(reference_images: np.ndarray) -> float:
+        flat = reference_images.reshape(len(reference_images), -1)
+        distances = (flat**2).sum(axis=1) - 2 * x[queries].reshape(len(queries), -1) @ flat.T  # (queries, references)
+        return float((y[references][distances.argmin(axis=1)] == y[queries]).mean())
+
+    return accuracy(x[references][:, :, ::-1]) >= MIN_PRESERVED * accuracy(x[references])
+
+
+def augment_batch(
+    images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augment
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return an augmented copy of a batch.
 
     Args:
-        images: uint8 (batch, height, width, channels).
-        one_hot: float (batch, classes).
-        seed: two integers; the same seed gives the same result.
-        options: what to do.
+        images: Images uint8 (batch, height, width, channels).
+        one_hot: Labels float (batch, classes).
+        seed: Two integers; equal seeds give equal results.
+        options: The augmentation.
 
     Returns:
-        The pictures (uint8) and the labels (mixed by mixup and cutmix, otherwise as they came).
+        The images, uint8, and the labels, which mixup and CutMix change.
     """
     seeds = tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 5))
     if options.flip or options.shift:
-        images = _move(images, seeds[0], options)
+        images = _flip_and_shift(images, seeds[0], options)
     if options.color_jitter:
-        images = _colour(images, seeds[1], options.color_jitter)
+        images = _color_jitter(images, seeds[1], options.color_jitter)
     if options.cutout:
         images = _cutout(images, seeds[2], options.cutout)
     if options.mixup and options.cutmix:
         mixed = _mixup(images, one_hot, seeds[3], options.mixup)
         pasted = _cutmix(images, one_hot, seeds[3], options.cutmix)
-        first = tf.random.stateless_uniform((), seeds[4]) < 0.5
-        return tf.where(first, mixed[0], pasted[0]), tf.where(first, mixed[1], pasted[1])
+        use_mixup = tf.random.stateless_uniform((), seeds[4]) < 0.5
+        return tf.where(use_mixup, mixed[0], pasted[0]), tf.where(use_mixup, mixed[1], pasted[1])
     if options.mixup:
         return _mixup(images, one_hot, seeds[3], options.mixup)
     if options.cutmix:
@@ -82,8 +145,8 @@ def batch(images: tf.Tensor, one_hot: tf.Tensor, seed: tf.Tensor, options: Augme
     return images, one_hot
 
 
-def _move(images, seed, options: Augment):
-    """Mirror and shift by picking rows and columns."""
+def _flip_and_shift(images, seed, options: Augment):
+    """Flip and shift images by gathering their rows and columns."""
     count, height, width, _ = _shape(images)
     draw = tf.random.stateless_uniform((3, count, 1), seed)
     steps = 2 * options.shift + 1
@@ -93,28 +156,28 @@ def _move(images, seed, options: Augment):
         columns = tf.where(draw[2] < 0.5, columns, width - 1 - columns)
     if options.shift:
         images = tf.gather(images, _reflect(tf.range(height)[None] + down, height), axis=1, batch_dims=1)
-    return _columns(images, _reflect(columns, width))
+    return _gather_columns(images, _reflect(columns, width))
 
 
-def _columns(images, columns):
-    """(batch, height, width, channels), (batch, width) -> the pictures with the columns picked."""
-    turned = tf.transpose(images, (0, 2, 1, 3))
-    return tf.transpose(tf.gather(turned, columns, axis=1, batch_dims=1), (0, 2, 1, 3))
+def _gather_columns(images, columns):
+    """Return images (batch, height, width, channels) whose columns are those at the indices (batch, width)."""
+    transposed = tf.transpose(images, (0, 2, 1, 3))
+    return tf.transpose(tf.gather(transposed, columns, axis=1, batch_dims=1), (0, 2, 1, 3))
 
 
 def _reflect(index, size):
-    """Fold indices beyond either edge back into 0..size-1, the edge pixel not repeated."""
+    """Return indices within 0..size-1, reflected at both edges without repeating the edge pixel."""
     index = tf.abs(index)
     return tf.clip_by_value(tf.minimum(index, 2 * (size - 1) - index), 0, size - 1)
 
 
-def _colour(images, seed, strength):
+def _color_jitter(images, seed, strength):
     count = _shape(images)[0]
     factors = 1.0 + strength * (2.0 * tf.random.stateless_uniform((3, count, 1, 1, 1), seed) - 1.0)
     x = tf.cast(images, tf.float32)
     if images.shape[-1] == 3:
-        grey = tf.reduce_mean(x, axis=-1, keepdims=True)
-        x = grey + (x - grey) * factors[0]
+        gray = tf.reduce_mean(x, axis=-1, keepdims=True)
+        x = gray + (x - gray) * factors[0]
     mean = tf.reduce_mean(x, axis=(1, 2, 3), keepdims=True)
     x = ((x - mean) * factors[1] + mean) * factors[2]
     return _to_uint8(x)
@@ -123,45 +186,52 @@ def _colour(images, seed, strength):
 def _cutout(images, seed, side):
     count, height, width, _ = _shape(images)
     draw = tf.random.stateless_uniform((2, count, 1), seed)
-    tall, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    inside = _box(draw[0] * tall, draw[1] * wide, side, side, height, width)
+    image_height, image_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    inside = _box_mask(draw[0] * image_height, draw[1] * image_width, side, side, height, width)
     mean = _to_uint8(tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2), keepdims=True))
     return tf.where(inside[..., None], mean, images)
 
 
 def _mixup(images, one_hot, seed, alpha):
-    share = _beta(_shape(images)[0], alpha, seed)  # (batch,)
-    weight = share[:, None, None, None]
-    pictures, partners = tf.cast(images, tf.float32), tf.cast(tf.roll(images, 1, 0), tf.float32)
-    labels = share[:, None] * one_hot + (1.0 - share[:, None]) * tf.roll(one_hot, 1, 0)
-    return _to_uint8(weight * pictures + (1.0 - weight) * partners), labels
+    lam = _beta(_shape(images)[0], alpha, seed)  # (batch,)
+    image_lam = lam[:, None, None, None]
+    first, second = tf.cast(images, tf.float32), tf.cast(tf.roll(images, 1, 0), tf.float32)
+    labels = lam[:, None] * one_hot + (1.0 - lam[:, None]) * tf.roll(one_hot, 1, 0)
+    return _to_uint8(image_lam * first + (1.0 - image_lam) * second), labels
 
 
 def _cutmix(images, one_hot, seed, alpha):
     count, height, width, _ = _shape(images)
     seeds = tf.unstack(tf.random.split(seed, 2))
-    side = tf.sqrt(1.0 - _beta(count, alpha, seeds[0]))[:, None]  # (batch, 1), as a share of the picture's side
+    side = tf.sqrt(1.0 - _beta(count, alpha, seeds[0]))[:, None]  # (batch, 1), relative to the image's sides
     draw = tf.random.stateless_uniform((2, count, 1), seeds[1])
-    tall, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    inside = _box(draw[0] * tall, draw[1] * wide, side * tall, side * wide, height, width)
-    share = 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=(1, 2))[:, None]  # what was really left
-    labels = share * one_hot + (1.0 - share) * tf.roll(one_hot, 1, 0)
+    image_height, image_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    box_height, box_width = side * image_height, side * image_width
+    inside = _box_mask(draw[0] * image_height, draw[1] * image_width, box_height, box_width, height, width)
+    lam = 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=(1, 2))[:, None]  # after clipping at the edges
+    labels = lam * one_hot + (1.0 - lam) * tf.roll(one_hot, 1, 0)
     return tf.where(inside[..., None], tf.roll(images, 1, 0), images), labels
 
 
-def _box(middle_y, middle_x, tall, wide, height, width):
-    """(batch, 1) centres and sides in pixels -> (batch, height, width), True inside; the box may leave the picture."""
+def _box_mask(center_y, center_x, box_height, box_width, height, width):
+    """Return masks (batch, height, width) that are True inside a box, which the edges of the image may clip.
 
-    def span(middle, length, size):
-        start = tf.round(middle - length / 2)
-        at = tf.cast(tf.range(size), tf.float32)[None]
-        return (at >= start) & (at < start + tf.round(tf.cast(length, tf.float32)))
+    Args:
+        center_y, center_x: Centers of the boxes in pixels, (batch, 1).
+        box_height, box_width: Sides of the boxes in pixels, (batch, 1) or a number.
+        height, width: Sides of the image.
+    """
 
-    return span(middle_y, tall, height)[:, :, None] & span(middle_x, wide, width)[:, None, :]
+    def span(center, length, size):
+        start = tf.round(center - length / 2)
+        positions = tf.cast(tf.range(size), tf.float32)[None]
+        return (positions >= start) & (positions < start + tf.round(tf.cast(length, tf.float32)))
+
+    return span(center_y, box_height, height)[:, :, None] & span(center_x, box_width, width)[:, None, :]
 
 
 def _beta(count, alpha, seed):
-    """Draw (count,) numbers from Beta(alpha, alpha), from a table of quantiles: XLA has no gamma sampler on a CPU."""
+    """Return (count,) samples of Beta(alpha, alpha) from a table of quantiles; on a CPU, XLA has no gamma sampler."""
     table = np.sort(np.random.default_rng(0).beta(alpha, alpha, 1 << 16))[8::16].astype("float32")
     return tf.gather(table, tf.cast(tf.random.stateless_uniform((count,), seed) * len(table), tf.int32))
 
@@ -173,39 +243,3 @@ def _to_uint8(x):
 def _shape(images):
     dynamic = tf.shape(images)
     return [dynamic[i] if side is None else side for i, side in enumerate(images.shape)]
-
-
-def mirroring_suits(pictures: ImageSplits) -> bool:
-    """Say whether mirrored pictures still look like their class; see :func:`mirror_keeps_class`.
-
-    Only what that looks at is read of the training pictures, for they may be mapped from a large file.
-    """
-    some = pictures.train[:: -(-len(pictures.train) // 6000)]
-    coarse = max(1, min(pictures.image_shape[:2]) // 16)
-    return mirror_keeps_class(pictures.images[some, ::coarse, ::coarse], pictures.labels[some])
-
-
-def mirror_keeps_class(images: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> bool:
-    """Say whether a mirrored picture still looks like its class, judged on training examples alone.
-
-    A third of a sample is classified by its nearest neighbour among the rest, and once more among mirrored copies of
-    the rest. Mirrored photographs serve nearly as well as the photographs; most mirrored digits and letters are other
-    signs or none (a third of the accuracy is left on handwritten digits, three quarters on clothes, 95 % on CIFAR-10).
-    True where two thirds or more are left.
-
-    Args:
-        images: (examples, height, width, channels), all of one size; 6,000 of them are looked at, coarsely.
-        labels: (examples,) class numbers.
-    """
-    sample = np.sort(np.random.default_rng(seed).permutation(len(images))[:6000])
-    coarse = max(1, min(images.shape[1:3]) // 16)
-    x, y = images[sample, ::coarse, ::coarse].astype("float32"), np.asarray(labels)[sample]
-    order = np.random.default_rng(seed + 1).permutation(len(x))
-    asked, known = order[: len(x) // 3], order[len(x) // 3 :]
-
-    def accuracy(reference: np.ndarray) -> float:
-        flat = reference.reshape(len(reference), -1)
-        distance = (flat**2).sum(axis=1) - 2 * x[asked].reshape(len(asked), -1) @ flat.T  # (asked, known)
-        return float((y[known][distance.argmin(axis=1)] == y[asked]).mean())
-
-    return accuracy(x[known][:, :, ::-1]) >= 2 / 3 * accuracy(x[known])

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from dltoolkit.data.batches import index_batches
-from dltoolkit.data.pipeline import PARALLEL, one_pass, served
+from dltoolkit.data.pipeline import PARALLEL, eval_dataset, finalize_pipeline
 
 if TYPE_CHECKING:
     from dltoolkit.data.text.dataset import TextSplits
@@ -50,7 +50,7 @@ def training_pipeline(
 
     lengths = data.packed.lengths[data.train]
     order = index_batches(len(data.train), batch_size, seed, start_step, lengths=lengths)
-    return served(order.map(batch, PARALLEL))
+    return finalize_pipeline(order.map(batch, PARALLEL))
 
 
 def evaluation_pipeline(data: TextSplits, part: str, batch_size: int, rounded: int = 1) -> tf.data.Dataset:
@@ -68,7 +68,7 @@ def of_rows(data: TextSplits, rows: np.ndarray, batch_size: int, rounded: int = 
     def batch(rows: tf.Tensor) -> tuple:
         return padded(rows), tf.one_hot(tf.gather(labels, rows), len(data.classes))
 
-    return one_pass(rows, batch_size, batch)
+    return eval_dataset(rows, batch_size, batch)
 
 
 def in_batches(packed: Packed, order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray]]:

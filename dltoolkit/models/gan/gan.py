@@ -325,5 +325,5 @@ def paint(generator: keras.Model, noise: np.ndarray, labels: np.ndarray | None =
         labels: int (count,), the class of each, for a conditional generator; others have no use for it.
     """
     inputs = [noise] if len(generator.inputs) == 1 else [noise, np.asarray(labels, "int32")]
-    pictures = batches.in_blocks(generator.predict_on_batch, inputs, PAINTED)
+    pictures = batches.predict_in_batches(generator.predict_on_batch, inputs, PAINTED)
     return np.clip(np.round((pictures + 1) * 127.5), 0, 255).astype("uint8")

@@ -1,0 +1,176 @@
+"""Augmentation: pixels and labels are correct, equal seeds give equal results, and XLA compiles it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from dltoolkit.data.image import augment
+from dltoolkit.data.image.augment import Augment
+from dltoolkit.data.image.dataset import ImageSplits
+
+COUNT, CLASSES = 24, 4
+EVERY = {
+    "move": Augment(flip=True, shift=3),
+    "cutout": Augment(cutout=5),
+    "color_jitter": Augment(color_jitter=0.3),
+    "mixup": Augment(mixup=0.4),
+    "cutmix": Augment(cutmix=1.0),
+    "all": Augment(flip=True, shift=2, cutout=4, color_jitter=0.1, mixup=0.2, cutmix=1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def examples():
+    random = np.random.default_rng(0)
+    labels = np.eye(CLASSES, dtype="float32")[np.arange(COUNT) % CLASSES]
+    return random.integers(0, 256, (COUNT, 12, 16, 3), dtype="uint8"), labels
+
+
+def apply(examples, options, seed=(1, 2)):
+    images, labels = augment.augment_batch(*map(tf.constant, examples), tf.constant(seed), options)
+    return images.numpy(), labels.numpy()
+
+
+@pytest.mark.parametrize("options", EVERY.values(), ids=EVERY.keys())
+def test_augment_batch_depends_on_the_seed_alone(examples, options):
+    images, labels = apply(examples, options)
+    assert images.dtype == np.uint8 and images.shape == examples[0].shape and labels.dtype == np.float32
+    assert not np.array_equal(images, examples[0])
+    again, other = apply(examples, options), apply(examples, options, seed=(1, 3))
+    assert np.array_equal(images, again[0]) and np.array_equal(labels, again[1])
+    assert not np.array_equal(images, other[0])
+
+
+def test_augment_batch_compiles_with_xla(examples):
+    """XLA draws other random numbers than TensorFlow, so shapes, label sums and seeds are compared, not pixels."""
+    compiled = tf.function(lambda x, y, seed: augment.augment_batch(x, y, seed, EVERY["all"]), jit_compile=True)
+    images, labels = compiled(*map(tf.constant, examples), tf.constant((1, 2)))
+    assert images.dtype == tf.uint8 and images.shape == examples[0].shape
+    assert not np.array_equal(images, examples[0])
+    np.testing.assert_allclose(tf.reduce_sum(labels, axis=1), 1.0, atol=1e-5)
+    again, other = (compiled(*map(tf.constant, examples), tf.constant(seed))[0] for seed in [(1, 2), (1, 3)])
+    assert np.array_equal(images, again) and not np.array_equal(images, other)
+
+
+def test_augment_batch_without_options_changes_nothing(examples):
+    images, labels = apply(examples, Augment())
+    assert np.array_equal(images, examples[0]) and np.array_equal(labels, examples[1])
+
+
+def test_flip_mirrors_about_half_of_the_images(examples):
+    images, _ = apply(examples, Augment(flip=True))
+    mirrored = [np.array_equal(new, old[:, ::-1]) for new, old in zip(images, examples[0])]
+    unchanged = [np.array_equal(new, old) for new, old in zip(images, examples[0])]
+    assert all(m or u for m, u in zip(mirrored, unchanged))
+    assert COUNT // 4 < sum(mirrored) < 3 * COUNT // 4
+
+
+def test_shift_moves_images_and_reflects_their_edge(examples):
+    images, _ = apply(examples, Augment(shift=2))
+    moves = set()
+    for new, old in zip(images, examples[0]):
+        padded = np.pad(old, [(2, 2), (2, 2), (0, 0)], mode="reflect")
+        matches = [(y, x) for y in range(5) for x in range(5) if np.array_equal(new, padded[y : y + 12, x : x + 16])]
+        assert len(matches) == 1
+        moves.update(matches)
+    assert {y for y, _ in moves} == set(range(5)) and {x for _, x in moves} == set(range(5))
+
+
+def test_cutout_fills_a_square_with_the_mean_color(examples):
+    images, _ = apply(examples, Augment(cutout=5))
+    areas = []
+    for new, old in zip(images, examples[0]):
+        changed = (new != old).any(axis=-1)
+        rows, columns = np.nonzero(changed.any(1))[0], np.nonzero(changed.any(0))[0]
+        assert np.ptp(rows) < 5 and np.ptp(columns) < 5
+        assert np.abs(new[changed] - old.mean(axis=(0, 1))).max() <= 0.5
+        areas.append(changed.sum())
+    assert max(areas) >= 24 and min(areas) >= 6  # at a corner only a quarter of the square is inside the image
+
+
+def test_color_jitter_keeps_images_recognizable(examples):
+    images, _ = apply(examples, Augment(color_jitter=0.2))
+    for new, old in zip(images.astype(float), examples[0].astype(float)):
+        assert np.corrcoef(new.ravel(), old.ravel())[0, 1] > 0.9
+        assert 0.75 < new.mean() / old.mean() < 1.25
+
+
+@pytest.mark.parametrize("options", [Augment(mixup=0.4), Augment(cutmix=1.0)], ids=["mixup", "cutmix"])
+def test_mixing_changes_labels_as_it_changes_images(options):
+    """Image i has the value 10 * i everywhere and is mixed with its neighbor, so its mean reveals the proportion."""
+    images = np.repeat(np.arange(COUNT, dtype="uint8") * 10, 20 * 20).reshape(COUNT, 20, 20, 1)
+    mixed, labels = apply((images, np.eye(COUNT, dtype="float32")), options)
+    np.testing.assert_allclose(labels.sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(mixed.mean(axis=(1, 2, 3)), labels @ (np.arange(COUNT) * 10.0), atol=0.6)
+    lam = labels.max(axis=1)
+    assert lam.min() < 0.9 and np.ptp(lam) > 0.2
+
+
+def test_mixup_draws_from_its_beta_distribution():
+    """Beta(alpha, alpha) has mean 1/2 and variance 1 / (4 (2 alpha + 1))."""
+    count = 4000
+    for alpha in (0.2, 1.0):
+        images, one_hot = np.zeros((count, 8, 8, 1), "uint8"), np.eye(2, dtype="float32")[np.arange(count) % 2]
+        _, labels = apply((images, one_hot), Augment(mixup=alpha))
+        lam = labels[np.arange(count), np.arange(count) % 2]
+        assert abs(lam.mean() - 0.5) < 0.03
+        assert abs(lam.var() - 0.25 / (2 * alpha + 1)) < 0.01
+
+
+def test_default_augmentation_shifts_by_a_sixteenth_of_the_side():
+    small = augment.default_augmentation((8, 8, 1), flip=False)
+    large = augment.default_augmentation((224, 320, 3), flip=True)
+    assert small == Augment(flip=False, shift=1)
+    assert large == Augment(flip=True, shift=14)
+
+
+def rows_with_light(count=300, side=12, channels=1):
+    """Return images and labels: the class is the bright row, and light appears anywhere along it."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, count)
+    images = rng.integers(0, 60, (count, side, side, channels), dtype="uint8")
+    for image, row in zip(images, np.array([2, 6, 10])[labels]):
+        image[row] += 150
+    return images, labels
+
+
+def test_flip_preserves_label_of_symmetric_images_but_not_of_digits():
+    digits = load_digits()
+    assert not augment.flip_preserves_label(digits.images[..., None], digits.target)
+    assert augment.flip_preserves_label(*rows_with_light())
+
+
+def splits_of(images, labels, classes):
+    rows = np.arange(len(images))
+    return ImageSplits(
+        images=images,
+        labels=labels.astype("int32"),
+        names=[],
+        train=rows,
+        validation=rows[:0],
+        test=rows[:0],
+        classes=classes,
+        fingerprint="",
+        source="",
+    )
+
+
+def test_resolve_flip_obeys_the_option_and_asks_the_training_images_otherwise():
+    digits = load_digits()
+    digits = splits_of(digits.images[..., None].astype("uint8"), digits.target, list("0123456789"))
+    symmetric = splits_of(*rows_with_light(), list("abc"))
+    assert not augment.resolve_flip(None, digits) and augment.resolve_flip(None, symmetric)
+    assert augment.resolve_flip(True, digits) and not augment.resolve_flip(False, symmetric)
+
+
+@pytest.mark.parametrize(("channels", "flip"), [(1, False), (3, True)])
+def test_resolve_flip_of_unlabeled_images_depends_on_their_channels(channels, flip):
+    images, labels = rows_with_light(channels=channels)
+    assert augment.resolve_flip(None, splits_of(images, labels * 0, ["images"])) is flip
+
+
+@pytest.mark.parametrize("augmentation", [None, Augment(), Augment(flip=True)])
+def test_resolve_tta_follows_the_option_and_the_training_flips_otherwise(augmentation):
+    assert augment.resolve_tta(None, augmentation) is bool(augmentation and augmentation.flip)
+    assert augment.resolve_tta(True, augmentation) and not augment.resolve_tta(False, augmentation)
