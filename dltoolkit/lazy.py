@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from dltoolkit.errors import UserError
 
-DEBUG_VARIABLE = "DLTOOLKIT_DEBUG"  # set by --debug: nothing is hidden then
+DEBUG_VARIABLE = "DLTOOLKIT_DEBUG"  # environment variable that --debug sets; messages of TensorFlow are shown then
 
 
 def submodules(package: str, path: Sequence[str]) -> tuple[Callable, Callable]:
@@ -42,16 +42,16 @@ def submodules(package: str, path: Sequence[str]) -> tuple[Callable, Callable]:
 
 
 def _imports_keras(module: str) -> bool:
-    """Tell whether the source of a module imports Keras or TensorFlow at its top."""
+    """Return whether a module imports Keras or TensorFlow at its top."""
     loader = importlib.util.find_spec(module).loader
     return re.search(r"^import (keras|tensorflow)\b", loader.get_source(module) or "", re.MULTILINE) is not None
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras once, quietly.
+    """Import TensorFlow and Keras without their startup messages.
 
     Raises:
-        UserError: if Keras is set to another backend than TensorFlow.
+        UserError: If Keras is set to another backend than TensorFlow.
     """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if "keras" in sys.modules:
@@ -68,14 +68,14 @@ def import_tensorflow() -> None:
 
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _stderr_to_nowhere():
+    with _discard_stderr():
         import keras  # noqa: F401
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every second model that answers
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns when a process calls predict of several models
 
 
 @contextlib.contextmanager
-def _stderr_to_nowhere() -> Iterator[None]:
-    """Send file descriptor 2 to the null device: TensorFlow's C++ code writes there without asking Python."""
+def _discard_stderr() -> Iterator[None]:
+    """Redirect file descriptor 2 to the null device, because the C++ code of TensorFlow bypasses ``sys.stderr``."""
     sys.stderr.flush()
     saved = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)
@@ -89,14 +89,14 @@ def _stderr_to_nowhere() -> Iterator[None]:
 
 
 def keras_hub():
-    """Return KerasHub, which is an extra and takes seconds to import.
+    """Return the module ``keras_hub``, which is an extra and takes seconds to import.
 
     Raises:
-        UserError: if it is not installed.
+        UserError: If it is not installed.
     """
     import_tensorflow()
     try:
-        with contextlib.nullcontext() if os.environ.get(DEBUG_VARIABLE) else _stderr_to_nowhere():
+        with contextlib.nullcontext() if os.environ.get(DEBUG_VARIABLE) else _discard_stderr():
             return importlib.import_module("keras_hub")
     except ImportError as error:
         raise UserError(f"This needs KerasHub ({error}): pip install 'dltoolkit[hub]'.") from None

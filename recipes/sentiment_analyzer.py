@@ -18,76 +18,45 @@ from typing import TYPE_CHECKING, Any, Literal
 from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.data.options import SplitOptions, TextReadOptions
-from dltoolkit.data.text.vocabulary import Encoder, Vocabulary, log_count_ratios
+from dltoolkit.data.text.options import LAYERED, SEQUENCE, VocabularyOptions
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
     import keras
 
     from dltoolkit.data.text.dataset import TextSplits
+    from dltoolkit.data.text.vocabulary import Encoder
     from dltoolkit.evaluation.prediction import Prediction
 
-VOCABULARY = "vocabulary.txt"
 SMALL = 10_000  # training texts up to which rare words and small batches pay off
-NGRAM = {"model": ("ngram",)}  # the modes in which an option has an effect
-SEQUENCE = {"model": ("cnn", "lstm", "gru", "rnn", "transformer")}
-DEEP = {"model": ("lstm", "gru", "rnn", "transformer")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig, TextReadOptions, SplitOptions, OptimizerOptions):
+class Config(RunConfig, TextReadOptions, SplitOptions, VocabularyOptions, OptimizerOptions):
     """The options of the sentiment analyzer."""
 
-    data: str = option(
-        "reviews", "Training data: a folder, a table, reviews or the name of a TFDS data set", group="data"
-    )
-    vocab_size: int | None = option(
-        None, "Maximum vocabulary size (default: 1,000,000 for ngram, 20,000 otherwise)", minimum=10, group="data"
-    )
-    min_df: int | None = option(
-        None, "Minimum document frequency of an entry (default: 1 up to 10,000 texts, then 2)", minimum=1, group="data"
-    )
-    ngrams: int = option(3, "Maximum n-gram length in words", minimum=1, maximum=3, group="data", applies_to=NGRAM)
-    prefix_length: int | None = option(
-        None,
-        "Length of the word prefixes in the vocabulary (default: 5 up to 10,000 texts, then 0)",
-        minimum=0,
-        maximum=20,
-        group="data",
-        applies_to=NGRAM,
-    )
-    max_length: int = option(
-        400, "Maximum text length in words; the middle is removed", minimum=4, group="data", applies_to=SEQUENCE
-    )
-    model: Literal["ngram", "cnn", "lstm", "gru", "rnn", "transformer"] = option(
-        "ngram", "Network family", group="model"
-    )
+    data: str = option("reviews", "Training data: a folder, a table, reviews or a TFDS name", group="data")
+    model: Literal["ngram", "cnn", "lstm", "gru", "rnn", "transformer"] = option("ngram", "Model family", group="model")
     embedding_dim: int | None = option(
-        None, "Embedding dimension (default: from the family)", minimum=1, group="model", applies_to=SEQUENCE
+        None, "Embedding dimension (default: by family)", minimum=1, group="model", applies_to=SEQUENCE
     )
     units: int | None = option(
-        None, "Units or filters of a layer (default: from the family)", minimum=1, group="model", applies_to=SEQUENCE
+        None, "Units or filters of a layer (default: by family)", minimum=1, group="model", applies_to=SEQUENCE
     )
     layers: int | None = option(
-        None, "Recurrent layers or blocks (default: from the family)", minimum=1, group="model", applies_to=DEEP
+        None, "Recurrent layers or blocks (default: by family)", minimum=1, group="model", applies_to=LAYERED
     )
-    dropout: float | None = option(
-        None, "Dropout rate (default: from the family)", minimum=0, maximum=0.9, group="model"
-    )
+    dropout: float | None = option(None, "Dropout rate (default: by family)", minimum=0, maximum=0.9, group="model")
     optimizer: Literal["auto", "adamw", "adam", "sgd", "muon"] = option(
         "auto", "Optimizer; auto is sgd for ngram and adamw for the others", group="optimization"
     )
     batch_size: int | None = option(
-        None, "Texts per step, over all devices (default: 32 or from the family)", minimum=1, group="optimization"
+        None, "Texts per step, over all devices (default: 32 or by family)", minimum=1, group="optimization"
     )
     label_smoothing: float = option(0.0, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization")
     class_weights: Literal["none", "balanced"] = option("none", "Class weights in the loss", group="optimization")
     validation_fraction: float = option(
-        0.1,
-        "Fraction of each class for validation, if the data bring no validation split",
-        minimum=0.01,
-        maximum=0.5,
-        group="data",
+        0.1, "Fraction of each class for validation, if none is predefined", minimum=0.01, maximum=0.5, group="data"
     )
 
 
@@ -99,7 +68,7 @@ def build_data(config: Config) -> TextSplits:
         )
     ngram, small = config.model == "ngram", len(splits.train) <= SMALL
     prefix_length = config.prefix_length if config.prefix_length is not None else 5 if small else 0
-    vocabulary = Vocabulary.build(
+    vocabulary = data.text.vocabulary.Vocabulary.build(
         splits.corpus,
         splits.train,
         ngrams=config.ngrams if ngram else 1,
@@ -107,13 +76,8 @@ def build_data(config: Config) -> TextSplits:
         minimum=config.min_df or (1 if small else 2),
         letters=prefix_length if ngram else 0,
     )
-    splits.encoder = Encoder(vocabulary, _max_length(config))
+    splits.encoder = data.text.vocabulary.Encoder(vocabulary, None if ngram else config.max_length)
     return splits
-
-
-def _max_length(config: Config) -> int | None:
-    """Return the length to which texts are cut, or None for bags of n-grams, which hold whole texts."""
-    return None if config.model == "ngram" else config.max_length
 
 
 def build_model(config: Config, splits: TextSplits) -> keras.Model:
@@ -131,7 +95,7 @@ def build_model(config: Config, splits: TextSplits) -> keras.Model:
     )
     if config.model == "ngram":
         bags = splits.packed.take(splits.train)
-        ratios = log_count_ratios(bags, splits.labels[splits.train], vocab_size, classes)
+        ratios = data.text.vocabulary.log_count_ratios(bags, splits.labels[splits.train], vocab_size, classes)
         models.text.classifiers.set_naive_bayes(model, ratios, len(bags.numbers) / len(bags))
     return model
 
@@ -148,8 +112,9 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         training.distribute.strategy.devices(config.device)  # must come before TensorFlow starts
         splits = build_data(config)
         run.describe_data(splits.describe(), splits.findings)
-        run.write(VOCABULARY, splits.encoder.vocabulary.text())
-        model = training.fit.fit(run, suited(config, len(splits.train)), train_spec(config, splits))
+        if run.writes:
+            splits.encoder.save(run.path)
+        model = training.fit.fit(run, resolve_defaults(config, len(splits.train)), train_spec(config, splits))
         top_features = None
         if config.model == "ngram":
             weights, bags = models.text.classifiers.weights(model), splits.packed.take(splits.train)
@@ -158,7 +123,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     return run
 
 
-def suited(config: Config, train_examples: int) -> Config:
+def resolve_defaults(config: Config, train_examples: int) -> Config:
     """Set the optimizer, the learning rate and the batch size if the user left them out.
 
     The ngram family is trained with SGD: the gradient of an n-gram is proportional to its log-count ratio, so that
@@ -203,9 +168,6 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
         run: A run of this recipe.
         other: Other labeled texts, as ``--data`` takes them.
         reading: Options of ``TextReadOptions`` that differ from those of the run.
-
-    Raises:
-        UserError: If the data of the run have changed, or the other data hold a class that the run lacks.
     """
     config = replace(run.config, **reading)
     return evaluation.text_classification.evaluate(run, lambda: build_data(config), other, config, load_encoder(run))
@@ -234,4 +196,4 @@ def stream_predictions(
 
 def load_encoder(run: Run) -> Encoder:
     """Return the encoder that a run was trained with; a UserError says that its vocabulary is missing or damaged."""
-    return data.text.encoders.load(run.path, _max_length(run.config))
+    return data.text.encoders.load(run.path, None if run.config.model == "ngram" else run.config.max_length)

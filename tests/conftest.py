@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dltoolkit import cli
+
 CLASSES = ("bars", "dots", "plain")
+
+
+def run_command(capfd, *words: str) -> tuple[int, str, str]:
+    """Run the command line in this process; return its exit code, stdout and stderr."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    out, err = capfd.readouterr()
+    return stop.value.code, out, err
 
 
 def toy_image(label: int, number: int, *, side: int = 16, channels: int = 3) -> np.ndarray:

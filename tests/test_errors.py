@@ -1,34 +1,46 @@
-"""The one line of an error that nobody foresaw."""
+"""The messages of errors: suggestions, and the root cause of an exception of Keras or TensorFlow."""
 
 import keras
 import pytest
 import tensorflow as tf
 
-from dltoolkit.errors import root_cause
+from dltoolkit.errors import did_you_mean, root_cause
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class Broken(keras.layers.Layer):
+class BrokenLayer(keras.layers.Layer):
     def call(self, inputs):
         raise ValueError("the wheels came off")
 
 
 @tf.function
-def broken(x):
+def broken_function(x):
     if tf.reduce_sum(x) > 0:
         raise ValueError("the wheels came off: both")
     return x
 
 
-def an_error(of) -> Exception:
+@pytest.mark.parametrize(
+    ("function", "cause"),
+    [
+        (BrokenLayer(), "the wheels came off"),
+        (broken_function, "the wheels came off: both"),
+        (tf.function(BrokenLayer()), "the wheels came off"),
+    ],
+    ids=["layer", "function", "layer in a function"],
+)
+def test_root_cause_leaves_out_what_keras_and_tensorflow_add(function, cause):
     with pytest.raises(ValueError, match="wheels") as caught:
-        of(tf.ones(3))
-    return caught.value
+        function(tf.ones(3))
+    assert root_cause(caught.value) == cause
 
 
-def test_what_surrounds_the_reason_is_left_out():
-    assert root_cause(an_error(Broken())) == "the wheels came off"
-    assert root_cause(an_error(broken)) == "the wheels came off: both"
-    assert root_cause(an_error(tf.function(Broken()))) == "the wheels came off"
+def test_root_cause_is_the_first_line_of_another_error():
     assert root_cause(ValueError("one\ntwo")) == "one"
     assert root_cause(ValueError()) == "no message"
+
+
+def test_did_you_mean_names_a_similar_choice_only():
+    assert did_you_mean("resnett", ["resnet", "cnn"]) == " Did you mean 'resnet'?"
+    assert did_you_mean("ResNet", ["resnet", "cnn"]) == " Did you mean 'resnet'?"
+    assert did_you_mean("transformer", ["resnet", "cnn"]) == ""

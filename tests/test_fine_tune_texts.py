@@ -11,16 +11,15 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from conftest import BAD, GOOD, NEUTRAL, toy_texts, write_texts
+from conftest import BAD, GOOD, NEUTRAL, run_command, toy_texts, write_texts
 from dltoolkit.recipes import fine_tune, sentiment_analyzer, text_generator
-from test_image_classifier import command
 from test_training_fit import same_but_seconds, stopped_at, weights
 
 import dltoolkit
 from dltoolkit import evaluation
 from dltoolkit.data.text.vocabulary import Corpus
 from dltoolkit.errors import UserError
-from dltoolkit.models.pretrained import keras_applications as backbones
+from dltoolkit.models import surgery
 from dltoolkit.models.pretrained import text_backbones
 
 keras_hub = pytest.importorskip("keras_hub")
@@ -30,7 +29,7 @@ keras_hub = pytest.importorskip("keras_hub")
 def briefly():
     """The network from scratch that stands beside each run is trained for a few steps only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation.text_classification, "SCRATCH_STEPS", (40, 40))
+        patch.setattr(evaluation.text_classification, "FROM_SCRATCH_STEPS", (40, 40))
         yield
 
 
@@ -131,9 +130,9 @@ def test_a_run_is_trained_measured_and_described(run, config, capfd):
     others = toy_texts(60, seed=5)
     answers = again.predict([text for _, text in others])
     assert np.mean([answer.label == label for answer, (label, _) in zip(answers, others)]) > 0.8
-    code, out, _ = command(capfd, "predict", str(run.path), "a lovely film 3.", "--format", "jsonl")
+    code, out, _ = run_command(capfd, "predict", str(run.path), "a lovely film 3.", "--format", "jsonl")
     assert (code, '"label"' in out) == (0, True)
-    code, out, _ = command(capfd, "evaluate", str(run.path), "--data", config.data, "--format", "json")
+    code, out, _ = run_command(capfd, "evaluate", str(run.path), "--data", config.data, "--format", "json")
     assert (code, '"accuracy"' in out) == (0, True)
 
 
@@ -244,10 +243,10 @@ def test_a_decoder_of_kerashub_goes_on_with_other_text(config, writer, generator
 
 def test_layers_are_frozen_from_below(preset, config):
     def trained(share):
-        backbone, _ = text_backbones.of_hub(str(preset), 16)
+        backbone, _ = text_backbones.from_preset(str(preset), 16)
         model = keras.Model(backbone.input, keras.layers.Dense(2, name="logits")(backbone.output))
-        backbones.freeze_below(model, share)
-        return [layer.name for layer in backbones.leaves(model) if layer.trainable_weights]
+        surgery.freeze_lower_layers(model, share)
+        return [layer.name for layer in surgery.flatten_layers(model) if layer.trainable_weights]
 
     assert trained(0.0) == ["logits"]
     assert trained(0.4) == ["transformer_layer_1", "logits"]
@@ -260,7 +259,7 @@ def test_layers_are_frozen_from_below(preset, config):
     [
         ({"backbone": None}, "holds texts: give --backbone a KerasHub preset"),
         ({"backbone": "MobileNetV2"}, "holds texts, which MobileNetV2 cannot read"),
-        ({"data": "digits"}, "reads no pictures, which the data are"),
+        ({"data": "digits"}, "does not read images"),
         ({"unfreeze": "some"}, "--unfreeze must be a number from 0 to 1, or all, not 'some'"),
         ({"learning_curve": "5,many"}, "--learning-curve must be numbers of labels, or all"),
         ({"shots": 5000}, "--shots 5000: no class of .* has more than"),
@@ -291,7 +290,7 @@ def test_an_incomplete_preset_is_refused(config, preset, tmp_path, name, content
 
 
 def test_a_folder_of_hugging_face(hugging_face):
-    backbone, encode = text_backbones.of_hub(str(hugging_face), 256)
+    backbone, encode = text_backbones.from_preset(str(hugging_face), 256)
     numbers = encode(Corpus(["Lovely soup"])).padded()
     assert [VOCABULARY[number - 1] for number in numbers[0]] == ["[CLS]", "lovely", "soup", "[SEP]"]
     assert backbone(numbers).shape == (1, 8)

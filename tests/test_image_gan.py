@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import save_image, toy_image, write_images
+from conftest import run_command, save_image, toy_image, write_images
 from dltoolkit.recipes import image_gan
 from PIL import Image
-from test_image_classifier import command
 from test_training_fit import same_but_seconds, stopped_at, weights
 
 import dltoolkit
@@ -85,7 +84,7 @@ def test_generate_from_python(run):
 
 def test_generate_from_the_command_line(run, capfd, tmp_path):
     options = ["--count", "5", "--class", "dots", "--seed", "7", "--out", str(tmp_path / "new")]
-    code, out, err = command(capfd, "generate", str(run.path), *options, "--grid", "--interpolate", "3")
+    code, out, err = run_command(capfd, "generate", str(run.path), *options, "--grid", "--interpolate", "3")
     assert (code, err) == (0, "")
     assert "15 pictures" in out
     names = {path.name for path in (tmp_path / "new").iterdir()}
@@ -93,7 +92,7 @@ def test_generate_from_the_command_line(run, capfd, tmp_path):
     with Image.open(tmp_path / "new" / "0002.png") as picture:
         expected = run.generate(count=5, label="dots", seed=7, interpolate=3)[1]
         assert np.array_equal(np.asarray(picture), expected)
-    code, _, _ = command(capfd, "generate", str(run.path), "--count", "2", "--out", str(tmp_path / "new"))
+    code, _, _ = run_command(capfd, "generate", str(run.path), "--count", "2", "--out", str(tmp_path / "new"))
     assert code == 0, "a folder that is there already is written to"
     with Image.open(tmp_path / "new" / "0002.png") as picture:
         assert np.array_equal(np.asarray(picture), run.generate(count=2)[1])
@@ -102,7 +101,7 @@ def test_generate_from_the_command_line(run, capfd, tmp_path):
 
 def test_pictures_that_cannot_be_written_leave_nothing(run, capfd, tmp_path):
     (tmp_path / "file").touch()
-    code, out, err = command(capfd, "generate", str(run.path), "--out", str(tmp_path / "file" / "new"))
+    code, out, err = run_command(capfd, "generate", str(run.path), "--out", str(tmp_path / "file" / "new"))
     assert (code, out) == (2, "")
     assert "Cannot write pictures to" in err
 
@@ -119,7 +118,7 @@ def test_pictures_that_cannot_be_written_leave_nothing(run, capfd, tmp_path):
     ],
 )
 def test_what_cannot_be_drawn_is_named(run, capfd, tmp_path, options, words):
-    code, out, err = command(capfd, "generate", str(run.path), "--out", str(tmp_path / "new"), *options)
+    code, out, err = run_command(capfd, "generate", str(run.path), "--out", str(tmp_path / "new"), *options)
     assert (code, out) == (2, "")
     assert words in err
     assert not (tmp_path / "new").exists()
@@ -135,7 +134,7 @@ def test_pictures_without_labels_will_do(small, capfd, tmp_path):
     assert "gan_train_accuracy" not in run.metrics["test"]
     assert run.metrics["test"]["frechet_distance"] > 0
     assert run.generate(count=2).shape == (2, 12, 12, 3)
-    code, _, err = command(capfd, "generate", str(run.path), "--class", "all", "--out", str(tmp_path / "new"))
+    code, _, err = run_command(capfd, "generate", str(run.path), "--class", "all", "--out", str(tmp_path / "new"))
     assert code == 2
     assert "trained without classes" in err
 

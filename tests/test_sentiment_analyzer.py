@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import toy_texts, write_texts
+from conftest import run_command, toy_texts, write_texts
 from dltoolkit.recipes import sentiment_analyzer
-from test_image_classifier import command
 
 import dltoolkit
 from dltoolkit.errors import UserError
@@ -19,7 +18,7 @@ from dltoolkit.errors import UserError
 
 @pytest.fixture(scope="module")
 def reviews(tmp_path_factory):
-    """A CSV of 240 short reviews whose words tell good from bad."""
+    """Write a CSV file of 240 short reviews with a word that depends on the class."""
     path = tmp_path_factory.mktemp("data") / "toys.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("label", "text"), *toy_texts(240)])
@@ -38,9 +37,9 @@ def run(config):
     return sentiment_analyzer.train(config)
 
 
-def test_a_run_is_trained_measured_and_described(run, config):
+def test_train_learns_the_classes_and_describes_the_run(run, config):
     assert run.metrics["test"]["accuracy"] > 0.8
-    assert {path.name for path in run.path.iterdir()} - {"tensorboard"} == {
+    assert {path.name for path in run.path.iterdir()} - {"tensorboard", ".lock"} == {
         *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json", "vocabulary.txt"),
         *("plots", "checkpoint"),
     }
@@ -55,39 +54,42 @@ def test_a_run_is_trained_measured_and_described(run, config):
     assert (run.path / "plots" / "reliability.png").exists()
 
 
-def test_the_report_names_telling_words_and_mistakes(run, config, tmp_path):
+def test_report_lists_top_features_and_worst_mistakes(run, config, tmp_path):
     page = (run.path / "report.html").read_text()
     for word in ("lovely", "dreadful", "Top features", "Calibration"):
         assert word in page
     confused = replace(config, shots=2, epochs=1, out_dir=str(tmp_path))
     trained = sentiment_analyzer.train(confused)
-    assert "<blockquote>" in (trained.path / "report.html").read_text(), "the wrong ones are shown"
+    assert "<blockquote>" in (trained.path / "report.html").read_text(), "mistakes are quoted"
     (trained.path / "vocabulary.txt").write_text("a\na b c d\n")
     with pytest.raises(UserError, match=r"vocabulary.txt is damaged"):
         trained.predict(["a lovely film"])
 
 
-def test_the_saved_model_answers_as_it_was_measured(run):
+def test_predict_and_evaluate_repeat_the_test_scores(run):
     assert run.evaluate() == run.metrics["test"]
-    texts = sentiment_analyzer.build_data(run.config)
-    answers = dltoolkit.load(run.path).predict([texts.texts[i] for i in texts.test])
-    right = [answer.label == texts.classes[texts.labels[i]] for answer, i in zip(answers, texts.test, strict=True)]
+    splits = sentiment_analyzer.build_data(run.config)
+    predictions = dltoolkit.load(run.path).predict([splits.texts[i] for i in splits.test])
+    right = [
+        prediction.label == splits.classes[splits.labels[i]]
+        for prediction, i in zip(predictions, splits.test, strict=True)
+    ]
     assert np.mean(right) == pytest.approx(run.metrics["test"]["accuracy"])
-    sure = [answer.top[0]["probability"] for answer in answers]
-    of_the_truth = [p if ok else 1 - p for p, ok in zip(sure, right, strict=True)]
-    assert -np.log(of_the_truth).mean() == pytest.approx(run.metrics["test"]["loss"], abs=1e-4)
+    top = [prediction.top[0]["probability"] for prediction in predictions]
+    of_the_label = [p if correct else 1 - p for p, correct in zip(top, right, strict=True)]
+    assert -np.log(of_the_label).mean() == pytest.approx(run.metrics["test"]["loss"], abs=1e-4)
 
 
-def test_a_shorter_run_resumed_is_the_run(config, run, tmp_path):
+def test_resume_trains_the_remaining_epochs(config, run, tmp_path):
     shorter = sentiment_analyzer.train(replace(config, epochs=2, out_dir=str(tmp_path)))
     longer = dltoolkit.resume(shorter, epochs=6)
     assert [row["epoch"] for row in longer.history] == [1, 2, 3, 4, 5, 6]
     assert longer.metrics["test"]["accuracy"] > 0.8
 
 
-def test_predict_literals_files_tables_and_folders(run, reviews, capfd, tmp_path):
+def test_predict_takes_literals_files_tables_and_folders(run, reviews, capfd, tmp_path):
     folder = write_texts(tmp_path / "new", toy_texts(4, seed=9))
-    code, out, _ = command(
+    code, out, _ = run_command(
         capfd,
         *(
             "predict",
@@ -101,33 +103,33 @@ def test_predict_literals_files_tables_and_folders(run, reviews, capfd, tmp_path
             "json",
         ),
     )
-    answers = json.loads(out)
+    predictions = json.loads(out)
     assert code == 2
-    assert len(answers) == 1 + 2 + 240 + 2
-    assert (answers[0]["input"], answers[0]["label"]) == ("a lovely film", "good")
-    assert answers[0]["probability"] == answers[0]["top"][0]["probability"] > 0.5
-    assert [answer["label"] for answer in answers[1:3]] == ["bad", "bad"]
-    assert answers[1]["input"].endswith("000.txt")
-    assert [answer.get("error") for answer in answers[-2:]] == ["no such file", "empty"]
+    assert len(predictions) == 1 + 2 + 240 + 2
+    assert (predictions[0]["input"], predictions[0]["label"]) == ("a lovely film", "good")
+    assert predictions[0]["probability"] == predictions[0]["top"][0]["probability"] > 0.5
+    assert [prediction["label"] for prediction in predictions[1:3]] == ["bad", "bad"]
+    assert predictions[1]["input"].endswith("000.txt")
+    assert [prediction.get("error") for prediction in predictions[-2:]] == ["no such file", "empty"]
 
 
-def test_predict_every_format_and_unsure(run, capfd):
-    code, out, _ = command(capfd, "predict", str(run.path), "a lovely film", "--format", "csv")
+def test_predict_prints_every_format_and_unsure(run, capfd):
+    code, out, _ = run_command(capfd, "predict", str(run.path), "a lovely film", "--format", "csv")
     (row,) = csv.DictReader(io.StringIO(out))
     assert (code, row["input"], row["label"]) == (0, "a lovely film", "good")
-    _, out, _ = command(capfd, "predict", str(run.path), "a lovely film")
+    _, out, _ = run_command(capfd, "predict", str(run.path), "a lovely film")
     assert out.splitlines()[0].split() == ["input", "label", "probability", "next"]
     neither = "the lovely dreadful film"
-    _, out, _ = command(capfd, "predict", str(run.path), neither, "--format", "jsonl", "--threshold", "0.999")
-    answer = json.loads(out)
-    assert answer["label"] == "unsure"
-    assert answer["probability"] == answer["top"][0]["probability"] < 0.999
-    code, _, _ = command(capfd, "predict", str(run.path), neither, "--threshold", "2")
+    _, out, _ = run_command(capfd, "predict", str(run.path), neither, "--format", "jsonl", "--threshold", "0.999")
+    prediction = json.loads(out)
+    assert prediction["label"] == "unsure"
+    assert prediction["probability"] == prediction["top"][0]["probability"] < 0.999
+    code, _, _ = run_command(capfd, "predict", str(run.path), neither, "--threshold", "2")
     assert code == 2
 
 
-def test_a_stream_is_answered_line_by_line(run):
-    """Each line while the next is still to come; a bad one says which it is and costs no other."""
+def test_predict_answers_each_line_of_stdin_as_it_arrives(run):
+    """An invalid line is reported with its number and does not affect the others."""
     words = [sys.executable, "-m", "dltoolkit", "predict", str(run.path), "-", "--format", "jsonl"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdin.write(b"a lovely film\n")
@@ -141,58 +143,63 @@ def test_a_stream_is_answered_line_by_line(run):
     assert (good["input"], good["label"]) == ("a dreadful film", "bad")
     assert name["label"] in ("good", "bad")
     assert process.returncode == 2
-    assert err == b"", "nothing but the answers"
+    assert err == b""
 
 
-def test_a_stream_of_tables_rows(run):
-    rows = b'id,review\n7,"a lovely film, really"\n8\n9,a dreadful film\n'
-    words = [sys.executable, "-m", "dltoolkit", "predict", str(run.path), "-", "--stdin", "csv", "--format", "jsonl"]
-    done = subprocess.run(words, input=rows, capture_output=True, timeout=60)
-    good, short, bad = map(json.loads, done.stdout.splitlines())
+def test_predict_reads_a_column_of_csv_from_stdin(run, capfd, tmp_path, monkeypatch):
+    (tmp_path / "rows").write_text('id,review\n7,"a lovely film, really"\n8\n9,a dreadful film\n')
+    words = ["predict", str(run.path), "-", "--stdin", "csv", "--format", "jsonl"]
+    with open(tmp_path / "rows") as rows:
+        monkeypatch.setattr(sys, "stdin", rows)
+        code, out, _ = run_command(capfd, *words)
+    good, short, bad = map(json.loads, out.splitlines())
+    assert code == 2
     assert (good["input"], good["label"], bad["label"]) == ("a lovely film, really", "good", "bad")
     assert "line 3" in short["error"]
-    done = subprocess.run([*words, "--text-column", "body"], input=rows, capture_output=True, timeout=60)
-    assert done.returncode == 2
-    assert b"Its columns are: id, review" in done.stderr
+    with open(tmp_path / "rows") as rows:
+        monkeypatch.setattr(sys, "stdin", rows)
+        code, _, err = run_command(capfd, *words, "--text-column", "body")
+    assert code == 2
+    assert "Its columns are: id, review" in err
 
 
-def test_rows_of_stdin_want_stdin_among_the_inputs(run, capfd):
-    code, out, err = command(capfd, "predict", str(run.path), "a lovely film", "--stdin", "csv")
+def test_predict_refuses_a_format_of_stdin_without_stdin(run, capfd):
+    code, out, err = run_command(capfd, "predict", str(run.path), "a lovely film", "--stdin", "csv")
     assert (code, out) == (2, "")
     assert "- is not among the inputs" in err
 
 
-def test_evaluate_other_texts(run, capfd, tmp_path):
+def test_evaluate_takes_other_texts(run, capfd, tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("".join(f"{label},{written}\n" for label, written in [("label", "text"), *toy_texts(20, seed=5)]))
-    code, out, err = command(capfd, "evaluate", str(run.path), "--data", str(path), "--format", "json")
+    code, out, err = run_command(capfd, "evaluate", str(run.path), "--data", str(path), "--format", "json")
     assert code == 0, err
     assert json.loads(out)["accuracy"] > 0.8
     assert sum(row["support"] for row in json.loads(out)["per_class"].values()) == 20
     path.write_text(path.read_text().replace("bad,", "Awful,"))
-    code, out, err = command(capfd, "evaluate", str(run.path), "--data", str(path))
+    code, out, err = run_command(capfd, "evaluate", str(run.path), "--data", str(path))
     assert (code, out) == (2, "")
     assert "'Awful'" in err
     assert "It knows: bad, good" in err
     path.write_text(path.read_text().replace("Awful,", "BAD,").replace("text", "words"))
-    code, _, err = command(capfd, "evaluate", str(run.path), "--data", str(path))
+    code, _, err = run_command(capfd, "evaluate", str(run.path), "--data", str(path))
     assert "label, words" in err
-    code, _, _ = command(capfd, "evaluate", str(run.path), "--data", str(path), "--text-column", "words")
+    code, _, _ = run_command(capfd, "evaluate", str(run.path), "--data", str(path), "--text-column", "words")
     assert code == 0
-    _, _, err = command(capfd, "evaluate", str(run.path), "--data", run.config.data)
+    _, _, err = run_command(capfd, "evaluate", str(run.path), "--data", run.config.data)
     assert "was trained on these data" in err
 
 
-def test_a_family_that_reads_words_in_order_trains_and_predicts(config):
+def test_train_trains_a_recurrent_network(config):
     small = {"embedding_dim": 8, "units": 8, "layers": 1, "max_length": 12}
     trained = sentiment_analyzer.train(replace(config, model="gru", epochs=1, limit=60, **small))
     assert trained.info["model"]["name"] == "gru"
     assert "linear baseline" in (trained.path / "report.html").read_text()
-    (answer,) = dltoolkit.load(trained.path).predict(["a lovely film " * 20])
-    assert answer.label in ("bad", "good")
+    (prediction,) = dltoolkit.load(trained.path).predict(["a lovely film " * 20])
+    assert prediction.label in ("bad", "good")
 
 
-def test_three_uneven_classes_with_weights(config, tmp_path):
+def test_train_weights_three_uneven_classes(config, tmp_path):
     texts = [pair for i, pair in enumerate(toy_texts(200, classes=("bad", "good", "so-so"))) if i % 3 != 1 or i % 2]
     path = tmp_path / "three.tsv"
     path.write_text("".join(f"{written}\t{label}\n" for label, written in texts))
@@ -202,14 +209,14 @@ def test_three_uneven_classes_with_weights(config, tmp_path):
     assert trained.predict(["dreadful"], top_k=3)[0].top[0]["label"] == "bad"
 
 
-def test_bad_texts_leave_no_run(config, tmp_path, reviews):
+def test_train_stops_at_an_unreadable_text_and_leaves_no_run(config, tmp_path, reviews):
     (tmp_path / "a.csv").write_bytes(reviews.read_bytes() + b"good,na\xefve\n")
     with pytest.raises(UserError, match="in line 242"):
         sentiment_analyzer.train(replace(config, data=str(tmp_path / "a.csv"), out_dir=str(tmp_path / "runs")))
     assert not list((tmp_path / "runs").glob("*/*"))
 
 
-def test_options_of_the_other_recipe_are_refused(run, capfd):
-    code, _, err = command(capfd, "evaluate", str(run.path), "--data", run.config.data, "--image-column", "x")
+def test_evaluate_refuses_options_of_another_recipe(run, capfd):
+    code, _, err = run_command(capfd, "evaluate", str(run.path), "--data", run.config.data, "--image-column", "x")
     assert code == 2
-    assert "no use for --image-column" in err
+    assert "--image-column has no effect on a run of sentiment-analyzer" in err

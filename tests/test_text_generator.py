@@ -6,8 +6,8 @@ import signal
 from dataclasses import replace
 
 import pytest
+from conftest import run_command
 from dltoolkit.recipes import text_generator
-from test_image_classifier import command
 from test_training_fit import same_but_seconds, weights
 
 import dltoolkit
@@ -74,10 +74,10 @@ def test_generate_from_python(run):
 
 def test_generate_from_the_command_line(run, capfd):
     options = [str(run.path), "--prompt", "the dog", "--max-tokens", "30", "--temperature", "0"]
-    code, out, err = command(capfd, "generate", *options)
+    code, out, err = run_command(capfd, "generate", *options)
     assert (code, err) == (0, "")
     assert out == f"the dog{run.generate('the dog', max_tokens=30, temperature=0)}\n"
-    code, out, _ = command(capfd, "generate", *options, "--prompt", "a", "--count", "2", "--format", "json")
+    code, out, _ = run_command(capfd, "generate", *options, "--prompt", "a", "--count", "2", "--format", "json")
     assert code == 0
     assert [one["prompt"] for one in json.loads(out)] == ["the dog"] * 2 + ["a"] * 2
     assert all(len(one["text"]) == 30 for one in json.loads(out))
@@ -98,7 +98,7 @@ def test_generate_from_the_command_line(run, capfd):
     ],
 )
 def test_what_cannot_be_generated_is_named(run, capfd, options, words):
-    code, out, err = command(capfd, "generate", str(run.path), *options)
+    code, out, err = run_command(capfd, "generate", str(run.path), *options)
     assert (code, out) == (2, "")
     assert err.startswith("Error: ")
     assert err.count("\n") == 1
@@ -106,7 +106,7 @@ def test_what_cannot_be_generated_is_named(run, capfd, options, words):
 
 
 def test_other_verbs_are_refused(run, capfd):
-    code, out, err = command(capfd, "predict", str(run.path), "the ")
+    code, out, err = run_command(capfd, "predict", str(run.path), "the ")
     assert (code, out) == (2, "")
     assert "use 'dltoolkit generate'" in err
 
@@ -124,7 +124,7 @@ def test_any_text_is_scored(run, tmp_path, capfd):
     assert like["bits_per_character"] < unlike["bits_per_character"] / 2
     assert like["characters"] == 480
     assert "never saw '§'" in capfd.readouterr().err
-    code, out, _ = command(capfd, "evaluate", str(run.path), "--data", str(tmp_path / "like.txt"), "--format", "json")
+    code, out, _ = run_command(capfd, "evaluate", str(run.path), "--data", str(tmp_path / "like.txt"), "--format", "json")
     assert code == 0
     assert json.loads(out) == like
     run.evaluate(run.config.data)
@@ -180,7 +180,7 @@ def test_without_a_test_part(config, capfd):
 def test_texts_that_will_not_do_leave_no_run(config, tmp_path):
     (tmp_path / "short.txt").write_text("too short")
     (tmp_path / "void.txt").touch()
-    for name, words in (("short.txt", "too few for a context of 16"), ("void.txt", "no text")):
+    for name, words in (("short.txt", "too few for a context length of 16"), ("void.txt", "no text")):
         with pytest.raises(UserError, match=words):
             text_generator.train(replace(config, data=str(tmp_path / name), out_dir=str(tmp_path / "runs")))
     assert not list((tmp_path / "runs").glob("*/*"))

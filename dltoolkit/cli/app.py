@@ -95,8 +95,8 @@ for verb in (
 def _message(error: click.ClickException) -> str:
     """Return click's message as one sentence with the nearest right word."""
     if isinstance(error, click.NoSuchOption):
-        parameters = error.ctx.command.params
-        names = [name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)]
+        flags = [parameter for parameter in error.ctx.command.params if isinstance(parameter, click.Option)]
+        names = [name for flag in flags for name in (*flag.opts, *flag.secondary_opts)]
         if error.ctx.info_name == "resume":
             return (
                 f"{error.option_name} is not among {', '.join(names)}: a resumed run keeps its other options; train a "

@@ -95,7 +95,7 @@ def print_data() -> None:
     from dltoolkit.data.readers import source
 
     click.echo()
-    rows = [[name, text] for name, text in source.bundled().items()]
+    rows = [[name, text] for name, text in source.BUNDLED.items()]
     print_table(["data", "description (the first need no download)"], [*rows, *DATA_FORMS])
 
 
