@@ -10,11 +10,11 @@ from dltoolkit.report import page
 if TYPE_CHECKING:
     import keras
 
-    from dltoolkit.data.language.corpus import RunningText
+    from dltoolkit.data.language.corpus import Corpus
     from dltoolkit.run import Run
 
 
-def evaluate_and_report(run: Run, model: keras.Model, corpus: RunningText, context_length: int) -> None:
+def evaluate_and_report(run: Run, model: keras.Model, corpus: Corpus, context_length: int) -> None:
     """Evaluate a language model next to its baselines, and write metrics.json and report.html.
 
     Args:
@@ -23,17 +23,17 @@ def evaluate_and_report(run: Run, model: keras.Model, corpus: RunningText, conte
         corpus: Corpus that the run was trained on; a corpus without a test split is evaluated on validation only.
         context_length: Tokens of a scoring window.
     """
-    splits = [split for split in ("test", "validation") if split in corpus.parts]
+    splits = [split for split in ("test", "validation") if split in corpus.splits]
     scores = {
-        split: language.measure(model, [corpus.part(split)], corpus.characters[split], context_length)
+        split: language.measure(model, [corpus.split(split)], corpus.characters[split], context_length)
         for split in splits
     }
-    token_ids = corpus.part(splits[0])
+    token_ids = corpus.split(splits[0])
     baseline = language.baselines(
-        corpus.part("train"),
+        corpus.split("train"),
         token_ids,
         corpus.characters[splits[0]],
-        corpus.tokenizer.size,
+        corpus.tokenizer.vocab_size,
         corpus.tokenizer.decode(token_ids),
     )
     run.write_json("metrics.json", {**scores, "baseline": baseline})
