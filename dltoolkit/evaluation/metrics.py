@@ -8,7 +8,7 @@ import numpy as np
 
 from dltoolkit.errors import UserError
 
-RESAMPLES = 10_000  # bootstrap draws; with so many the 2.5th percentile is stable in the fourth digit
+RESAMPLES = 10_000  # bootstrap draws, enough that the 2.5th percentile is stable in the fourth digit
 MIN_BOOTSTRAP = 10  # mistakes (or correct predictions) below which a bootstrap interval is too narrow
 EPSILON = 1e-7  # smallest probability in a logarithm, as in Keras: no example costs more than 16.1 nats
 
