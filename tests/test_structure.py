@@ -20,7 +20,7 @@ GROUND = {
     *("progress", "recipe"),
 }
 FLOORS = [
-    *(GROUND, {"data"}, {"models"}, {"run"}, {"training"}, {"evaluation"}, {"finetuning"}, {"report"}),
+    *(GROUND, {"data"}, {"models"}, {"run"}, {"saved_runs"}, {"training"}, {"evaluation"}, {"finetuning"}, {"report"}),
     *({"recipes"}, {"cli"}, {"__main__"}),
 ]
 MAX_LINES, MAX_RECIPE_LINES = 400, 200
@@ -40,7 +40,7 @@ DIALECT = (
     r"\bmirroring_suits\b",
     r"\b(anew|heed|heeds|beside|whatever becomes)\b",
     r"\bso many\b",
-    r"\w*(labelled|colour|normalis|initialis|recognis|regularis|optimis|favour|catalogue|memoris)\w*",
+    r"\w*(labelled|colour|normalis|initialis|recognis|regularis|optimis(?!ti)|favour|catalogue|memoris)\w*",
 )
 
 
@@ -140,7 +140,11 @@ def test_imports_make_no_circles():
 
 
 def test_recipes_do_not_import_or_load_each_other():
-    may_load = {"dltoolkit.recipe", "dltoolkit.run"}  # which import the recipe that a user or a run names
+    may_load = {
+        "dltoolkit.recipe",
+        "dltoolkit.run",
+        "dltoolkit.saved_runs",
+    }  # which import the recipe that a user or a run names
     for module in modules().keys() - may_load:
         if room_of(module) in ("cli", ""):
             continue
@@ -268,7 +272,7 @@ def test_options_are_declared_well(name):
         assert option.group != "other", f"{option.flag} has no group"
         assert re.match(r"[A-Z]", option.help), f"{option.flag}: {option.help}"
         assert not option.help.endswith("."), f"{option.flag}: {option.help}"
-        assert len(option.help) <= 150, f"{option.flag}: {option.help}"
+        assert len(option.help) <= 190, f"{option.flag}: {option.help}"
         for other, allowed in option.applies_to.items():
             assert other in options or other in facts(), f"{option.flag} depends on {other}, which is no option"
             if other in options and options[other].choices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,7 @@ class RecipeCommand(click.Command):
         flags = [parameter for parameter in self.params if isinstance(parameter, Flag)]
         others = [parameter for parameter in self.get_params(ctx) if not isinstance(parameter, Flag)]
         options = {flag.option.name: flag.option for flag in flags}
+        flags.sort(key=lambda flag: flag.rank)
         for group in GROUPS:
             rows = [help_row(flag.option, options) for flag in flags if flag.option.group == group]
             if group == "other":
@@ -34,10 +36,15 @@ class RecipeCommand(click.Command):
 
 
 class Flag(click.Option):
-    """The flag of an option of a ``Config``."""
+    """The flag of an option of a ``Config``.
 
-    def __init__(self, option: Option):
-        self.option = option
+    Attributes:
+        option: The option.
+        rank: Position of the flag within its group in ``--help``; equal ranks keep the order of the options.
+    """
+
+    def __init__(self, option: Option, rank: int):
+        self.option, self.rank = option, rank
         if option.kind is bool:
             super().__init__([f"{option.flag}/--no-{option.flag.removeprefix('--')}"], default=option.default)
         else:
@@ -56,9 +63,9 @@ def help_row(option: Option, options: Mapping[str, Option]) -> tuple[str, str]:
     notes = [_condition(name, allowed, options.get(name)) for name, allowed in option.applies_to.items()]
     if option.default not in (None, ""):
         notes.insert(0, f"default: {_default(option)}")
-    if notes and text.endswith(")"):  # such as "(default: from the family)"
-        text, _, note = text[:-1].rpartition(" (")
-        notes.insert(0, note)
+    if notes and text.endswith(")") and " (default" in text:  # such as "(default: by family)"
+        text, _, default = text[:-1].rpartition(" (default")
+        notes.insert(0, f"default{default}")
     return spelling, text + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -111,12 +118,15 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
         from_file = configuration.parse(module.Config, configuration.read_file(config_file) if config_file else {})
         on_end(module.train(module.Config(**{**from_file, **configuration.parse(module.Config, values, flags=True)})))
 
+    shared, own = configuration.options(configuration.RunConfig), inspect.get_annotations(module.Config)
+    options = configuration.options(module.Config)
+    flags = [Flag(option, 0 if name in shared else 1 if name in own else 2) for name, option in options.items()]
     return RecipeCommand(
         name=name,
         callback=train_recipe,
         params=[
             click.Argument(["words"], nargs=-1, metavar="[DATA]"),
-            *(Flag(option) for option in configuration.options(module.Config).values()),
+            *flags,
             click.Option(["--config", "config_file"], metavar="FILE", help="YAML or JSON file of options; flags win"),
         ],
         help=(module.__doc__ or "").strip().partition("\n")[0],
