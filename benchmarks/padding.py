@@ -32,7 +32,7 @@ def main(data: str, model: str, backbone: str | None, batch_size: int | None) ->
     else:
         config = sentiment_analyzer.Config(data=data, model=model)
         splits = sentiment_analyzer.build_data(config)
-        config = sentiment_analyzer.suited(config, len(splits.train))
+        config = sentiment_analyzer.resolve_defaults(config, len(splits.train))
     batch_size = batch_size or config.batch_size
     steps = len(splits.train) // batch_size
     batches = text_pipeline.training_pipeline(splits, batch_size=batch_size, seed=0).take(steps)

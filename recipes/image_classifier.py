@@ -51,7 +51,7 @@ class Config(RunConfig, ImageReadOptions, SplitOptions, OptimizerOptions):
     label_smoothing: float = option(0.2, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization")
     class_weights: Literal["none", "balanced"] = option("none", "Class weights in the loss", group="optimization")
     augment: bool = option(
-        True, "Augmentation of training images: shifts and, by default, safe flips", group="augmentation"
+        True, "Augmentation of training images: shifts and label-preserving flips", group="augmentation"
     )
     flip: bool | None = option(
         None, "Horizontal flips (default: if they preserve the labels)", group="augmentation", applies_to=AUGMENTED
