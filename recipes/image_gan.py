@@ -277,7 +277,7 @@ def _labels(run: Run, wanted: Sequence[str] | None, count: int) -> np.ndarray:
 
     if wanted and not run.info["conditional"]:
         raise UserError(f"{run.path} was trained without classes, so it cannot draw one of them: leave --class out.")
-    numbers = [data.labeled.class_number(name, run.classes) for name in wanted or run.classes]
+    numbers = [data.labeled.class_index(name, run.classes) for name in wanted or run.classes]
     if -1 in numbers:
         name = wanted[numbers.index(-1)]
         near = did_you_mean(name, run.classes)

@@ -209,8 +209,7 @@ def _read_inputs(words: Iterable[str], stdin: str, text_column: str | None) -> I
 
 def _column_finder(text_column: str | None):
     """Return the function that selects the column of the texts among the names of the columns of stdin."""
-    from dltoolkit.data.readers.listing import TEXT_COLUMNS
-    from dltoolkit.data.readers.tables import Table
+    from dltoolkit.data.readers.tables import TEXT_COLUMNS, Table
 
     def find(names: Sequence[str]) -> str:
         return Table(Path("stdin"), {name: [] for name in names}).find(text_column, TEXT_COLUMNS, "text")

@@ -1,4 +1,4 @@
-"""Room for what was decoded: in memory when it fits, otherwise in a file that the next run finds again."""
+"""Arrays that are kept in memory if they fit, and otherwise in files that the next run finds again."""
 
 import contextlib
 import json
@@ -17,18 +17,18 @@ from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write
 
 GIGABYTE = 2**30
-UNUSED_DAYS = 30  # after which arrays on disk are removed
-ABANDONED_DAYS = 2  # after which another machine's unfinished ones are
-ALIGNMENT = 64  # bytes; TensorFlow aborts the process on memory handed to it that begins elsewhere
+MAX_UNUSED_DAYS = 30  # days after which an unused array is removed
+MAX_UNFINISHED_DAYS = 2  # days after which an unfinished array of another machine counts as abandoned
+ALIGNMENT = 64  # bytes; TensorFlow aborts the process if the memory it is given starts at another address
 
 
 def memory_limit() -> int:
-    """Return how many bytes of pictures are kept in memory: a quarter of what is free, but 1 GiB at least."""
+    """Return how many bytes of images are kept in memory: a quarter of the free memory, but at least 1 GiB."""
     return max(GIGABYTE, available_memory() // 4)
 
 
 def available_memory() -> int:
-    """Return the bytes of memory this process can still get: the machine's, or its container's if that is less."""
+    """Return the free memory in bytes: that of the machine, or that of the container if it is smaller."""
     free = []
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -42,34 +42,34 @@ def available_memory() -> int:
     return max(0, min(free, default=4 * GIGABYTE))
 
 
-def room(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an unset uint8 array of ``shape`` that begins where TensorFlow can use it without a copy."""
+def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an uninitialized uint8 array that TensorFlow can use without a copy."""
     size = int(np.prod(shape, dtype=np.int64))
-    space = np.empty(size + ALIGNMENT, np.uint8)
-    start = -space.ctypes.data % ALIGNMENT
-    return space[start : start + size].reshape(shape)
+    buffer = np.empty(size + ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + size].reshape(shape)
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
-    """Return ``array``, or a copy where it is not contiguous, writeable and aligned as TensorFlow wants it."""
+    """Return the array if TensorFlow can use it without a copy (contiguous, writeable, aligned), otherwise a copy."""
     flags = array.flags
     if flags.c_contiguous and flags.writeable and array.ctypes.data % ALIGNMENT == 0:
         return array
-    copy = room((array.nbytes,)).view(array.dtype).reshape(array.shape)
+    copy = aligned_empty((array.nbytes,)).view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 
 
 def reserve(file: BinaryIO, size: int) -> None:
-    """Take so many bytes of the disk now: one that fills up later would kill the process that writes to the memory."""
+    """Allocate ``size`` bytes on the disk, because a full disk would kill a process that writes to mapped memory."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
     else:
         file.truncate(size)
 
 
-def let_go(array: np.memmap) -> None:
-    """Write an array to its file and give its memory back; it is read again where it is needed."""
+def release_pages(array: np.memmap) -> None:
+    """Write an array to its file and release its memory; later accesses read it again from the file."""
     array.flush()
     if hasattr(mmap, "MADV_DONTNEED"):
         array._mmap.madvise(mmap.MADV_DONTNEED)
@@ -80,32 +80,41 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dltoolkit"
 
 
-class KeptArray:
-    """Bytes on disk (decoded pictures, tokens), under a key that changes with what they come from.
+class DiskCache:
+    """A uint8 array on disk, such as decoded images or token IDs, and JSON metadata.
 
-    Written under another name and renamed when complete, so that what is found under the key is whole.
+    The array is written under a temporary name and renamed when it is complete, so that ``find`` never returns half of
+    one.
+
+    Args:
+        folder: Folder of the cache.
+        name: Name of the array, which must change whenever its content does.
     """
 
     def __init__(self, folder: Path, name: str):
         self._folder = folder
         self._array = folder / f"{name}.array"
-        self._facts = folder / f"{name}.json"
+        self._metadata = folder / f"{name}.json"
         self._unfinished = folder / f"{name}.unfinished-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def find(self) -> tuple[np.memmap, dict] | None:
-        """Return the array, uint8, and the facts kept with it, or None. Changes stay in memory."""
+        """Return the array and its metadata, or None if it is not cached. Changes to the array stay in memory."""
         try:
-            facts = json.loads(self._facts.read_text())
-            self._facts.touch()  # used today: see _remove_abandoned
-            return np.memmap(self._array, np.uint8, "c", shape=tuple(facts["shape"])), facts
+            metadata = json.loads(self._metadata.read_text())
+            self._metadata.touch()  # records the use, see _remove_abandoned
+            return np.memmap(self._array, np.uint8, "c", shape=tuple(metadata["shape"])), metadata
         except (OSError, ValueError, KeyError):
             return None
 
-    def create(self, shape: tuple[int, ...], what: str) -> np.memmap:
-        """Return room for an array of ``shape`` on disk; ``what`` it holds, in words, is for the message.
+    def create(self, shape: tuple[int, ...], content: str) -> np.memmap:
+        """Return an uninitialized array on disk.
+
+        Args:
+            shape: Shape of the array.
+            content: Plural noun for its content, for the error message.
 
         Raises:
-            UserError: if the disk is too full or the folder cannot be written.
+            UserError: If the disk is too full, or the folder cannot be written.
         """
         size = int(np.prod(shape, dtype=np.int64))
         try:
@@ -118,45 +127,45 @@ class KeptArray:
             self.discard()
             free = shutil.disk_usage(self._folder).free if self._folder.exists() else 0
             raise UserError(
-                f"The {what} take {size / GIGABYTE:.1f} GiB, which fit neither in memory nor in "
+                f"The {content} take {size / GIGABYTE:.1f} GiB, which fit neither in memory nor in "
                 f"{self._folder} ({error.strerror}; {free / GIGABYTE:.1f} GiB free): "
                 "set XDG_CACHE_HOME to a larger disk, or use less of the data (--limit)."
             ) from None
 
-    def keep(self, array: np.memmap, facts: dict) -> np.memmap:
-        """Put what ``create`` gave, now filled, in its place, with ``facts`` beside it, and return it anew."""
+    def commit(self, array: np.memmap, metadata: dict) -> np.memmap:
+        """Store a complete array of :meth:`create` under its name with its metadata, and return it mapped again."""
         array.flush()
         os.replace(self._unfinished, self._array)
-        with atomic_write(self._facts) as beside:
-            beside.write_text(json.dumps({**facts, "shape": list(array.shape)}))
+        with atomic_write(self._metadata) as path:
+            path.write_text(json.dumps({**metadata, "shape": list(array.shape)}))
         return np.memmap(self._array, np.uint8, "c", shape=array.shape)
 
     def discard(self) -> None:
-        """Remove what ``create`` made, if anything."""
+        """Remove an unfinished array, if there is one."""
         with contextlib.suppress(OSError):
             self._unfinished.unlink()
 
     def _remove_abandoned(self) -> None:
-        """Remove what killed processes left unfinished, and what no run has used for a month."""
+        """Remove unfinished arrays of killed processes, and arrays that no run has used for a month."""
         for array in self._folder.glob("*.array"):
-            facts = array.with_suffix(".json")
+            metadata = array.with_suffix(".json")
             with contextlib.suppress(OSError):
-                used = facts if facts.exists() else array
-                if time.time() - used.stat().st_mtime > UNUSED_DAYS * 86_400:
+                last_use = (metadata if metadata.exists() else array).stat().st_mtime
+                if time.time() - last_use > MAX_UNUSED_DAYS * 86_400:
                     array.unlink()
-                    facts.unlink(missing_ok=True)
+                    metadata.unlink(missing_ok=True)
         for path in self._folder.glob("*.unfinished-*"):
             machine, _, process = path.name.partition(".unfinished-")[2].rpartition("-")[0].rpartition("-")
             with contextlib.suppress(OSError, ValueError):
-                if machine != platform.node():  # the folder is shared; that machine cannot be asked
-                    abandoned = time.time() - path.stat().st_mtime > ABANDONED_DAYS * 86_400
+                if machine != platform.node():  # the folder is shared, and processes of other machines are not visible
+                    abandoned = time.time() - path.stat().st_mtime > MAX_UNFINISHED_DAYS * 86_400
                 else:
-                    abandoned = not _alive(int(process))
+                    abandoned = not _is_running(int(process))
                 if abandoned:
                     path.unlink()
 
 
-def _alive(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What labelled pictures and texts have in common once they are listed: who is in which part, under what label."""
+"""Labeled examples and their splits, for images and texts alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,30 +6,31 @@ from typing import Any
 
 import numpy as np
 
-from dltoolkit.data import checks as scan
-from dltoolkit.data import split
+from dltoolkit.data import checks, split
 from dltoolkit.data.options import SplitOptions
 from dltoolkit.data.readers.listing import Listing
-from dltoolkit.data.readers.source import PARTS, Source
+from dltoolkit.data.readers.source import SPLITS, Source
 from dltoolkit.errors import UserError, did_you_mean
 
-MOST_VALIDATED, MOST_TESTED = 5_000, 10_000  # examples, where a fraction was not asked for
+HELD_OUT = 0.15  # default fraction of each class for validation, and for the test
+MAX_VALIDATION, MAX_TEST = 5_000, 10_000  # examples; more would hardly make the scores more precise
+MAX_LISTED_CLASSES = 20  # in a message
 
 
 @dataclass(eq=False, kw_only=True)
 class LabeledSplits:
-    """Labelled examples and who is in which part.
+    """Labeled examples and their splits.
 
     Attributes:
-        labels: int32 (n,), numbers of ``classes``.
-        names: for each example the file's path, or "fashion_mnist/test[17]".
-        train, validation, test: int64 indices into the above, ascending. Not every example need be in a part.
-        classes: class names.
-        fingerprint: hexadecimal; equal data in equal order have equal fingerprints.
-        source: where they came from, as the user said it.
-        name: short name of the source, fit for a file's name.
-        warnings: what the user should know, in plain sentences.
-        findings: (name, what is the matter) of every unusable or repeated example.
+        labels: int32 (n,), indices into ``classes``.
+        names: Path of each example's file, or a name such as "fashion_mnist/test[17]".
+        train, validation, test: int64 indices of the examples of each split, ascending. An example may be in none.
+        classes: Names of the classes.
+        fingerprint: Hexadecimal digits; equal data in the same order have equal fingerprints.
+        source: Value of ``--data``.
+        name: Short name of the source that is safe in file names.
+        warnings: Sentences for the user.
+        findings: (name, finding) of every unusable or repeated example.
     """
 
     labels: np.ndarray
@@ -45,11 +46,11 @@ class LabeledSplits:
     findings: list[tuple[str, str]] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of examples in each part."""
-        return {part: len(getattr(self, part)) for part in PARTS}
+        """Return the number of examples in each split."""
+        return {name: len(getattr(self, name)) for name in SPLITS}
 
     def describe(self) -> dict[str, Any]:
-        """Return what a run's run.json says of its data."""
+        """Return the description of the data for run.json."""
         return {
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -59,21 +60,23 @@ class LabeledSplits:
         }
 
     def balanced_weights(self) -> np.ndarray:
-        """Return the weight of each class in the loss, float (classes,), with which all classes weigh the same."""
+        """Return the weight of each class in the loss, float (classes,), that gives all classes the same total."""
         counts = np.bincount(self.labels[self.train], minlength=len(self.classes))
         return len(self.train) / (len(self.classes) * np.maximum(counts, 1))
 
 
-def limited(listing: Listing, source: Source, limit: int | None, seed: int) -> Listing:
-    """Return at most ``limit`` examples, each class and part in proportion."""
+def subsample(listing: Listing, source: Source, limit: int | None, seed: int) -> Listing:
+    """Return at most ``limit`` examples of a listing, each class and predefined split in proportion to its size."""
     if limit is None or limit >= len(listing.names):
         return listing
-    minimum = 3 if scan.splits_itself(listing) else 2
-    keys = split.name_hashes([name.removeprefix(str(source.path)) for name in listing.names])
-    return listing.take(split.pick(keys, listing.labels, limit, seed=seed, minimum=minimum, parts=listing.parts))
+    minimum = 3 if checks.needs_split(listing) else 2
+    hashes = split.name_hashes([name.removeprefix(str(source.path)) for name in listing.names])
+    return listing.take(
+        split.stratified_sample(hashes, listing.labels, limit, seed=seed, minimum=minimum, splits=listing.splits)
+    )
 
 
-def divided(
+def split_dataset(
     listing: Listing,
     hashes: np.ndarray,
     source: Source,
@@ -81,86 +84,105 @@ def divided(
     *,
     shape: Sequence[int] = (),
     seed: int,
-    bad: Sequence[tuple[str, str]],
+    invalid: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    """Split a listing that has been read, remark on it, and return the fields of `LabelledSplits`.
+    """Split a listing, check the splits, and return the fields of :class:`LabeledSplits`.
 
-    Splits that the data bring are kept. With a single held-out part that part is the test, and validation is cut from
-    train; without any, each class is split by content and seed (see ``split``).
+    Predefined splits are kept. If only one held-out split is predefined, it is the test split, and validation is split
+    from train. Without predefined splits, each class is split by content and seed (see ``split``).
 
     Args:
-        hashes: uint64 (n,), of the contents.
-        shape: of an example, for the fingerprint.
-        bad: (name, reason) of what was left out.
+        listing: Listing of the valid examples.
+        hashes: uint64 (n,), of their contents.
+        source: The source.
+        options: Options for splitting.
+        shape: Shape of the data, for the fingerprint.
+        seed: Seed of the split.
+        invalid: (name, reason) of the skipped examples.
+
+    Raises:
+        UserError: If a class is too small.
     """
-    count = len(listing.names) if listing.parts is None else int((listing.parts == 0).sum())
+    count = len(listing.names) if listing.splits is None else int((listing.splits == 0).sum())
     validation, test, shots = options.validation_fraction, options.test_fraction, options.shots
-    validation = min(0.15, MOST_VALIDATED / count) if validation is None else validation
-    test = min(0.15, MOST_TESTED / count) if test is None else test
-    parts = _parts(listing, hashes, validation, test, seed)
-    warnings = [*listing.warnings, *scan.remarks(listing, hashes, parts)]
+    validation = min(HELD_OUT, MAX_VALIDATION / count) if validation is None else validation
+    test = min(HELD_OUT, MAX_TEST / count) if test is None else test
+    splits = _split(listing, hashes, validation, test, seed)
+    warnings = [*listing.warnings, *checks.warnings(listing, hashes, splits)]
     if shots is not None:
-        most = int(np.bincount(listing.labels[parts["train"]]).max())
-        if shots > most:
-            raise UserError(f"--shots {shots}: no class of {source.said} has more than {most} training examples.")
-        parts["train"] = split.per_class(hashes, listing.labels, parts["train"], shots, seed=seed)
+        largest = int(np.bincount(listing.labels[splits["train"]]).max())
+        if shots > largest:
+            raise UserError(
+                f"--shots {shots} is too large: no class of {source.spec} has more than {largest} training examples."
+            )
+        splits["train"] = split.sample_per_class(hashes, listing.labels, splits["train"], shots, seed=seed)
     return {
-        **parts,
+        **splits,
         "labels": listing.labels,
         "names": listing.names,
         "classes": listing.classes,
-        "fingerprint": scan.fingerprint(shape, hashes, listing),
-        "source": source.said,
+        "fingerprint": checks.fingerprint(shape, hashes, listing),
+        "source": source.spec,
         "name": source.name,
         "warnings": warnings,
-        "findings": [*bad, *scan.repeated(hashes, listing.names)],
+        "findings": [*invalid, *checks.find_duplicates(hashes, listing.names)],
     }
 
 
-def of_part(listing: Listing, part: str) -> Listing:
-    """Return the ``part`` of data that bring splits; data without splits whole."""
-    if listing.parts is None:
+def select_split(listing: Listing, name: str) -> Listing:
+    """Return the examples of a predefined split, or all examples if it is not predefined."""
+    if listing.splits is None:
         return listing
-    present = {PARTS[number] for number in np.unique(listing.parts)}
-    if part == "test" and "test" not in present and "validation" in present:
-        part = "validation"  # the one held-out part is the test, whatever its name
-    return listing.take(np.flatnonzero(listing.parts == PARTS.index(part))) if part in present else listing
+    present = {SPLITS[index] for index in np.unique(listing.splits)}
+    if name == "test" and "test" not in present and "validation" in present:
+        name = "validation"  # a single held-out split is the test split, whatever it is called
+    return listing.take(np.flatnonzero(listing.splits == SPLITS.index(name))) if name in present else listing
 
 
-def translation(listing: Listing, classes: Sequence[str], said: str) -> np.ndarray:
-    """Return int32 (classes of the listing,): the number of each in a model's ``classes``, whatever their case.
+def label_mapping(listing: Listing, classes: Sequence[str], spec: str) -> np.ndarray:
+    """Return the index in a model's ``classes`` of each class of a listing, int32 (classes of the listing,).
+
+    Names are matched without regard to case.
+
+    Args:
+        listing: The listing.
+        classes: Names of the classes of the model.
+        spec: Value of ``--data``, for messages.
 
     Raises:
-        UserError: if the listing uses a label that the model does not know.
+        UserError: If an example has a label that the model does not have.
     """
-    numbers = np.full(len(listing.classes), -1, np.int32)
-    for number in np.unique(listing.labels):
-        name = listing.classes[number]
-        numbers[number] = class_number(name, classes)
-        if numbers[number] < 0:
-            listed = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+    mapping = np.full(len(listing.classes), -1, np.int32)
+    for index in np.unique(listing.labels):
+        name = listing.classes[index]
+        mapping[index] = class_index(name, classes)
+        if mapping[index] < 0:
+            listed = ", ".join(classes[:MAX_LISTED_CLASSES]) + (", …" if len(classes) > MAX_LISTED_CLASSES else "")
             raise UserError(
-                f"The label '{name}' in {said} is unknown to the model.{did_you_mean(name, classes)} It knows: {listed}."
+                f"The model does not have the label '{name}' of {spec}.{did_you_mean(name, classes)} Its labels are: "
+                f"{listed}."
             )
-    return numbers
+    return mapping
 
 
-def class_number(name: str, classes: Sequence[str]) -> int:
-    """Return the place of a label in ``classes``, as it is written or else in any case; -1 if it is none of them."""
+def class_index(name: str, classes: Sequence[str]) -> int:
+    """Return the index of a label in ``classes``, first with the same and then with any case; -1 if it is absent."""
     if name in classes:
         return list(classes).index(name)
-    return next((number for number, known in enumerate(classes) if known.lower() == name.lower()), -1)
+    return next((index for index, other in enumerate(classes) if other.lower() == name.lower()), -1)
 
 
-def _parts(listing: Listing, hashes: np.ndarray, validation: float, test: float, seed: int) -> dict[str, np.ndarray]:
+def _split(listing: Listing, hashes: np.ndarray, validation: float, test: float, seed: int) -> dict[str, np.ndarray]:
     labels, classes = listing.labels, listing.classes
-    if scan.splits_itself(listing):
-        return split.three_way(hashes, labels, validation=validation, test=test, seed=seed, classes=classes)
-    given = {part: np.flatnonzero(listing.parts == number) for number, part in enumerate(PARTS)}
-    if not len(given["validation"]) or not len(given["test"]):
-        held_out = given["test"] if len(given["test"]) else given["validation"]
-        train, cut = split.carve_validation(
-            hashes, labels, given["train"], validation=validation, seed=seed, classes=classes
+    if checks.needs_split(listing):
+        return split.train_validation_test_split(
+            hashes, labels, validation=validation, test=test, seed=seed, classes=classes
         )
-        return {"train": train, "validation": cut, "test": held_out}
-    return given
+    predefined = {name: np.flatnonzero(listing.splits == index) for index, name in enumerate(SPLITS)}
+    if len(predefined["validation"]) and len(predefined["test"]):
+        return predefined
+    held_out = predefined["test"] if len(predefined["test"]) else predefined["validation"]
+    train, validation_rows = split.split_validation(
+        hashes, labels, predefined["train"], validation=validation, seed=seed, classes=classes
+    )
+    return {"train": train, "validation": validation_rows, "test": held_out}

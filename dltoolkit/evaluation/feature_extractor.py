@@ -10,7 +10,7 @@ import numpy as np
 
 from dltoolkit import cluster
 from dltoolkit.data import batches
-from dltoolkit.data import disk_cache as store
+from dltoolkit.data import disk_cache
 from dltoolkit.data.image import augment
 from dltoolkit.data.image import dataset as images
 from dltoolkit.data.image import pipeline
@@ -112,7 +112,7 @@ def of_data(pictures: ImageSplits, *, seed: int = 0, cache_dir: Path | None = No
     """
     from dltoolkit.models.model_file import load_model
 
-    path = (cache_dir or store.default_folder()) / f"probe-{VERSION}-{pictures.fingerprint}-{seed}.keras"
+    path = (cache_dir or disk_cache.default_folder()) / f"probe-{VERSION}-{pictures.fingerprint}-{seed}.keras"
     if path.exists():
         with contextlib.suppress(UserError):  # damaged: train it again
             return Probe(load_model(path))

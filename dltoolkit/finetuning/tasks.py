@@ -107,7 +107,7 @@ def create(config: Any) -> Task:
     if config.image_column or config.text_column:
         name = "image" if config.image_column else "text"
     else:
-        name = data.kinds.of(data.readers.source.resolve(config.data))
+        name = data.task.detect(data.readers.source.resolve(config.data))
     if name not in backbone.reads:
         cannot = f", which {config.backbone} cannot read" if config.backbone else ""
         raise UserError(

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dltoolkit.data import checks as scan
+from dltoolkit.data import checks
 from dltoolkit.data.image import arrays, decode, pixels
-from dltoolkit.data.image.listing import list_pictures
-from dltoolkit.data.labeled import LabeledSplits, divided, limited, of_part, translation
+from dltoolkit.data.image.listing import list_images
+from dltoolkit.data.labeled import LabeledSplits, label_mapping, select_split, split_dataset, subsample
 from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.data.readers import source
 from dltoolkit.data.readers.source import Source
-from dltoolkit.data.split import name_hashes, pick
+from dltoolkit.data.split import name_hashes, stratified_sample
 from dltoolkit.errors import UserError
 
 
@@ -75,19 +75,19 @@ def load(
         UserError: for anything that cannot be trained on as it is.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_pictures(src, read, labeled=labeled, progress=progress)
-    listing = limited(scan.trainable(listing, src.said, labeled=labeled), src, limit, seed)
+    listing = list_images(src, read, labeled=labeled, progress=progress)
+    listing = subsample(checks.validate(listing, src.spec, labeled=labeled), src, limit, seed)
     decoded = pixels.decoded(
         listing, src.name, image_size=image_size, skip_invalid=read.skip_invalid, cache_dir=cache_dir, progress=progress
     )
-    fields = divided(
-        scan.trainable(decoded.listing, src.said, labeled=labeled) if decoded.bad else decoded.listing,
+    fields = split_dataset(
+        checks.validate(decoded.listing, src.spec, labeled=labeled) if decoded.bad else decoded.listing,
         decoded.hashes,
         src,
         split,
         shape=decoded.images.shape,
         seed=seed,
-        bad=decoded.bad,
+        invalid=decoded.bad,
     )
     return ImageSplits(images=decoded.images, **fields)
 
@@ -123,14 +123,19 @@ def labeled(
         UserError: if a label is none of ``classes``, or pictures cannot be read.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_pictures(src, read, progress=progress)
-    listing = of_part(listing, part)
-    numbers = translation(listing, classes, src.said)
+    listing = list_images(src, read, progress=progress)
+    listing = select_split(listing, part)
+    numbers = label_mapping(listing, classes, src.spec)
     if limit is not None and limit < len(listing.names):
         keys = name_hashes(listing.names)
-        listing = listing.take(pick(keys, listing.labels, limit, seed=seed, minimum=0))
+        listing = listing.take(stratified_sample(keys, listing.labels, limit, seed=seed, minimum=0))
     decoded = pixels.decoded(
-        listing, src.name, image_shape=image_shape, skip_invalid=read.skip_invalid, cache_dir=cache_dir, progress=progress
+        listing,
+        src.name,
+        image_shape=image_shape,
+        skip_invalid=read.skip_invalid,
+        cache_dir=cache_dir,
+        progress=progress,
     )
     for warning in decoded.listing.warnings if warn else ():
         warn(warning)
@@ -170,7 +175,7 @@ def expand(inputs: Iterable[Any]) -> Iterator[Any]:
         try:
             path = Path(os.path.expanduser(text))
             if text.strip() and path.is_dir():
-                inside = [file.path for file in source.files(path)]
+                inside = [file.path for file in source.list_files(path)]
                 yield from [name for name in inside if Path(name).suffix.lower() in decode.SUFFIXES] or [text]
             elif not path.exists() and glob.has_magic(text):
                 matches = sorted(glob.glob(str(path), recursive=True))

@@ -1,80 +1,75 @@
-"""Every source of labelled pictures brought to one form: a listing of files, encoded bytes or arrays."""
+"""Listings of labeled images from every kind of source, as files, encoded bytes or arrays."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 
-from dltoolkit.data import disk_cache as store
-from dltoolkit.data.image import arrays, decode
+from dltoolkit.data import disk_cache
+from dltoolkit.data.image import decode
+from dltoolkit.data.image.arrays import to_pixels
 from dltoolkit.data.options import ImageReadOptions
-from dltoolkit.data.readers import catalog as catalogue
-from dltoolkit.data.readers import listing, tables
-from dltoolkit.data.readers import tfds as published
-from dltoolkit.data.readers.listing import LABEL_COLUMNS, Kind, Listing
+from dltoolkit.data.readers import arrays, catalog, keras_datasets, listing, tables, tfds
+from dltoolkit.data.readers.arrays import SplitArrays
+from dltoolkit.data.readers.listing import ExampleType, Listing
 from dltoolkit.data.readers.source import File, Source
 from dltoolkit.errors import UserError
 
-IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "image_path", "filepath", "img")
-PICTURES = Kind(
-    "picture",
+IMAGES = ExampleType(
+    "image",
     decode.SUFFIXES,
-    (".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jp2", ".jxl"),
+    unsupported=(".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jp2", ".jxl"),
 )
+MAX_DECODED_BYTES = 2**29  # of a TFDS data set that is read as pixels; larger ones are read as encoded images
 
 
-def list_pictures(
-    source: Source,
-    read: ImageReadOptions,
-    *,
-    labeled: bool = True,
-    progress: decode.Progress | None = None,
+def list_images(
+    source: Source, read: ImageReadOptions, *, labeled: bool = True, progress: decode.Progress | None = None
 ) -> Listing:
-    """List the pictures of any source with their labels; of a folder without class folders only if not ``labelled``.
+    """List the images of any source with their labels.
+
+    Args:
+        source: The source.
+        read: Options for reading.
+        labeled: Whether a folder must have class folders.
+        progress: Called with what is being done, how many images are done, and how many there are.
 
     Raises:
-        UserError: if it holds none, or is not a source of pictures.
+        UserError: If the source contains no labeled images, or cannot be read.
     """
     if source.kind == "folder":
-        return listing.from_folder(source, PICTURES, labeled=labeled)
+        return listing.from_folder(source, IMAGES, labeled=labeled)
     if source.kind == "table":
-        return listing.from_tables(
-            source,
-            PICTURES,
-            read,
-            lambda table: _columns(table, read.image_column, read.label_column),
-            _picture,
-        )
+        return listing.from_tables(source, IMAGES, read, lambda table: _find_columns(table, read), _parse_cell)
     if source.kind == "npz":
-        return _from_arrays(source, arrays.read_npz(source.path), None)
+        return _from_arrays(source, arrays.read_npz(source.path))
     if source.kind == "bundled" and source.reference == "digits":
-        return _from_arrays(source, arrays.digits(), None)
+        return _from_arrays(source, arrays.digits())
     if source.kind == "keras":
-        parts = published.keras_set(source.reference)
-        pixels = {part: (arrays.to_pixels(x, source.said), y) for part, (x, y) in parts.items()}
-        return _from_arrays(source, pixels, catalogue.KERAS_NAMES[source.reference])
+        splits = keras_datasets.load(source.reference)
+        return _from_arrays(source, splits, catalog.KERAS_CLASSES[source.reference])
     if source.kind == "tfds":
-        return _from_tfds(source, published.tfds_set(source.reference, "picture", progress), progress)
-    raise UserError(f"{source.said} holds text, not pictures: give --data a folder of class folders with pictures.")
+        return _from_tfds(source, tfds.prepare(source.reference, "image", progress), progress)
+    raise UserError(f"{source.spec} contains text instead of images: give --data a folder of class folders of images.")
 
 
-def _columns(table: tables.Table, image: str | None, label: str | None) -> tuple[str, str]:
-    """Return the names of the two columns; in a table without names, that of the pictures is known by its cells."""
-    names = list(table.columns)
+def _find_columns(table: tables.Table, read: ImageReadOptions) -> tuple[str, str]:
+    """Return the columns of the images and the labels; without a header, the images are known by their suffixes."""
+    image, label, names = read.image_column, read.label_column, list(table.columns)
     if table.unnamed:
         first = {name: str(cells[0]) for name, cells in table.columns.items()}
         with_suffix = [name for name in names if Path(first[name]).suffix.lower() in decode.SUFFIXES]
         if image is None and len(with_suffix) == 1:
             image = with_suffix[0]
-        rest = [name for name in names if name != image]
-        if label is None and image in names and len(rest) == 1:
-            label = rest[0]
-    return table.find(image, IMAGE_COLUMNS, "image"), table.find(label, LABEL_COLUMNS, "label")
+        others = [name for name in names if name != image]
+        if label is None and image in names and len(others) == 1:
+            label = others[0]
+    return table.find(image, tables.IMAGE_COLUMNS, "image"), table.find(label, tables.LABEL_COLUMNS, "label")
 
 
-def _picture(cell: object, folder: Path, name: str) -> tuple[str, decode.Picture | None]:
-    """Return name and picture of a table's cell: a path relative to the table's ``folder``, or the encoded bytes."""
-    if isinstance(cell, dict):  # the way Hugging Face stores pictures in Parquet
+def _parse_cell(cell: object, folder: Path, name: str) -> tuple[str, File | bytes | None]:
+    """Return the name and the image of a cell: a path relative to the table's ``folder``, or the encoded bytes."""
+    if isinstance(cell, dict):  # Hugging Face stores images in Parquet like this
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
         return name, cell
@@ -89,53 +84,53 @@ def _picture(cell: object, folder: Path, name: str) -> tuple[str, decode.Picture
     return str(path), File(str(path), status.st_size, status.st_mtime_ns)
 
 
-def _from_arrays(source: Source, parts: arrays.Parts, names: list[str] | None) -> Listing:
-    for part, (pictures, labels) in parts.items():
-        if len(pictures) != len(labels):
-            raise UserError(f"{source.said}: {len(pictures)} pictures but {len(labels)} labels {part}".rstrip() + ".")
-    shapes = {pictures.shape[1:] for pictures, _ in parts.values()}
+def _from_arrays(source: Source, splits: SplitArrays, classes: list[str] | None = None) -> Listing:
+    pixels = {split: to_pixels(images, f"{source.spec} {split}".rstrip()) for split, (images, _) in splits.items()}
+    for split, (images, labels) in splits.items():
+        if len(images) != len(labels):
+            raise UserError(f"{source.spec} has {len(images)} {split} images but {len(labels)} labels of them.")
+    shapes = {images.shape[1:] for images in pixels.values()}
     if len(shapes) > 1:
-        listed = " and ".join(map(str, sorted(shapes)))
-        raise UserError(f"{source.said} has splits of different picture shapes: {listed}.")
-    labels, classes = arrays.to_codes([labels for _, labels in parts.values()], names, source.said)
-    pictures = [pictures for pictures, _ in parts.values()]
+        raise UserError(
+            f"{source.spec} has splits of different image shapes: {' and '.join(map(str, sorted(shapes)))}."
+        )
+    indices, classes = arrays.class_indices([labels for _, labels in splits.values()], classes, source.spec)
+    rows = [(split, i) for split, images in pixels.items() for i in range(len(images))]
     return Listing(
-        names=[
-            f"{source.name}/{part}[{i}]".replace("/[", "[") for part, (x, _) in parts.items() for i in range(len(x))
-        ],
-        labels=labels,
+        names=[f"{source.name}/{split}[{i}]" if split else f"{source.name}[{i}]" for split, i in rows],
+        labels=indices,
         classes=classes,
-        items=np.concatenate(pictures) if len(pictures) > 1 else pictures[0],
-        parts=listing.part_numbers([part for part, (x, _) in parts.items() for _ in range(len(x))]),
+        items=np.concatenate(list(pixels.values())) if len(pixels) > 1 else next(iter(pixels.values())),
+        splits=listing.split_indices([split for split, _ in rows]),
         warnings=list(source.warnings),
     )
 
 
-def _from_tfds(source: Source, prepared: published.Prepared, progress: decode.Progress | None) -> Listing:
-    splits, warnings = listing.tfds_splits(source, prepared.splits)
-    sizes = dict(prepared.splits)
-    total = sum(sizes[split] for split in splits.values())
-    shape = prepared.shape
-    decoded = shape is not None and shape[-1] in (1, 3) and total * int(np.prod(shape)) <= 2**29
-    pixels = store.room((total, *shape)) if decoded else None
+def _from_tfds(source: Source, dataset: tfds.PreparedDataset, progress: decode.Progress | None) -> Listing:
+    splits, warnings = listing.select_tfds_splits(source, dataset.split_sizes)
+    names, sizes = list(splits.values()), dict(dataset.split_sizes)
+    total = sum(sizes[name] for name in names)
+    shape = dataset.shape
+    decoded = shape is not None and shape[-1] in (1, 3) and total * int(np.prod(shape)) <= MAX_DECODED_BYTES
+    pixels = disk_cache.aligned_empty((total, *shape)) if decoded else None
     labels = np.empty(total, np.int64)
-    place = 0
-    for split in splits.values():
-        for batch, batch_labels in prepared.batches(split, contents=decoded, decoded=decoded):
-            end = place + len(batch_labels)
-            labels[place:end] = batch_labels
+    start = 0
+    for name in names:
+        for images, batch_labels in dataset.batches(name, contents=decoded, decoded=decoded):
+            end = start + len(batch_labels)
+            labels[start:end] = batch_labels
             if decoded:
-                pixels[place:end] = batch
-            place = end
+                pixels[start:end] = images
+            start = end
             if progress:
-                progress(f"Reading {source.name}", place, total)
+                progress(f"Reading {source.name}", start, total)
     return listing.from_tfds(
         source,
-        PICTURES,
-        prepared,
+        IMAGES,
+        dataset,
         splits,
         labels,
-        pixels if decoded else published.Encoded(prepared, list(splits.values()), np.ones(total, bool)),
+        pixels if decoded else tfds.EncodedImages(dataset, names, np.ones(total, bool)),
         warnings=warnings,
-        stamp=f"{prepared.builder.data_path} {list(splits.values())}",
+        cache_key=f"{dataset.builder.data_path} {names}",
     )

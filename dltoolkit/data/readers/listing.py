@@ -1,4 +1,4 @@
-"""Folders and tables brought to one form: which examples there are, their labels, and the splits they came with."""
+"""Listings of labeled examples: folders, tables and TFDS data sets in one form, before their examples are read."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,55 +9,59 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.data.options import ReadOptions
-from dltoolkit.data.readers import tables
-from dltoolkit.data.readers import tfds as published
-from dltoolkit.data.readers.source import PARTS, File, Source, classes_in_order, files, part_of, subfolders
+from dltoolkit.data.readers import tables, tfds
+from dltoolkit.data.readers.source import SPLITS, File, Source, list_files, sort_classes, split_name, subfolders
 from dltoolkit.errors import UserError
 
-LABEL_COLUMNS = ("label", "class", "target", "category", "labels", "class_name")
+MIN_OTHER_FILES = 5  # other files in class folders, and their ratio to the examples, from which a warning is due
+MIN_OTHER_RATIO = 0.05
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What sort of examples are listed.
+class ExampleType:
+    """The type of the examples of a listing.
 
     Attributes:
-        noun: what to call one.
-        suffixes: of their files.
-        unread: suffixes of the same sort of file that cannot be read here.
+        noun: What messages call an example, "image" or "text".
+        suffixes: Suffixes of their files.
+        unsupported: Suffixes of similar files that cannot be read.
     """
 
     noun: str
     suffixes: tuple[str, ...]
-    unread: tuple[str, ...]
+    unsupported: tuple[str, ...]
+
+    def matches(self, file: File) -> bool:
+        """Return whether a file has one of the suffixes."""
+        return Path(file.path).suffix.lower() in self.suffixes
 
 
 @dataclass(frozen=True)
 class Listing:
-    """n labelled examples, as a rule not read yet.
+    """n labeled examples, most of which are not read yet.
 
     Attributes:
-        names: what to call each in messages and reports.
-        labels: int32 (n,), numbers of ``classes``.
-        classes: class names.
-        items: files, encoded bytes, texts, or an array (n, …).
-        parts: int8 (n,), numbers of `PARTS`, or None if the data bring no splits.
-        warnings: what the user should know.
-        stamp: what identifies encoded pictures for the cache on disk (files bring their own).
-        noun: what to call one.
+        names: Name of each example in messages and reports.
+        labels: int32 (n,), indices into ``classes``.
+        classes: Names of the classes.
+        items: Files, encoded bytes, texts, or an array (n, …).
+        splits: int8 (n,), indices into ``SPLITS``, or None without predefined splits.
+        warnings: Sentences for the user.
+        cache_key: Identifies encoded images in the disk cache. Files are identified by path, size and time.
+        noun: What messages call an example.
     """
 
     names: list[str]
     labels: np.ndarray
     classes: list[str]
     items: Any
-    parts: np.ndarray | None = None
+    splits: np.ndarray | None = None
     warnings: list[str] = field(default_factory=list)
-    stamp: str = ""
-    noun: str = "picture"
+    cache_key: str = ""
+    noun: str = "image"
 
     def take(self, indices: np.ndarray) -> "Listing":
-        """Return the listing of those at ``indices`` (ascending)."""
+        """Return the listing of the examples at these indices (ascending)."""
         if isinstance(self.items, list):
             items: Any = [self.items[i] for i in indices]
         elif isinstance(self.items, np.ndarray):
@@ -69,62 +73,56 @@ class Listing:
             names=[self.names[i] for i in indices],
             labels=self.labels[indices],
             items=items,
-            parts=None if self.parts is None else self.parts[indices],
+            splits=None if self.splits is None else self.splits[indices],
         )
 
 
-def from_folder(source: Source, kind: Kind, *, labeled: bool = True) -> Listing:
+def from_folder(source: Source, example_type: ExampleType, *, labeled: bool = True) -> Listing:
     """List the files of class folders, or of class folders inside train, validation and test.
 
     Args:
-        labelled: whether there must be class folders; without, files outside of any are of the class "all".
+        source: A folder.
+        example_type: Type of the examples.
+        labeled: Whether class folders are required. If not, files without a class folder get the class "all".
 
     Raises:
-        UserError: if there are none, or the folders are laid out in another way.
+        UserError: If there are no class folders or no examples, or the layout is another one.
     """
-    roots = {part: paths[0] for part, paths in source.parts.items()} or {"": source.path}
-    found: list[tuple[File, str, str]] = []
-    others: list[str] = []
-    empty: list[Path] = []
-    for part, root in roots.items():
+    noun = example_type.noun
+    roots = {split: paths[0] for split, paths in source.splits.items()} or {"": source.path}
+    rows: list[tuple[File, str, str]] = []  # file, label, split
+    other_files: list[str] = []
+    empty_folders: list[Path] = []
+    for split, root in roots.items():
         folders = subfolders(root)
         if not folders and not labeled:
-            found += [(file, "all", part) for file in files(root) if _fits(file, kind)]
+            rows += [(file, "all", split) for file in list_files(root) if example_type.matches(file)]
         elif not folders:
-            raise UserError(_no_class_folders(root, kind))
-        inside_of: dict[Path, list[File]] = {}
+            raise UserError(_no_class_folders(root, example_type))
+        files_by_folder: dict[Path, list[File]] = {}
         for folder in folders:
-            inside = files(folder)
-            fitting = [file for file in inside if _fits(file, kind)]
-            others += [file.path for file in inside if not _fits(file, kind)]
-            found += [(file, folder.name, part) for file in fitting]
-            inside_of[folder] = fitting
-            if not fitting and part in ("", "train"):
-                empty.append(folder)
-        _refuse_nested(inside_of, source)
-    if not found:
+            files = list_files(folder)
+            matching = [file for file in files if example_type.matches(file)]
+            other_files += [file.path for file in files if not example_type.matches(file)]
+            rows += [(file, folder.name, split) for file in matching]
+            files_by_folder[folder] = matching
+            if not matching and split in ("", "train"):
+                empty_folders.append(folder)
+        _refuse_nested_classes(files_by_folder, source)
+    if not rows:
         raise UserError(
-            f"No {kind.noun}s in the folders of {source.said}: they are looked for under {', '.join(kind.suffixes)}."
+            f"{source.spec} has no {noun}s in its folders: add files that end in {', '.join(example_type.suffixes)}."
         )
-    if empty:
-        more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
-        raise UserError(f"The class folder {empty[0]}{more} has no {kind.noun}s: add some or remove it.")
-    classes = classes_in_order({label for _, label, _ in found})
-    number = {name: i for i, name in enumerate(classes)}
-    return Listing(
-        names=[file.path for file, _, _ in found],
-        labels=np.array([number[label] for _, label, _ in found], np.int32),
-        classes=classes,
-        items=[file for file, _, _ in found],
-        parts=part_numbers([part for _, _, part in found]),
-        warnings=[*source.warnings, *_about_others(others, len(found), kind)],
-        noun=kind.noun,
-    )
+    if empty_folders:
+        more = f" (and {len(empty_folders) - 1} more)" if len(empty_folders) > 1 else ""
+        raise UserError(f"The class folder {empty_folders[0]}{more} has no {noun}s: add some or remove it.")
+    warnings = [*source.warnings, *_warn_of_other_files(other_files, len(rows), example_type)]
+    return _from_rows([(file.path, file, label, split) for file, label, split in rows], warnings, noun)
 
 
 def from_tables(
     source: Source,
-    kind: Kind,
+    example_type: ExampleType,
     read: ReadOptions,
     find_columns: Callable[[tables.Table], tuple[str, str]],
     parse_cell: Callable[[Any, Path, str], tuple[str, Any]],
@@ -132,146 +130,156 @@ def from_tables(
     """List the rows of a table, or of one table for each split.
 
     Args:
-        kind: Kind of the examples.
+        source: A table, or a folder of tables.
+        example_type: Type of the examples.
         read: Options for reading.
         find_columns: Returns the names of the columns of the examples and of the labels in the first table.
         parse_cell: Takes a cell, the folder of the table and a name for the row; returns the name of the example and
             the example, or None for an empty cell.
+
+    Raises:
+        UserError: If a table cannot be read, or a row has no example or not exactly one label.
     """
-    places = [(part, path) for part, paths in source.parts.items() for path in paths] or [("", source.path)]
-    found = tables.read_tables([path for _, path in places], header=read.header)
-    item_column, label_column = find_columns(found[0])
+    files = [(split, path) for split, paths in source.splits.items() for path in paths] or [("", source.path)]
+    contents = tables.read_tables([path for _, path in files], header=read.header)
+    item_column, label_column = find_columns(contents[0])
     rows: list[tuple[str, Any, str, str]] = []
-    lacking: list[str] = []
-    for (part, path), table in zip(places, found, strict=True):
+    incomplete: list[str] = []
+    for (split, path), table in zip(files, contents, strict=True):
         cells = zip(table.columns[item_column], table.columns[label_column], strict=True)
-        for row, (item, label) in enumerate(cells, start=1):
+        for number, (item, label) in enumerate(cells, start=1):
             if isinstance(label, (list, dict)):
-                raise UserError(f"Row {row} of {path} has several labels ('{str(label)[:40]}'): one is needed.")
+                raise UserError(f"Row {number} of {path} has several labels ('{str(label)[:40]}'): give one.")
             label = "" if label is None or label != label else str(label).strip()  # NaN differs from itself
-            name, content = parse_cell(item, path.parent, f"{path}[{row}]")
+            name, content = parse_cell(item, path.parent, f"{path}[{number}]")
             if not label or content is None:
-                missing = label_column if content is not None else item_column
-                lacking.append(f"Row {row} of {path} (without the header) has nothing in the column '{missing}'")
+                column = label_column if content is not None else item_column
+                incomplete.append(f"Row {number} of {path} (without the header) has nothing in the column '{column}'")
                 continue
-            rows.append((name, content, label, part))
-    if lacking and not (read.skip_invalid and rows):
-        others = f", and {len(lacking) - 1} more rows like it" if len(lacking) > 1 else ""
-        raise UserError(f"{lacking[0]}{others}: mend or remove them, or leave them out with --skip-invalid.")
-    warnings = [f"{len(lacking)} rows were left out; the first: {lacking[0]}."] if lacking else []
-    classes = classes_in_order({label for _, _, label, _ in rows})
-    number = {name: i for i, name in enumerate(classes)}
-    return Listing(
-        names=[name for name, _, _, _ in rows],
-        labels=np.array([number[label] for _, _, label, _ in rows], np.int32),
-        classes=classes,
-        items=[content for _, content, _, _ in rows],
-        parts=part_numbers([part for _, _, _, part in rows]),
-        warnings=[*source.warnings, *warnings],
-        noun=kind.noun,
-    )
+            rows.append((name, content, label, split))
+    if incomplete and not (read.skip_invalid and rows):
+        more = f", and {len(incomplete) - 1} more rows are incomplete" if len(incomplete) > 1 else ""
+        raise UserError(f"{incomplete[0]}{more}: correct or remove them, or skip them with --skip-invalid.")
+    warnings = [f"{len(incomplete)} rows were skipped; the first: {incomplete[0]}."] if incomplete else []
+    return _from_rows(rows, [*source.warnings, *warnings], example_type.noun)
 
 
-def tfds_splits(source: Source, splits: Sequence[tuple[str, int]]) -> tuple[dict[str, str], list[str]]:
-    """Return part -> TFDS split; a set with a single split, whatever its name, is one whole.
+def select_tfds_splits(source: Source, split_sizes: Sequence[tuple[str, int]]) -> tuple[dict[str, str], list[str]]:
+    """Return the TFDS split of each split, or of "" if the data set has a single split; and warnings.
 
     Args:
-        splits: (TFDS split, number of examples) in order.
+        source: A TFDS data set.
+        split_sizes: (TFDS split, number of examples) in order.
+
+    Raises:
+        UserError: If there are several splits, but none for training.
     """
-    names = [name for name, _ in splits]
+    names = [name for name, _ in split_sizes]
     if len(names) == 1:
         return {"": names[0]}, []
-    found: dict[str, str] = {}
+    selected: dict[str, str] = {}
     for name in names:
-        if part_of(name):
-            found.setdefault(part_of(name), name)
-    if "train" not in found:
-        raise UserError(f"{source.said} has the splits {', '.join(names)}, none of them for training.")
-    aside = [name for name in names if name not in found.values()]
-    warnings = [f"Splits of {source.said} that were left aside: {', '.join(aside)}."] if aside else []
-    return {part: found[part] for part in PARTS if part in found}, warnings
+        if split_name(name):
+            selected.setdefault(split_name(name), name)
+    if "train" not in selected:
+        raise UserError(f"{source.spec} has the splits {', '.join(names)}, none of them for training.")
+    ignored = [name for name in names if name not in selected.values()]
+    warnings = [f"These splits of {source.spec} are ignored: {', '.join(ignored)}."] if ignored else []
+    return {split: selected[split] for split in SPLITS if split in selected}, warnings
 
 
 def from_tfds(
     source: Source,
-    kind: Kind,
-    prepared: published.Prepared,
+    example_type: ExampleType,
+    dataset: tfds.PreparedDataset,
     splits: dict[str, str],
     labels: np.ndarray,
     items: Any,
     *,
     warnings: Sequence[str],
-    stamp: str = "",
+    cache_key: str = "",
 ) -> Listing:
-    """List what was read of a TFDS set, without the examples that have no label.
+    """List the examples of a TFDS data set, except those without a label.
 
     Args:
-        splits, warnings: what `tfds_splits` returned.
-        labels: int (n,), of one split after the other; -1 where there is none.
-        items: the examples, in the same order.
-        stamp: see `Listing`.
+        source: The source.
+        example_type: Type of the examples.
+        dataset: The data set.
+        splits: The result of :func:`select_tfds_splits`.
+        labels: int (n,), one split after the other; -1 for an example without a label.
+        items: The examples in the same order.
+        warnings: The warnings of :func:`select_tfds_splits`.
+        cache_key: See :class:`Listing`.
     """
-    sizes = dict(prepared.splits)
+    sizes, noun = dict(dataset.split_sizes), example_type.noun
     listing = Listing(
-        names=[f"{source.name}/{split}[{i}]" for split in splits.values() for i in range(sizes[split])],
+        names=[f"{source.name}/{name}[{i}]" for name in splits.values() for i in range(sizes[name])],
         labels=labels.astype(np.int32),
-        classes=prepared.classes,
+        classes=dataset.classes,
         items=items,
-        parts=part_numbers([part for part, split in splits.items() for _ in range(sizes[split])]),
+        splits=split_indices([split for split, name in splits.items() for _ in range(sizes[name])]),
         warnings=list(warnings),
-        stamp=stamp,
-        noun=kind.noun,
+        cache_key=cache_key,
+        noun=noun,
     )
-    known = np.flatnonzero(labels >= 0)
-    if len(known) < len(labels):
-        unlabelled = f"{len(labels) - len(known)} {kind.noun}s of {source.said} have no label and were left out."
-        listing = replace(listing.take(known), warnings=[*warnings, unlabelled])
+    labeled = np.flatnonzero(labels >= 0)
+    if len(labeled) < len(labels):
+        warning = f"{len(labels) - len(labeled)} {noun}s of {source.spec} have no label and were skipped."
+        listing = replace(listing.take(labeled), warnings=[*warnings, warning])
     return listing
 
 
-def part_numbers(parts: Sequence[str]) -> np.ndarray | None:
-    """Return parts by number, int8 (n,), or None where the data bring no splits."""
-    return None if "" in parts else np.array([PARTS.index(part) for part in parts], np.int8)
+def split_indices(splits: Sequence[str]) -> np.ndarray | None:
+    """Return the indices of splits in ``SPLITS``, int8 (n,), or None if the data have no predefined splits ("")."""
+    return None if "" in splits else np.array([SPLITS.index(split) for split in splits], np.int8)
 
 
-def _refuse_nested(items: dict[Path, list[File]], source: Source) -> None:
-    """Raise a UserError where the classes seem to lie one level deeper: seg_train/cat, seg_test/cat, …
+def _from_rows(rows: Sequence[tuple[str, Any, str, str]], warnings: list[str], noun: str) -> Listing:
+    """Return the listing of (name, item, label, split) rows."""
+    classes = sort_classes({label for _, _, label, _ in rows})
+    index = {name: i for i, name in enumerate(classes)}
+    return Listing(
+        names=[name for name, _, _, _ in rows],
+        labels=np.array([index[label] for _, _, label, _ in rows], np.int32),
+        classes=classes,
+        items=[item for _, item, _, _ in rows],
+        splits=split_indices([split for _, _, _, split in rows]),
+        warnings=warnings,
+        noun=noun,
+    )
 
-    Args:
-        items: class folder -> all the files below it.
-    """
-    seen: dict[frozenset[str], Path] = {}
-    for folder, inside in items.items():
-        below = [file.path[len(str(folder)) + 1 :].partition(os.sep) for file in inside]
+
+def _refuse_nested_classes(files_by_folder: dict[Path, list[File]], source: Source) -> None:
+    """Raise a UserError if the classes seem to be one level deeper: seg_train/cat, seg_test/cat, …"""
+    folder_of: dict[frozenset[str], Path] = {}
+    for folder, files in files_by_folder.items():
+        below = [file.path[len(str(folder)) + 1 :].partition(os.sep) for file in files]
         names = frozenset(first if deeper else "" for first, deeper, _ in below)
         if len(names) < 2 or "" in names:
             continue
-        if names in seen:
+        if names in folder_of:
             raise UserError(
-                f"'{seen[names].name}' and '{folder.name}' in {source.said} hold the same folders "
+                f"'{folder_of[names].name}' and '{folder.name}' in {source.spec} contain the same folders "
                 f"({', '.join(sorted(names)[:3])}, …), which look like the classes: give --data one of them, "
                 "or name them train and test."
             )
-        seen[names] = folder
+        folder_of[names] = folder
 
 
-def _fits(file: File, kind: Kind) -> bool:
-    return Path(file.path).suffix.lower() in kind.suffixes
+def _no_class_folders(root: Path, example_type: ExampleType) -> str:
+    noun, count = example_type.noun, sum(map(example_type.matches, list_files(root)))
+    if count:
+        return f"{root} has {count} {noun}s but no class folders: put each class into a folder with its name."
+    return f"{root} has no class folders: put the {noun}s of each class into a folder with its name."
 
 
-def _no_class_folders(root: Path, kind: Kind) -> str:
-    here = [file for file in files(root) if _fits(file, kind)]
-    if here:
-        return f"{root} holds {len(here)} {kind.noun}s but no class folders: put each class in a folder of its name."
-    return f"{root} has no class folders: put the {kind.noun}s of each class in a folder of its name."
-
-
-def _about_others(others: list[str], fitting: int, kind: Kind) -> list[str]:
-    telling = [path for path in others if Path(path).suffix.lower() in kind.unread]
-    if telling:
+def _warn_of_other_files(other_files: list[str], examples: int, example_type: ExampleType) -> list[str]:
+    noun = example_type.noun
+    unsupported = [path for path in other_files if Path(path).suffix.lower() in example_type.unsupported]
+    if unsupported:
         return [
-            f"{len(telling)} {kind.noun}s of types that are not read were left out, such as {telling[0]}: convert them."
+            f"{len(unsupported)} {noun}s of unsupported types were skipped, such as {unsupported[0]}: convert them."
         ]
-    if len(others) >= max(5, fitting // 20):
-        return [f"{len(others)} files that are not {kind.noun}s were left out, such as {others[0]}."]
+    if len(other_files) >= max(MIN_OTHER_FILES, int(examples * MIN_OTHER_RATIO)):
+        return [f"{len(other_files)} files that are not {noun}s were skipped, such as {other_files[0]}."]
     return []

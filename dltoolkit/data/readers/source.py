@@ -1,7 +1,7 @@
-"""What ``--data`` means: a path, a bundled name, ``keras:NAME`` or a TFDS name.
+"""Resolution of ``--data``: a path, a bundled name, ``keras:NAME`` or the name of a TFDS data set.
 
-Nothing here opens a picture or a text or imports TensorFlow, so a wrong path is answered at once. The layout rules
-(which folder or file is the test split, which folders are classes) serve pictures and texts alike.
+This module opens no image or text and imports neither TensorFlow nor NumPy, so that it refuses a wrong path at once.
+Its rules (which folder or file is the test split, which folders are classes) hold for images and texts alike.
 """
 
 import os
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dltoolkit.data.readers import catalog as catalogue
+from dltoolkit.data.readers import catalog
 from dltoolkit.errors import UserError, did_you_mean
 
-PARTS = ("train", "validation", "test")
-PART_NAMES = {
+SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {  # names of folders, files and arrays, and the splits that they stand for
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -30,13 +30,12 @@ TEXT_SUFFIXES = (".txt", ".md", ".py", ".gz")
 FILE_SUFFIXES = (*TABLE_SUFFIXES, ".npz", *TEXT_SUFFIXES)
 BUNDLED = {
     "digits": "1,797 handwritten digits, 8x8 pixels, 10 classes (scikit-learn)",
-    "python-docs": "the language reference that comes with Python (pydoc's topics), running text",
+    "python-docs": "plain text of the language reference that comes with Python (pydoc topics)",
     "reviews": "2,496 short reviews written for dltoolkit, half of them positive: plain, negated, mixed and ironic",
 }
-
-LITTER = ("__MACOSX", "@eaDir")  # of archives made on a Mac, and of network drives with thumbnails
-
-FORMS = (
+IGNORED_FOLDERS = ("__MACOSX", "@eaDir")  # left by archives made on a Mac, and by network drives with thumbnails
+MAX_NAME_LENGTH = 40  # characters of a source's short name, which becomes part of a run's name
+ACCEPTED_DATA = (
     "a folder of class folders, a .csv, .tsv, .jsonl, .parquet, .npz or .txt file, "
     f"a bundled name ({', '.join(BUNDLED)}), keras:NAME, or a TFDS name such as fashion_mnist"
 )
@@ -44,122 +43,119 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where data come from; reading them is the job of ``images`` and its siblings.
+    """A resolved value of ``--data``, not read yet.
 
     Attributes:
-        said: what the user wrote.
-        kind: which reader is responsible.
-        name: short, safe in file names: "digits", "fashion_mnist", the folder's or file's name.
-        path: the folder or file of kinds "folder", "table", "npz" and "text".
-        parts: for a folder or table that brings its own splits, where "train" and its siblings are (a split may be
-            several files); empty otherwise.
-        reference: the bundled, Keras or TFDS name ("mnist", "mnist_corrupted/spatter").
-        warnings: what was left aside, in plain sentences.
+        spec: The value of ``--data``.
+        kind: Kind of the source, which selects its reader.
+        name: Short name that is safe in file names: "digits", "fashion_mnist", or the name of the folder or file.
+        path: The folder or file of the kinds "folder", "table", "npz" and "text".
+        splits: For a folder or table with predefined splits, the paths of each split in the order of ``SPLITS``; a
+            split may have several files. Empty otherwise.
+        reference: The bundled, Keras or TFDS name ("mnist", "mnist_corrupted/spatter").
+        warnings: Sentences for the user about ignored data.
     """
 
-    said: str
+    spec: str
     kind: Literal["folder", "table", "npz", "text", "bundled", "keras", "tfds"]
     name: str
     path: Path | None = None
-    parts: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    splits: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     reference: str = ""
     warnings: tuple[str, ...] = ()
 
 
 class File(NamedTuple):
-    """A file found in a folder: its path, size in bytes and modification time in nanoseconds."""
+    """A file in a folder: its path, its size in bytes and its modification time in nanoseconds."""
 
     path: str
     size: int
     mtime: int
 
 
-def bundled() -> dict[str, str]:
-    """Return the data sets that come with the toolkit and need no network: name -> one line about it."""
-    return dict(BUNDLED)
+def resolve(spec: str) -> Source:
+    """Return the source that a value of ``--data`` stands for.
 
-
-def resolve(data: str) -> Source:
-    """Say what ``data`` (the value of ``--data``) stands for.
-
-    An existing path comes first, then bundled names, ``keras:NAME``, ``tfds:NAME/CONFIG`` and plain TFDS names.
+    Existing paths take precedence over bundled names, ``keras:NAME``, ``tfds:NAME/CONFIG`` and plain TFDS names.
 
     Raises:
-        UserError: if it is none of these, or a folder that is empty or whose splits make no sense.
+        UserError: If the value is none of these, or a folder that is empty or has an unusable layout.
     """
-    data = str(data)
-    path = Path(os.path.expanduser(data))
-    if data.strip() and _exists(path):
-        return _folder(data, path) if path.is_dir() else _file(data, path)
-    if data in BUNDLED:
-        return Source(data, "bundled", data, reference=data)
-    scheme, colon, name = data.partition(":")
+    spec = str(spec)
+    path = Path(os.path.expanduser(spec))
+    if spec.strip() and _exists(path):
+        return _resolve_folder(spec, path) if path.is_dir() else _resolve_file(spec, path)
+    if spec in BUNDLED:
+        return Source(spec, "bundled", spec, reference=spec)
+    scheme, colon, name = spec.partition(":")
     if colon and scheme == "keras":
-        if name not in catalogue.KERAS_NAMES:
+        if name not in catalog.KERAS_CLASSES:
             raise UserError(
-                f"There is no Keras data set '{name}'.{did_you_mean(name, catalogue.KERAS_NAMES)} "
-                f"Known are: {', '.join(catalogue.KERAS_NAMES)}."
+                f"Keras has no data set '{name}' that dltoolkit reads.{did_you_mean(name, catalog.KERAS_CLASSES)} "
+                f"It reads {', '.join(catalog.KERAS_CLASSES)}."
             )
-        return Source(data, "keras", name, reference=name)
+        return Source(spec, "keras", name, reference=name)
     if colon and scheme == "tfds" and name:
-        return Source(data, "tfds", _safe(name), reference=name)
-    if "/" in data or os.sep in data or data.startswith((".", "~")) or path.suffix.lower() in FILE_SUFFIXES:
-        raise UserError(f"There is no such file or folder: {data}.{_sibling(path)}")
-    if catalogue.is_tfds_name(data):
-        return Source(data, "tfds", _safe(data), reference=data)
-    near = did_you_mean(data, BUNDLED) or did_you_mean(data, catalogue.tfds_names())
-    raise UserError(f"There is no data set and no file called '{data}'.{near} --data takes {FORMS}.")
+        return Source(spec, "tfds", _safe_name(name), reference=name)
+    if "/" in spec or os.sep in spec or spec.startswith((".", "~")) or path.suffix.lower() in FILE_SUFFIXES:
+        raise UserError(f"No such file or folder: {spec}.{_similar_path(path)}")
+    if catalog.is_tfds_name(spec):
+        return Source(spec, "tfds", _safe_name(spec), reference=spec)
+    near = did_you_mean(spec, BUNDLED) or did_you_mean(spec, catalog.tfds_names())
+    raise UserError(f"No data set and no file is called '{spec}'.{near} --data takes {ACCEPTED_DATA}.")
 
 
-def same(data: str, other: str) -> bool:
-    """Return whether two values of ``--data`` mean the same examples, without splits of their own."""
-    one, two = resolve(data), resolve(other)
-    return (one.path, one.reference) == (two.path, two.reference) and not one.parts
+def same_examples(spec: str, other: str) -> bool:
+    """Return whether two values of ``--data`` mean the same examples, without predefined splits."""
+    first, second = resolve(spec), resolve(other)
+    return (first.path, first.reference) == (second.path, second.reference) and not first.splits
 
 
-def part_of(name: str) -> str | None:
-    """Return "train", "validation" or "test" if ``name`` (a folder's name or a file's stem) means one, or None."""
-    return PART_NAMES.get(name.lower())
+def split_name(name: str) -> str | None:
+    """Return "train", "validation" or "test" if the name of a folder or the stem of a file means one, or None."""
+    return SPLIT_NAMES.get(name.lower())
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the visible folders directly inside ``folder``, sorted by name."""
-    return sorted(Path(entry.path) for entry in _entries(folder) if os.path.isdir(entry.path))
+    """Return the visible folders directly inside a folder, sorted by name."""
+    return sorted(Path(entry.path) for entry in _visible_entries(folder) if os.path.isdir(entry.path))
 
 
-def files(folder: Path) -> list[File]:
-    """Return all visible files anywhere under ``folder``, sorted by path. Links to folders are followed once."""
-    found: list[File] = []
-    waiting, seen = [str(folder)], {os.path.realpath(folder)}
-    while waiting:
-        for entry in _entries(waiting.pop()):
+def list_files(folder: Path) -> list[File]:
+    """Return all visible files anywhere below a folder, sorted by path. Each linked folder is visited once."""
+    files: list[File] = []
+    pending, visited = [str(folder)], {os.path.realpath(folder)}
+    while pending:
+        for entry in _visible_entries(pending.pop()):
             try:
                 if entry.is_dir():
                     real = os.path.realpath(entry.path)
-                    if real not in seen:
-                        seen.add(real)
-                        waiting.append(entry.path)
+                    if real not in visited:
+                        visited.add(real)
+                        pending.append(entry.path)
                 elif entry.is_file():
                     status = entry.stat()
-                    found.append(File(entry.path, status.st_size, status.st_mtime_ns))
-                elif entry.is_symlink():  # a dangling link: reading it will say so
-                    found.append(File(entry.path, 0, 0))
-            except OSError:  # a link to itself, or into a closed folder
-                found.append(File(entry.path, 0, 0))
-    return sorted(found)
+                    files.append(File(entry.path, status.st_size, status.st_mtime_ns))
+                elif entry.is_symlink():  # a dangling link; reading it raises an error that names it
+                    files.append(File(entry.path, 0, 0))
+            except OSError:  # a link to itself, or into a folder without permission
+                files.append(File(entry.path, 0, 0))
+    return sorted(files)
 
 
-def classes_in_order(names: set[str]) -> list[str]:
-    """Return class names sorted, as numbers if all of them are whole numbers (2 before 10)."""
-    numbers = all(re.fullmatch(r"[+-]?\d{1,18}", name) for name in names)
-    return sorted(names, key=lambda name: (int(name), name)) if numbers else sorted(names)
+def sort_classes(names: set[str]) -> list[str]:
+    """Return class names in order: as numbers if all of them are integers (2 before 10), otherwise as strings."""
+    are_numbers = all(re.fullmatch(r"[+-]?\d{1,18}", name) for name in names)
+    return sorted(names, key=lambda name: (int(name), name)) if are_numbers else sorted(names)
 
 
-def _entries(folder: Path | str) -> Iterator[os.DirEntry]:
-    """Yield what a folder holds, without hidden files and the litter of archives and file servers."""
+def _visible_entries(folder: Path | str) -> Iterator[os.DirEntry]:
+    """Yield the entries of a folder except hidden ones and ``IGNORED_FOLDERS``."""
     try:
         with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in LITTER)
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name not in IGNORED_FOLDERS:
+                    yield entry
     except PermissionError:
         raise UserError(f"No permission to read the folder {folder}: change its permissions.") from None
     except OSError as error:
@@ -169,91 +165,89 @@ def _entries(folder: Path | str) -> Iterator[os.DirEntry]:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+    except (OSError, ValueError):  # the name is too long or contains a NUL
         return False
 
 
-def _safe(name: str) -> str:
-    """Return ``name`` made fit for a run's name: letters, digits, dot, dash and underscore, at most 40."""
-    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:40] or "data"
+def _safe_name(name: str) -> str:
+    """Return a name of letters, digits, dots, dashes and underscores, at most ``MAX_NAME_LENGTH`` characters long."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:MAX_NAME_LENGTH] or "data"
 
 
-def _sibling(path: Path) -> str:
-    """Return a hint if the folder where ``path`` should be has something of nearly that name."""
+def _similar_path(path: Path) -> str:
+    """Return a hint if the folder of a missing path has an entry with a similar name."""
     try:
         return did_you_mean(path.name, os.listdir(path.parent))
     except OSError:
         return ""
 
 
-def _file(said: str, path: Path) -> Source:
+def _resolve_file(spec: str, path: Path) -> Source:
     suffix = path.suffix.lower()
     if suffix not in FILE_SUFFIXES:
-        raise UserError(
-            f"{said} is a file that cannot be trained on: --data takes {FORMS} (a single picture goes to predict)."
-        )
+        raise UserError(f"{spec} is a file of a type that cannot be trained on: give --data {ACCEPTED_DATA}.")
     kind = "table" if suffix in TABLE_SUFFIXES else "text" if suffix in TEXT_SUFFIXES else "npz"
-    return Source(said, kind, _safe(Path(path.name.removesuffix(".gz")).stem), path)
+    return Source(spec, kind, _safe_name(Path(path.name.removesuffix(".gz")).stem), path)
 
 
-def _folder(said: str, path: Path) -> Source:
-    name = _safe(path.resolve().name)
-    entries = list(_entries(path))
+def _resolve_folder(spec: str, path: Path) -> Source:
+    name = _safe_name(path.resolve().name)
+    entries = list(_visible_entries(path))
     if not entries:
-        raise UserError(f"The folder {said} is empty: --data takes {FORMS}.")
+        raise UserError(f"The folder {spec} is empty: give --data {ACCEPTED_DATA}.")
     paths = [Path(entry.path) for entry in entries]
     tables = sorted(path for path in paths if os.path.isfile(path) and path.suffix.lower() in TABLE_SUFFIXES)
     folders = sorted(path for path in paths if os.path.isdir(path))
-    if any(part_of(folder.name) == "train" and subfolders(folder) for folder in folders):
-        return _class_folders(said, name, path, folders)
-    named: dict[str, tuple[Path, ...]] = {}
+    if any(split_name(folder.name) == "train" and subfolders(folder) for folder in folders):
+        return _resolve_class_folders(spec, name, path, folders)
+    splits: dict[str, tuple[Path, ...]] = {}
     for table in tables:
-        if part := _part_of_file(table):
-            named[part] = (*named.get(part, ()), table)
-    if named:
-        if "train" not in named:
-            raise UserError(f"{said} has a table for {_listed(named)} but none named train (such as train.csv).")
-        _one_kind(said, named)
-        return Source(said, "table", name, path, _ordered(named))
-    if len(tables) == 1 and len(folders) <= 1:  # labels.csv beside a folder of pictures
-        return Source(said, "table", name, tables[0])
-    return _class_folders(said, name, path, folders)
+        if split := _split_of_file(table):
+            splits[split] = (*splits.get(split, ()), table)
+    if splits:
+        if "train" not in splits:
+            raise UserError(
+                f"{spec} has a table for {_join(splits)} but none for train: name the training table train.csv."
+            )
+        suffixes = sorted({path.suffix.lower() for paths in splits.values() for path in paths})
+        if len(suffixes) > 1:
+            raise UserError(
+                f"{spec} has tables of several types ({', '.join(suffixes)}): keep one type for all splits."
+            )
+        return Source(spec, "table", name, path, _in_order(splits))
+    if len(tables) == 1 and len(folders) <= 1:  # for example labels.csv next to a folder of images
+        return Source(spec, "table", name, tables[0])
+    return _resolve_class_folders(spec, name, path, folders)
 
 
-def _class_folders(said: str, name: str, path: Path, folders: list[Path]) -> Source:
-    """Tell class folders from split folders: those are split folders that hold class folders themselves."""
-    named: dict[str, tuple[Path, ...]] = {}
-    inner = {folder: subfolders(folder) for folder in folders if part_of(folder.name)}
-    for folder, classes in inner.items():
-        part = part_of(folder.name)
-        if part in named:
-            raise UserError(f"{said} has two folders for {part}, {named[part][0].name} and {folder.name}: keep one.")
+def _resolve_class_folders(spec: str, name: str, path: Path, folders: list[Path]) -> Source:
+    """Distinguish class folders from split folders, which contain class folders themselves."""
+    splits: dict[str, tuple[Path, ...]] = {}
+    candidates = {folder: subfolders(folder) for folder in folders if split_name(folder.name)}
+    for folder, classes in candidates.items():
+        split = split_name(folder.name)
+        if split in splits:
+            raise UserError(f"{spec} has two folders for {split}, {splits[split][0].name} and {folder.name}: keep one.")
         if classes:
-            named[part] = (folder,)
-    if "train" in named:
-        aside = [folder.name for folder in folders if (folder,) not in named.values()]
-        warnings = (f"Left aside in {said}: {', '.join(aside)} (no class folders of a split).",) if aside else ()
-        return Source(said, "folder", name, path, _ordered(named), warnings=warnings)
-    if named and len(inner) == len(folders):
-        raise UserError(f"{said} has a folder for {_listed(named)} but none for train.")
-    return Source(said, "folder", name, path)
+            splits[split] = (folder,)
+    if "train" in splits:
+        ignored = [folder.name for folder in folders if (folder,) not in splits.values()]
+        warnings = (f"{spec} has folders that are not part of a split and are ignored: {', '.join(ignored)}.",)
+        return Source(spec, "folder", name, path, _in_order(splits), warnings=warnings if ignored else ())
+    if splits and len(candidates) == len(folders):
+        raise UserError(f"{spec} has a folder for {_join(splits)} but none for train: add a folder named train.")
+    return Source(spec, "folder", name, path)
 
 
-def _part_of_file(path: Path) -> str | None:
-    """Return the split of train.csv, val.jsonl, train-00000-of-00002.parquet or test_1.csv."""
+def _split_of_file(path: Path) -> str | None:
+    """Return the split of train.csv, val.jsonl, train-00000-of-00002.parquet or test_1.csv, or None."""
     match = re.fullmatch(r"([a-z]+)([-_.]?\d.*)?", path.stem.lower())
-    return part_of(match[1]) if match else None
+    return split_name(match[1]) if match else None
 
 
-def _one_kind(said: str, named: dict[str, tuple[Path, ...]]) -> None:
-    suffixes = sorted({path.suffix.lower() for paths in named.values() for path in paths})
-    if len(suffixes) > 1:
-        raise UserError(f"{said} has tables of several types ({', '.join(suffixes)}): keep one type for all splits.")
+def _in_order(splits: dict[str, tuple[Path, ...]]) -> dict[str, tuple[Path, ...]]:
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
-def _ordered(named: dict[str, tuple[Path, ...]]) -> dict[str, tuple[Path, ...]]:
-    return {part: named[part] for part in PARTS if part in named}
-
-
-def _listed(named: dict) -> str:
-    return " and ".join(part for part in PARTS if part in named)
+def _join(splits: dict[str, tuple[Path, ...]]) -> str:
+    return " and ".join(_in_order(splits))

@@ -1,4 +1,4 @@
-"""Tables with named columns, from CSV, TSV, JSON lines or Parquet files, for pictures and texts alike."""
+"""Tables with named columns, from CSV, TSV, JSON Lines or Parquet files, of images and texts alike."""
 
 import csv
 import json
@@ -9,12 +9,25 @@ from typing import TextIO
 
 from dltoolkit.errors import UserError, did_you_mean
 
-LONGEST_LINE = 100_000_000  # characters
+# Usual names of columns, in order of preference
+LABEL_COLUMNS = ("label", "class", "target", "category", "labels", "class_name")
+TEXT_LABEL_COLUMNS = (*LABEL_COLUMNS, "sentiment", "polarity", "rating", "stars")
+IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "image_path", "filepath", "img")
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "message", "body", "document")
+
+MAX_LINE_LENGTH = 100_000_000  # characters; reading a longer line could exhaust the memory
+MAX_COLUMN_NAME = 40, 4  # characters and words; longer cells of the first row are data, not names of columns
+IMAGE_FILE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif")  # no column is named like these files
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns by name, all of one length; ``path`` is the (first) file, for messages and relative paths."""
+    """A table.
+
+    Attributes:
+        path: The file, for messages and relative paths.
+        columns: The cells of each column by its name, all columns of the same length.
+    """
 
     path: Path
     columns: dict[str, list]
@@ -24,57 +37,61 @@ class Table:
 
     @property
     def unnamed(self) -> bool:
-        """Whether the columns go by their numbers, for want of a header."""
-        return list(self.columns) == _numbered(len(self.columns))
+        """Whether the columns are called "1", "2", … because the file has no header."""
+        return list(self.columns) == _numbered_names(len(self.columns))
 
-    def find(self, wanted: str | None, likely: Sequence[str], meaning: str) -> str:
-        """Return the name of the column ``wanted`` (a name, or a position counted from 1).
+    def find(self, column: str | None, usual_names: Sequence[str], meaning: str) -> str:
+        """Return the name of a column.
 
-        With ``wanted`` None it is the first of the ``likely`` names that exists, whatever its case.
+        Args:
+            column: Its name, or its position counted from 1; None selects the first of the usual names that exists.
+            usual_names: Lowercase names, in order of preference. They are compared without regard to case.
+            meaning: "image", "text" or "label", for messages.
 
         Raises:
-            UserError: if there is no such column; the message lists those there are.
+            UserError: If there is no such column; the message lists the columns.
         """
         names = list(self.columns)
-        if wanted is None:
-            folded = {name.lower().strip(): name for name in reversed(names)}
-            for name in likely:
-                if name in folded:
-                    return folded[name]
-        elif wanted in self.columns:
-            return wanted
-        elif str(wanted).isdigit() and 1 <= int(wanted) <= len(names):
-            return names[int(wanted) - 1]
+        if column is None:
+            by_lowercase = {name.lower().strip(): name for name in reversed(names)}
+            for name in usual_names:
+                if name in by_lowercase:
+                    return by_lowercase[name]
+        elif column in self.columns:
+            return column
+        elif str(column).isdigit() and 1 <= int(column) <= len(names):
+            return names[int(column) - 1]
         listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-        if wanted is None:
+        if column is None:
             raise UserError(
-                f"{self.path} has no column that looks like the {meaning} ({', '.join(likely)}); its columns are: "
-                f"{listed}. Name the right one with --{meaning}-column."
+                f"{self.path} has no column with a usual name of the {meaning} ({', '.join(usual_names)}): select one "
+                f"of its columns with --{meaning}-column. Its columns are: {listed}."
             )
-        raise UserError(f"{self.path} has no column '{wanted}'.{did_you_mean(wanted, names)} Its columns are: {listed}.")
+        near = did_you_mean(column, names)
+        raise UserError(f"{self.path} has no column '{column}'.{near} Its columns are: {listed}.")
 
 
 def read_table(path: Path, *, header: bool | None = None) -> Table:
-    """Read one table. Cells of .csv and .tsv are strings; in .jsonl and .parquet they keep their type.
+    """Read one table. Cells of .csv and .tsv are strings; cells of .jsonl and .parquet keep their types.
 
     Args:
-        path: a .csv, .tsv, .jsonl or .parquet file.
-        header: whether the first line of a .csv or .tsv names the columns; by default recognised. Without names,
-            the columns are called "1", "2", ….
+        path: A .csv, .tsv, .jsonl or .parquet file.
+        header: Whether the first line of a .csv or .tsv names the columns; None detects it. Without names, the columns
+            are called "1", "2", ….
 
     Raises:
-        UserError: if the file is empty, not a table, or not UTF-8 text.
+        UserError: If the file is empty, not a table, or not UTF-8 text.
     """
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            table = Table(path, _parquet(path))
+            table = Table(path, _read_parquet(path))
         elif suffix == ".jsonl":
-            table = Table(path, _json_lines(path))
+            table = Table(path, _read_json_lines(path))
         else:
-            table = Table(path, _separated(path, header))
+            table = Table(path, _read_separated(path, header))
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text ({_bad_byte(path)}): save it as UTF-8.") from None
+        raise UserError(f"{path} is not UTF-8 text ({_locate_bad_byte(path)}): save it as UTF-8.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
     if not len(table):
@@ -83,10 +100,10 @@ def read_table(path: Path, *, header: bool | None = None) -> Table:
 
 
 def read_tables(paths: Sequence[Path], *, header: bool | None = None) -> list[Table]:
-    """Read several tables of the same columns (the splits, or the pieces of one split).
+    """Read several tables with the same columns (the splits, or the files of one split).
 
     Raises:
-        UserError: as `read_table`, or if a later one lacks a column of the first.
+        UserError: As in :func:`read_table`, or if a table lacks a column of the first one.
     """
     tables = [read_table(path, header=header) for path in paths]
     for table in tables[1:]:
@@ -96,73 +113,82 @@ def read_tables(paths: Sequence[Path], *, header: bool | None = None) -> list[Ta
 
 
 def looks_like_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
-    """Return whether ``first`` names columns, rather than being the first row of data.
+    """Return whether the first row names the columns instead of being data.
 
-    It does not if a cell is empty, repeated, a number, a path or a long text, or turns up again further down in
-    its column, as labels do.
+    It is data if a cell is empty, repeated, a number, a path or a long text, or occurs again in its column, as labels
+    do.
     """
     cells = [cell.strip() for cell in first]
     if len(set(cells)) < len(cells) or not all(cells):
         return False
-    if any(_number(cell) or len(cell) > 40 or "/" in cell or "\\" in cell or len(cell.split()) > 4 for cell in cells):
-        return False
-    if any(Path(cell).suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif") for cell in cells):
-        return False
+    max_characters, max_words = MAX_COLUMN_NAME
+    for cell in cells:
+        if _is_number(cell) or "/" in cell or "\\" in cell or Path(cell).suffix.lower() in IMAGE_FILE_SUFFIXES:
+            return False
+        if len(cell) > max_characters or len(cell.split()) > max_words:
+            return False
     return not any(cell in {row[i].strip() for row in rest if i < len(row)} for i, cell in enumerate(cells))
 
 
-def _separated(path: Path, header: bool | None) -> dict[str, list]:
-    csv.field_size_limit(2**31 - 1)  # a cell may hold a whole text
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = list(_lines(file, path))
-    first = lines[0] if lines else ""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=lambda c: (first.count(c), c == ","))
-    if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
-        # One row a line: then a quotation mark is a character like any other, unless it encloses the whole cell.
-        rows = [[_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")] for line in lines if line.strip()]
-    else:
-        try:
-            rows = [row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row]
-        except csv.Error as error:
-            raise UserError(f"{path} is not a well-formed table: {error}.") from None
+def _read_separated(path: Path, header: bool | None) -> dict[str, list]:
+    limit = csv.field_size_limit(2**31 - 1)  # a cell may contain a long text
+    try:
+        rows = _parse_rows(path)
+    finally:
+        csv.field_size_limit(limit)
     if not rows:
         return {}
     if header is None:
         header = looks_like_header(rows[0], rows[1:])
-    names = [name.strip() for name in rows.pop(0)] if header else _numbered(len(rows[0]))
+    names = [name.strip() for name in rows.pop(0)] if header else _numbered_names(len(rows[0]))
     if len(set(names)) < len(names):
-        raise UserError(f"{path} has two columns called '{next(n for n in names if names.count(n) > 1)}': rename one.")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path} has two columns called '{repeated}': rename one.")
     for number, row in enumerate(rows, start=2 if header else 1):
         if len(row) != len(names):
-            raise UserError(f"Row {number} of {path} has {len(row)} cells, but there are {len(names)} columns.")
+            raise UserError(f"Row {number} of {path} has {len(row)} cells, but the table has {len(names)} columns.")
     return {name: list(cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)} if rows else {}
 
 
-def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield the lines of a file, and refuse one that would fill the memory."""
+def _parse_rows(path: Path) -> list[list[str]]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        lines = list(_read_lines(file, path))
+    first = lines[0] if lines else ""
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=lambda c: (first.count(c), c == ","))
+    if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
+        # Each line is a row, so a quotation mark is an ordinary character unless it encloses the whole cell
+        return [[_unquote(cell) for cell in line.rstrip("\r\n").split("\t")] for line in lines if line.strip()]
+    try:
+        return [row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row]
+    except csv.Error as error:
+        raise UserError(f"{path} is not a well-formed table: {error}.") from None
+
+
+def _read_lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines of a file, and refuse a line that could exhaust the memory."""
     number = 0
-    while line := file.readline(LONGEST_LINE + 1):
+    while line := file.readline(MAX_LINE_LENGTH + 1):
         number += 1
-        if len(line) > LONGEST_LINE:
+        if len(line) > MAX_LINE_LENGTH:
             raise UserError(
-                f"Line {number} of {path} is longer than {LONGEST_LINE // 1_000_000} MB, so this is hardly a table: "
-                "put each example on a line of its own."
+                f"Line {number} of {path} is longer than {MAX_LINE_LENGTH // 1_000_000} MB, which no table needs: put "
+                "each example on a line of its own."
             )
         yield line
 
 
-def _numbered(count: int) -> list[str]:
+def _numbered_names(count: int) -> list[str]:
     return [str(i + 1) for i in range(count)]
 
 
-def _unquoted(cell: str) -> str:
+def _unquote(cell: str) -> str:
     inside = cell[1:-1]
     quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inside.replace('""', "")
     return inside.replace('""', '"') if quoted else cell
 
 
-def _bad_byte(path: Path) -> str:
-    """Return where the first byte is that is not UTF-8."""
+def _locate_bad_byte(path: Path) -> str:
+    """Return the first byte that is not UTF-8, and its line."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -172,10 +198,10 @@ def _bad_byte(path: Path) -> str:
     return "it ends within a character"
 
 
-def _json_lines(path: Path) -> dict[str, list]:
+def _read_json_lines(path: Path) -> dict[str, list]:
     rows: list[dict] = []
     with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(_lines(file, path), start=1):
+        for number, line in enumerate(_read_lines(file, path), start=1):
             if not line.strip():
                 continue
             try:
@@ -189,7 +215,7 @@ def _json_lines(path: Path) -> dict[str, list]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _parquet(path: Path) -> dict[str, list]:
+def _read_parquet(path: Path) -> dict[str, list]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -202,7 +228,7 @@ def _parquet(path: Path) -> dict[str, list]:
     return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
-def _number(text: str) -> bool:
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:

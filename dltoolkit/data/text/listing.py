@@ -1,79 +1,77 @@
-"""Every source of labelled texts brought to one form: a listing of files, bytes or strings."""
+"""Listings of labeled texts from every kind of source, as files, bytes or strings."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dltoolkit.data.options import TextReadOptions
-from dltoolkit.data.readers import listing, tables
-from dltoolkit.data.readers import tfds as published
-from dltoolkit.data.readers.listing import LABEL_COLUMNS, Kind, Listing
+from dltoolkit.data.readers import listing, tables, tfds
+from dltoolkit.data.readers.listing import ExampleType, Listing
 from dltoolkit.data.readers.source import Source
 from dltoolkit.errors import UserError
 
-TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "message", "body", "document")
-TARGET_COLUMNS = (*LABEL_COLUMNS, "sentiment", "polarity", "rating", "stars")
-TEXTS = Kind("text", (".txt",), (".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".epub"))
+TEXTS = ExampleType("text", (".txt",), unsupported=(".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".epub"))
 BUNDLED = Path(__file__).parents[1] / "bundled"
+SAMPLED_ROWS = 1000  # rows in which the lengths of the cells are compared to find the column of the texts
 
 
 def list_texts(
-    source: Source,
-    read: TextReadOptions,
-    *,
-    progress: Any = None,
+    source: Source, read: TextReadOptions, *, progress: Callable[[str, int, int], None] | None = None
 ) -> Listing:
-    """List the labelled texts of any source.
+    """List the texts of any source with their labels.
+
+    Args:
+        source: The source.
+        read: Options for reading.
+        progress: Called with what is being done, how much is done, and how much there is to do.
 
     Raises:
-        UserError: if it holds none, or is not a source of labelled texts.
+        UserError: If the source contains no labeled texts, or cannot be read.
     """
     if source.kind == "folder":
         return listing.from_folder(source, TEXTS)
     if source.kind == "bundled" and source.reference == "reviews":
-        source = Source(source.said, "table", source.name, BUNDLED / "reviews.tsv")
+        source = replace(source, kind="table", path=BUNDLED / "reviews.tsv")
     if source.kind == "table":
         return listing.from_tables(
-            source,
-            TEXTS,
-            read,
-            lambda table: _columns(table, read.text_column, read.label_column),
-            lambda cell, _, name: (name, cell_text(cell)),
+            source, TEXTS, read, lambda table: _find_columns(table, read), lambda cell, _, name: (name, cell_text(cell))
         )
     if source.kind == "tfds":
-        return _from_tfds(source, published.tfds_set(source.reference, "text", progress))
+        return _from_tfds(source, tfds.prepare(source.reference, "text", progress))
     raise UserError(
-        f"{source.said} holds no labelled texts: give --data a folder of class folders with .txt files, or a table "
+        f"{source.spec} contains no labeled texts: give --data a folder of class folders with .txt files, or a table "
         "with a column of texts and one of labels."
     )
 
 
-def _columns(table: tables.Table, text: str | None, label: str | None) -> tuple[str, str]:
-    """Return the names of the two columns; in a table without names the texts are the longest cells."""
-    names = list(table.columns)
-    if table.unnamed and len(names) > 1:
-        some = {name: cells[:1000] for name, cells in table.columns.items()}
-        if text is None:
-            text = max((name for name in names if name != label), key=lambda name: sum(len(str(c)) for c in some[name]))
-        rest = [name for name in names if name != text]
-        if label is None and len(rest) == 1:
-            label = rest[0]
-    return table.find(text, TEXT_COLUMNS, "text"), table.find(label, TARGET_COLUMNS, "label")
-
-
 def cell_text(cell: Any) -> str | bytes:
-    """Return the text of a table's cell; an empty one where there is nothing, or NaN, in it."""
+    """Return the text of a table's cell; an empty cell and NaN give an empty text."""
     missing = cell is None or cell != cell  # NaN differs from itself
     return "" if missing else cell if isinstance(cell, (str, bytes)) else str(cell)
 
 
-def _from_tfds(source: Source, prepared: published.Prepared) -> Listing:
-    splits, warnings = listing.tfds_splits(source, prepared.splits)
+def _find_columns(table: tables.Table, read: TextReadOptions) -> tuple[str, str]:
+    """Return the columns of the texts and the labels; without a header, the longest cells are the texts."""
+    text, label, names = read.text_column, read.label_column, list(table.columns)
+    if table.unnamed and len(names) > 1:
+        lengths = {name: sum(len(str(cell)) for cell in table.columns[name][:SAMPLED_ROWS]) for name in names}
+        if text is None:
+            text = max((name for name in names if name != label), key=lengths.__getitem__)
+        others = [name for name in names if name != text]
+        if label is None and len(others) == 1:
+            label = others[0]
+    return table.find(text, tables.TEXT_COLUMNS, "text"), table.find(label, tables.TEXT_LABEL_COLUMNS, "label")
+
+
+def _from_tfds(source: Source, dataset: tfds.PreparedDataset) -> Listing:
+    splits, warnings = listing.select_tfds_splits(source, dataset.split_sizes)
     texts: list[bytes] = []
     labels: list[np.ndarray] = []
-    for split in splits.values():
-        for some, numbers in prepared.batches(split, contents=True, decoded=True):
-            texts += some.tolist()
-            labels.append(numbers)
-    return listing.from_tfds(source, TEXTS, prepared, splits, np.concatenate(labels), texts, warnings=warnings)
+    for name in splits.values():
+        for batch_texts, batch_labels in dataset.batches(name, contents=True, decoded=True):
+            texts += batch_texts.tolist()
+            labels.append(batch_labels)
+    return listing.from_tfds(source, TEXTS, dataset, splits, np.concatenate(labels), texts, warnings=warnings)

@@ -1,0 +1,109 @@
+"""Images and labels that are arrays already: .npz files and the bundled digits."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dltoolkit.data.readers.source import sort_classes, split_name
+from dltoolkit.errors import UserError
+
+IMAGE_KEYS = ("x", "images", "image", "data")
+LABEL_KEYS = ("y", "labels", "label")
+
+# The split ("" without predefined splits), and its images (n, …) and labels (n,), (n, 1) or one-hot (n, classes)
+SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def digits() -> SplitArrays:
+    """Return the handwritten digits of scikit-learn: uint8 (1797, 8, 8, 1), values 0 to 255 in 17 steps, and labels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return {"": (np.round(data.images[..., None] * (255 / 16)).astype(np.uint8), data.target)}
+
+
+def read_npz(path: Path) -> SplitArrays:
+    """Read images and labels from an .npz file.
+
+    Its keys are ``x_train``, ``y_train``, ``x_test``, ``y_test`` (``x_val``, ``y_val``), or ``images`` and ``labels``.
+    ``train_images`` and ``train_labels``, or ``x`` and ``y``, are understood as well.
+
+    Raises:
+        UserError: If the file is not an .npz file, or contains no such pair.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is not a readable .npz file: write it with numpy.savez.")
+        with np.load(path, allow_pickle=False) as file:
+            pairs = _find_pairs(file.files)
+            if not pairs:
+                raise UserError(
+                    f"{path} contains {', '.join(file.files) or 'nothing'}: store x_train, y_train, x_test, y_test "
+                    "(x_val, y_val), or images and labels."
+                )
+            splits = {split: (file[images], file[labels]) for split, (images, labels) in pairs.items()}
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise UserError(f"{path} contains Python objects, which are not loaded: save plain arrays.") from None
+        raise UserError(f"{path} is not a readable .npz file: {error}.") from None
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise UserError(f"{path} is not a readable .npz file: {error}.") from None
+    if "" in splits and len(splits) > 1:
+        del splits[""]
+    if "train" not in splits and "" not in splits:
+        raise UserError(f"{path} has images for {' and '.join(splits)} but none for train: add x_train and y_train.")
+    return splits
+
+
+def class_indices(
+    labels: Sequence[np.ndarray], classes: Sequence[str] | None, spec: str
+) -> tuple[np.ndarray, list[str]]:
+    """Return the labels of all splits as class indices, int32 (n,), and the class names.
+
+    Args:
+        labels: For each split, integers or strings (n,) or (n, 1), or one-hot rows (n, classes).
+        classes: Names of the classes that integer labels stand for; None if the labels themselves are the names.
+        spec: Value of ``--data``, for messages.
+
+    Raises:
+        UserError: If an example does not have exactly one class.
+    """
+    flat = []
+    for array in map(np.asarray, labels):
+        if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "iufb":
+            if not ((array == 0) | (array == 1)).all() or not (array.sum(axis=1) == 1).all():
+                raise UserError(f"{spec} has labels of shape {array.shape}, but not one class in each row.")
+            array = array.argmax(axis=1)
+        array = array.reshape(-1) if array.ndim == 2 and array.shape[1] == 1 else array
+        if array.ndim != 1 or array.dtype.kind not in "iufbUS":
+            raise UserError(
+                f"{spec} has labels of shape {array.shape} and type {array.dtype}: give one label for each image."
+            )
+        if array.dtype.kind == "f":
+            if not (array == np.round(array)).all():
+                raise UserError(f"{spec} has fractional labels, which are values instead of classes.")
+            array = array.astype(np.int64)
+        flat.append(array.astype(np.int64) if array.dtype.kind == "b" else array)
+    joined = np.concatenate(flat)
+    if classes is not None and joined.dtype.kind in "iu":
+        return joined.astype(np.int32), list(classes)
+    names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in joined.tolist()]
+    sorted_classes = sort_classes(set(names))
+    index = {name: i for i, name in enumerate(sorted_classes)}
+    return np.array([index[name] for name in names], np.int32), sorted_classes
+
+
+def _find_pairs(keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return the keys of the images and labels of each split, from keys such as x_train, labels_val, test_images."""
+    by_split: dict[str, dict[str, str]] = {}
+    for key in keys:
+        words = key.lower().split("_")
+        meanings = [word for word in words if word in IMAGE_KEYS + LABEL_KEYS]
+        splits = [split_name(word) for word in words if split_name(word)]
+        if len(meanings) == 1 and len(meanings) + len(splits) == len(words):
+            kind = "images" if meanings[0] in IMAGE_KEYS else "labels"
+            by_split.setdefault(splits[0] if splits else "", {}).setdefault(kind, key)
+    return {split: (pair["images"], pair["labels"]) for split, pair in by_split.items() if len(pair) == 2}
