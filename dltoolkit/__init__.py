@@ -14,7 +14,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"load": "run", "runs": "run", "Run": "run", "resume": "run", "UserError": "errors"}
+_PUBLIC = {"load": "saved_runs", "runs": "saved_runs", "resume": "saved_runs", "Run": "run", "UserError": "errors"}
 
 
 def __getattr__(name: str):

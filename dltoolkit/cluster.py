@@ -1,6 +1,6 @@
-"""Which processes train together: the standard ``TF_CONFIG``, or what Slurm says of the tasks of a step.
+"""The processes that train together, as described by ``TF_CONFIG`` or by Slurm.
 
-Importing this never imports TensorFlow, so that a run knows from the beginning whether it may write.
+This module does not import TensorFlow, so that a run knows from the start whether its process may write files.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from dataclasses import dataclass
 from dltoolkit.errors import UserError
 
 EXAMPLE = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
-SLURM_PORT = 12345  # of the first task on a machine; the others have the following ones
+SLURM_PORT = 12345  # port of the first Slurm task on a machine; each further task takes the next port
+TASK_TYPES = ("chief", "worker")  # the task types of TF_CONFIG that this package supports, in the order of their ranks
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The workers of a training, of which this process is one.
+    """The workers of a training run, one of which is this process.
 
     Attributes:
-        addresses: ``host:port`` of each, two or more; the first is the chief's, who alone writes.
-        index: this process' place among them.
+        addresses: ``host:port`` of each of the two or more workers. The first is the chief, which writes the files.
+        index: Position of this process among them.
     """
 
     addresses: tuple[str, ...]
@@ -31,92 +32,96 @@ class Cluster:
 
 
 def current(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-    """Return the cluster that the environment describes, or None for a process that trains by itself.
+    """Return the cluster that the environment describes, or None for a process that trains without others.
 
-    ``TF_CONFIG`` comes first, so that an empty one keeps a process out of what Slurm describes.
+    ``TF_CONFIG`` takes precedence over Slurm's variables. An empty ``TF_CONFIG`` means that there is no cluster.
 
     Raises:
-        UserError: if ``TF_CONFIG`` is malformed.
+        UserError: If ``TF_CONFIG`` is malformed.
     """
-    written = environment.get("TF_CONFIG")
-    if written is not None:
-        return _of_tf_config(written) if written.strip() else None
+    tf_config = environment.get("TF_CONFIG")
+    if tf_config is not None:
+        return _from_tf_config(tf_config) if tf_config.strip() else None
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        return _of_slurm(environment)
+        return _from_slurm(environment)
     return None
 
 
 def is_chief() -> bool:
-    """Tell whether this process is the one that writes: the chief of its cluster, or one that trains by itself."""
+    """Return whether this process writes the run's files: the chief of a cluster, or a process without a cluster."""
     cluster = current()
     return cluster is None or cluster.index == 0
 
 
-def _of_tf_config(written: str) -> Cluster | None:
+def _from_tf_config(text: str) -> Cluster | None:
     try:
-        config = json.loads(written)
+        config = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _malformed(f"is no valid JSON ({error.msg})") from None
+        raise _malformed(f"is not valid JSON ({error.msg})") from None
     if not isinstance(config, dict) or not isinstance(config.get("cluster", {}), dict):
-        raise _malformed("names no cluster")
-    jobs = config.get("cluster", {})
-    if not jobs:
+        raise _malformed("does not describe a cluster")
+    tasks = config.get("cluster", {})
+    if not tasks:
         return None
-    for name in jobs:
-        if name not in ("chief", "worker"):
-            raise _malformed(f"names a '{name}', and there are only workers, of which one may be called chief")
+    for task_type in tasks:
+        if task_type not in TASK_TYPES:
+            raise _malformed(f"has the task type '{task_type}', but only workers and one chief are supported")
     addresses = []
-    for job in ("chief", "worker"):
-        named = jobs.get(job, [])
-        if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
-            raise _malformed(f"gives {job} no list of addresses")
-        addresses += named
+    for task_type in TASK_TYPES:
+        of_type = tasks.get(task_type, [])
+        if not isinstance(of_type, list) or not all(isinstance(address, str) for address in of_type):
+            raise _malformed(f"does not give a list of addresses for '{task_type}'")
+        addresses += of_type
     for address in addresses:
         _, _, port = address.rpartition(":")
         if not re.fullmatch(r"[^\s:/]+:\d+|\[[0-9a-fA-F:]+\]:\d+", address) or not 0 < int(port) < 65536:
-            raise _malformed(f"has '{address}', which is no host:port")
+            raise _malformed(f"has the address '{address}', which is not of the form host:port")
         if addresses.count(address) > 1:
-            raise _malformed(f"names {address} twice")
-    if len(jobs.get("chief", [])) > 1:
-        raise _malformed("names several chiefs")
+            raise _malformed(f"lists {address} twice")
+    if len(tasks.get("chief", [])) > 1:
+        raise _malformed("lists more than one chief")
     task = config.get("task")
-    if not isinstance(task, dict) or task.get("type") not in jobs or not isinstance(task.get("index"), int):
+    if not isinstance(task, dict) or task.get("type") not in tasks or not isinstance(task.get("index"), int):
         raise _malformed("does not say which task of the cluster this process is")
-    if not 0 <= task["index"] < len(jobs[task["type"]]):
-        raise _malformed(f"has no {task['type']} {task['index']}: they are counted from 0")
-    index = task["index"] + (len(jobs.get("chief", [])) if task["type"] == "worker" else 0)
+    if not 0 <= task["index"] < len(tasks[task["type"]]):
+        raise _malformed(f"does not list a {task['type']} {task['index']} (indices start at 0)")
+    index = task["index"] + (len(tasks.get("chief", [])) if task["type"] == "worker" else 0)
     return Cluster(tuple(addresses), index) if len(addresses) > 1 else None
 
 
-def _malformed(what: str) -> UserError:
-    return UserError(f"TF_CONFIG {what}; write it like {EXAMPLE}, or unset it to train by yourself.")
+def _malformed(problem: str) -> UserError:
+    return UserError(f"TF_CONFIG {problem}; write it like {EXAMPLE}, or unset it to train in a single process.")
 
 
-def _of_slurm(environment: Mapping[str, str]) -> Cluster:
-    """TensorFlow's own resolver needs nvidia-smi, and takes machines in the order of the alphabet, not in Slurm's."""
+def _from_slurm(environment: Mapping[str, str]) -> Cluster:
+    """Return the cluster of a Slurm step.
+
+    TensorFlow's own resolver requires nvidia-smi, and sorts the machines by name instead of keeping Slurm's order.
+    """
     try:
         counts = []
-        for part in environment["SLURM_STEP_TASKS_PER_NODE"].split(","):  # such as 2(x3),1
-            count, times = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part).groups()
+        for group in environment["SLURM_STEP_TASKS_PER_NODE"].split(","):  # such as 2(x3),1
+            count, times = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", group).groups()
             counts += [int(count)] * int(times or 1)
         machines = zip(_hosts(environment["SLURM_STEP_NODELIST"]), counts, strict=True)
         addresses = [f"{host}:{SLURM_PORT + task}" for host, count in machines for task in range(count)]
         return Cluster(tuple(addresses), int(environment["SLURM_PROCID"]))
     except (KeyError, ValueError, AttributeError):
         raise UserError(
-            "Slurm's variables do not say which tasks there are: set TF_CONFIG, or TF_CONFIG= for none."
+            "Slurm's variables do not describe the tasks of this step: set TF_CONFIG, or set TF_CONFIG= to train "
+            "in a single process."
         ) from None
 
 
-def _hosts(written: str) -> list[str]:
-    """The machines of a list such as ``gpu[01-03,7],login``."""
+def _hosts(node_list: str) -> list[str]:
+    """Return the hosts of a Slurm node list such as ``gpu[01-03,7],login``."""
     hosts = []
-    for name, ranges, rest in re.findall(r"([^,\[\]]+)(?:\[([\d,-]+)\])?([^,\[\]]*)", written):
+    for name, ranges, rest in re.findall(r"([^,\[\]]+)(?:\[([\d,-]+)\])?([^,\[\]]*)", node_list):
         if not ranges:
             hosts.append(name + rest)
             continue
-        for part in ranges.split(","):
-            first, _, last = part.partition("-")
+        for bounds in ranges.split(","):
+            first, _, last = bounds.partition("-")
             numbers = range(int(first), int(last or first) + 1)
             hosts += [f"{name}{number:0{len(first)}d}{rest}" for number in numbers]
     return hosts

@@ -1,4 +1,4 @@
-"""What is wrong and what to do about it: the one exception that is meant for people, and inputs that are no good."""
+"""Exceptions whose messages are written for users, and helpers for such messages."""
 
 import difflib
 import re
@@ -7,37 +7,40 @@ from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """Wrong input. The message is one sentence (or two) that says what is wrong and what to do.
+    """Invalid input. The message is one or two sentences that say what is wrong and what to do.
 
     The command line prints it as a single ``Error: …`` line and exits with code 2.
     """
 
 
 class WorkerLost(Exception):
-    """Another worker of a training is gone, and the rest cannot go on; the message is the command that does.
+    """Another worker of a distributed training has ended, so this one cannot continue.
 
-    The command line prints it as a single ``Error: …`` line and exits with code 1.
+    The command line prints the message as a single ``Error: …`` line and exits with code 1.
+
+    Args:
+        resume_command: The command that resumes the run.
     """
 
     def __init__(self, resume_command: str):
         super().__init__(
-            f"Another worker is gone, so this one has stopped. Start all of them again with: {resume_command}"
+            f"Another worker has ended, so this one has stopped. Restart all workers with: {resume_command}"
         )
 
 
 class NonChiefDone(Exception):
-    """Training is done, and what is left to do is the chief's: this worker may go home."""
+    """Raised on every worker except the chief when training is done, because the chief does the rest alone."""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the choice nearest to ``word``, or an empty string if none is near."""
-    by_folded = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(word.lower(), by_folded, n=1, cutoff=0.6)
-    return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
+    """Return `` Did you mean 'x'?`` for the choice most similar to ``word``, or an empty string if none is similar."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean '{by_lower[matches[0]]}'?" if matches else ""
 
 
 def root_cause(error: Exception) -> str:
-    """Return the line of an error's text that says what is wrong; Keras and TensorFlow put others around it."""
+    """Return the line of an error's message that states the cause, without the context that Keras adds."""
     bold = re.search(r"\x1b\[1m(.+?)\x1b\[0m", str(error), re.DOTALL)
     lines = [line.strip() for line in (bold[1] if bold else str(error)).splitlines() if line.strip()]
     if lines[:1] == ["in user code:"]:
@@ -47,11 +50,11 @@ def root_cause(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class InvalidInput:
-    """Stands among many inputs for one that could not be received, such as a line that is not UTF-8.
+    """An input that could not be read, such as a line that is not UTF-8, in its place among the valid ones.
 
     Attributes:
-        input: what to call it.
-        error: what is the matter, in a few words.
+        input: A name for the input.
+        error: The reason, in a few words.
     """
 
     input: str

@@ -1,124 +1,144 @@
-"""Files that are whole or not there at all, and folders into which one process writes at a time."""
+"""Atomic writing of files, and folders that one process at a time may change."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+
 from dltoolkit.errors import UserError
 
-MARK = ".partial"  # in the names of files that are not complete yet
+PARTIAL_MARK = ".partial"  # part of the names of files that are not complete
+LOCK_FILE = ".lock"  # the file in a folder that the process locks which may change the folder
 
 
-class NotWritten(UserError):
-    """A file could not be written; what was there before is there still."""
+class WriteError(UserError):
+    """A file could not be written. The previous file of that name is unchanged."""
 
 
-class InUse(UserError):
-    """Another process writes into the folder."""
+class FolderInUse(UserError):
+    """Another process holds the lock of a folder."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to, and rename it into place when the block ends well.
+    """Yield a temporary path to write to, and rename it to ``path`` when the block ends without an error.
 
-    The content is on the disk before it gets its name: a machine that loses power has the old file or the new one.
+    The content is flushed to the disk before the renaming. After a power failure, ``path`` holds either the old or the
+    new content.
+
+    Args:
+        path: The file to write. Its folder is created if necessary.
+        suffix: A suffix of the temporary path, for writers that require one.
 
     Raises:
-        NotWritten: if the disk is full or the directory cannot be written; nothing half-written stays.
+        WriteError: If the disk is full or the folder is not writable. No partial file remains.
     """
-    beside = path.with_name(f".{path.name}{MARK}{suffix}")
+    partial = path.with_name(f".{path.name}{PARTIAL_MARK}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        _put_on_disk(beside)
-        os.replace(beside, path)
-        _put_on_disk(path.parent)
+        yield partial
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _flush_folder(path.parent)
     except OSError as error:
-        raise NotWritten(f"Cannot write {path}: {error.strerror or error}.") from error
+        raise WriteError(f"Cannot write {path}: {error.strerror or error}.") from error
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            partial.unlink()
 
 
-def _put_on_disk(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":  # Windows cannot open a folder as a file
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(file)
+        os.fsync(descriptor)
     finally:
-        os.close(file)
+        os.close(descriptor)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left half-written anywhere in a folder; call it in :func:`alone`."""
-    for path in folder.rglob(f".*{MARK}*"):
+def remove_partial_files(folder: Path) -> None:
+    """Remove the partial files that killed processes left in a folder; call it while holding the folder's lock."""
+    for path in folder.rglob(f".*{PARTIAL_MARK}*"):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Keep others out of a folder as long as the block lasts, or this process: a killed one leaves nothing locked.
-
-    Where the file system knows no locks of folders (NFS), nobody is kept out.
+    """Hold the exclusive lock of a folder inside the block. The operating system releases it if the process is killed.
 
     Raises:
-        InUse: if another process, or another part of this one, is in there.
+        FolderInUse: If another process, or another block of this process, holds the lock.
+        WriteError: If the folder is not writable.
     """
-    opened = os.open(folder, os.O_RDONLY)
+    path = folder / LOCK_FILE
+    if path.is_symlink():  # some versions of filelock would truncate the file that the link points to
+        raise WriteError(f"Cannot write {path}: it is a symbolic link.")
+    lock = filelock.FileLock(path, timeout=0)
     try:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InUse(f"Another process is at work in {folder}: wait until it has ended, or stop it.") from None
-        except OSError:
-            pass
+        lock.acquire()
+    except filelock.Timeout:
+        raise FolderInUse(
+            f"Another process is using {folder}: wait until that process has ended, or stop it."
+        ) from None
+    except OSError as error:
+        raise WriteError(f"Cannot write {path}: {error.strerror or error}.") from None
+    try:
         yield
     finally:
-        os.close(opened)
+        lock.release()
 
 
 @contextlib.contextmanager
-def new_folder(parent: Path, name: str | None, data_name: str) -> Iterator[Path]:
-    """Yield an empty folder for a run, and keep other processes out of it as long as the block lasts.
+def new_folder(parent: Path, name: str | None, default_name: str) -> Iterator[Path]:
+    """Yield a new, empty folder for a run, and hold its lock inside the block.
 
     Args:
-        parent: of the folder; made if it is not there.
-        name: of the folder.
-        data_name: what it is named after, with a number, where ``name`` is None.
+        parent: The folder's parent, created if necessary.
+        name: The folder's name; None for a numbered name.
+        default_name: The first part of a numbered name.
 
     Raises:
-        UserError: if the name is taken or no good, or the folder cannot be made.
+        UserError: If the name is invalid or taken, or the folder cannot be created.
     """
     if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
-        raise UserError(f"'{name}' is no name for a run: use letters, digits, '-', '_' and '.'.")
-    stem = re.sub(r"[^\w.-]+", "-", data_name).strip("-.") or "run"
+        raise UserError(f"'{name}' is not a valid name for a run: use letters, digits, '-', '_' and '.'.")
+    stem = re.sub(r"[^\w.-]+", "-", default_name).strip("-.") or "run"
     names = [name] if name else (f"{stem}-{number}" for number in itertools.count(1))
     with contextlib.ExitStack() as stack:
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            path = next((parent / one for one in names if _is_free(parent / one, stack)), None)
+            path = next((parent / candidate for candidate in names if _claim(parent / candidate, stack)), None)
         except OSError as error:
-            reason = error.strerror
-            raise UserError(f"Cannot write runs to {parent}: {reason}; choose another --out-dir.") from None
+            raise UserError(f"Cannot write runs to {parent}: {error.strerror}; choose another --out-dir.") from None
         if path is None:
-            raise UserError(f"A run '{name}' exists already in {parent}; choose another --name.")
+            raise UserError(f"A run '{name}' already exists in {parent}; choose another --name.")
         yield path
 
 
-def _is_free(path: Path, stack: contextlib.ExitStack) -> bool:
-    """Make a directory, or take one that is empty because a process was killed when it had just made it."""
-    if (path / "run.json").exists():
-        return False
+def _claim(path: Path, stack: contextlib.ExitStack) -> bool:
+    """Create and lock a folder, and return whether that succeeded.
+
+    A folder that holds only partial files is taken over: a process was killed right after it had created the folder.
+    """
     try:
         path.mkdir(exist_ok=True)
+        if not _is_unused(path):
+            return False
         stack.enter_context(exclusive_lock(path))
-    except (FileExistsError, InUse):
+    except (FileExistsError, FolderInUse):
         return False
-    remove_unfinished(path)
-    return not any(path.iterdir())
+    remove_partial_files(path)
+    return _is_unused(path)
+
+
+def _is_unused(folder: Path) -> bool:
+    return all(path.name == LOCK_FILE or PARTIAL_MARK in path.name for path in folder.iterdir())

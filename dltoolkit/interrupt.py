@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one exception, which training puts off until the step is done."""
+"""Ctrl-C and SIGTERM as one exception, which training delays until the current step is done."""
 
 import contextlib
 import signal
@@ -12,7 +12,11 @@ _pending: int | None = None
 
 
 class Interrupted(KeyboardInterrupt):
-    """The process was asked to stop. ``signal`` is the signal's number; the exit code is 128 more."""
+    """The process was asked to stop.
+
+    Args:
+        signal: Number of the signal. The exit code of the process is this number plus 128.
+    """
 
     def __init__(self, signal: int):
         super().__init__(f"interrupted by signal {signal}")
@@ -21,25 +25,25 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def signals_raise() -> Iterator[None]:
-    """Raise :class:`Interrupted` on SIGINT and SIGTERM inside the block (in the main thread; elsewhere do nothing)."""
+    """Raise :class:`Interrupted` on SIGINT and SIGTERM inside the block, if this is the main thread."""
     global _pending
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = {number: signal.signal(number, _on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, _on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         _pending = None
-        for number, handler in old.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Only note a signal inside the block, where :func:`pending` tells of it, and raise it at the block's end.
+    """Delay the exception for a signal to the end of the block; :func:`pending` returns the signal until then.
 
-    A second signal raises at once.
+    A second signal raises immediately.
     """
     global _deferring
     _deferring = True
@@ -52,7 +56,7 @@ def deferred() -> Iterator[None]:
 
 
 def pending() -> int | None:
-    """Return the number of the signal that came while deferred, or None."""
+    """Return the number of the delayed signal, or None."""
     return _pending
 
 

@@ -1,20 +1,19 @@
-"""What a run happened on: versions, processor, memory."""
+"""Facts about the machine that a run records: versions, processor, memory."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
-import resource
 import sys
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("dltoolkit", "tensorflow", "keras", "numpy", "scikit-learn")
+PACKAGES = ("dltoolkit", "tensorflow", "keras", "numpy", "scikit-learn")  # packages whose versions affect results
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that results depend on; None for one that is not installed."""
+    """Return the versions of Python and of :data:`PACKAGES`, with None for a package that is not installed."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
@@ -23,9 +22,13 @@ def description() -> dict[str, int | str | None]:
     return {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()}
 
 
-def peak_memory_mb() -> float:
-    """Return the most memory that this process has held so far, in megabytes."""
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+def peak_memory_mb() -> float | None:
+    """Return the peak memory of this process in megabytes, or None on Windows."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, Linux kibibytes
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run works: live on a terminal, one line an epoch in a pipe; always on stderr."""
+"""Progress messages on stderr: a live display on a terminal, one line per epoch otherwise."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rich.progress import Progress as Bar
 
 from dltoolkit import cluster
 
-LIVE_INTERVAL = 0.1  # seconds between two updates of the live line
+LIVE_INTERVAL = 0.1  # minimum seconds between two updates of the live display, so that it costs almost no time
 
 
 def console() -> Console:
-    """A console on stderr, made when needed, so that a redirected stderr is respected; only the chief's speaks."""
+    """Return a console that writes to the current ``sys.stderr``. Only the chief's console prints."""
     return Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=not cluster.is_chief())
 
 
 def note(message: str) -> None:
-    """Tell the user something, on stderr."""
+    """Print a message on stderr."""
     console().print(message, markup=False)
 
 
 def warn(message: str) -> None:
-    """Tell the user of something that may be wrong with the input, on stderr."""
+    """Print a warning on stderr, on every worker."""
     screen = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     screen.print("[yellow]Warning:[/yellow] " if screen.is_terminal else "Warning: ", end="")
     screen.print(message, markup=False)
@@ -36,7 +36,7 @@ def warn(message: str) -> None:
 
 @contextmanager
 def counting() -> Iterator[Any]:
-    """Yield a function ``report(label, done, total)`` that shows how far a scan or a download has come."""
+    """Yield a function ``report(label, done, total)`` that shows the progress of a scan or a download on a terminal."""
     screen = console()
     if not screen.is_terminal:
         yield lambda label, done, total: None
@@ -60,16 +60,22 @@ def counting() -> Iterator[Any]:
 
 
 class EpochDisplay:
-    """Shows epochs as they go: a live bar on a terminal, and a line when an epoch is done."""
+    """A progress bar for the current epoch on a terminal, and one line for each finished epoch."""
 
     def __init__(self) -> None:
         self._screen = console()
         self._bar: Bar | None = None
         self._task: Any = None
-        self._shown = 0.0
+        self._updated = 0.0
 
     def start(self, epoch: int, epochs: int | None, steps: int) -> None:
-        """Begin an epoch (counted from 1) of ``steps`` steps; ``epochs`` is None while it is not yet planned."""
+        """Show the beginning of an epoch.
+
+        Args:
+            epoch: Number of the epoch, from 1.
+            epochs: Planned number of epochs, or None if they are not planned yet.
+            steps: Number of steps in the epoch.
+        """
         if not self._screen.is_terminal:
             return
         if self._bar is None:
@@ -84,33 +90,33 @@ class EpochDisplay:
             )
             self._bar.start()
             self._task = self._bar.add_task("", total=steps, values="")
-        self._bar.reset(self._task, description=f"epoch {_of(epoch, epochs)}", total=steps, values="")
+        self._bar.reset(self._task, description=f"epoch {_format_epoch(epoch, epochs)}", total=steps, values="")
 
     def step(self, done: int, logs: Mapping[str, float] | None) -> None:
-        """Move the live line on; cheap enough to be called at every step."""
+        """Show how many steps of the epoch are done. Calling this at every step costs almost no time."""
         now = time.monotonic()
-        if self._bar is None or now - self._shown < LIVE_INTERVAL:
+        if self._bar is None or now - self._updated < LIVE_INTERVAL:
             return
-        self._shown = now
-        values = "  ".join(_value(name, value) for name, value in (logs or {}).items())
+        self._updated = now
+        values = "  ".join(_format_metric(name, value) for name, value in (logs or {}).items())
         self._bar.update(self._task, completed=done, values=values)
 
     def end(self, epoch: int, epochs: int | None, row: Mapping[str, float], best: bool) -> None:
-        """Write the line of a finished epoch; ``row`` is its row of history.csv."""
-        shown = {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "learning_rate")}
-        values = "  ".join(_value(name, value) for name, value in shown.items())
-        line = f"epoch {_of(epoch, epochs)}  {values}  {row['seconds']:.1f} s{'  best' if best else ''}"
+        """Print the line of a finished epoch. ``row`` is its row of history.csv."""
+        values = {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "learning_rate")}
+        metrics = "  ".join(_format_metric(name, value) for name, value in values.items())
+        line = f"epoch {_format_epoch(epoch, epochs)}  {metrics}  {row['seconds']:.1f} s{'  best' if best else ''}"
         self._screen.print(line, markup=False)
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 def duration(seconds: float) -> str:
-    """Write seconds for people: ``8.4 s``, ``3 min 20 s``, ``1 h 5 min``."""
+    """Format seconds as ``8.4 s``, ``3 min 20 s`` or ``1 h 5 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -119,10 +125,10 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _of(epoch: int, epochs: int | None) -> str:
+def _format_epoch(epoch: int, epochs: int | None) -> str:
     return f"{epoch:{len(str(epochs))}d}/{epochs}" if epochs else f"{epoch}"
 
 
-def _value(name: str, value: float) -> str:
-    written = name.replace("validation_", "val ").replace("_", " ")
-    return f"{written} {value * 100:.1f} %" if name.endswith("accuracy") else f"{written} {value:.4f}"
+def _format_metric(name: str, value: float) -> str:
+    label = name.replace("validation_", "val ").replace("_", " ")
+    return f"{label} {value * 100:.1f} %" if name.endswith("accuracy") else f"{label} {value:.4f}"

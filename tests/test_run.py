@@ -1,20 +1,26 @@
-"""A run directory: named safely, never half-written, never overwriting, readable when it is not finished."""
+"""Tests of run directories: names, atomic files, states, and damaged or foreign contents."""
 
 import json
 import subprocess
 import sys
 import textwrap
 
+import keras
 import pytest
 
 import dltoolkit
 from dltoolkit import recipe
+from dltoolkit import run as run_module
 from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError
 from dltoolkit.interrupt import Interrupted
 from dltoolkit.run import Run
 
 FILE = str(recipe.names()["image-classifier"])
+
+
+def file_names(run: Run) -> set[str]:
+    return {path.name for path in run.path.iterdir()} - {".lock"}
 
 
 @pytest.fixture
@@ -25,55 +31,62 @@ def create(tmp_path):
     return make
 
 
-def test_runs_are_numbered_and_named(create, tmp_path):
+def test_create_numbers_and_names_runs(create, tmp_path):
     assert [create().path.name for _ in range(2)] == ["digits-1", "digits-2"]
     assert create("my flowers/2024!").path.name == "my-flowers-2024-1"
     assert create(name="best.one").path == tmp_path / "runs" / "image-classifier" / "best.one"
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         create(name="best.one")
     for bad in ("../up", "a/b", "", "-x"):
-        with pytest.raises(UserError, match="no name for a run"):
+        with pytest.raises(UserError, match="not a valid name"):
             create(name=bad)
 
 
-def test_run_json_comes_first_and_says_what_was_asked(create):
+def test_create_writes_run_json_first(create):
     run = create(seed=7)
-    assert [path.name for path in run.path.iterdir()] == ["run.json"]
+    assert file_names(run) == {"run.json"}
     info = json.loads((run.path / "run.json").read_text())
     assert (info["recipe"], info["state"], info["config"]["seed"]) == ("image-classifier", "starting", 7)
+    assert info["format"] == run_module.FORMAT
     assert info["versions"]["keras"]
 
 
-def test_a_failure_before_training_leaves_nothing(create):
+def test_session_removes_a_run_that_fails_before_training(create):
     run = create()
     with pytest.raises(UserError, match="no pictures"), run.session():
         raise UserError("no pictures")
     assert not run.path.exists()
 
 
+def test_session_restores_the_dtype_policy(create):
+    keras.config.set_dtype_policy("float32")
+    with create().session():
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    assert keras.config.dtype_policy().name == "float32"
+
+
 @pytest.mark.parametrize("written", range(3))
-def test_killed_between_two_files_about_the_data(create, monkeypatch, written):
-    """However many of them there are already, a run that goes on has all of them."""
+def test_describe_data_completes_what_a_killed_process_left(create, monkeypatch, written):
     run, write, count = create(), Run.write, iter(range(9))
 
-    def killed(self, *content):
+    def write_until_killed(self, *content):
         if next(count) == written:
             raise SystemExit
         return write(self, *content)
 
-    about = {"fingerprint": "f", "source": "toys", "classes": ["a", "b"]}, [("x.png", "is damaged")]
+    arguments = {"fingerprint": "f", "source": "toys", "classes": ["a", "b"]}, [("x.png", "is damaged")]
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "write", killed)
+        patch.setattr(Run, "write", write_until_killed)
         with pytest.raises(SystemExit):
-            run.describe_data(*about)
+            run.describe_data(*arguments)
     again = dltoolkit.load(run.path)
-    again.describe_data(*about)
+    again.describe_data(*arguments)
     assert json.loads((run.path / "labels.json").read_text()) == ["a", "b"]
     assert "x.png" in (run.path / "findings.csv").read_text()
     assert dltoolkit.load(run.path).info["data"]["source"] == "toys"
 
 
-def test_a_failure_in_training_is_recorded(create):
+def test_session_records_a_failure_in_training(create):
     run = create()
     with pytest.raises(RuntimeError), run.session():
         run.update(state="running")
@@ -82,7 +95,7 @@ def test_a_failure_in_training_is_recorded(create):
     assert (again.info["state"], again.info["error"]) == ("failed", "the loss became NaN")
 
 
-def test_an_interrupt_is_recorded_with_the_resume_command(create):
+def test_session_records_an_interrupt_with_the_resume_command(create):
     run = create()
     with pytest.raises(Interrupted) as caught, run.session():
         run.update(state="running")
@@ -91,11 +104,11 @@ def test_an_interrupt_is_recorded_with_the_resume_command(create):
     assert dltoolkit.load(run.path).info["state"] == "interrupted"
 
 
-def test_runs_are_found_by_path_name_and_latest(create, tmp_path):
+def test_load_takes_paths_names_and_latest(create, tmp_path):
     one, two = create(), create("flowers")
     root = tmp_path / "runs"
-    for word in (one.path, "digits-1", "image-classifier/digits-1"):
-        assert dltoolkit.load(word, root).path.samefile(one.path)
+    for name in (one.path, "digits-1", "image-classifier/digits-1"):
+        assert dltoolkit.load(name, root).path.samefile(one.path)
     assert {run.path for run in dltoolkit.runs(root)} == {one.path, two.path}
     two.update(created="2999-01-01T00:00:00+00:00")
     assert dltoolkit.load("latest", root).path == two.path
@@ -103,11 +116,11 @@ def test_runs_are_found_by_path_name_and_latest(create, tmp_path):
         dltoolkit.load("flower-1", root)
     with pytest.raises(UserError, match="no runs in"):
         dltoolkit.load("latest", tmp_path / "empty")
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run directory"):
         dltoolkit.load(tmp_path)
 
 
-def test_a_name_in_two_recipes_is_asked_about(create, tmp_path):
+def test_load_refuses_an_ambiguous_name(create, tmp_path):
     first = create()
     other = tmp_path / "runs" / "fine-tune" / first.path.name
     other.mkdir(parents=True)
@@ -117,29 +130,62 @@ def test_a_name_in_two_recipes_is_asked_about(create, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"recipe": 3}'])
-def test_a_corrupt_run_json_is_named(create, content):
+def test_load_names_a_damaged_run_json(create, content):
     run = create()
     (run.path / "run.json").write_text(content)
     with pytest.raises(UserError, match="damaged"):
         dltoolkit.load(run.path)
 
 
-def test_a_corrupt_history_is_named(create):
+@pytest.mark.parametrize(("changes", "actual"), [({"format": 1}, "has format 1"), ({}, "has no format number")])
+def test_load_refuses_other_formats(create, tmp_path, changes, actual):
+    run = create()
+    info = {key: value for key, value in run.info.items() if key != "format"} | changes
+    (run.path / "run.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=f"{actual}, but this version reads only format 2: train a new run"):
+        dltoolkit.load(run.path)
+    assert dltoolkit.runs(tmp_path / "runs") == []
+
+
+def test_exclusive_lock_refuses_a_symbolic_link(create, tmp_path):
+    run, victim = create(), tmp_path / "victim"
+    victim.write_text("precious")
+    (run.path / ".lock").unlink()
+    (run.path / ".lock").symlink_to(victim)
+    with pytest.raises(UserError, match="symbolic link"), dltoolkit.load(run.path).exclusive_lock():
+        pass
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("module", ["fcntl", "resource"])
+def test_runs_can_be_read_without_the_modules_that_windows_lacks(create, module):
+    run = create()
+    code = f"""
+        import sys
+        sys.modules[{module!r}] = None
+        import dltoolkit, dltoolkit.cli.app, dltoolkit.recipes.image_classifier
+        print(dltoolkit.load({str(run.path)!r}).info["state"])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert done.stdout == "starting\n", done.stderr
+
+
+def test_history_names_a_damaged_file(create):
     run = create()
     (run.path / "history.csv").write_text("epoch,loss\n1,abc\n")
     with pytest.raises(UserError, match="damaged"):
         _ = run.history
 
 
-def test_history_round_trip(create):
+def test_history_reads_what_write_rows_writes(create):
     run = create()
     rows = [{"epoch": 1, "loss": 0.5, "seconds": 1.5}, {"epoch": 2, "loss": 0.25, "seconds": 1.0}]
     run.write_rows("history.csv", rows)
     assert run.history == rows
 
 
-def test_a_full_disk_leaves_the_old_file_whole(create, tmp_path):
-    """A real failing write: the kernel refuses files above a limit."""
+def test_update_keeps_the_old_file_on_a_full_disk(create):
+    """The kernel refuses files above a limit, as it would on a full disk."""
     run = create()
     code = f"""
         import resource, signal
@@ -155,21 +201,21 @@ def test_a_full_disk_leaves_the_old_file_whole(create, tmp_path):
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert "Cannot write" in done.stdout, done.stderr
     assert dltoolkit.load(run.path).info["state"] == "starting"
-    assert [path.name for path in run.path.iterdir()] == ["run.json"]
+    assert file_names(run) == {"run.json"}
 
 
-def test_an_unwritable_place_is_named(tmp_path):
+def test_create_names_an_out_dir_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="another --out-dir"):
         Run.create(FILE, RunConfig(out_dir=str(tmp_path / "file")), "digits")
 
 
-def test_a_place_without_permission_is_named(tmp_path, unprivileged_user):
+def test_create_names_an_out_dir_without_permission(tmp_path, unprivileged_user):
     with pytest.raises(UserError, match="Permission denied; choose another --out-dir"):
         Run.create(FILE, RunConfig(out_dir=str(tmp_path / "runs")), "digits")
 
 
-def test_a_run_never_executes_code_that_travels_with_it(create):
+def test_recipe_never_executes_code_inside_the_run(create):
     run = create()
     (run.path / "evil.py").write_text("raise SystemExit('executed')")
     run.update(recipe_file=str(run.path / "evil.py"))
@@ -177,9 +223,7 @@ def test_a_run_never_executes_code_that_travels_with_it(create):
         _ = dltoolkit.load(run.path).recipe
 
 
-def test_a_model_file_that_hides_code_is_refused(create, tmp_path):
-    import keras
-
+def test_model_refuses_files_with_code(create):
     hostile = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2)])
     run = create()
     hostile.save(run.path / "model.keras")

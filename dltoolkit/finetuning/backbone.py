@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dltoolkit import data, evaluation, models
-from dltoolkit import run as runs
+from dltoolkit import saved_runs
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.run import Run
 
@@ -313,11 +313,11 @@ def resolve(name: str | None, *, weights: str | None = None, out_dir: str = "sav
     if Path(name).expanduser().is_file():
         raise UserError(f"{name} is not a .keras file; other files are not opened, because a pickle may run code.")
     with contextlib.suppress(UserError):
-        return RunBackbone(name, seed, runs.load(name, out_dir))
+        return RunBackbone(name, seed, saved_runs.load(name, out_dir))
     presets = models.pretrained.keras_hub.preset_names()
     if name in presets:
         return PresetBackbone(name)
-    run_names = [run.path.name for run in runs.runs(out_dir)]
+    run_names = [run.path.name for run in saved_runs.runs(out_dir)]
     near = did_you_mean(name, [*models.pretrained.keras_applications.APPLICATIONS, *presets, *run_names])
     raise UserError(
         f"There is no backbone '{name}': give a name of 'dltoolkit list backbones', a KerasHub preset, a run or a "

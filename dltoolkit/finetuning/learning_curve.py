@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dltoolkit import progress
-from dltoolkit import run as runs
+from dltoolkit import saved_runs
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def measure(
             name = f"{count or 'all'}-{seed}"
             progress.note(f"Learning curve: {count or 'all'} labels per class, seed {seed}")
             try:
-                point = runs.load(f"{run.info['recipe']}/{name}", out_dir)
+                point = saved_runs.load(f"{run.info['recipe']}/{name}", out_dir)
             except UserError:
                 changes = {"learning_curve": None, "backbone": spec, "shots": count, "seed": seed}
                 point = train(replace(config, name=name, out_dir=out_dir, **changes))
             if point.info["state"] != "finished":
-                point = runs.resume(point)
+                point = saved_runs.resume(point)
             scores = {"fine-tuned": point.metrics["test"], **point.metrics["baseline"]}
             described = point.info["data"]
             points.append(

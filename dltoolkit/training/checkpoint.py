@@ -52,7 +52,7 @@ def save(run: Run, state: State, model: keras.Model, best_weights: list[np.ndarr
     Those of later steps are deleted too: they were damaged, or training would have gone on from there.
 
     Raises:
-        NotWritten: if the disk is full or cannot be written.
+        WriteError: if the disk is full or cannot be written.
     """
     arrays = {"state": np.frombuffer(json.dumps(asdict(state)).encode(), dtype=np.uint8)}
     for group, variables in _groups(model).items():

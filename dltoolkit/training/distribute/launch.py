@@ -21,7 +21,7 @@ from typing import IO
 from dltoolkit.config import parse_duration
 from dltoolkit.errors import UserError
 from dltoolkit.run import LAUNCHED_VARIABLE, RUN_FILE_VARIABLE
-from dltoolkit.training.distribute.rendezvous import WAIT_VARIABLE
+from dltoolkit.training.distribute.rendezvous import TIMEOUT_VARIABLE
 
 VERBS = ("train", "resume")
 LOOK_SECONDS = 0.1  # between two looks at the workers
@@ -69,7 +69,7 @@ def launch(words: Sequence[str], workers: int, timeout: str) -> tuple[int, str |
     with tempfile.TemporaryDirectory(prefix="dltoolkit-") as folder, ExitStack() as stack:
         run_file = Path(folder) / "run"
         again = f"dltoolkit launch --workers {workers} --"
-        shared = {WAIT_VARIABLE: timeout, LAUNCHED_VARIABLE: again, RUN_FILE_VARIABLE: str(run_file)}
+        shared = {TIMEOUT_VARIABLE: timeout, LAUNCHED_VARIABLE: again, RUN_FILE_VARIABLE: str(run_file)}
         shared |= {name: str(max(1, (os.cpu_count() or 1) // workers)) for name in THREADS if name not in os.environ}
         all_of_them = []
         stack.callback(lambda: [worker.signal(signal.SIGKILL) for worker in all_of_them])

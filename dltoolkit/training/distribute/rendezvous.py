@@ -1,4 +1,7 @@
-"""How workers find each other before TensorFlow connects them, which would wait for an hour and hear no signal."""
+"""The rendezvous of workers before TensorFlow connects them.
+
+TensorFlow would wait for an hour for a worker that does not start, and would not react to signals meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -15,128 +18,131 @@ from dltoolkit.cluster import Cluster
 from dltoolkit.config import parse_duration
 from dltoolkit.errors import UserError
 
-WAIT_VARIABLE = "DLTOOLKIT_WAIT"  # how long, such as 10m
-WAIT = "10m"
-LOOK_SECONDS = 0.2  # between two looks for somebody
-SILENCE_SECONDS = 30.0  # that a chief may be late
-QUIET_SECONDS = 5.0  # of waiting before anything is said
+TIMEOUT_VARIABLE = "DLTOOLKIT_WAIT"  # environment variable with the time to wait for the other workers, such as 10m
+DEFAULT_TIMEOUT = "10m"
+POLL_SECONDS = 0.2  # seconds between two attempts to connect, or to accept a connection
+CHIEF_DELAY_SECONDS = 30.0  # seconds beyond the timeout that a worker waits for the answer of a connected chief
+SILENT_SECONDS = 5.0  # seconds after which the chief prints which workers are missing
+START = "begin\n"  # the message with which the chief starts all workers
 
 
 def wait_for_workers(cluster: Cluster) -> None:
-    """Return when all workers of the cluster are there; each at its own address, for which it has its port to itself.
+    """Return when all workers of the cluster have started.
+
+    Each worker binds the port of its address meanwhile, which proves that no other program uses it.
 
     Raises:
-        UserError: if this process' port is taken, or somebody has not come within ``$DLTOOLKIT_WAIT`` (10m).
+        UserError: If the port of this worker is in use, or a worker does not start within ``$DLTOOLKIT_WAIT`` (10m).
     """
     try:
-        patience = parse_duration(os.environ.get(WAIT_VARIABLE, WAIT))
+        timeout = parse_duration(os.environ.get(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT))
     except ValueError:
-        raise UserError(f"{WAIT_VARIABLE} must be a time such as 90s or 10m.") from None
-    with _listening(cluster.addresses[cluster.index]) as door:
-        deadline = time.monotonic() + patience
+        raise UserError(f"{TIMEOUT_VARIABLE} must be a time such as 90s or 10m.") from None
+    with _listen(cluster.addresses[cluster.index]) as server_socket:
+        deadline = time.monotonic() + timeout
         if cluster.index:
-            _report(cluster, deadline)
+            _wait_for_chief(cluster, deadline)
         else:
-            _gather(cluster, door, deadline)
+            _gather_workers(cluster, server_socket, deadline)
 
 
 @contextlib.contextmanager
-def _listening(address: str) -> Iterator[socket.socket]:
+def _listen(address: str) -> Iterator[socket.socket]:
     port = int(address.rpartition(":")[2])
     family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
     try:
-        door = socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6)
+        server_socket = socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6)
     except OSError as error:
         raise UserError(
-            f"Port {port} of this machine cannot be had ({error.strerror}): name another one in TF_CONFIG, or end the "
-            "program that holds it."
+            f"Port {port} of this machine is not available ({error.strerror}): use another port in TF_CONFIG, or end "
+            "the program that uses it."
         ) from None
-    with door:
-        yield door
+    with server_socket:
+        yield server_socket
 
 
-def _gather(cluster: Cluster, door: socket.socket, deadline: float) -> None:
-    """The chief's part: let every worker in, then tell all to begin."""
-    door.settimeout(LOOK_SECONDS)
-    began, told = time.monotonic(), False
-    there: dict[int, socket.socket] = {}
+def _gather_workers(cluster: Cluster, server_socket: socket.socket, deadline: float) -> None:
+    """Accept a connection from every other worker, then tell all of them to start. The chief calls this."""
+    server_socket.settimeout(POLL_SECONDS)
+    start, announced = time.monotonic(), False
+    connections: dict[int, socket.socket] = {}
     try:
-        while missing := [index for index in range(1, len(cluster.addresses)) if index not in there]:
+        while missing := [index for index in range(1, len(cluster.addresses)) if index not in connections]:
             names = ", ".join(f"{index} ({cluster.addresses[index]})" for index in missing)
             if time.monotonic() > deadline:
-                missed = f"Worker {names} has not come: start it, and see that it can reach the chief."
-                for guest in there.values():
-                    guest.sendall(f"{missed}\n".encode())
-                raise UserError(missed)
-            if not told and time.monotonic() - began > QUIET_SECONDS:
+                message = f"Worker {names} has not connected: start it, and make sure that it can reach the chief."
+                for connection in connections.values():
+                    connection.sendall(f"{message}\n".encode())
+                raise UserError(message)
+            if not announced and time.monotonic() - start > SILENT_SECONDS:
                 progress.note(f"Waiting for worker {names}.")
-                told = True
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # others may knock at a port too
-                _let_in(cluster, door, there)
-            for index in [index for index, guest in there.items() if _has_left(guest)]:
-                there.pop(index).close()
-        for guest in there.values():
-            guest.sendall(b"begin\n")
+                announced = True
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # other programs may connect, too
+                _accept(cluster, server_socket, connections)
+            for index in [index for index, connection in connections.items() if _is_closed(connection)]:
+                connections.pop(index).close()
+        for connection in connections.values():
+            connection.sendall(START.encode())
     finally:
-        for guest in there.values():
-            guest.close()
+        for connection in connections.values():
+            connection.close()
 
 
-def _let_in(cluster: Cluster, door: socket.socket, there: dict[int, socket.socket]) -> None:
-    """Wait a little for somebody, and put a worker into its place; tell others what is wrong."""
-    guest, _ = door.accept()
+def _accept(cluster: Cluster, server_socket: socket.socket, connections: dict[int, socket.socket]) -> None:
+    """Wait shortly for a connection. Add it to ``connections`` under its worker's index, or answer what is wrong."""
+    connection, _ = server_socket.accept()
     try:
-        guest.settimeout(LOOK_SECONDS * 10)
-        said = json.loads(guest.makefile().readline())
-        index, wrong = said["index"], None
-        if said["addresses"] != list(cluster.addresses):
-            wrong = "other addresses than this worker: give all workers the same"
-        elif index in there and not _has_left(there[index]):
-            wrong = f"a worker {index} already: give each another index"
-        if wrong:
-            guest.sendall(f"The chief knows {wrong}.\n".encode())
+        connection.settimeout(POLL_SECONDS * 10)
+        request = json.loads(connection.makefile().readline())
+        index, problem = request["index"], None
+        if request["addresses"] != list(cluster.addresses):
+            problem = "The chief has other addresses than this worker: give all workers the same addresses."
+        elif index in connections and not _is_closed(connections[index]):
+            problem = f"Another worker has the index {index}: give each worker its own index."
+        if problem:
+            connection.sendall(f"{problem}\n".encode())
         else:
-            if index in there:
-                there[index].close()
-            there[index] = guest
+            if index in connections:
+                connections[index].close()
+            connections[index] = connection
     finally:
-        if guest not in there.values():
-            guest.close()
+        if connection not in connections.values():
+            connection.close()
 
 
-def _has_left(guest: socket.socket) -> bool:
+def _is_closed(connection: socket.socket) -> bool:
     try:
-        return bool(select.select([guest], [], [], 0)[0]) and not guest.recv(1, socket.MSG_PEEK)
+        return bool(select.select([connection], [], [], 0)[0]) and not connection.recv(1, socket.MSG_PEEK)
     except OSError:
         return True
 
 
-def _report(cluster: Cluster, deadline: float) -> None:
-    """A worker's part: come to the chief, and wait until it says to begin."""
+def _wait_for_chief(cluster: Cluster, deadline: float) -> None:
+    """Connect to the chief and return when it sends the start message. All workers except the chief call this."""
     host, _, port = cluster.addresses[0].rpartition(":")
-    hello = json.dumps({"index": cluster.index, "addresses": cluster.addresses}).encode() + b"\n"
+    request = json.dumps({"index": cluster.index, "addresses": cluster.addresses}).encode() + b"\n"
     while True:
         answer, reason = "", "no answer"
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_SECONDS * 10) as chief:
-                chief.sendall(hello)
-                chief.settimeout(LOOK_SECONDS)
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=POLL_SECONDS * 10) as connection:
+                connection.sendall(request)
+                connection.settimeout(POLL_SECONDS)
                 while not answer.endswith("\n"):
                     with contextlib.suppress(TimeoutError):
-                        got = chief.recv(1024).decode("latin-1")
-                        if not got:
+                        received = connection.recv(1024).decode("latin-1")
+                        if not received:
                             break
-                        answer += got
-                    if time.monotonic() > deadline + SILENCE_SECONDS:  # it is the chief who says when to give up
-                        raise UserError(f"The chief, {cluster.addresses[0]}, does not answer: start all anew.")
+                        answer += received
+                    if time.monotonic() > deadline + CHIEF_DELAY_SECONDS:  # the chief itself gives up at the deadline
+                        raise UserError(f"The chief, {cluster.addresses[0]}, does not answer: restart all workers.")
         except OSError as error:
             reason = error.strerror or type(error).__name__
-        if answer == "begin\n":
+        if answer == START:
             return
         if answer.endswith("\n"):
             raise UserError(answer.strip())
         if time.monotonic() > deadline:
             raise UserError(
-                f"The chief, {cluster.addresses[0]}, has not come ({reason}): start it, or see to TF_CONFIG."
+                f"The chief, {cluster.addresses[0]}, cannot be reached ({reason}): start it, or correct TF_CONFIG."
             )
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)

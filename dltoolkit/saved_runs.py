@@ -1,0 +1,79 @@
+"""Saved runs: open, list and resume them."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from dltoolkit import config as configuration
+from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.run import Run
+
+RESUME_OPTIONS = ("epochs", "max_time", "device")  # options that may change when a run is resumed
+
+
+def load(run: str | Path, out_dir: str | Path = "saved_models") -> Run:
+    """Open a run by its path, ``RECIPE/NAME``, a unique NAME, or ``latest``.
+
+    Raises:
+        UserError: If there is no such run (the message suggests the most similar name), its run.json is damaged, or it
+            has another format than this version reads.
+    """
+    for path in (Path(run).expanduser(), Path(out_dir).expanduser() / str(run)):
+        if (path / "run.json").is_file():
+            return Run.open(path)
+    if Path(run).expanduser().is_dir() and str(run) not in (".", ""):
+        raise UserError(f"{run} is not a run directory: it has no run.json.")
+    available = runs(out_dir)
+    if str(run) == "latest":
+        if not available:
+            raise UserError(f"There are no runs in {out_dir} yet; 'dltoolkit train image-classifier' trains one.")
+        return max(available, key=lambda each: (each.info.get("created", ""), each.path.stat().st_mtime_ns))
+    matches = [each for each in available if each.path.name == str(run)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(f"{each.path.parent.name}/{each.path.name}" for each in matches)
+        raise UserError(f"Several runs are called '{run}'; use one of {names}.")
+    hint = did_you_mean(str(run), [each.path.name for each in available])
+    raise UserError(f"There is no run '{run}' in {out_dir}; 'dltoolkit list runs' lists the runs.{hint}")
+
+
+def resume(run: Run | str | Path, **changes: Any) -> Run:
+    """Continue a run from the point where it stopped, with the options in its run.json except ``changes``.
+
+    Args:
+        run: A run, or what :func:`load` takes.
+        changes: ``epochs`` (in all), ``max_time`` (from now on) or ``device``. If only one of ``epochs`` and
+            ``max_time`` is given, it replaces both.
+
+    Raises:
+        UserError: If another option is given, the data have changed, or another process is using the run.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    if fixed := ", ".join(sorted(changes.keys() - set(RESUME_OPTIONS))):
+        raise UserError(
+            f"A run is resumed with the options that it began with, so {fixed} cannot be changed: only "
+            f"{', '.join(RESUME_OPTIONS)} can. Train a new run to change other options."
+        )
+    with run.exclusive_lock():
+        run.reload()  # another process may have trained the run since it was opened
+        module = run.recipe
+        new_length = changes.keys() & {"epochs", "max_time"}
+        if new_length:
+            changes = {"epochs": None, "max_time": None, **changes}
+        config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True)
+        if new_length:
+            run.info.get("plan", {}).pop("steps", None)  # training plans the number of steps again
+        run.info["config"] = config.to_dict()  # written when training begins
+        return module.train(config, resume=run)
+
+
+def runs(out_dir: str | Path = "saved_models") -> list[Run]:
+    """Return all readable runs under ``out_dir``, oldest first."""
+    readable = []
+    for file in Path(out_dir).expanduser().glob("*/*/run.json"):
+        with contextlib.suppress(UserError):
+            readable.append(Run.open(file.parent))
+    return sorted(readable, key=lambda run: run.info.get("created", ""))
