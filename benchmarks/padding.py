@@ -39,7 +39,7 @@ def main(data: str, model: str, backbone: str | None, batch_size: int | None) ->
     tokens = positions = 0
     for token_ids, _ in batches.as_numpy_iterator():
         tokens, positions = tokens + np.count_nonzero(token_ids), positions + token_ids.size
-    shuffled = np.random.default_rng(0).permutation(splits.packed.lengths[splits.train])[: steps * batch_size]
+    shuffled = np.random.default_rng(0).permutation(splits.token_ids.lengths[splits.train])[: steps * batch_size]
     padded = shuffled.reshape(steps, batch_size).max(axis=1).sum() * batch_size
     click.echo(f"{steps} batches of {batch_size}, {tokens:,} words or tokens")
     click.echo(f"padding in batches of similar length {100 * (1 - tokens / positions):.1f} %")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
     from dltoolkit.data.text.dataset import TextSplits
-    from dltoolkit.data.text.vocabulary import Encoder
+    from dltoolkit.data.text.encoders import TextEncoder
     from dltoolkit.evaluation.prediction import Prediction
 
 SMALL = 10_000  # training texts up to which rare words and small batches pay off
@@ -69,14 +69,14 @@ def build_data(config: Config) -> TextSplits:
     ngram, small = config.model == "ngram", len(splits.train) <= SMALL
     prefix_length = config.prefix_length if config.prefix_length is not None else 5 if small else 0
     vocabulary = data.text.vocabulary.Vocabulary.build(
-        splits.corpus,
+        splits.tokenized,
         splits.train,
         ngrams=config.ngrams if ngram else 1,
-        size=config.vocab_size or (1_000_000 if ngram else 20_000),
-        minimum=config.min_df or (1 if small else 2),
-        letters=prefix_length if ngram else 0,
+        max_size=config.vocab_size or (1_000_000 if ngram else 20_000),
+        min_df=config.min_df or (1 if small else 2),
+        prefix_length=prefix_length if ngram else 0,
     )
-    splits.encoder = data.text.vocabulary.Encoder(vocabulary, None if ngram else config.max_length)
+    splits.encoder = data.text.encoders.VocabularyEncoder(vocabulary, None if ngram else config.max_length)
     return splits
 
 
@@ -87,16 +87,16 @@ def build_model(config: Config, splits: TextSplits) -> keras.Model:
         config.model,
         vocab_size,
         classes,
-        longest=config.max_length,
+        max_length=config.max_length,
         embedding_dim=config.embedding_dim,
         units=config.units,
         layers=config.layers,
         dropout=config.dropout,
     )
     if config.model == "ngram":
-        bags = splits.packed.take(splits.train)
+        bags = splits.token_ids.take(splits.train)
         ratios = data.text.vocabulary.log_count_ratios(bags, splits.labels[splits.train], vocab_size, classes)
-        models.text.classifiers.set_naive_bayes(model, ratios, len(bags.numbers) / len(bags))
+        models.text.classifiers.set_naive_bayes(model, ratios, len(bags.values) / len(bags))
     return model
 
 
@@ -117,7 +117,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         model = training.fit.fit(run, resolve_defaults(config, len(splits.train)), train_spec(config, splits))
         top_features = None
         if config.model == "ngram":
-            weights, bags = models.text.classifiers.weights(model), splits.packed.take(splits.train)
+            weights, bags = models.text.classifiers.ngram_weights(model), splits.token_ids.take(splits.train)
             top_features = evaluation.ngram_baseline.top_features(splits.encoder.vocabulary, weights, bags)
         report.text_classification.evaluate_and_report(run, model, splits, top_features=top_features)
     return run
@@ -194,6 +194,6 @@ def stream_predictions(
     return evaluation.text_classification.stream_predictions(run, inputs, load_encoder(run), **options)
 
 
-def load_encoder(run: Run) -> Encoder:
+def load_encoder(run: Run) -> TextEncoder:
     """Return the encoder that a run was trained with; a UserError says that its vocabulary is missing or damaged."""
     return data.text.encoders.load(run.path, None if run.config.model == "ngram" else run.config.max_length)

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from dltoolkit.data.text.vocabulary import Corpus
+from dltoolkit.data.text.words import TokenizedTexts
 from dltoolkit.evaluation import ngram_baseline
 
 CLASSES = ["negative", "positive"]
 
 
 @pytest.fixture(scope="module")
-def reviews() -> tuple[Corpus, np.ndarray, np.ndarray, np.ndarray]:
+def reviews() -> tuple[TokenizedTexts, np.ndarray, np.ndarray, np.ndarray]:
     """200 tokenized reviews, their labels, and rows of a training and a test split."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200)
     words = [["awful", "dull"], ["great", "fun"]]
     texts = [f"the film was {rng.choice(words[label])} and {rng.choice(['long', 'short'])}" for label in labels]
-    return Corpus(texts), labels, np.arange(140), np.arange(140, 200)
+    return TokenizedTexts(texts), labels, np.arange(140), np.arange(140, 200)
 
 
 def test_linear_classifies_by_words_and_names_them(reviews):
@@ -53,7 +53,7 @@ def test_linear_takes_more_than_two_classes():
     texts = [f"{color} thing number {i}" for i in range(30) for color in ("red", "green", "blue")]
     labels = np.arange(90) % 3
     scores, features = ngram_baseline.linear(
-        Corpus(texts), labels, np.arange(60), np.arange(60, 90), ["red", "green", "blue"]
+        TokenizedTexts(texts), labels, np.arange(60), np.arange(60, 90), ["red", "green", "blue"]
     )
     assert scores["accuracy"] == 1.0
     assert [of_class[0].ngram.split()[0] for of_class in features] == ["red", "green", "blue"]

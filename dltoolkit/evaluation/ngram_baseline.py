@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dltoolkit.data.text.vocabulary import FIRST, Corpus, Packed, Vocabulary, log_count_ratios
+from dltoolkit.data.text.ragged import Ragged
+from dltoolkit.data.text.vocabulary import FIRST_ID, Vocabulary, log_count_ratios
+from dltoolkit.data.text.words import TokenizedTexts
 from dltoolkit.evaluation import baseline, logistic_regression
 
 if TYPE_CHECKING:
@@ -29,12 +31,18 @@ class NgramWeight(NamedTuple):
 
 
 def linear(
-    corpus: Corpus, labels: np.ndarray, train: np.ndarray, test: np.ndarray, classes: list[str], *, seed: int = 0
+    tokenized: TokenizedTexts,
+    labels: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    classes: list[str],
+    *,
+    seed: int = 0,
 ) -> tuple[dict[str, float | list | str], list[list[NgramWeight]]]:
     """Score the NBSVM classifier of Wang & Manning (2012), trained on the same training split.
 
     Args:
-        corpus: All texts, tokenized into words.
+        tokenized: All texts, tokenized into words.
         labels: Labels, int (n,).
         train: Rows of the training split.
         test: Rows of the test split.
@@ -45,10 +53,10 @@ def linear(
         ``(scores, top features)``: accuracy, accuracy_ci95, macro_f1 and a note on the training, and the n-grams
         with the largest weights of each class.
     """
-    minimum = 2 if len(train) > 1000 else 1
-    vocabulary = Vocabulary.build(corpus, train, ngrams=2, size=MAX_FEATURES, minimum=minimum)
-    packed = vocabulary.bags(corpus)
-    size, train_bags = len(vocabulary), packed.take(train)
+    min_df = 2 if len(train) > 1000 else 1
+    vocabulary = Vocabulary.build(tokenized, train, ngrams=2, max_size=MAX_FEATURES, min_df=min_df)
+    bags = vocabulary.encode_bags(tokenized)
+    size, train_bags = len(vocabulary), bags.take(train)
     ratios = log_count_ratios(train_bags, labels[train], size, len(classes)).astype(np.float64)
     x, y = _to_csr(train_bags, size), labels[train]
 
@@ -67,13 +75,13 @@ def linear(
             min_classes=len(np.unique(y)),
         )
     weights, biases = _fit(x, y, ratios, C)
-    predictions = (_to_csr(packed.take(test), size) @ weights + biases).argmax(axis=1)
+    predictions = (_to_csr(bags.take(test), size) @ weights + biases).argmax(axis=1)
     note = f"logistic regression (C = {C:g}) on naive-Bayes-weighted words and word pairs"
     scores = baseline.score(predictions, labels[test], len(classes), note, seed=seed)
     return scores, top_features(vocabulary, weights, train_bags)
 
 
-def top_features(vocabulary: Vocabulary, weights: np.ndarray, packed: Packed) -> list[list[NgramWeight]]:
+def top_features(vocabulary: Vocabulary, weights: np.ndarray, bags: Ragged) -> list[list[NgramWeight]]:
     """Return for each class the n-grams with the largest positive weights, in descending order.
 
     They are ranked by the weight times the square root of the number of texts that contain them, so that neither an
@@ -82,17 +90,17 @@ def top_features(vocabulary: Vocabulary, weights: np.ndarray, packed: Packed) ->
     Args:
         vocabulary: N-grams.
         weights: Weights in the logits, float (n-grams, classes).
-        packed: N-grams that occur in each training text.
+        bags: N-grams that occur in each training text.
     """
-    texts = np.bincount(packed.numbers, minlength=len(vocabulary))
+    texts = np.bincount(bags.values, minlength=len(vocabulary))
     relative = weights - weights.mean(axis=1, keepdims=True)
     rank = relative * np.sqrt(texts)[:, None]
     features = []
     for number in range(weights.shape[1]):
-        best = np.argsort(-rank[FIRST:, number], kind="stable")[:TOP_FEATURES] + FIRST
+        best = np.argsort(-rank[FIRST_ID:, number], kind="stable")[:TOP_FEATURES] + FIRST_ID
         features.append(
             [
-                NgramWeight(vocabulary.entries[i - FIRST], float(relative[i, number]), int(texts[i]))
+                NgramWeight(vocabulary.entries[i - FIRST_ID], float(relative[i, number]), int(texts[i]))
                 for i in best
                 if relative[i, number] > 0
             ]
@@ -100,12 +108,12 @@ def top_features(vocabulary: Vocabulary, weights: np.ndarray, packed: Packed) ->
     return features
 
 
-def _to_csr(packed: Packed, size: int) -> csr_matrix:
+def _to_csr(bags: Ragged, size: int) -> csr_matrix:
     """Return a matrix (texts, size) that is 1 for every n-gram that occurs in a text."""
     from scipy.sparse import csr_matrix
 
-    ones = np.ones(len(packed.numbers))
-    return csr_matrix((ones, packed.numbers.astype(np.int32), packed.ends.astype(np.int32)), (len(packed), size))
+    ones = np.ones(len(bags.values))
+    return csr_matrix((ones, bags.values.astype(np.int32), bags.row_splits.astype(np.int32)), (len(bags), size))
 
 
 def _fit(x: csr_matrix, y: np.ndarray, ratios: np.ndarray, C: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,9 @@ import numpy as np
 
 from dltoolkit.data.text import dataset as text
 from dltoolkit.data.text import pipeline as text_pipeline
-from dltoolkit.data.text.vocabulary import Corpus, Encoder, Vocabulary
+from dltoolkit.data.text.encoders import VocabularyEncoder
+from dltoolkit.data.text.vocabulary import Vocabulary
+from dltoolkit.data.text.words import TokenizedTexts
 from dltoolkit.evaluation import baseline, classification, prediction
 
 if TYPE_CHECKING:
@@ -37,11 +39,11 @@ def from_scratch(splits: TextSplits, *, seed: int) -> dict[str, Any]:
     from dltoolkit.models.text import classifiers
     from dltoolkit.training import optimizer
 
-    min_count = 2 if len(splits.train) > 1000 else 1
-    vocabulary = Vocabulary.build(splits.corpus, splits.train, size=20_000, minimum=min_count)
-    encoded, classes = splits.read_by(Encoder(vocabulary, FROM_SCRATCH_MAX_LENGTH)), len(splits.classes)
+    min_df = 2 if len(splits.train) > 1000 else 1
+    vocabulary = Vocabulary.build(splits.tokenized, splits.train, max_size=20_000, min_df=min_df)
+    encoded, classes = splits.with_encoder(VocabularyEncoder(vocabulary, FROM_SCRATCH_MAX_LENGTH)), len(splits.classes)
     keras.utils.set_random_seed(seed)
-    model = classifiers.build("cnn", len(vocabulary), classes, longest=FROM_SCRATCH_MAX_LENGTH)
+    model = classifiers.build("cnn", len(vocabulary), classes, max_length=FROM_SCRATCH_MAX_LENGTH)
     batch_size = min(FROM_SCRATCH_BATCH_SIZE, len(splits.train))
     min_steps, max_steps = FROM_SCRATCH_STEPS
     steps = min(max_steps, max(min_steps, FROM_SCRATCH_EPOCHS * len(splits.train) // batch_size))
@@ -59,7 +61,7 @@ def from_scratch(splits: TextSplits, *, seed: int) -> dict[str, Any]:
 def labeled_batches(splits: TextSplits, split: str) -> LabeledBatches:
     """Return the labels of a split, and its batches in the same order."""
     batches = text_pipeline.evaluation_pipeline(splits, split, BATCH_SIZE, LENGTH_MULTIPLE)
-    return splits.labels[splits.in_order(split)], batches
+    return splits.labels[splits.sort_by_length(split)], batches
 
 
 def evaluate(
@@ -86,9 +88,9 @@ def evaluate(
         return classification.measure(run.model, labeled_batches(splits, "test"), run.classes)
     run.warn_of_training_data(other)
     texts, labels, _ = text.labeled(other, run.classes, read, warn=progress.warn)
-    packed = encoder(Corpus(texts))
-    order = packed.shortest_first(np.arange(len(packed)))
-    batches = text_pipeline.in_batches(packed, order, BATCH_SIZE)
+    token_ids = encoder(TokenizedTexts(texts))
+    order = token_ids.sort_by_length(np.arange(len(token_ids)))
+    batches = text_pipeline.padded_batches(token_ids, order, BATCH_SIZE)
     return classification.measure(run.model, (labels[order], batches), run.classes)
 
 
@@ -118,6 +120,6 @@ def stream_predictions(
         text.read,
         top_k,
         threshold=threshold,
-        stack=lambda texts: encoder(Corpus(texts)).padded(),
+        stack=lambda texts: encoder(TokenizedTexts(texts)).to_padded(),
         batch_size=PREDICTION_BATCH_SIZE,
     )

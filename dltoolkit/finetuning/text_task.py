@@ -57,7 +57,7 @@ class TextTask(Task):
         """Return the backbone without its head, and give the texts the encoder that belongs to it."""
         backbone = self.backbone.text_features(config.max_length, config.dropout)
         splits.encoder = backbone.encoder
-        if backbone.encoder.hidden is None and config.token_dropout != type(config).token_dropout:
+        if backbone.encoder.mask_token_id is None and config.token_dropout != type(config).token_dropout:
             raise UserError(f"{self.backbone.name} has no mask token, so it cannot use --token-dropout: leave it out.")
         return backbone.with_token_dropout(config.token_dropout)
 
@@ -68,12 +68,12 @@ class TextTask(Task):
             surgery.freeze_lower_layers(model, fraction)
 
     def max_length(self, splits: TextSplits) -> int:
-        return int(splits.packed.lengths.max())
+        return int(splits.token_ids.lengths.max())
 
     def save_encoder(self, run: Run, splits: TextSplits) -> None:
         if run.writes:
             splits.encoder.save(run.path)
-        run.update(max_length=splits.encoder.longest)
+        run.update(max_length=splits.encoder.max_length)
 
     def prepare(self, config: Any, model: keras.Model, splits: TextSplits) -> None:
         """Take a network, token IDs in and logits out, and the texts."""
@@ -95,15 +95,15 @@ class TextTask(Task):
                     f"computing {split} features", min(len(rows), BATCH_SIZE * (batch + 1)), len(rows)
                 )
             )
-            batches = text_pipeline.of_rows(self._splits, rows, BATCH_SIZE, LENGTH_MULTIPLE)
+            batches = text_pipeline.rows_pipeline(self._splits, rows, BATCH_SIZE, LENGTH_MULTIPLE)
             return self._features.predict(batches, verbose=0, callbacks=[callback]), self._splits.labels[rows]
 
     def sample(self, split: str) -> np.ndarray:
         """Return a random sample of a split with ``MAX_PROBE_TOKENS`` tokens in all, the shortest texts first."""
         rows = np.random.default_rng(self._seed).permutation(getattr(self._splits, split))
-        total_lengths = np.cumsum(self._splits.packed.lengths[rows])
+        total_lengths = np.cumsum(self._splits.token_ids.lengths[rows])
         count = max(1, int(np.searchsorted(total_lengths, MAX_PROBE_TOKENS)))
-        return self._splits.packed.shortest_first(rows[:count])
+        return self._splits.token_ids.sort_by_length(rows[:count])
 
     def training_batches(self, batch_size: int, start_step: int) -> tf.data.Dataset:
         return text_pipeline.training_pipeline(
@@ -112,7 +112,7 @@ class TextTask(Task):
             seed=self._seed,
             class_weights=self._class_weights,
             start_step=start_step,
-            rounded=LENGTH_MULTIPLE,
+            length_multiple=LENGTH_MULTIPLE,
         )
 
     def validation_batches(self, batch_size: int) -> tf.data.Dataset:
@@ -122,7 +122,8 @@ class TextTask(Task):
         """Return labels and batches of a sample of the test texts, and a note if that is not all of them."""
         rows, total = self.sample("test"), len(self._splits.test)
         note = f", on {len(rows):,} of the {total:,} test texts" if len(rows) < total else ""
-        return self._splits.labels[rows], text_pipeline.of_rows(self._splits, rows, BATCH_SIZE, LENGTH_MULTIPLE), note
+        batches = text_pipeline.rows_pipeline(self._splits, rows, BATCH_SIZE, LENGTH_MULTIPLE)
+        return self._splits.labels[rows], batches, note
 
     def inference_model(self, config: Any, model: keras.Model) -> keras.Model:
         return model

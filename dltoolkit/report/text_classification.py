@@ -33,8 +33,8 @@ def evaluate_and_report(
         baselines: Scores of further baselines on the test split, besides the majority class and the linear model.
         top_features: N-grams with the largest weights of each class; by default those of the linear model.
     """
-    labels, train, test = splits.labels, splits.train, splits.in_order("test")
-    linear, linear_features = ngram_baseline.linear(splits.corpus, labels, train, test, splits.classes)
+    labels, train, test = splits.labels, splits.train, splits.sort_by_length("test")
+    linear, linear_features = ngram_baseline.linear(splits.tokenized, labels, train, test, splits.classes)
     simple = {"majority": baseline.majority(labels[train], labels[test], splits.classes), "linear": linear}
     classification.evaluate_and_report(
         run,

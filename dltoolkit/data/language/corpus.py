@@ -16,7 +16,6 @@ import numpy as np
 from dltoolkit.data import disk_cache
 from dltoolkit.data.language.tokenizers import UNKNOWN, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from dltoolkit.data.readers import source, tables, tfds
-from dltoolkit.data.readers.listing import TEXT_COLUMNS
 from dltoolkit.data.readers.source import SPLITS, TEXT_SUFFIXES, Source
 from dltoolkit.errors import UserError
 
@@ -57,7 +56,7 @@ class Corpus:
 
     def release_pages(self) -> None:
         """Release the memory of the token IDs that have been read from disk."""
-        disk_cache.let_go(self.token_ids)
+        disk_cache.release_pages(self.token_ids)
 
     def describe(self) -> dict[str, Any]:
         """Return the entry ``data`` of run.json."""
@@ -193,7 +192,7 @@ def _tokenize(documents: _Documents, characters: dict[str, int], tokenizer: Toke
         digest.update(raw := text.encode("utf-8", "surrogatepass"))
         max_tokens += len(raw)  # a token of any tokenizer is at least one byte long
     src, fingerprint = documents.source, digest.hexdigest()
-    file = disk_cache.KeptArray(folder, f"{src.name}-text-{fingerprint}")
+    file = disk_cache.DiskCache(folder, f"{src.name}-text-{fingerprint}")
     cached = file.find()
     if cached is None:
         array = file.create((max_tokens, 2), "tokens")
@@ -202,7 +201,7 @@ def _tokenize(documents: _Documents, characters: dict[str, int], tokenizer: Toke
         except BaseException:
             file.discard()
             raise
-        cached = file.keep(array, facts), facts
+        cached = file.commit(array, facts), facts
     array, facts = cached
     warnings = _warn_of_unknown(facts["unknown"]) if isinstance(tokenizer, CharTokenizer) else []
     return Corpus(
@@ -234,7 +233,7 @@ def _write_tokens(
             unknown[split] += int((token_ids == UNKNOWN).sum())
             array[position : position + len(token_ids)] = token_ids.view(np.uint8).reshape(-1, 2)
             position += len(token_ids)
-            disk_cache.let_go(array)
+            disk_cache.release_pages(array)
         splits[split] = (begin, position)
     return {"splits": splits, "unknown": unknown, "tokens": position}
 
@@ -285,7 +284,7 @@ def _list_documents(src: Source, text_column: str | None) -> dict[str, list[Path
         documents: dict[str, list[Path | str]] = {}
         for split, paths in (src.splits or {"": (src.path,)}).items():
             for table in tables.read_tables(list(paths)):
-                cells = table.columns[table.find(text_column, TEXT_COLUMNS, "text")]
+                cells = table.columns[table.find(text_column, tables.TEXT_COLUMNS, "text")]
                 documents.setdefault(split, []).extend(str(cell) for cell in cells if cell)
         return documents
     if src.kind == "bundled" and src.reference == "python-docs":
@@ -293,7 +292,7 @@ def _list_documents(src: Source, text_column: str | None) -> dict[str, list[Path
 
         return {"": [topics.topics[name] for name in sorted(topics.topics)]}
     if src.kind == "tfds":
-        return tfds.tfds_texts(src.reference)
+        return tfds.read_texts(src.reference)
     raise UserError(
         f"{src.spec} is not a plain-text corpus: give --data a .txt, .md, .py or .gz file, a folder of them, a table "
         "with a column of texts, python-docs, or a TFDS name such as tiny_shakespeare."

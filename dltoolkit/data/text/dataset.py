@@ -1,4 +1,6 @@
-"""Labelled texts from any source, read, checked and split honestly."""
+"""Labeled texts from any source: reading, checking and splitting."""
+
+from __future__ import annotations
 
 import codecs
 import copy
@@ -9,59 +11,62 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit.data import checks as scan
-from dltoolkit.data import disk_cache as store
-from dltoolkit.data.labeled import LabeledSplits, divided, limited, of_part, translation
+from dltoolkit.data import checks, disk_cache
+from dltoolkit.data.labeled import LabeledSplits, label_mapping, select_split, split_dataset, subsample
 from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.readers import source, tables
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import File, Source
-from dltoolkit.data.text.listing import TEXT_COLUMNS, cell_text, list_texts
-from dltoolkit.data.text.vocabulary import Corpus, Encoder, Packed, standardised
+from dltoolkit.data.text.listing import cell_text, list_texts
+from dltoolkit.data.text.ragged import Ragged
+from dltoolkit.data.text.words import TokenizedTexts, standardize
 from dltoolkit.errors import InvalidInput, UserError
 from dltoolkit.lines import Line
 
-LONGEST = 10_000_000  # bytes of a text; what is longer is no text to be classified
-TOO_LONG = f"longer than {LONGEST // 1_000_000} MB"
-STEP = 500  # texts between two reports of progress
+if TYPE_CHECKING:
+    from dltoolkit.data.text.encoders import TextEncoder
+
+MAX_BYTES = 10_000_000  # size of a text; larger files are not texts that a person has labeled
+TOO_LONG = f"longer than {MAX_BYTES // 1_000_000} MB"
+PROGRESS_INTERVAL = 500  # texts between two reports of progress
 
 
 @dataclass(eq=False, kw_only=True)
 class TextSplits(LabeledSplits):
-    """Texts, labels and who is in which part.
+    """Labeled texts with their splits.
 
     Attributes:
-        texts: as they were written.
-        encoder: makes them numbers; set before training.
+        texts: The texts as they were read.
+        encoder: Encoder that turns them into token IDs; it is set before training.
     """
 
     texts: list[str]
-    encoder: Encoder | None = None
+    encoder: TextEncoder | None = None
 
     @functools.cached_property
-    def corpus(self) -> Corpus:
-        """The texts cut into words."""
-        return Corpus(self.texts)
+    def tokenized(self) -> TokenizedTexts:
+        """The texts split into words."""
+        return TokenizedTexts(self.texts)
 
     @functools.cached_property
-    def packed(self) -> Packed:
-        """The texts as the model's numbers."""
-        return self.encoder(self.corpus)
+    def token_ids(self) -> Ragged:
+        """The token IDs of each text."""
+        return self.encoder(self.tokenized)
 
-    def read_by(self, encoder: Encoder) -> "TextSplits":
-        """Return the same texts for another network, whose numbers ``encoder`` makes of them."""
-        other = copy.copy(self)
-        other.encoder = encoder
-        other.__dict__.pop("packed", None)
-        return other
+    def with_encoder(self, encoder: TextEncoder) -> TextSplits:
+        """Return the same texts with the encoder of another network."""
+        splits = copy.copy(self)
+        splits.encoder = encoder
+        splits.__dict__.pop("token_ids", None)
+        return splits
 
-    def in_order(self, part: str) -> np.ndarray:
-        """Return the rows of a part, shortest text first: in this order they are evaluated, which saves padding."""
-        return self.packed.shortest_first(getattr(self, part))
+    def sort_by_length(self, split: str) -> np.ndarray:
+        """Return the rows of a split, the shortest text first; in this order, evaluation computes little padding."""
+        return self.token_ids.sort_by_length(getattr(self, split))
 
 
 def load(
@@ -73,37 +78,31 @@ def load(
     limit: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TextSplits:
-    """Find, read, check and split labelled texts.
+    """Read, check and split labeled texts.
 
-    Splits that the data bring are kept. With a single held-out part that part is the test, and validation is cut from
-    train; without any, each class is split by content and seed (see ``split``). Texts that differ in case, spaces or
-    HTML only count as the same.
+    Predefined splits are kept. If only one of validation and test is predefined, it is the test split, and the
+    validation split is taken from the training split. Otherwise, each class is split by content and seed (see
+    ``split``). Texts that differ only in case, white space or HTML count as equal.
 
     Args:
-        data: Value of ``--data``, or a resolved source.
+        data: A value of ``--data``, or a resolved source.
         read: Options for reading. Texts that are empty, not UTF-8 or without a label are invalid.
         split: Options for splitting. By default, validation and test are 15 % of each class, but no more than 5,000
             and 10,000 texts, which are enough to measure with.
-        seed: decides the split and who stays under a limit.
-        limit: use at most so many texts in all, each class and part in proportion.
-        progress: called with what is being done, how many are done, and how many there are.
+        seed: Seed of the split and of the limit.
+        limit: Maximum number of texts, in proportion to the classes and splits.
+        progress: Called with what is being done, how many texts are done, and how many there are.
 
     Raises:
-        UserError: for anything that cannot be trained on as it is.
+        UserError: If the texts cannot be trained on.
     """
     src = source.resolve(data) if isinstance(data, str) else data
     listing = list_texts(src, read, progress=progress)
-    listing = limited(scan.trainable(listing, src.said), src, limit, seed)
-    listing, texts, hashes, bad = _checked(listing, src, read.skip_invalid, progress)
-    fields = divided(
-        scan.trainable(listing, src.said) if bad else listing,
-        hashes,
-        src,
-        split,
-        seed=seed,
-        bad=bad,
-    )
-    return TextSplits(texts=texts, **fields)
+    listing = subsample(checks.validate(listing, src.spec), src, limit, seed)
+    listing, texts, hashes, bad = _read_listing(listing, src, read.skip_invalid, progress)
+    if bad:
+        listing = checks.validate(listing, src.spec)
+    return TextSplits(texts=texts, **split_dataset(listing, hashes, src, split, seed=seed, invalid=bad))
 
 
 def labeled(
@@ -113,38 +112,36 @@ def labeled(
     *,
     warn: Callable[[str], None] | None = None,
 ) -> tuple[list[str], np.ndarray, list[str]]:
-    """Read other labelled texts for a trained model; of data that bring splits, the test.
+    """Read other labeled texts for a trained model, or their test split if splits are predefined.
 
     Args:
-        data: what ``--data`` says, or a resolved source.
-        classes: the model's classes; labels are matched by name, whatever their case.
+        data: A value of ``--data``, or a resolved source.
+        classes: Classes of the model, which the labels name in any case.
         read: Options for reading.
-        warn: called with what the user should know, in plain sentences.
-        The rest is as in `load`.
+        warn: Called with each warning.
 
     Returns:
-        The texts, int32 (n,) numbers of ``classes``, and n names.
+        The texts, the indices of their classes int32 (n,), and their names.
 
     Raises:
-        UserError: if a label is none of ``classes``, or texts cannot be read.
+        UserError: If a label is not one of ``classes``, or texts cannot be read.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_texts(src, read)
-    listing = of_part(listing, "test")
-    numbers = translation(listing, classes, src.said)
-    listing, texts, _, _ = _checked(listing, src, read.skip_invalid, None)
+    listing = select_split(list_texts(src, read), "test")
+    class_indices = label_mapping(listing, classes, src.spec)
+    listing, texts, _, _ = _read_listing(listing, src, read.skip_invalid)
     for warning in listing.warnings if warn else ():
         warn(warning)
-    return texts, numbers[listing.labels], listing.names
+    return texts, class_indices[listing.labels], listing.names
 
 
 def decode(raw: bytes) -> str:
-    """Return a text from its bytes: UTF-8, with or without byte order mark, or UTF-16 with one.
+    """Return the text of bytes in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Raises:
-        UserError: with the reason in a few words if it is too long, binary, or not UTF-8 (which byte, in which line).
+        UserError: If the bytes are too many, binary, or not UTF-8; the message is a short reason.
     """
-    if len(raw) > LONGEST:
+    if len(raw) > MAX_BYTES:
         raise UserError(TOO_LONG)
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
@@ -159,40 +156,41 @@ def decode(raw: bytes) -> str:
         raise UserError(f"not UTF-8: byte 0x{raw[error.start]:02x} in line {line}") from None
 
 
-def read(item: File | os.PathLike | str | bytes) -> str:
-    """Return one text: of a file, of bytes, or as it is.
+def read_text(item: File | os.PathLike | str | bytes) -> str:
+    """Return the text of a file, of bytes or of a string.
 
     Raises:
-        UserError: with the reason in a few words if it cannot be read, or there is nothing in it.
+        UserError: If it cannot be read, or is empty; the message is a short reason.
     """
     try:
         if isinstance(item, File):
             item = Path(item.path)
         if isinstance(item, os.PathLike):
-            item = _bytes(Path(item))
+            item = _read_bytes(Path(item))
     except OSError as error:
         raise UserError(error.strerror or str(error)) from None
     text = decode(item) if isinstance(item, bytes) else item
-    if len(text) > LONGEST:
+    if len(text) > MAX_BYTES:
         raise UserError(TOO_LONG)
     if not text.strip():
         raise UserError("empty")
     return text
 
 
-def _bytes(path: Path) -> bytes:
-    if path.stat().st_size > LONGEST:
+def _read_bytes(path: Path) -> bytes:
+    if path.stat().st_size > MAX_BYTES:
         raise UserError(TOO_LONG)
     return path.read_bytes()
 
 
 def expand(inputs: Iterable[Any], *, text_column: str | None = None) -> Iterator[Any]:
-    """Yield the texts meant by files, folders (the .txt files below them), glob patterns, tables and plain texts.
+    """Yield the texts of files, folders (their .txt files), glob patterns, tables and plain texts.
 
-    A text as it is stays a str, a file becomes a Path, a row of a table a Line; what is no name passes through.
+    A plain text stays a str, a file becomes a Path, a row of a table a Line, and an unreadable input an InvalidInput.
 
     Args:
-        text_column: of tables, by name or position; by default found by its usual names.
+        inputs: Names and texts. Other objects are yielded as they are.
+        text_column: Column of the texts in tables, by name or position; by default, found by its usual names.
     """
     for item in inputs:
         if isinstance(item, Line) or not isinstance(item, (str, os.PathLike)):
@@ -200,52 +198,62 @@ def expand(inputs: Iterable[Any], *, text_column: str | None = None) -> Iterator
             continue
         text = str(item)
         try:
-            path = Path(os.path.expanduser(text))
-            if text.strip() and path.is_dir():
-                yield from [Path(file.path) for file in source.files(path) if file.path.lower().endswith(".txt")] or [
-                    InvalidInput(text, "no .txt files in this folder")
-                ]
-            elif text.strip() and path.exists():
-                yield from _rows(path, text_column) if path.suffix.lower() in source.TABLE_SUFFIXES else [path]
-            elif glob.has_magic(text) and (matches := sorted(glob.glob(str(path), recursive=True))):
-                yield from (Path(name) for name in matches if os.path.isfile(name))
-            elif path.suffix.lower() in source.FILE_SUFFIXES and len(text.split()) == 1:
-                yield InvalidInput(text, "no such file")
-            else:
-                yield text
-        except (OSError, ValueError):  # too long for a name
+            yield from _expand_name(text, text_column)
+        except (OSError, ValueError):  # a text that is too long for a name
             yield text
         except UserError as error:
             yield InvalidInput(text, str(error))
 
 
-def _rows(path: Path, text_column: str | None) -> Iterator[Line | bytes]:
+def _expand_name(text: str, text_column: str | None) -> Iterator[Any]:
+    """Yield the inputs that a string names, or the string itself if it names nothing."""
+    path = Path(os.path.expanduser(text))
+    if text.strip() and path.is_dir():
+        files = [Path(file.path) for file in source.list_files(path)]
+        files = [file for file in files if file.suffix.lower() == ".txt"]
+        yield from files or [InvalidInput(text, "no .txt files in this folder")]
+    elif text.strip() and path.exists():
+        yield from _read_rows(path, text_column) if path.suffix.lower() in source.TABLE_SUFFIXES else [path]
+    elif glob.has_magic(text) and (matches := sorted(glob.glob(str(path), recursive=True))):
+        yield from (Path(name) for name in matches if os.path.isfile(name))
+    elif path.suffix.lower() in source.FILE_SUFFIXES and len(text.split()) == 1:
+        yield InvalidInput(text, "no such file")
+    else:
+        yield text
+
+
+def _read_rows(path: Path, text_column: str | None) -> Iterator[Line | bytes]:
     table = tables.read_table(path)
-    for cell in table.columns[table.find(text_column, TEXT_COLUMNS, "text")]:
+    for cell in table.columns[table.find(text_column, tables.TEXT_COLUMNS, "text")]:
         text = cell_text(cell)
         yield text if isinstance(text, bytes) else Line(text)
 
 
-def _checked(
-    listing: Listing, src: Source, skip_invalid: bool, progress: Callable[[str, int, int], None] | None
+def _read_listing(
+    listing: Listing, src: Source, skip_invalid: bool, progress: Callable[[str, int, int], None] | None = None
 ) -> tuple[Listing, list[str], np.ndarray, list[tuple[str, str]]]:
-    """Return the listing without bad texts, its texts, hashes of their contents, and (name, reason) of the bad ones."""
+    """Read the texts of a listing.
+
+    Returns:
+        The listing without invalid texts, its texts, hashes of their contents uint64 (n,), and the name of each invalid
+        text with the reason.
+    """
     texts: list[str] = []
     hashes: list[bytes] = []
     bad: dict[int, str] = {}
-    for position, item in enumerate(listing.items):
-        if progress and position % STEP == 0:
-            progress(f"Reading {src.name}", position, len(listing.items))
+    for index, item in enumerate(listing.items):
+        if progress and index % PROGRESS_INTERVAL == 0:
+            progress(f"Reading {src.name}", index, len(listing.items))
         try:
-            text = read(item)
-            content = " ".join(standardised(text).split())
+            text = read_text(item)
+            content = " ".join(standardize(text).split())
             if not content:
                 raise UserError("empty")
         except UserError as error:
-            bad[position] = str(error)
+            bad[index] = str(error)
             continue
         texts.append(text)
         hashes.append(hashlib.blake2b(content.encode(errors="surrogatepass"), digest_size=8).digest())
-    scan.refuse(bad, listing, skip_invalid, store.default_folder(), src.name)
-    listing, findings = scan.without(listing, bad)
+    checks.refuse_invalid(bad, listing, skip_invalid, disk_cache.default_folder(), src.name)
+    listing, findings = checks.drop_invalid(listing, bad)
     return listing, texts, np.frombuffer(b"".join(hashes), np.uint64), findings

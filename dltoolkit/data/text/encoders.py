@@ -1,7 +1,6 @@
-"""How texts become the numbers of a trained network that is gone on with: as its own tokenizer does it.
+"""Encoders turn texts into the token IDs of a network, with 0 for padding.
 
-An encoder takes a :class:`~dltoolkit.data.vocabulary.Corpus` and returns the numbers of each text, 0 being left for
-padding. It is kept in the run that uses it, and found there again by :func:`load`.
+A run saves its encoder as one of three files, from which :func:`load` restores it.
 """
 
 from __future__ import annotations
@@ -14,120 +13,170 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 
-from dltoolkit.data.language import tokenizers as tokens
-from dltoolkit.data.pipeline import PARALLEL
-from dltoolkit.data.text.vocabulary import Corpus, Encoder, Packed, Vocabulary, without_html
+from dltoolkit.data.language import tokenizers
+from dltoolkit.data.text.ragged import Ragged
+from dltoolkit.data.text.vocabulary import UNKNOWN_ID, Vocabulary
+from dltoolkit.data.text.words import TokenizedTexts, without_html
 from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write
 
-WORDS, TOKENS, HUB = "vocabulary.txt", "vocabulary.json", "tokenizer.json"  # what they are called in a run
-AT_ONCE = 1000  # texts that KerasHub's tokenizer gets together
+VOCABULARY_FILE = "vocabulary.txt"  # of a VocabularyEncoder
+TOKENIZER_FILE = "vocabulary.json"  # of a TokenEncoder
+KERAS_HUB_FILE = "tokenizer.json"  # of a KerasHubEncoder
+TEXTS_PER_CALL = 1000  # texts that the tokenizer of KerasHub gets together, because each call takes milliseconds
 
 
 class TextEncoder(Protocol):
-    """What all kinds can do; the words of a sentiment analyzer are :class:`~dltoolkit.data.vocabulary.Encoder`'s."""
+    """Interface of the encoders.
 
-    longest: int | None  # numbers of a text at most; of longer ones the middle is left out
-    hidden: int | None  # the number of a token that is not known, or is to be guessed
-    spared: tuple[int, ...]  # the numbers of signs that stand before or after all texts
+    Attributes:
+        max_length: Maximum number of token IDs of a text; the middle of longer texts is removed. None for no limit.
+        mask_token_id: Token ID that replaces masked tokens, or None if the network has no mask token.
+        special_token_ids: Token IDs of the start and end tokens, which are never masked.
+    """
 
-    def __call__(self, corpus: Corpus) -> Packed:
-        """Return the numbers of each text."""
+    max_length: int | None
+    mask_token_id: int | None
+    special_token_ids: tuple[int, ...]
+
+    def __call__(self, texts: TokenizedTexts) -> Ragged:
+        """Return the token IDs of each text."""
 
     def save(self, folder: Path) -> None:
-        """Write what `load` reads."""
+        """Write the file that `load` reads."""
+
+
+@dataclass(frozen=True)
+class VocabularyEncoder:
+    """The encoder of a sentiment analyzer, which has a vocabulary of its own.
+
+    Attributes:
+        vocabulary: The words or n-grams that the network distinguishes.
+        max_length: Maximum number of words of a text; None if the network reads bags of n-grams instead of sequences.
+    """
+
+    vocabulary: Vocabulary
+    max_length: int | None = None
+    mask_token_id = UNKNOWN_ID
+    special_token_ids = ()
+
+    def __call__(self, texts: TokenizedTexts) -> Ragged:
+        if self.max_length is None:
+            return self.vocabulary.encode_bags(texts)
+        return self.vocabulary.encode_sequences(texts, self.max_length)
+
+    def save(self, folder: Path) -> None:
+        _write(folder / VOCABULARY_FILE, self.vocabulary.to_text())
 
 
 @dataclass(frozen=True)
 class TokenEncoder:
-    """The tokens of a text generator; number 1 + t stands for token t."""
+    """The encoder of a text generator. Token ID 1 + t stands for token t of the tokenizer."""
 
-    tokenizer: tokens.Tokenizer
-    longest: int
-    hidden = 1 + tokens.UNKNOWN
-    spared = ()
+    tokenizer: tokenizers.Tokenizer
+    max_length: int
+    mask_token_id = 1 + tokenizers.UNKNOWN
+    special_token_ids = ()
 
-    def __call__(self, corpus: Corpus) -> Packed:
-        found = [self.tokenizer.encode(without_html(text)) for text in corpus.texts]
-        return _packed(1 + some.astype(np.int32) for some in found).shortened(self.longest)
+    def __call__(self, texts: TokenizedTexts) -> Ragged:
+        rows = (1 + self.tokenizer.encode(without_html(text)).astype(np.int32) for text in texts.texts)
+        return _to_ragged(rows).truncate_middle(self.max_length)
 
     def save(self, folder: Path) -> None:
-        with atomic_write(folder / TOKENS) as beside:
-            beside.write_text(json.dumps(self.tokenizer.to_json()), encoding="utf-8")
+        _write(folder / TOKENIZER_FILE, json.dumps(self.tokenizer.to_json()))
 
 
 @dataclass(frozen=True)
-class HubEncoder:
-    """The tokens of a ``keras_hub.tokenizers.Tokenizer`` between its signs; number 1 + t stands for token t."""
+class KerasHubEncoder:
+    """The encoder of a KerasHub network. Token ID 1 + t stands for token t of its tokenizer.
+
+    Attributes:
+        tokenizer: A ``keras_hub.tokenizers.Tokenizer``, whose start and end tokens are added to each text.
+        max_length: Maximum number of token IDs, including the start and end tokens.
+    """
 
     tokenizer: Any
-    longest: int
+    max_length: int
 
-    def __call__(self, corpus: Corpus) -> Packed:
-        texts = tf.constant([without_html(text).strip() for text in corpus.texts])
-        # in a pipeline, where they stay tensors: called with Python's texts it takes ten times as long
-        pieces = tf.data.Dataset.from_tensor_slices(texts).batch(AT_ONCE).map(self.tokenizer, PARALLEL)
-        found = [(some.flat_values.numpy(), some.row_lengths().numpy()) for some in pieces]
-        numbers, lengths = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        first, last = self._ends
-        inner = Packed(numbers, np.concatenate([[0], np.cumsum(lengths)])).shortened(
-            self.longest - len(first) - len(last)
+    def __call__(self, texts: TokenizedTexts) -> Ragged:
+        import tensorflow as tf
+
+        from dltoolkit.data.pipeline import PARALLEL
+
+        strings = tf.constant([without_html(text).strip() for text in texts.texts])
+        # A pipeline keeps the tokens in tensors; a call with Python strings takes ten times as long
+        batches = tf.data.Dataset.from_tensor_slices(strings).batch(TEXTS_PER_CALL).map(self.tokenizer, PARALLEL)
+        parts = [(batch.flat_values.numpy(), batch.row_lengths().numpy()) for batch in batches]
+        values, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        start, end = self._start_token, self._end_token
+        rows = Ragged.from_row_lengths(values, lengths).truncate_middle(self.max_length - len(start) - len(end))
+        return _to_ragged(
+            1 + np.concatenate([start, rows.values[row_begin:row_end], end])
+            for row_begin, row_end in zip(rows.row_splits, rows.row_splits[1:], strict=False)
         )
-        bounds = zip(inner.ends, inner.ends[1:], strict=False)
-        return _packed(1 + np.concatenate([first, inner.numbers[begin:end], last]) for begin, end in bounds)
 
     @property
-    def hidden(self) -> int | None:
-        found = self._sign("mask")
-        return 1 + int(found[0]) if len(found) else None
+    def mask_token_id(self) -> int | None:
+        mask_token = self._special_token("mask")
+        return 1 + int(mask_token[0]) if len(mask_token) else None
 
     @property
-    def spared(self) -> tuple[int, ...]:
-        return tuple(1 + int(number) for sign in self._ends for number in sign)
+    def special_token_ids(self) -> tuple[int, ...]:
+        return tuple(1 + int(token) for tokens in (self._start_token, self._end_token) for token in tokens)
 
     @property
-    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._sign("cls", "start"), self._sign("sep", "end")
+    def _start_token(self) -> np.ndarray:
+        return self._special_token("cls", "start")
 
-    def _sign(self, *names: str) -> np.ndarray:
-        """A sign that families call differently: int32 (0 or 1,)."""
-        found = (getattr(self.tokenizer, f"{name}_token_id", None) for name in names)
-        return np.array([number for number in found if number is not None][:1], np.int32)
+    @property
+    def _end_token(self) -> np.ndarray:
+        return self._special_token("sep", "end")
+
+    def _special_token(self, *names: str) -> np.ndarray:
+        """Return the first special token that the tokenizer has under one of the names, int32 (0 or 1,)."""
+        tokens = (getattr(self.tokenizer, f"{name}_token_id", None) for name in names)
+        return np.array([token for token in tokens if token is not None][:1], np.int32)
 
     def save(self, folder: Path) -> None:
-        with atomic_write(folder / HUB) as beside:
-            beside.write_text(json.dumps(tokens.keras_hub_to_json(self.tokenizer)), encoding="utf-8")
+        _write(folder / KERAS_HUB_FILE, json.dumps(tokenizers.keras_hub_to_json(self.tokenizer)))
 
 
 @functools.lru_cache(maxsize=4)
-def load(folder: Path, longest: int | None) -> TextEncoder:
-    """Return the encoder that is kept in a run.
+def load(folder: Path, max_length: int | None) -> TextEncoder:
+    """Return the encoder of a run.
 
     Args:
-        folder: the run's.
-        longest: numbers of a text at most; None for a bag of n-grams.
+        folder: The folder of the run.
+        max_length: Maximum number of token IDs of a text; None for bags of n-grams.
 
     Raises:
-        UserError: if there is none, or it is damaged.
+        UserError: If the file of the encoder is missing or damaged.
     """
-    path = next((folder / name for name in (WORDS, TOKENS, HUB) if (folder / name).exists()), folder / WORDS)
+    names = (VOCABULARY_FILE, TOKENIZER_FILE, KERAS_HUB_FILE)
+    path = next((folder / name for name in names if (folder / name).exists()), folder / VOCABULARY_FILE)
     try:
         text = path.read_text(encoding="utf-8")
-        if path.name == WORDS:
-            return Encoder(Vocabulary.read(text), longest)
+        if path.name == VOCABULARY_FILE:
+            return VocabularyEncoder(Vocabulary.from_text(text), max_length)
         description = json.loads(text)
-        if path.name == HUB:
-            return HubEncoder(tokens.keras_hub_from_json(description), longest)
-        return TokenEncoder(tokens.from_json(description), longest)
+        if path.name == KERAS_HUB_FILE:
+            return KerasHubEncoder(tokenizers.keras_hub_from_json(description), max_length)
+        return TokenEncoder(tokenizers.from_json(description), max_length)
     except UserError:
         raise
     except Exception as error:  # KerasHub raises many kinds
-        raise UserError(f"{path} is damaged or cannot be read, so the run cannot read texts.") from error
+        raise UserError(
+            f"{path} is damaged or cannot be read, so the run cannot read texts: train it again."
+        ) from error
 
 
-def _packed(lists: Iterable[np.ndarray]) -> Packed:
-    found = list(lists)
-    ends = np.concatenate([[0], np.cumsum([len(some) for some in found], dtype=np.int64)])
-    return Packed(np.concatenate([*found, []]).astype(np.int32), ends)
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _to_ragged(rows: Iterable[np.ndarray]) -> Ragged:
+    rows = list(rows)
+    values = np.concatenate([*rows, np.zeros(0)]).astype(np.int32)
+    return Ragged.from_row_lengths(values, np.array([len(row) for row in rows], np.int64))

@@ -1,4 +1,4 @@
-"""From numbered texts to batches of nearly equal length, so that little padding is computed."""
+"""Batches of texts of similar length, which contain little padding."""
 
 from __future__ import annotations
 
@@ -13,79 +13,87 @@ from dltoolkit.data.pipeline import PARALLEL, eval_dataset, finalize_pipeline
 
 if TYPE_CHECKING:
     from dltoolkit.data.text.dataset import TextSplits
-    from dltoolkit.data.text.vocabulary import Packed
+    from dltoolkit.data.text.ragged import Ragged
 
 
 def training_pipeline(
-    data: TextSplits,
+    splits: TextSplits,
     *,
     batch_size: int,
     seed: int,
     class_weights: np.ndarray | None = None,
     start_step: int = 0,
-    rounded: int = 1,
+    length_multiple: int = 1,
 ) -> tf.data.Dataset:
-    """Return an endless data set of training batches of texts of similar length, epoch after epoch.
+    """Return an endless dataset of training batches of texts of similar length, epoch after epoch.
 
     Args:
-        data: its ``train`` part is used.
-        batch_size: at most the size of that part is taken. Each epoch drops the few that fill no batch.
-        seed: with the epoch it decides which texts come together, and in what order.
-        class_weights: float (classes,), the weight of each class in the loss.
-        start_step: where a resumed run goes on; what comes is what an uninterrupted run would have seen.
-        rounded: batches are as long as a multiple of this, or as the longest text of all.
+        splits: The texts; their training split is used.
+        batch_size: Texts per batch, at most those of the training split. Each epoch drops an incomplete batch.
+        seed: Seed of the batches and their order; together with the epoch, it decides both.
+        class_weights: Weight of each class in the loss, float (classes,).
+        start_step: First step. The batches are those of an uninterrupted run from this step on.
+        length_multiple: Batches are padded to a multiple of this length, or to the longest text of all.
 
     Returns:
-        Elements (numbers int32 (batch, longest text of the batch), one-hot labels float32 (batch, classes)) and, with
+        Elements of token IDs int32 (batch, time) and one-hot labels float32 (batch, classes) and, with
         ``class_weights``, sample weights float32 (batch,).
     """
-    padded, labels, indices = _padded(data.packed, rounded), tf.constant(data.labels), tf.constant(data.train)
+    take_padded = _padded_rows(splits.token_ids, length_multiple)
+    labels, train = tf.constant(splits.labels), tf.constant(splits.train)
     weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
 
-    def batch(_: tf.Tensor, places: tf.Tensor) -> tuple:
-        rows = tf.gather(indices, places)
+    def batch(_: tf.Tensor, indices: tf.Tensor) -> tuple:
+        rows = tf.gather(train, indices)
         label = tf.gather(labels, rows)
-        pair = padded(rows), tf.one_hot(label, len(data.classes))
+        pair = take_padded(rows), tf.one_hot(label, len(splits.classes))
         return pair if weights is None else (*pair, tf.gather(weights, label))
 
-    lengths = data.packed.lengths[data.train]
-    order = index_batches(len(data.train), batch_size, seed, start_step, lengths=lengths)
-    return finalize_pipeline(order.map(batch, PARALLEL))
+    lengths = splits.token_ids.lengths[splits.train]
+    batches = index_batches(len(splits.train), batch_size, seed, start_step, lengths=lengths)
+    return finalize_pipeline(batches.map(batch, PARALLEL))
 
 
-def evaluation_pipeline(data: TextSplits, part: str, batch_size: int, rounded: int = 1) -> tf.data.Dataset:
-    """Return one pass over a part, in the order of ``data.in_order(part)``: (numbers (batch, longest), one-hot labels).
+def evaluation_pipeline(splits: TextSplits, split: str, batch_size: int, length_multiple: int = 1) -> tf.data.Dataset:
+    """Return one pass over a split in the order of ``splits.sort_by_length(split)``; see :func:`rows_pipeline`."""
+    return rows_pipeline(splits, splits.sort_by_length(split), batch_size, length_multiple)
 
-    The last batch is smaller where the numbers ask for it.
+
+def rows_pipeline(splits: TextSplits, rows: np.ndarray, batch_size: int, length_multiple: int = 1) -> tf.data.Dataset:
+    """Return one pass over some rows in their order.
+
+    Args:
+        splits: The texts.
+        rows: Indices of the texts.
+        batch_size: Texts per batch; the last batch may be smaller.
+        length_multiple: As in :func:`training_pipeline`.
+
+    Returns:
+        Elements of token IDs int32 (batch, time) and one-hot labels float32 (batch, classes).
     """
-    return of_rows(data, data.in_order(part), batch_size, rounded)
-
-
-def of_rows(data: TextSplits, rows: np.ndarray, batch_size: int, rounded: int = 1) -> tf.data.Dataset:
-    """Return one pass over the texts of these rows, in their order, as :func:`evaluation_pipeline` does."""
-    padded, labels = _padded(data.packed, rounded), tf.constant(data.labels)
+    take_padded, labels = _padded_rows(splits.token_ids, length_multiple), tf.constant(splits.labels)
 
     def batch(rows: tf.Tensor) -> tuple:
-        return padded(rows), tf.one_hot(tf.gather(labels, rows), len(data.classes))
+        return take_padded(rows), tf.one_hot(tf.gather(labels, rows), len(splits.classes))
 
     return eval_dataset(rows, batch_size, batch)
 
 
-def in_batches(packed: Packed, order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray]]:
-    """Yield (numbers int32 (batch, longest),) of the texts at ``order``."""
-    for start in range(0, len(order), batch_size):
-        yield (packed.take(order[start : start + batch_size]).padded(),)
+def padded_batches(token_ids: Ragged, rows: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray]]:
+    """Yield tuples of the token IDs int32 (batch, time) of some rows in their order."""
+    for start in range(0, len(rows), batch_size):
+        yield (token_ids.take(rows[start : start + batch_size]).to_padded(),)
 
 
-def _padded(packed: Packed, rounded: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return a function from rows (batch,) to their numbers int32 (batch, longest text, rounded up)."""
-    ragged = tf.RaggedTensor.from_row_splits(packed.numbers, packed.ends, validate=False)
-    most = int(packed.lengths.max(initial=1))
+def _padded_rows(token_ids: Ragged, length_multiple: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function that maps rows (batch,) to their token IDs int32 (batch, time)."""
+    ragged = tf.RaggedTensor.from_row_splits(token_ids.values, token_ids.row_splits, validate=False)
+    max_length = int(token_ids.lengths.max(initial=1))
 
-    def padded(rows: tf.Tensor) -> tf.Tensor:
-        some = tf.gather(ragged, rows)
-        longest = tf.cast(tf.reduce_max(some.row_lengths()), tf.int32)
-        numbers = some.to_tensor(shape=tf.stack([-1, tf.minimum(-(-longest // rounded) * rounded, most)]))
-        return tf.ensure_shape(numbers, (rows.shape[0], None))
+    def take_padded(rows: tf.Tensor) -> tf.Tensor:
+        batch = tf.gather(ragged, rows)
+        longest = tf.cast(tf.reduce_max(batch.row_lengths()), tf.int32)
+        time = tf.minimum(-(-longest // length_multiple) * length_multiple, max_length)
+        return tf.ensure_shape(batch.to_tensor(shape=tf.stack([-1, time])), (rows.shape[0], None))
 
-    return padded
+    return take_padded

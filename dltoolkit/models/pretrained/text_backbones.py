@@ -17,7 +17,7 @@ from dltoolkit.errors import UserError
 from dltoolkit.models import fused, surgery
 from dltoolkit.models.language import gpt
 from dltoolkit.models.pretrained import keras_hub
-from dltoolkit.models.text.layers import MaskedMean, TokenDropout, TokenIds
+from dltoolkit.models.text.layers import MaskedMeanPooling, TokenDropout, TransformerInputs
 
 
 class TextBackbone(NamedTuple):
@@ -31,10 +31,10 @@ class TextBackbone(NamedTuple):
 
         A network whose encoder has no mask token is returned as it is.
         """
-        if self.encoder.hidden is None:
+        if self.encoder.mask_token_id is None:
             return self.model
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-        dropout = TokenDropout(rate, self.encoder.hidden, self.encoder.spared, name="token_dropout")
+        dropout = TokenDropout(rate, self.encoder.mask_token_id, self.encoder.special_token_ids, name="token_dropout")
         return keras.Model(token_ids, self.model(dropout(token_ids)), name=self.model.name)
 
 
@@ -58,7 +58,8 @@ def from_preset(preset: str, max_length: int, dropout: float = 0.0) -> TextBackb
     output = network.output["sequence_output"] if isinstance(network.output, dict) else network.output
     max_length = min(max_length, getattr(network, "max_sequence_length", max_length))
     model = keras.Model(network.input, output, name=network.name)
-    return TextBackbone(_pooled(model, tokenizer.pad_token_id or 0, inputs), encoders.HubEncoder(tokenizer, max_length))
+    encoder = encoders.KerasHubEncoder(tokenizer, max_length)
+    return TextBackbone(_pooled(model, tokenizer.pad_token_id or 0, inputs), encoder)
 
 
 def from_run(model: keras.Model, folder: Path, name: str, max_length: int) -> TextBackbone:
@@ -89,7 +90,7 @@ def _pooled(network: keras.Model, padding: int = 0, inputs: Collection[str] | No
         inputs: Names of the network's inputs; None if it takes the token IDs only.
     """
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-    tensors = TokenIds(padding, name="transformer_inputs")(token_ids)
+    tensors = TransformerInputs(padding, name="transformer_inputs")(token_ids)
     taken = {name: tensor for name, tensor in tensors.items() if name in inputs} if inputs else tensors["token_ids"]
-    features = MaskedMean(name="features", dtype="float32")([network(taken), tensors["padding_mask"]])
+    features = MaskedMeanPooling(name="features", dtype="float32")([network(taken), tensors["padding_mask"]])
     return keras.Model(token_ids, features, name=network.name)

@@ -1,4 +1,4 @@
-"""Layers for texts, registered with Keras as ``dltoolkit>…`` so that a saved model finds them again."""
+"""Layers of text classifiers, registered with Keras as ``dltoolkit>…``."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+MASKED_VALUE = 1e4  # subtracted from padding before a maximum; larger values overflow in float16
+
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class NaiveBayesBag(keras.layers.Layer):
-    """Logits from which entries of a vocabulary occur in a text, weighted by naive Bayes (Wang & Manning 2012).
+    """Logits of a bag of n-grams, weighted by naive Bayes (Wang & Manning 2012).
 
-    Each entry has, for each class, a fixed log-count ratio and a trained weight; the logit is the sum of their
-    products over the entries of the text, plus a bias. With all weights equal that is the naive Bayes classifier, and
-    an entry that says little about a class cannot learn much.
-
-    Entry numbers int (batch, entries), 0 for padding -> (batch, classes).
+    Maps token IDs int (batch, entries), with 0 for padding, to logits (batch, classes). Each entry has a fixed
+    log-count ratio and a trained weight per class. A logit is the sum of their products over the entries of a text plus
+    a bias. With equal weights, this is a naive Bayes classifier. The weight of an entry with a small ratio gets a small
+    gradient.
 
     Args:
-        size: entries of the vocabulary, padding included.
-        classes: number of logits.
-        dropout: share of a text's entries left out in training.
+        size: Number of token IDs.
+        classes: Number of logits.
+        dropout: Fraction of the entries of a text that training drops.
     """
 
     def __init__(self, size: int, classes: int, dropout: float = 0.0, **kwargs):
@@ -35,25 +36,24 @@ class NaiveBayesBag(keras.layers.Layer):
         self.weight = self.add_weight(name="weight", shape=shape, initializer="ones")
         self.bias = self.add_weight(name="bias", shape=(self.classes,), initializer="zeros")
 
-    def call(self, numbers, training=False):
-        evidence = keras.ops.take(self.ratio * self.weight, numbers, axis=0)  # (batch, entries, classes)
+    def call(self, token_ids, training=False):
+        terms = keras.ops.take(self.ratio * self.weight, token_ids, axis=0)  # (batch, entries, classes)
         if training and self.dropout:
-            evidence = keras.random.dropout(
-                evidence, self.dropout, noise_shape=(*keras.ops.shape(numbers), 1), seed=self.seed_generator
-            )
-        return keras.ops.sum(evidence, axis=1) + self.bias
+            noise_shape = (*keras.ops.shape(token_ids), 1)
+            terms = keras.random.dropout(terms, self.dropout, noise_shape=noise_shape, seed=self.seed_generator)
+        return keras.ops.sum(terms, axis=1) + self.bias
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.classes)
 
     def get_config(self):
-        own = {"size": self.size, "classes": self.classes, "dropout": self.dropout}
-        return {**super().get_config(), **own}
+        config = {"size": self.size, "classes": self.classes, "dropout": self.dropout}
+        return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class WordEmbedding(keras.layers.Embedding):
-    """Vectors of words, zeros for padding: int (batch, time) -> (batch, time, units)."""
+    """Word embedding with zero vectors for padding: int (batch, time) -> (batch, time, units)."""
 
     def call(self, inputs):
         vectors = super().call(inputs)
@@ -62,16 +62,16 @@ class WordEmbedding(keras.layers.Embedding):
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class PositionEmbedding(keras.layers.Layer):
-    """Add a learned vector for each place: (batch, time, units) -> the same, time at most ``longest``."""
+    """Add a learned vector to each position: (batch, time, units) -> the same shape, for time up to ``max_length``."""
 
-    def __init__(self, longest: int, **kwargs):
+    def __init__(self, max_length: int, **kwargs):
         super().__init__(**kwargs)
-        self.longest = longest
+        self.max_length = max_length
 
     def build(self, input_shape):
         self.position = self.add_weight(
             name="position",
-            shape=(self.longest, input_shape[-1]),
+            shape=(self.max_length, input_shape[-1]),
             initializer=keras.initializers.RandomNormal(stddev=0.02),
         )
 
@@ -82,15 +82,15 @@ class PositionEmbedding(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "longest": self.longest}
+        return {**super().get_config(), "max_length": self.max_length}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
-class Reverse(keras.layers.Layer):
-    """Turn each text around within its own length; padding stays at the end.
+class ReverseSequence(keras.layers.Layer):
+    """Reverse each sequence within its length; the padding stays at the end.
 
-    Called with (vectors (batch, time, units), lengths int (batch,)) -> (batch, time, units). A recurrent layer on the
-    result reads backwards without ever reading padding before words, so it needs no mask.
+    Maps [vectors (batch, time, units), lengths int (batch,)] to (batch, time, units). A recurrent layer reads the
+    result from the last word to the first without reading padding before a word, so that it needs no mask.
     """
 
     def call(self, inputs):
@@ -102,17 +102,17 @@ class Reverse(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
-class MeanAndMax(keras.layers.Layer):
-    """The mean and the maximum over the words of a text, padding left out, side by side.
+class MeanMaxPooling(keras.layers.Layer):
+    """Mean and maximum over the words of a text, without padding, concatenated.
 
-    Called with (vectors (batch, time, units), lengths int (batch,)) -> (batch, 2 * units).
+    Maps [vectors (batch, time, units), lengths int (batch,)] to (batch, 2 * units).
     """
 
     def call(self, inputs):
         vectors, lengths = inputs
-        there = tf.sequence_mask(lengths, tf.shape(vectors)[1], dtype=vectors.dtype)[..., None]
-        mean = tf.reduce_sum(vectors * there, axis=1) / tf.maximum(tf.reduce_sum(there, axis=1), 1)
-        return tf.concat([mean, tf.reduce_max(vectors - (1 - there) * 1e4, axis=1)], axis=-1)
+        mask = tf.sequence_mask(lengths, tf.shape(vectors)[1], dtype=vectors.dtype)[..., None]
+        mean = tf.reduce_sum(vectors * mask, axis=1) / tf.maximum(tf.reduce_sum(mask, axis=1), 1)
+        return tf.concat([mean, tf.reduce_max(vectors - (1 - mask) * MASKED_VALUE, axis=1)], axis=-1)
 
     def compute_output_shape(self, input_shape):
         batch, _, units = input_shape[0]
@@ -121,73 +121,78 @@ class MeanAndMax(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class TokenDropout(keras.layers.Layer):
-    """Hide tokens of a text in training, so that a few cannot be learned by heart: int (batch, time), the same shape.
+    """Mask random tokens in training, so that a network does not memorize a few: int (batch, time) -> the same shape.
 
     Args:
-        rate: share of the tokens that is hidden.
-        hidden: the number that stands in their place.
-        spared: numbers that are never hidden, beside 0.
+        rate: Fraction of the tokens to mask.
+        mask_token_id: Token ID that replaces masked tokens.
+        special_token_ids: Token IDs that are never masked, besides 0.
     """
 
-    def __init__(self, rate: float, hidden: int, spared: Sequence[int] = (), **kwargs):
+    def __init__(self, rate: float, mask_token_id: int, special_token_ids: Sequence[int] = (), **kwargs):
         super().__init__(**kwargs)
-        self.rate, self.hidden, self.spared = rate, hidden, tuple(spared)
+        self.rate, self.mask_token_id, self.special_token_ids = rate, mask_token_id, tuple(special_token_ids)
         self.seed_generator = keras.random.SeedGenerator()
 
-    def call(self, numbers, training=False):
+    def call(self, token_ids, training=False):
         if not (training and self.rate):
-            return numbers
-        chosen = keras.random.uniform(keras.ops.shape(numbers), seed=self.seed_generator) < self.rate
-        for number in (0, *self.spared):
-            chosen &= numbers != number
-        return keras.ops.where(chosen, self.hidden, numbers)
+            return token_ids
+        masked = keras.random.uniform(keras.ops.shape(token_ids), seed=self.seed_generator) < self.rate
+        for special_id in (0, *self.special_token_ids):
+            masked &= token_ids != special_id
+        return keras.ops.where(masked, self.mask_token_id, token_ids)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        own = {"rate": self.rate, "hidden": self.hidden, "spared": self.spared}
-        return {**super().get_config(), **own}
+        config = {
+            "rate": self.rate,
+            "mask_token_id": self.mask_token_id,
+            "special_token_ids": self.special_token_ids,
+        }
+        return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
-class TokenIds(keras.layers.Layer):
-    """What transformers read, from numbers in which 0 is padding and 1 + t stands for token t: int (batch, time).
+class TransformerInputs(keras.layers.Layer):
+    """The inputs of a pretrained transformer, from token IDs in which 0 is padding and 1 + t stands for token t.
 
-    Returns ``token_ids``, ``padding_mask`` (1 for a token) and ``segment_ids`` (all 0), each int32 (batch, time).
+    Maps int (batch, time) to a dictionary of ``token_ids``, ``padding_mask`` (1 for a token) and ``segment_ids`` (all
+    0), each int32 (batch, time).
 
     Args:
-        padding: the token that stands for padding.
+        padding_id: Token of the transformer for padding.
     """
 
-    def __init__(self, padding: int = 0, **kwargs):
+    def __init__(self, padding_id: int = 0, **kwargs):
         super().__init__(**kwargs)
-        self.padding = padding
+        self.padding_id = padding_id
 
-    def call(self, numbers):
-        there = keras.ops.cast(numbers != 0, "int32")
-        tokens = keras.ops.where(numbers != 0, numbers - 1, self.padding)
-        return {"token_ids": tokens, "padding_mask": there, "segment_ids": keras.ops.zeros_like(there)}
+    def call(self, token_ids):
+        mask = keras.ops.cast(token_ids != 0, "int32")
+        tokens = keras.ops.where(token_ids != 0, token_ids - 1, self.padding_id)
+        return {"token_ids": tokens, "padding_mask": mask, "segment_ids": keras.ops.zeros_like(mask)}
 
-    def compute_output_spec(self, numbers):
+    def compute_output_spec(self, token_ids):
         names = ("token_ids", "padding_mask", "segment_ids")
-        return {name: keras.KerasTensor(numbers.shape, "int32", name=name) for name in names}
+        return {name: keras.KerasTensor(token_ids.shape, "int32", name=name) for name in names}
 
     def get_config(self):
-        return {**super().get_config(), "padding": self.padding}
+        return {**super().get_config(), "padding_id": self.padding_id}
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
-class MaskedMean(keras.layers.Layer):
-    """The mean over a text's tokens, padding left out.
+class MaskedMeanPooling(keras.layers.Layer):
+    """Mean over the tokens of a text, without padding.
 
-    Called with (vectors (batch, time, units), mask int (batch, time), 1 for a token) -> (batch, units).
+    Maps [vectors (batch, time, units), mask int (batch, time), which is 1 for a token] to (batch, units).
     """
 
     def call(self, inputs):
         vectors, mask = inputs
-        there = keras.ops.cast(mask, vectors.dtype)[..., None]
-        return keras.ops.sum(vectors * there, axis=1) / keras.ops.maximum(keras.ops.sum(there, axis=1), 1)
+        mask = keras.ops.cast(mask, vectors.dtype)[..., None]
+        return keras.ops.sum(vectors * mask, axis=1) / keras.ops.maximum(keras.ops.sum(mask, axis=1), 1)
 
     def compute_output_shape(self, input_shape):
         batch, _, units = input_shape[0]

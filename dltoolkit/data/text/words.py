@@ -1,0 +1,81 @@
+"""Words of texts in any script."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from dltoolkit.data.text.ragged import Ragged
+
+TAG = re.compile(r"</?[a-z][^<>]{0,300}>|<!--.{0,300}?-->", re.IGNORECASE | re.DOTALL)
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # no spaces: each character is a word
+_MARKS = "\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0900-\u0df3\u0e31-\u0e4e\u200d"  # belong to letters
+WORD = re.compile(
+    rf"(?:[^\W{_CJK}][{_MARKS}]*)+(?:['’](?:[^\W{_CJK}][{_MARKS}]*)+)*"  # don't, naïve, हिन्दी
+    rf"|[{_CJK}]"
+    r"|[:;=]-?[()dp/]"  # :-)
+    r"|[!?]"
+    r"|[^\w\s\x00-\x7f\u00a0-\u00bf\u2000-\u206f\u3000-\u303f\ufe00-\ufe0f]"  # emoji and symbols, not punctuation
+)
+ASCII_WORD = re.compile(r"\w+(?:'\w+)*|[:;=]-?[()dp/]|[!?]", re.ASCII)  # WORD for ASCII texts, several times as fast
+TEXTS_PER_BLOCK = 1000  # texts whose words are looked up together, which bounds the memory for their strings
+
+
+def without_html(text: str) -> str:
+    """Return a text without HTML tags, and with HTML entities replaced by their characters."""
+    if "<" in text:
+        text = TAG.sub(" ", text)
+    return html.unescape(text) if "&" in text else text
+
+
+def standardize(text: str) -> str:
+    """Return a text in lower case, without HTML, and with composed characters (NFC)."""
+    text = without_html(text)
+    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text.lower())
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a text, and its emoji, emoticons, exclamation marks and question marks."""
+    standardized = standardize(text)
+    return (ASCII_WORD if standardized.isascii() else WORD).findall(standardized)
+
+
+class TokenizedTexts:
+    """Texts that are split into words once, on first use.
+
+    Args:
+        texts: The texts as they were read.
+    """
+
+    def __init__(self, texts: Sequence[str]):
+        self.texts = texts
+
+    @property
+    def words(self) -> list[str]:
+        """The distinct words, in the order of their first occurrence."""
+        return self._split[0]
+
+    @property
+    def word_ids(self) -> Ragged:
+        """For each text, the indices of its words in ``words``."""
+        return self._split[1]
+
+    @functools.cached_property
+    def _split(self) -> tuple[list[str], Ragged]:
+        index: defaultdict[str, int] = defaultdict()
+        index.default_factory = index.__len__  # a new word gets the next index
+        blocks, lengths = [np.zeros(0, np.int32)], np.zeros(len(self.texts), np.int64)
+        for start in range(0, len(self.texts), TEXTS_PER_BLOCK):
+            block: list[str] = []
+            for row, text in enumerate(self.texts[start : start + TEXTS_PER_BLOCK], start=start):
+                words = split_words(text)
+                lengths[row] = len(words)
+                block += words
+            blocks.append(np.fromiter(map(index.__getitem__, block), np.int32, len(block)))
+        return list(index), Ragged.from_row_lengths(np.concatenate(blocks), lengths)
