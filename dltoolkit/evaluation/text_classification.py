@@ -117,7 +117,7 @@ def stream_predictions(
         run.model,
         run.classes,
         text.expand(inputs, text_column=text_column),
-        text.read,
+        text.read_text,
         top_k,
         threshold=threshold,
         stack=lambda texts: encoder(TokenizedTexts(texts)).to_padded(),
