@@ -1,4 +1,4 @@
-"""The reviews written for the sentiment recipe: balanced in every domain and style, no text twice, a readable table."""
+"""The bundled reviews are balanced in every domain and style, and all different."""
 
 from collections import Counter
 from pathlib import Path

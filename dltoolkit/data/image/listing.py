@@ -88,7 +88,10 @@ def _from_arrays(source: Source, splits: SplitArrays, classes: list[str] | None 
     pixels = {split: to_pixels(images, f"{source.spec} {split}".rstrip()) for split, (images, _) in splits.items()}
     for split, (images, labels) in splits.items():
         if len(images) != len(labels):
-            raise UserError(f"{source.spec} has {len(images)} {split} images but {len(labels)} labels of them.")
+            prefix = f"{split} " if split else ""
+            raise UserError(
+                f"{source.spec} has {len(images)} {prefix}images but {len(labels)} {prefix}labels: give one per image."
+            )
     shapes = {images.shape[1:] for images in pixels.values()}
     if len(shapes) > 1:
         raise UserError(

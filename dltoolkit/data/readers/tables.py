@@ -64,8 +64,8 @@ class Table:
         listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
         if column is None:
             raise UserError(
-                f"{self.path} has no column with a usual name of the {meaning} ({', '.join(usual_names)}): select one "
-                f"of its columns with --{meaning}-column. Its columns are: {listed}."
+                f"{self.path} has no column with a usual name of the {meaning} ({', '.join(usual_names)}). Its columns "
+                f"are: {listed}. Select one with --{meaning}-column."
             )
         near = did_you_mean(column, names)
         raise UserError(f"{self.path} has no column '{column}'.{near} Its columns are: {listed}.")
