@@ -123,8 +123,9 @@ def _generate_texts(run: dltoolkit.Run, given: dict[str, Any]) -> None:
     prompts = [prompt for prompt in given.pop("prompt", ("",)) for _ in range(count)]
     refuse_unsupported(run, given, inspect.signature(stream).parameters)
     if form == "text" and len(prompts) == 1:
+        pieces = stream(run, prompts, **given)  # refuses wrong options before anything is written
         sys.stdout.write(prompts[0])
-        for (piece,) in stream(run, prompts, **given):
+        for (piece,) in pieces:
             sys.stdout.write(piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
