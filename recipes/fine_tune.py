@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit.data.options import ImageReadOptions, SplitOptions, TextReadOptions
-
 from dltoolkit import data, finetuning, models, progress, report, training
 from dltoolkit.config import RunConfig, option
+from dltoolkit.data.options import ImageReadOptions, SplitOptions, TextReadOptions
 from dltoolkit.errors import UserError
 from dltoolkit.finetuning.options import TransferOptions
 from dltoolkit.run import Run
@@ -116,8 +115,8 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         devices = training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
         if curve_shots and devices.workers > 1:
             raise UserError("--learning-curve trains one network after the other: leave it out with several workers.")
-        options = {"compiled": training.distribute.strategy.xla(config.xla, devices), "depthwise": task.depthwise}
-        precision = training.distribute.strategy.precision(config.precision, devices, **options)
+        options = {"xla": training.distribute.strategy.use_xla(config.xla, devices), "depthwise": task.depthwise}
+        precision = training.distribute.strategy.set_precision(config.precision, devices, **options)
         given = config.resolve(precision=precision)
         splits = build_data(given, task)
         run.describe_data(splits.describe(), splits.findings)
@@ -191,6 +190,6 @@ def stream_predictions(
             folders, globs, or tables with a column of texts).
         top_k: Number of classes in each prediction.
         threshold: Probability below which the label is ``unsure``.
-        text_column: Column of the tables, by name or position (default: found by its usual names).
+        text_column: Column of the tables, by name or position (default: recognized by its usual names).
     """
     return finetuning.tasks.of_run(run).predict(run, inputs, text_column, top_k=top_k, threshold=threshold)

@@ -37,7 +37,7 @@ class TextTask(Task):
         backbone: The pretrained network; None for a task that only evaluates and predicts.
 
     Attributes:
-        head_model: The whole network: the frozen layers run in every step.
+        head_model: The full network, because the frozen layers run in every step.
     """
 
     name = "text"

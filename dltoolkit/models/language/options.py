@@ -35,7 +35,7 @@ SIZES = {
         "dropout": 0.1,
     },
 }
-# A network that reads a short text many times overfits, each network in its own way, so an ensemble of small networks
+# Networks that read a short text many times overfit, each in another way, so an ensemble of small networks
 # predicts better than a large one
 MAX_SHORT_TEXT = 5_000_000  # training tokens below which a text is short
 SHORT_TEXT_SIZES = {
