@@ -15,7 +15,7 @@ from dltoolkit.data.text.ragged import Ragged
 WORD_BITS = 18  # bits of a word number: up to 262,143 words, and three of them in one key
 MAX_NGRAM = 3  # maximum number of words in an n-gram
 TEXT_BITS = 10  # bits of a text number, which fit into an int64 below the bits of three words
-SIEVE_BITS = 24  # logarithm of the number of counters that sieve out rare n-grams, 64 MiB
+SIEVE_BITS = 24  # logarithm of the number of counters that sieve out rare n-grams, which take 200 MB at first
 
 
 def occurrences(
