@@ -180,7 +180,7 @@ def test_evaluate_takes_other_texts(run, capfd, tmp_path):
     code, out, err = run_command(capfd, "evaluate", str(run.path), "--data", str(path))
     assert (code, out) == (2, "")
     assert "'Awful'" in err
-    assert "It knows: bad, good" in err
+    assert "Its labels are: bad, good" in err
     path.write_text(path.read_text().replace("Awful,", "BAD,").replace("text", "words"))
     code, _, err = run_command(capfd, "evaluate", str(run.path), "--data", str(path))
     assert "label, words" in err
