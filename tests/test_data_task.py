@@ -1,0 +1,36 @@
+"""Detection of image and text classification from folders, tables and names."""
+
+import pytest
+from conftest import toy_texts, write_texts
+
+from dltoolkit.data import task
+from dltoolkit.data.readers import source
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("digits", "image"),
+        ("keras:mnist", "image"),
+        ("tfds:beans", "image"),
+        ("reviews", "text"),
+        ("python-docs", "text"),
+        ("tfds:imdb_reviews", "text"),
+    ],
+)
+def test_detect_knows_names(spec, expected):
+    assert task.detect(source.resolve(spec)) == expected
+
+
+@pytest.mark.parametrize(
+    ("fixture", "expected"),
+    [("image_folder", "image"), ("image_table", "image"), ("image_npz", "image"), ("text_table", "text")],
+)
+def test_detect_looks_into_files(request, fixture, expected):
+    path = request.getfixturevalue(fixture)
+    assert task.detect(source.resolve(str(path))) == expected
+
+
+def test_detect_finds_folders_of_texts(tmp_path):
+    folder = write_texts(tmp_path / "texts", toy_texts(6))
+    assert task.detect(source.resolve(str(folder))) == "text"
