@@ -109,7 +109,7 @@ def test_evaluation_pipeline_accepts_arrays_that_are_not_aligned(toys, offset):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory in use from /proc")
 def test_pipelines_do_not_copy_large_arrays(toys):
     """A data set that fills most of the memory can still be trained on."""
-    pixels = disk_cache.room((40_000, 64, 64, 1))  # 164 MB
+    pixels = disk_cache.aligned_empty((40_000, 64, 64, 1))  # 164 MB
     pixels[...] = np.arange(64, dtype=np.uint8)[:, None]
     rows = np.arange(len(pixels))
     large = dataset.ImageSplits(

@@ -1,4 +1,4 @@
-"""Labeled images: listing, decoding, augmentation and batches."""
+"""Labeled images: reading, decoding, augmentation and batches."""
 
 from dltoolkit.lazy import submodules
 

@@ -1,4 +1,4 @@
-"""Labelled pictures from any source, decoded once, split honestly, and served to training through tf.data."""
+"""Labeled images from any source: checked, decoded once and split into train, validation and test."""
 
 import glob
 import os
@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image
 
 from dltoolkit.data import checks
-from dltoolkit.data.image import arrays, decode, pixels
+from dltoolkit.data.image import decode
+from dltoolkit.data.image.arrays import to_pixels
 from dltoolkit.data.image.listing import list_images
+from dltoolkit.data.image.pixels import decode_listing
 from dltoolkit.data.labeled import LabeledSplits, label_mapping, select_split, split_dataset, subsample
 from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.data.readers import source
@@ -23,21 +25,22 @@ from dltoolkit.errors import UserError
 
 @dataclass(eq=False, kw_only=True)
 class ImageSplits(LabeledSplits):
-    """Pictures, labels and who is in which part.
+    """Labeled images and their splits.
 
     Attributes:
-        images: uint8 (n, h, w, c), c 1 or 3; in memory, or mapped from a file if there are too many.
+        images: Pixels uint8 (n, height, width, channels) with 1 or 3 channels; mapped from a file if they do not fit in
+            memory.
     """
 
     images: np.ndarray
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+        """Height, width and channels."""
         return tuple(self.images.shape[1:])
 
     def describe(self) -> dict[str, Any]:
-        """Return what a run's run.json says of its data."""
+        """Return the description of the data for run.json."""
         return {**super().describe(), "image_shape": list(self.image_shape)}
 
 
@@ -53,41 +56,47 @@ def load(
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
 ) -> ImageSplits:
-    """Find, check, decode and split labelled pictures.
+    """Read, check, decode and split labeled images.
 
-    Splits that the data bring are kept. With a single held-out part that part is the test, and validation is cut from
-    train; without any, each class is split by content and seed (see ``split``).
+    Predefined splits are kept. A single predefined held-out split becomes the test split, and validation is split from
+    train. Without predefined splits, each class is split by content and seed (see ``split``).
 
     Args:
         data: Value of ``--data``, or a resolved source.
         read: Options for reading.
         split: Options for splitting. By default, validation and test are 15 % of each class, but no more than 5,000
-            and 10,000 images, which are enough to measure with.
-        image_size: side in pixels to which every picture is resized and cropped. By default equal square pictures of
-            at most 224 stay as they are, and others get their median short side, at most 160.
-        seed: decides the split and who stays under a limit.
-        limit: use at most so many pictures in all, each class and part in proportion.
-        labelled: refuse pictures of a single class, and folders without class folders.
-        cache_dir: where pictures are kept that do not fit in memory.
-        progress: called with what is being done, how many are done, and how many there are.
+            and 10,000 images, which are enough for precise scores.
+        image_size: Side in pixels to which all images are resized and cropped. By default, square images of one size
+            up to 224 keep it, and other images are resized to the median of their shorter sides, at most 160.
+        seed: Seed of the split and of the subsample under a limit.
+        limit: Maximum number of images. Classes and predefined splits keep their proportions.
+        labeled: Whether to refuse images of a single class and folders without class folders.
+        cache_dir: Folder for decoded images that do not fit in memory.
+        progress: Function that is called with the task, the number of processed images and the total.
 
     Raises:
-        UserError: for anything that cannot be trained on as it is.
+        UserError: If the data cannot be trained on as they are.
     """
-    src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_images(src, read, labeled=labeled, progress=progress)
-    listing = subsample(checks.validate(listing, src.spec, labeled=labeled), src, limit, seed)
-    decoded = pixels.decoded(
-        listing, src.name, image_size=image_size, skip_invalid=read.skip_invalid, cache_dir=cache_dir, progress=progress
+    resolved = source.resolve(data) if isinstance(data, str) else data
+    listing = list_images(resolved, read, labeled=labeled, progress=progress)
+    listing = subsample(checks.validate(listing, resolved.spec, labeled=labeled), resolved, limit, seed)
+    decoded = decode_listing(
+        listing,
+        resolved.name,
+        image_size=image_size,
+        skip_invalid=read.skip_invalid,
+        cache_dir=cache_dir,
+        progress=progress,
     )
+    listing = decoded.listing
     fields = split_dataset(
-        checks.validate(decoded.listing, src.spec, labeled=labeled) if decoded.bad else decoded.listing,
+        checks.validate(listing, resolved.spec, labeled=labeled) if decoded.unreadable else listing,
         decoded.hashes,
-        src,
+        resolved,
         split,
         shape=decoded.images.shape,
         seed=seed,
-        invalid=decoded.bad,
+        invalid=decoded.unreadable,
     )
     return ImageSplits(images=decoded.images, **fields)
 
@@ -98,40 +107,42 @@ def labeled(
     image_shape: tuple[int, int, int],
     read: ImageReadOptions = ImageReadOptions(),
     *,
-    part: str = "test",
+    split: str = "test",
     seed: int = 0,
     limit: int | None = None,
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Read other labelled pictures for a trained model.
+    """Read other labeled images for a trained model.
 
     Args:
-        data: what ``--data`` says, or a resolved source.
-        classes: the model's classes; labels are matched by name, whatever their case.
-        image_shape: the model's (height, width, channels).
+        data: Value of ``--data``, or a resolved source.
+        classes: Class names of the model. Labels are matched by name without regard to case.
+        image_shape: Height, width and channels of the model's input.
         read: Options for reading.
-        part: which part to take of data that bring splits; data without splits are taken whole.
-        warn: called with what the user should know, in plain sentences.
-        The rest is as in `load`.
+        split: Split to read if the data have predefined splits; otherwise all images are read.
+        seed: Seed of the subsample under a limit.
+        limit: Maximum number of images.
+        cache_dir: Folder for decoded images that do not fit in memory.
+        progress: Function that is called with the task, the number of processed images and the total.
+        warn: Function that is called with each warning.
 
     Returns:
-        uint8 (n, h, w, c), int32 (n,) numbers of ``classes``, and n names.
+        Images uint8 (n, h, w, c), their class numbers int32 (n,), and their names.
 
     Raises:
-        UserError: if a label is none of ``classes``, or pictures cannot be read.
+        UserError: If the model does not have the class of an image, or an image cannot be read.
     """
-    src = source.resolve(data) if isinstance(data, str) else data
-    listing = list_images(src, read, progress=progress)
-    listing = select_split(listing, part)
-    numbers = label_mapping(listing, classes, src.spec)
+    resolved = source.resolve(data) if isinstance(data, str) else data
+    listing = select_split(list_images(resolved, read, progress=progress), split)
+    class_numbers = label_mapping(listing, classes, resolved.spec)
     if limit is not None and limit < len(listing.names):
-        keys = name_hashes(listing.names)
-        listing = listing.take(stratified_sample(keys, listing.labels, limit, seed=seed, minimum=0))
-    decoded = pixels.decoded(
+        hashes = name_hashes(listing.names)
+        listing = listing.take(stratified_sample(hashes, listing.labels, limit, seed=seed, minimum=0))
+    decoded = decode_listing(
         listing,
-        src.name,
+        resolved.name,
         image_shape=image_shape,
         skip_invalid=read.skip_invalid,
         cache_dir=cache_dir,
@@ -139,33 +150,34 @@ def labeled(
     )
     for warning in decoded.listing.warnings if warn else ():
         warn(warning)
-    return decoded.images, numbers[decoded.listing.labels], decoded.listing.names
+    return decoded.images, class_numbers[decoded.listing.labels], decoded.listing.names
 
 
-def read(picture: str | os.PathLike | np.ndarray | Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Return one picture as uint8 ``image_shape``, (height, width, channels), cut and resized as in training.
+def read(image: str | os.PathLike | np.ndarray | Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Return one image as uint8 (height, width, channels), cropped and resized as in training.
 
     Args:
-        picture: a file, a Pillow image, or an array (h, w) or (h, w, c) of 0..255, or floats 0..1.
+        image: A file, a Pillow image, or an array (h, w) or (h, w, c) with values 0..255, or floats 0..1.
+        image_shape: Height, width and channels.
 
     Raises:
-        UserError: with the reason in a few words ("not a picture", "cut off") if it cannot be read.
+        UserError: If the image cannot be read; the message is a short reason, such as "not an image".
     """
-    if isinstance(picture, np.ndarray):
-        if picture.ndim not in (2, 3):
-            raise UserError(f"an array of shape {picture.shape} is not one picture")
-        picture = decode.from_array(arrays.to_pixels(picture[None], "the array")[0])
+    if isinstance(image, np.ndarray):
+        if image.ndim not in (2, 3):
+            raise UserError(f"an array of shape {image.shape} is not one image")
+        image = decode.from_array(to_pixels(image[None], "the array")[0])
     try:
-        return decode.read(picture, image_shape)
+        return decode.read(image, image_shape)
     except OSError as error:
         raise UserError(str(error)) from None
 
 
 def expand(inputs: Iterable[Any]) -> Iterator[Any]:
-    """Yield the files meant by files, folders (with all below them) and glob patterns, in order.
+    """Yield the image files that files, folders and glob patterns stand for, in order.
 
-    What does not exist, or holds no picture, is kept as it is, so that reading it tells why; so are arrays, Pillow
-    images and what is no name at all.
+    A folder stands for all image files below it. Inputs that do not exist, folders without images, and inputs that are
+    not paths are yielded unchanged, so that reading them reports the reason.
     """
     for item in inputs:
         if not isinstance(item, (str, os.PathLike)):
@@ -175,12 +187,12 @@ def expand(inputs: Iterable[Any]) -> Iterator[Any]:
         try:
             path = Path(os.path.expanduser(text))
             if text.strip() and path.is_dir():
-                inside = [file.path for file in source.list_files(path)]
-                yield from [name for name in inside if Path(name).suffix.lower() in decode.SUFFIXES] or [text]
+                files = [file.path for file in source.list_files(path)]
+                yield from [name for name in files if Path(name).suffix.lower() in decode.SUFFIXES] or [text]
             elif not path.exists() and glob.has_magic(text):
                 matches = sorted(glob.glob(str(path), recursive=True))
                 yield from [name for name in matches if os.path.isfile(name)] or [text]
             else:
                 yield text
-        except (OSError, ValueError, UserError):  # a name too long, a closed folder
+        except (OSError, ValueError, UserError):  # the name is too long, or the folder may not be read
             yield text

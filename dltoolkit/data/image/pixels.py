@@ -1,4 +1,4 @@
-"""Listed pictures decoded into one array, once; what does not fit in memory is kept on disk for the next time."""
+"""Decode the images of a listing into one array, which is cached on disk if it does not fit in memory."""
 
 import hashlib
 import os
@@ -9,33 +9,34 @@ from pathlib import Path
 
 import numpy as np
 
-from dltoolkit.data import checks as scan
-from dltoolkit.data import disk_cache as store
-from dltoolkit.data import split
+from dltoolkit.data import checks, disk_cache, split
 from dltoolkit.data.image import decode
-from dltoolkit.data.readers import tfds as published
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import File
+from dltoolkit.data.readers.tfds import EncodedImages
+
+CACHE_VERSION = 2  # raised whenever decoding or the metadata change, so that older caches are ignored
+SAMPLED_HEADERS = 8  # first images, whose headers predict whether all images are of one size and color
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What `decoded` returns.
+class DecodedImages:
+    """The decoded images of a listing.
 
     Attributes:
-        listing: without the pictures that could not be read.
-        images: uint8 (n, h, w, c).
-        hashes: uint64 (n,), of the contents.
-        bad: (name, reason) of those left out.
+        listing: Listing of the readable images.
+        images: Pixels uint8 (n, h, w, c).
+        hashes: Hashes of the pixels, uint64 (n,).
+        unreadable: Name and reason of each unreadable image.
     """
 
     listing: Listing
     images: np.ndarray
     hashes: np.ndarray
-    bad: list[tuple[str, str]]
+    unreadable: list[tuple[str, str]]
 
 
-def decoded(
+def decode_listing(
     listing: Listing,
     name: str,
     *,
@@ -44,126 +45,127 @@ def decoded(
     skip_invalid: bool = False,
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
-) -> Decoded:
-    """Decode all pictures of a listing, once; what does not fit in memory is kept on disk for the next time.
+) -> DecodedImages:
+    """Decode all images of a listing, or read them from the cache.
 
     Args:
-        name: of the source, for file names.
-        image_size: side of the squares, by default for the pictures to decide.
-        image_shape: (h, w, c) if it is fixed already.
-        skip_invalid: leave out what cannot be read.
+        listing: Images of any source.
+        name: Name of the source, for file names.
+        image_size: Side of the square images in pixels; by default, the images determine it.
+        image_shape: Height, width and channels, if they are fixed.
+        skip_invalid: Whether to skip unreadable images.
+        cache_dir: Folder of the cache.
+        progress: Function that is called with the task, the number of processed images and the total.
 
     Raises:
-        UserError: if pictures cannot be read and ``skip_invalid`` is False, or none can.
+        UserError: If an image cannot be read and ``skip_invalid`` is False, or if no image can be read.
     """
-    folder = cache_dir or store.default_folder()
-    file = store.KeptArray(folder, f"{name}-{_key(listing, image_shape or image_size)}")
-    found = None if isinstance(listing.items, np.ndarray) else file.find()
-    if found and not _mended(listing, *found):
-        images, facts = found
-        bad = {int(position): reason for position, reason in facts["bad"].items()}
-        hashes = np.frombuffer(bytes.fromhex(facts["hashes"]), np.uint64)
-        scan.refuse(bad, listing, skip_invalid, folder, name)
+    folder = cache_dir or disk_cache.default_folder()
+    cache = disk_cache.DiskCache(folder, f"{name}-{_cache_name(listing, image_shape or image_size)}")
+    cached = None if isinstance(listing.items, np.ndarray) else cache.find()
+    if cached and not _is_outdated(listing, *cached):
+        images, metadata = cached
+        unreadable = {int(position): reason for position, reason in metadata["unreadable"].items()}
+        hashes = np.frombuffer(bytes.fromhex(metadata["hashes"]), np.uint64)
+        checks.refuse_invalid(unreadable, listing, skip_invalid, folder, name)
     else:
         try:
-            images, bad = _decode(listing, file, image_size, image_shape, progress)
-            scan.refuse(bad, listing, skip_invalid, folder, name)
-            if bad:
-                images = _compact(images, np.setdiff1d(np.arange(len(images)), list(bad)))
+            images, unreadable = _decode(listing, cache, image_size, image_shape, progress)
+            checks.refuse_invalid(unreadable, listing, skip_invalid, folder, name)
+            if unreadable:
+                images = _compact(images, np.setdiff1d(np.arange(len(images)), list(unreadable)))
             hashes = split.content_hashes(images)
             if isinstance(images, np.memmap):
-                images = file.keep(images, {"bad": bad, "hashes": hashes.tobytes().hex()})
+                images = cache.commit(images, {"unreadable": unreadable, "hashes": hashes.tobytes().hex()})
         except BaseException:
-            file.discard()
+            cache.discard()
             raise
-    listing, findings = scan.without(listing, bad)
-    return Decoded(listing, images, hashes, findings)
+    listing, findings = checks.drop_invalid(listing, unreadable)
+    return DecodedImages(listing, images, hashes, findings)
 
 
 def _decode(
     listing: Listing,
-    file: store.KeptArray,
+    cache: disk_cache.DiskCache,
     image_size: int | None,
     image_shape: tuple[int, int, int] | None,
     progress: decode.Progress | None,
 ) -> tuple[np.ndarray, dict[int, str]]:
-    pictures = listing.items
+    """Return the pixels of all images, and the reason for each unreadable image by position."""
+    sources = listing.items
     total = len(listing.names)
 
-    def room(shape: tuple[int, int, int]) -> np.ndarray:
-        size = total * int(np.prod(shape))
-        return (
-            file.create((total, *shape), "decoded pictures")
-            if size > store.memory_limit()
-            else store.room((total, *shape))
-        )
+    def allocate(shape: tuple[int, int, int]) -> np.ndarray:
+        if total * int(np.prod(shape)) > disk_cache.memory_limit():
+            return cache.create((total, *shape), "decoded images")
+        return disk_cache.aligned_empty((total, *shape))
 
-    if isinstance(pictures, np.ndarray):
-        height, width, channels = pictures.shape[1:]
-        as_is = height == width <= decode.LARGEST_AS_IS
-        side = image_size or (height if as_is else decode.usual_side(np.array([min(height, width)])))
+    if isinstance(sources, np.ndarray):
+        height, width, channels = sources.shape[1:]
+        unchanged = height == width <= decode.MAX_UNCHANGED_SIDE
+        side = image_size or (height if unchanged else decode.default_side(np.array([min(height, width)])))
         shape = image_shape or (side, side, channels)
         if shape == (height, width, channels):
-            return store.aligned(pictures), {}
-        out = store.room((total, *shape))
-        return out, decode.decode_all((decode.from_array(picture) for picture in pictures), out, progress)
+            return disk_cache.aligned(sources), {}
+        out = disk_cache.aligned_empty((total, *shape))
+        return out, decode.decode_all(map(decode.from_array, sources), out, progress)
 
     if image_shape:
-        out = room(image_shape)
-        return out, decode.decode_all(pictures, out, progress)
+        out = allocate(image_shape)
+        return out, decode.decode_all(sources, out, progress)
 
-    # Most sets are all alike: then one pass will do. If a picture turns out different, all headers are read first.
-    first = decode.survey(islice(pictures, 8), min(8, total))
-    if not first.bad and (first.grey == first.grey[0]).all():
-        side = image_size or first.side()
-        if image_size or (first.sizes == side).all():
-            out = room((side, side, first.channels()))
+    # The images of most data sets are alike, so that they can be decoded without reading all headers first. If an
+    # image differs from the first ones, the headers are read after all.
+    sample = decode.survey(islice(sources, SAMPLED_HEADERS), min(SAMPLED_HEADERS, total))
+    if not sample.unreadable and (sample.grayscale == sample.grayscale[0]).all():
+        side = image_size or sample.side()
+        if image_size or (sample.sizes == side).all():
+            out = allocate((side, side, sample.channels()))
             try:
-                alike = (bool(first.grey[0]), None if image_size else side)
-                return out, decode.decode_all(pictures, out, progress, alike=alike)
-            except decode.Mismatch:
-                file.discard()
+                expected = (bool(sample.grayscale[0]), None if image_size else side)
+                return out, decode.decode_all(sources, out, progress, expected=expected)
+            except decode.UnexpectedImageError:
+                cache.discard()
                 del out
-    seen = decode.survey(pictures, total, progress)
-    if len(seen.bad) == total:
-        return np.empty((total, 1, 1, 1), np.uint8), seen.bad
-    side = image_size or seen.side()
-    out = room((side, side, seen.channels()))
-    return out, decode.decode_all(pictures, out, progress)
+    survey = decode.survey(sources, total, progress)
+    if len(survey.unreadable) == total:
+        return np.empty((total, 1, 1, 1), np.uint8), survey.unreadable
+    side = image_size or survey.side()
+    out = allocate((side, side, survey.channels()))
+    return out, decode.decode_all(sources, out, progress)
 
 
-def _mended(listing: Listing, images: np.ndarray, facts: dict) -> bool:
-    """Return whether a picture that could not be read when ``images`` were kept can be read now."""
-    bad = sorted(int(position) for position in facts["bad"])
-    if not bad:
+def _is_outdated(listing: Listing, images: np.ndarray, metadata: dict) -> bool:
+    """Return whether an image that was unreadable when ``images`` were cached is readable now."""
+    unreadable = sorted(int(position) for position in metadata["unreadable"])
+    if not unreadable:
         return False
-    rows = np.empty((len(bad), *images.shape[1:]), np.uint8)
-    return len(decode.decode_all(listing.take(np.array(bad)).items, rows)) < len(bad)
+    rows = np.empty((len(unreadable), *images.shape[1:]), np.uint8)
+    return len(decode.decode_all(listing.take(np.array(unreadable)).items, rows)) < len(unreadable)
 
 
-def _compact(images: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Move the ``good`` rows to the front, in place, and return the view of them."""
-    for to, row in enumerate(good):
-        if to != row:
-            images[to] = images[row]
-    return images[: len(good)]
+def _compact(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Move these rows to the front of the array in place, and return a view of them."""
+    for target, row in enumerate(rows):
+        if target != row:
+            images[target] = images[row]
+    return images[: len(rows)]
 
 
-def _key(listing: Listing, size: object) -> str:
-    """Return a key that changes whenever the pictures or how they are decoded do."""
-    digest = hashlib.blake2b(f"1 {size} {listing.stamp}".encode(), digest_size=10)
-    for text in _identities(listing):
-        digest.update(text)
+def _cache_name(listing: Listing, size: object) -> str:
+    """Return a name that changes with the images and with the options for decoding them."""
+    digest = hashlib.blake2b(f"{CACHE_VERSION} {size} {listing.cache_key}".encode(), digest_size=10)
+    for identity in _identities(listing):
+        digest.update(identity)
     return digest.hexdigest()
 
 
 def _identities(listing: Listing) -> Iterable[bytes]:
     if isinstance(listing.items, list):
-        for picture in listing.items:
-            if isinstance(picture, File):
-                path = os.path.abspath(picture.path)
-                yield os.fsencode(f"{path}\0{picture.size}\0{picture.mtime}\0")
+        for item in listing.items:
+            if isinstance(item, File):
+                yield os.fsencode(f"{os.path.abspath(item.path)}\0{item.size}\0{item.mtime}\0")
             else:
-                yield hashlib.blake2b(picture).digest()
-    elif isinstance(listing.items, published.Encoded):
+                yield hashlib.blake2b(item).digest()
+    elif isinstance(listing.items, EncodedImages):
         yield from (name.encode() + b"\0" for name in listing.names)
