@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dltoolkit.data import split
+from dltoolkit.data.options import ReadOptions
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import SPLITS
 from dltoolkit.errors import UserError
@@ -119,17 +120,17 @@ def fingerprint(shape: Sequence[int], hashes: np.ndarray, listing: Listing) -> s
     return digest.hexdigest()
 
 
-def refuse_invalid(reasons: Mapping[int, str], listing: Listing, skip_invalid: bool, folder: Path, name: str) -> None:
+def refuse_invalid(reasons: Mapping[int, str], listing: Listing, read: ReadOptions, folder: Path, name: str) -> None:
     """Raise a UserError if invalid examples may not be skipped, or if all examples are invalid.
 
     Args:
         reasons: Position in ``listing`` and reason of each invalid example.
         listing: The listing.
-        skip_invalid: Whether invalid examples may be skipped.
+        read: Options for reading, which tell whether to skip invalid examples.
         folder: Folder for a list of the invalid examples if they are many.
         name: Name of the source, for the name of that list.
     """
-    if not reasons or (skip_invalid and len(reasons) < len(listing.names)):
+    if not reasons or (read.skip_invalid and len(reasons) < len(listing.names)):
         return
     findings = [(listing.names[position], reason) for position, reason in reasons.items()]
     more = ""

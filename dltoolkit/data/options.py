@@ -1,6 +1,6 @@
 """Options for reading and splitting data. The recipes share them as base classes of their ``Config``.
 
-They are handed down whole: every function that reads takes ``read``, and every function that splits takes ``split``.
+Functions that read take ``read`` and functions that split take ``split``, instead of one parameter for each option.
 """
 
 from dataclasses import dataclass
@@ -51,14 +51,14 @@ class SplitOptions(Options):
 
     validation_fraction: float | None = option(
         None,
-        "Fraction of each class for validation, if the data bring no validation split (default: 0.15)",
+        "Fraction of each class for validation, if no such split is predefined (default: 0.15)",
         minimum=0.01,
         maximum=0.5,
         group="data",
     )
     test_fraction: float | None = option(
         None,
-        "Fraction of each class for the test, if the data bring no test split (default: 0.15)",
+        "Fraction of each class for the test, if no such split is predefined (default: 0.15)",
         minimum=0.01,
         maximum=0.5,
         group="data",

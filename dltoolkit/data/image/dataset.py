@@ -81,12 +81,7 @@ def load(
     listing = list_images(resolved, read, labeled=labeled, progress=progress)
     listing = subsample(checks.validate(listing, resolved.spec, labeled=labeled), resolved, limit, seed)
     decoded = decode_listing(
-        listing,
-        resolved.name,
-        image_size=image_size,
-        skip_invalid=read.skip_invalid,
-        cache_dir=cache_dir,
-        progress=progress,
+        listing, resolved.name, read, image_size=image_size, cache_dir=cache_dir, progress=progress
     )
     listing = decoded.listing
     fields = split_dataset(
@@ -141,12 +136,7 @@ def labeled(
         hashes = name_hashes(listing.names)
         listing = listing.take(stratified_sample(hashes, listing.labels, limit, seed=seed, minimum=0))
     decoded = decode_listing(
-        listing,
-        resolved.name,
-        image_shape=image_shape,
-        skip_invalid=read.skip_invalid,
-        cache_dir=cache_dir,
-        progress=progress,
+        listing, resolved.name, read, image_shape=image_shape, cache_dir=cache_dir, progress=progress
     )
     for warning in decoded.listing.warnings if warn else ():
         warn(warning)

@@ -11,6 +11,7 @@ import numpy as np
 
 from dltoolkit.data import checks, disk_cache, split
 from dltoolkit.data.image import decode
+from dltoolkit.data.options import ImageReadOptions
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import File
 from dltoolkit.data.readers.tfds import EncodedImages
@@ -39,10 +40,10 @@ class DecodedImages:
 def decode_listing(
     listing: Listing,
     name: str,
+    read: ImageReadOptions,
     *,
     image_size: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
-    skip_invalid: bool = False,
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
 ) -> DecodedImages:
@@ -51,14 +52,14 @@ def decode_listing(
     Args:
         listing: Images of any source.
         name: Name of the source, for file names.
+        read: Options for reading.
         image_size: Side of the square images in pixels; by default, the images determine it.
         image_shape: Height, width and channels, if they are fixed.
-        skip_invalid: Whether to skip unreadable images.
         cache_dir: Folder of the cache.
         progress: Function that is called with the task, the number of processed images and the total.
 
     Raises:
-        UserError: If an image cannot be read and ``skip_invalid`` is False, or if no image can be read.
+        UserError: If an image cannot be read and may not be skipped, or if no image can be read.
     """
     folder = cache_dir or disk_cache.default_folder()
     cache = disk_cache.DiskCache(folder, f"{name}-{_cache_name(listing, image_shape or image_size)}")
@@ -67,11 +68,11 @@ def decode_listing(
         images, metadata = cached
         unreadable = {int(position): reason for position, reason in metadata["unreadable"].items()}
         hashes = np.frombuffer(bytes.fromhex(metadata["hashes"]), np.uint64)
-        checks.refuse_invalid(unreadable, listing, skip_invalid, folder, name)
+        checks.refuse_invalid(unreadable, listing, read, folder, name)
     else:
         try:
             images, unreadable = _decode(listing, cache, image_size, image_shape, progress)
-            checks.refuse_invalid(unreadable, listing, skip_invalid, folder, name)
+            checks.refuse_invalid(unreadable, listing, read, folder, name)
             if unreadable:
                 images = _compact(images, np.setdiff1d(np.arange(len(images)), list(unreadable)))
             hashes = split.content_hashes(images)

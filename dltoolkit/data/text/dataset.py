@@ -99,7 +99,7 @@ def load(
     src = source.resolve(data) if isinstance(data, str) else data
     listing = list_texts(src, read, progress=progress)
     listing = subsample(checks.validate(listing, src.spec), src, limit, seed)
-    listing, texts, hashes, bad = _read_listing(listing, src, read.skip_invalid, progress)
+    listing, texts, hashes, bad = _read_listing(listing, src, read, progress)
     if bad:
         listing = checks.validate(listing, src.spec)
     return TextSplits(texts=texts, **split_dataset(listing, hashes, src, split, seed=seed, invalid=bad))
@@ -129,7 +129,7 @@ def labeled(
     src = source.resolve(data) if isinstance(data, str) else data
     listing = select_split(list_texts(src, read), "test")
     class_indices = label_mapping(listing, classes, src.spec)
-    listing, texts, _, _ = _read_listing(listing, src, read.skip_invalid)
+    listing, texts, _, _ = _read_listing(listing, src, read)
     for warning in listing.warnings if warn else ():
         warn(warning)
     return texts, class_indices[listing.labels], listing.names
@@ -230,7 +230,7 @@ def _read_rows(path: Path, text_column: str | None) -> Iterator[Line | bytes]:
 
 
 def _read_listing(
-    listing: Listing, src: Source, skip_invalid: bool, progress: Callable[[str, int, int], None] | None = None
+    listing: Listing, src: Source, read: TextReadOptions, progress: Callable[[str, int, int], None] | None = None
 ) -> tuple[Listing, list[str], np.ndarray, list[tuple[str, str]]]:
     """Read the texts of a listing.
 
@@ -254,6 +254,6 @@ def _read_listing(
             continue
         texts.append(text)
         hashes.append(hashlib.blake2b(content.encode(errors="surrogatepass"), digest_size=8).digest())
-    checks.refuse_invalid(bad, listing, skip_invalid, disk_cache.default_folder(), src.name)
+    checks.refuse_invalid(bad, listing, read, disk_cache.default_folder(), src.name)
     listing, findings = checks.drop_invalid(listing, bad)
     return listing, texts, np.frombuffer(b"".join(hashes), np.uint64), findings
