@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.evaluation.prediction import Prediction
-    from dltoolkit.finetuning.tasks import Task
+    from dltoolkit.finetuning.task import Task
 
 # Networks trained on large data sets forget fast, so few of their layers are trained, gently
 PRETRAINED_DEFAULTS = {

@@ -10,8 +10,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from dltoolkit import data, evaluation, models
-from dltoolkit import saved_runs
+from dltoolkit import data, evaluation, models, saved_runs
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.run import Run
 

@@ -14,7 +14,7 @@ from dltoolkit.errors import UserError
 from dltoolkit.evaluation import image_classification
 from dltoolkit.finetuning import feature_cache, unfreeze
 from dltoolkit.finetuning.backbone import Backbone
-from dltoolkit.finetuning.tasks import Task
+from dltoolkit.finetuning.task import Task
 from dltoolkit.models import surgery
 from dltoolkit.models.image import classifiers
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltoolkit import progress
-from dltoolkit import saved_runs
+from dltoolkit import progress, saved_runs
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from dltoolkit.evaluation import text_classification
 from dltoolkit.evaluation.text_classification import BATCH_SIZE, LENGTH_MULTIPLE
 from dltoolkit.finetuning import unfreeze
 from dltoolkit.finetuning.backbone import Backbone
-from dltoolkit.finetuning.tasks import Task
+from dltoolkit.finetuning.task import Task
 from dltoolkit.models import surgery
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dltoolkit.training.train_spec import TrainSpec
 if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.data.text.dataset import TextSplits
-    from dltoolkit.finetuning.tasks import Task
+    from dltoolkit.finetuning.task import Task
 
 
 class Transfer:
