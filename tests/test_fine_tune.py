@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from conftest import CLASSES, run_command, save_image, toy_image
 from dltoolkit.recipes import fine_tune, image_classifier
-from test_training_fit import same_but_seconds, stopped_at, weights
 from toy_runs import finished_run
+from toy_training import equal, stop_at
 
 import dltoolkit
 from dltoolkit import evaluation, finetuning, models
@@ -49,7 +49,7 @@ def run(config):
     """Return a run with everything that belongs to one, its report included."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation.image_classification, "FROM_SCRATCH_MIN_STEPS", 10)
-        patch.setattr(evaluation.feature_extractor, "PASSES", 1)
+        patch.setattr(evaluation.feature_extractor, "EPOCHS", 1)
         return fine_tune.train(replace(config, name="first"))
 
 
@@ -164,11 +164,9 @@ def test_train_keeps_the_linear_probe_if_training_is_worse(config, monkeypatch):
 
 
 def test_resume_ends_as_an_uninterrupted_run(config, run, monkeypatch):
-    stopped_at(3, lambda: fine_tune.train(replace(config, name="stopped")), monkeypatch)
+    stop_at(3, lambda: fine_tune.train(replace(config, name="stopped")), monkeypatch)
     resumed = dltoolkit.resume(dltoolkit.load("fine-tune/stopped", out_dir=config.out_dir))
-    assert same_but_seconds(resumed) == same_but_seconds(run)
-    for one, two in zip(weights(resumed), weights(run), strict=True):
-        assert np.array_equal(one, two)
+    assert equal(resumed, run)
     seconds = resumed.info["time"]["train_seconds"]
     assert dltoolkit.resume(resumed).info["time"]["train_seconds"] == seconds, "a finished run is not trained further"
 
