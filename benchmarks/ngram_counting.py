@@ -6,6 +6,10 @@
 Both sides split the texts into the same words, build the vocabulary of all n-grams that occur in two training texts or
 more, and list the n-grams of every text. They alternate, each round in a process of its own. The command checks that
 both vocabularies and the n-grams of all texts are equal.
+
+Measured on two cores of an AMD EPYC with the 50,000 texts of IMDb (median of three rounds): with bigrams, scikit-learn
+takes 2.1 times the time and 1.1 times the memory (6.6 against 13.9 s, 559 against 631 MB); with trigrams, 3.7 times the
+time and 1.9 times the memory (8.6 against 32.0 s, 704 against 1,330 MB).
 """
 
 import hashlib
@@ -52,7 +56,7 @@ def main(folder: Path, ngrams: int, rounds: int, side: str | None) -> None:
 
 
 def measure(side: str, folder: Path, ngrams: int) -> dict:
-    """Return the seconds of one side, its peak memory above that of the texts and imports, and a hash of its results.
+    """Return the CPU seconds of one side, its peak memory beyond the texts and imports, and a hash of its results.
 
     The hash covers the n-grams, the number of texts that contain each, and the number of n-grams in each text.
     """
@@ -66,9 +70,9 @@ def measure(side: str, folder: Path, ngrams: int) -> dict:
     for split in ("train", "test"):
         texts[split] = [path.read_text(encoding="utf-8") for path in sorted((folder / split).glob("*/*.txt"))]
     count = {"dltoolkit": count_packed, "scikit-learn": count_strings}[side]
-    before, began = peak_memory_mb(), time.perf_counter()
+    before, began = peak_memory_mb(), time.process_time()  # both sides use one thread
     entries, document_frequencies, lengths = count(texts["train"], texts["test"], ngrams)
-    seconds, peak_mb = time.perf_counter() - began, peak_memory_mb() - before
+    seconds, peak_mb = time.process_time() - began, peak_memory_mb() - before
     order = np.argsort(entries)
     digest = hashlib.blake2b("\n".join(entries[i] for i in order).encode())
     digest.update(document_frequencies[order].astype(np.int64).tobytes())

@@ -71,7 +71,7 @@ class Vocabulary:
         prefixes = _frequent_prefixes(tokenized.words, word_ids, prefix_length, min_df)[: MAX_WORDS - len(words)]
         if ngrams == 1:
             return cls([*words, *prefixes])
-        numbers = np.zeros(len(tokenized.words), np.int64)
+        numbers = np.zeros(len(tokenized.words), np.int32)
         numbers[order] = 1 + np.arange(len(order))
         numbered = Ragged(numbers[word_ids.values], word_ids.row_splits)
         blocks = [keys for _, keys, _ in ngram_keys.occurrences(numbered, ngrams)]
@@ -98,20 +98,22 @@ class Vocabulary:
         if self._prefix_length:
             prefixes = self._numbers([_prefix(word, self._prefix_length) for word in tokenized.words])[word_ids.values]
         entry_keys, entry_ids = self._keys_and_ids
-        pairs = [np.zeros(0, np.int64)]  # text and ID in one number
+        blocks, lengths = [np.zeros(0, np.int32)], np.zeros(len(word_ids), np.int64)
         numbered = Ragged(numbers, word_ids.row_splits)
         for first, keys, texts in ngram_keys.occurrences(numbered, self.ngrams, prefixes):
             # The search is fast because the keys are ascending
             index = np.minimum(np.searchsorted(entry_keys, keys), len(entry_keys) - 1)
             in_vocabulary = entry_keys[index] == keys
-            pairs.append(np.sort((first + texts[in_vocabulary]) << 32 | entry_ids[index[in_vocabulary]]))
-        joined = np.concatenate(pairs)
-        texts, ids = joined >> 32, joined & (2**32 - 1)
-        return Ragged(ids.astype(np.int32), np.searchsorted(texts, np.arange(len(word_ids) + 1)))
+            texts = texts[in_vocabulary]
+            pairs = np.sort(texts << 32 | entry_ids[index[in_vocabulary]])  # text and ID in one number
+            blocks.append((pairs & (2**32 - 1)).astype(np.int32))
+            counts = np.bincount(texts)
+            lengths[first : first + len(counts)] = counts
+        return Ragged.from_row_lengths(np.concatenate(blocks), lengths)
 
     def _numbers(self, words: Sequence[str]) -> np.ndarray:
-        """Return the numbers of words in the keys of n-grams, int64; 0 for unknown words."""
-        return np.array([self._index.get(word, UNKNOWN_ID) - UNKNOWN_ID for word in words], np.int64)
+        """Return the numbers of words in the keys of n-grams, int32; 0 for unknown words."""
+        return np.array([self._index.get(word, UNKNOWN_ID) - UNKNOWN_ID for word in words], np.int32)
 
     @functools.cached_property
     def _keys_and_ids(self) -> tuple[np.ndarray, np.ndarray]:
