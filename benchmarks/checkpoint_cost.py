@@ -22,11 +22,11 @@ def main(words: tuple[str, ...]) -> None:
     from dltoolkit.cli import app as cli
 
     lazy.import_tensorflow()
-    from dltoolkit.training import callbacks as watcher
+    from dltoolkit.training import callbacks
     from dltoolkit.training import checkpoint
 
     click.echo(machine.describe())
-    saving, restoring = timed(watcher.Watcher, "_save"), timed(checkpoint, "restore")
+    saving, restoring = timed(callbacks.TrainingStateCallback, "_save"), timed(checkpoint, "restore")
     with tempfile.TemporaryDirectory() as scratch:
         out = ["--out-dir", scratch]
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):

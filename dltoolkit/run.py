@@ -39,11 +39,11 @@ class Run:
             may.
     """
 
-    def __init__(self, path: Path, info: dict[str, Any]):
+    def __init__(self, path: Path, info: dict[str, Any], *, is_new: bool = False):
         self.path = path
         self.info = info
         self.writes = cluster.is_chief()
-        self._is_new = self._is_locked = False
+        self._is_new, self._is_locked = is_new, False
         self._model: keras.Model | None = None
 
     # Creating and opening a run
@@ -77,14 +77,9 @@ class Run:
         }
         parent = Path(settings.out_dir).expanduser() / recipe_name
         if not cluster.is_chief():
-            run = cls(
-                parent / (settings.name or data_name), info
-            )  # an unused path
-            run._is_new = True
-            return run
+            return cls(parent / (settings.name or data_name), info, is_new=True)  # the path is not used
         with files.new_folder(parent, settings.name, data_name) as path:
-            run = cls(path, {**info, "name": path.name})
-            run._is_new = True
+            run = cls(path, {**info, "name": path.name}, is_new=True)
             try:
                 run.update()
             except BaseException:
@@ -261,9 +256,7 @@ class Run:
                     error.resume_command = self.resume_command
                 elif isinstance(error, files.WriteError):
                     error.args = (f"{error} When there is space and permission, resume with: {self.resume_command}",)
-                with contextlib.suppress(
-                    OSError, UserError
-                ):  # keep the first error
+                with contextlib.suppress(OSError, UserError):  # keep the first error
                     record("interrupted" if interrupted else "failed", error=None if interrupted else str(error))
             raise
 

@@ -1,4 +1,4 @@
-"""Runs that were killed, damaged or changed: they go on as if nothing had happened, or say what is the matter."""
+"""Tests of resuming runs that were killed, damaged or changed: the result is exact, or an error names the problem."""
 
 import itertools
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_training_fit import FILE, command, same_but_seconds, stopped_at, weights
+from toy_training import FILE, command, equal, reproducible_history, stop_at, weights
 
 import dltoolkit
 from dltoolkit import files, recipe
@@ -18,41 +18,34 @@ from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError
 from dltoolkit.interrupt import Interrupted
 from dltoolkit.run import Run
-from dltoolkit.training import callbacks as watcher
-from dltoolkit.training import checkpoint, fit, optimizer
-from dltoolkit.training import time_budget as plan
+from dltoolkit.training import callbacks, checkpoint, fit, optimizer
+from dltoolkit.training.time_budget import TimeBudget
 
 
 @pytest.fixture
 def train(tmp_path):
     toy = recipe.load(str(FILE))
 
-    def go(**options):
+    def train_toy(**options):
         return toy.train(toy.Config(out_dir=str(tmp_path), **options))
 
-    return go
-
-
-def same(one: Run, two: Run) -> bool:
-    """Whether two runs have come to the same."""
-    pairs = zip(weights(one), weights(two), strict=True)
-    return same_but_seconds(one) == same_but_seconds(two) and all((a == b).all() for a, b in pairs)
+    return train_toy
 
 
 def checkpoints(run: Run) -> list[Path]:
     return sorted((run.path / "checkpoint").iterdir())
 
 
-def flipped(path: Path, place: int) -> None:
+def flip_bit(path: Path, position: int) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 1 << place % 8
+    content[position] ^= 1 << position % 8
     path.write_bytes(content)
 
 
-# What is damaged
+# Damaged files
 
 
-def test_no_changed_byte_of_a_checkpoint_goes_unnoticed(train, capfd):
+def test_restore_detects_every_changed_byte(train, capfd):
     import keras
 
     run = train(epochs=2)
@@ -63,103 +56,129 @@ def test_no_changed_byte_of_a_checkpoint_goes_unnoticed(train, capfd):
     optimizer.compile(model, run.config, 64, loss=loss, metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
 
-    def restored() -> bytes:
+    def restore() -> bytes:
         state, best, _ = checkpoint.restore(run, model)
         variables = [*model.variables, *model.optimizer.variables]
         return repr(state).encode() + b"".join(np.asarray(each).tobytes() for each in [*variables, *best])
 
-    content, good = newest.read_bytes(), restored()
+    content, expected = newest.read_bytes(), restore()
     newest.unlink()
-    before = restored()
-    for place in [*range(0, len(content), 61), *range(len(content) - 300, len(content))]:  # the end holds most lists
+    previous = restore()
+    # the end of the file contains the digest and most metadata
+    for position in [*range(0, len(content), 509), *range(len(content) - 300, len(content), 7)]:
         newest.write_bytes(content)
-        flipped(newest, place)
-        assert restored() == before, f"byte {place}"
+        flip_bit(newest, position)
+        assert restore() == previous, f"byte {position}"
     assert "is damaged" in capfd.readouterr().err
     for size in (0, 10, 1000, len(content) - 1):
         newest.write_bytes(content[:size])
-        assert restored() == before
+        assert restore() == previous
     newest.write_bytes(content)
-    assert restored() == good
+    assert restore() == expected
 
 
-def test_checkpoints_that_are_all_damaged_do_not_stand_in_the_way(train, monkeypatch, capfd):
-    whole = train(epochs=3, name="whole")
-    stopped_at(20, lambda: train(epochs=3, name="cut"), monkeypatch)
-    cut = dltoolkit.load(whole.path.parent / "cut")
+def test_save_writes_arrays_under_the_paths_of_the_variables(train):
+    run = train(epochs=1, ema_decay=0.9)
+    with np.load(checkpoints(run)[-1]) as file:
+        keys = set(file.files)
+    expected = {"state", "model/logits/kernel", "model/logits/bias", "best/logits/kernel", "optimizer/adam_w/iteration"}
+    assert expected <= keys
+    assert any(key.startswith("model/seed_generator") for key in keys), "the state of dropout"
+    assert any(key.startswith("optimizer/adam_w/logits_kernel") for key in keys), "the slots of the optimizer"
+    assert {key.partition("/")[0] for key in keys} == {"state", "model", "optimizer", "metrics", "best"}
+
+
+def test_by_key_does_not_depend_on_the_numbers_that_keras_gives():
+    import keras
+
+    def paths():
+        layers = [keras.layers.Dense(2), keras.layers.Dense(2), keras.layers.Dense(2, name="block_7")]
+        return list(checkpoint.by_key(keras.Sequential([keras.Input((2,)), *layers]).variables))
+
+    first = paths()
+    assert len(first) == 6
+    assert first == paths()
+
+
+def test_resume_starts_again_if_all_checkpoints_are_damaged(train, monkeypatch, capfd):
+    uninterrupted = train(epochs=3, name="uninterrupted")
+    stop_at(20, lambda: train(epochs=3, name="cut"), monkeypatch)
+    cut = dltoolkit.load(uninterrupted.path.parent / "cut")
     for path in checkpoints(cut):
-        flipped(path, path.stat().st_size // 2)
+        flip_bit(path, path.stat().st_size // 2)
     damaged = checkpoints(cut)
-    stopped_at(6, lambda: dltoolkit.resume(cut), monkeypatch)
-    assert "No checkpoint can be read; training begins anew." in capfd.readouterr().err
+    stop_at(6, lambda: dltoolkit.resume(cut), monkeypatch)
+    assert "No checkpoint can be read; training starts from the beginning." in capfd.readouterr().err
     assert [path.name for path in checkpoints(cut)] == ["step-00000006.npz"], f"not {damaged}"
-    assert same(dltoolkit.resume(cut), whole)
+    assert equal(dltoolkit.resume(cut), uninterrupted)
 
 
-def test_a_checkpoint_of_another_network_is_refused(train):
+def test_resume_refuses_a_checkpoint_of_another_network(train):
     run = train(epochs=1)
     run.update(config={"hidden": 8})  # edited by hand
     with pytest.raises(UserError, match="does not fit the network"):
         dltoolkit.resume(run, epochs=2)
 
 
-def test_a_damaged_run_json_is_named(train):
+def test_resume_names_a_damaged_run_json(train):
     run = train(epochs=1)
     (run.path / "run.json").write_bytes((run.path / "run.json").read_bytes()[:100])
-    with pytest.raises(UserError, match=r"run\.json is damaged or cannot be read: without it the run cannot go on"):
+    with pytest.raises(UserError, match=r"run\.json is damaged or cannot be read, and the run cannot be used"):
         dltoolkit.resume(run.path)
 
 
-def test_other_damaged_files_are_written_again(train):
+def test_resume_writes_other_damaged_files_again(train):
     run = train(epochs=2)
-    before, trained = same_but_seconds(run), weights(run)
+    before, trained = reproducible_history(run), weights(run)
     for name in ("history.csv", "model.keras"):
         (run.path / name).write_bytes(b"damaged")
     again = dltoolkit.resume(dltoolkit.load(run.path))
-    assert same_but_seconds(again) == before
+    assert reproducible_history(again) == before
     assert all((a == b).all() for a, b in zip(weights(again), trained, strict=True))
 
 
-# What is changed
+# Changed options and data
 
 
-def test_only_length_and_device_can_change(train, tmp_path):
+def test_resume_refuses_to_change_other_options(train, tmp_path):
     run = train(epochs=1)
     before = (run.path / "run.json").read_bytes()
     with pytest.raises(
         UserError, match="so batch_size, learning_rate cannot be changed: only epochs, max_time, device"
     ):
         dltoolkit.resume(run, learning_rate=0.1, batch_size=3, epochs=3)
-    words = command("resume", str(run.path), "--learning-rate", "0.1", cwd=tmp_path)
+    words = command("resume", str(run.path), "--learning-rate", "0.1", out_dir=tmp_path)
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "a run goes on with the options that it began with" in done.stderr
+    assert "a resumed run keeps its other options" in done.stderr
     assert done.stderr.count("\n") == 1
     assert (run.path / "run.json").read_bytes() == before
 
 
-def test_changed_data_are_refused_and_the_run_is_as_it_was(train):
+def test_resume_refuses_changed_data(train):
     run = train(epochs=1)
-    run.update(data={"fingerprint": "of what the data were"})
+    run.update(data={"fingerprint": "other data"})
     before = (run.path / "run.json").read_bytes()
     with pytest.raises(UserError, match="have changed since"):
         dltoolkit.resume(run, epochs=2)
     assert (run.path / "run.json").read_bytes() == before
 
 
-def test_another_length_is_the_same_where_it_can_be_and_says_so_where_not(train, monkeypatch, capfd):
-    whole = train(epochs=3, name="whole")
-    stopped_at(11, lambda: train(epochs=3, name="cut"), monkeypatch)
-    cut = dltoolkit.load(whole.path.parent / "cut")
+def test_resume_to_another_length_explains_if_the_result_differs(train, monkeypatch, capfd):
+    uninterrupted = train(epochs=3, name="uninterrupted")
+    stop_at(11, lambda: train(epochs=3, name="cut"), monkeypatch)
+    cut = dltoolkit.load(uninterrupted.path.parent / "cut")
     capfd.readouterr()
-    assert same(dltoolkit.resume(cut, epochs=3), whole)
+    assert equal(dltoolkit.resume(cut, epochs=3), uninterrupted)
     assert "learning rate" not in capfd.readouterr().err
     longer = dltoolkit.resume(cut, epochs=5)
-    assert "learning rate of the 24 steps so far was planned for 24, so the result is not" in capfd.readouterr().err
+    assert (
+        "learning rate of the first 24 steps was planned for 24 steps, so the result is not" in capfd.readouterr().err
+    )
     assert len(longer.history) == 5
 
 
-def test_a_new_length_holds_when_the_resumed_run_is_killed_at_once(train, monkeypatch):
+def test_resume_records_a_new_length_immediately(train, monkeypatch):
     run = train(epochs=2)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", lambda *_: (_ for _ in ()).throw(Interrupted(9)))
@@ -169,20 +188,20 @@ def test_a_new_length_holds_when_the_resumed_run_is_killed_at_once(train, monkey
     assert len(dltoolkit.resume(run.path).history) == 5
 
 
-def test_a_plan_made_from_the_speed_is_kept_with_where_it_was_made_and_followed(train, tmp_path, monkeypatch):
-    ticks = itertools.count()
+def test_resume_follows_the_plan_that_was_made_from_the_speed(train, tmp_path, monkeypatch):
+    reads = itertools.count()
 
-    def clocked(*arguments, clock, **options):
-        return plan.TimeBudget(*arguments, clock=lambda: next(ticks) * 0.05, **options)
+    def steady_budget(*arguments, clock, **options):
+        return TimeBudget(*arguments, clock=lambda: next(reads) * 0.05, **options)
 
-    def killed(self, record=watcher.Watcher._record_plan):
+    def record_and_die(self, record=callbacks.TrainingStateCallback._record_plan):
         record(self)
-        if self._state.planned:
+        if self._state.planned_steps:
             raise Interrupted(9)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "TimeBudget", clocked)
-        patch.setattr(watcher.Watcher, "_record_plan", killed)
+        patch.setattr(fit, "TimeBudget", steady_budget)
+        patch.setattr(callbacks.TrainingStateCallback, "_record_plan", record_and_die)
         with pytest.raises(Interrupted):
             train(max_time="20s", name="cut")
     cut = dltoolkit.load("cut", tmp_path)
@@ -193,31 +212,35 @@ def test_a_plan_made_from_the_speed_is_kept_with_where_it_was_made_and_followed(
     one, two = dltoolkit.resume(cut), dltoolkit.resume(other)
     assert one.history[-1]["step"] == planned
     assert one.history[-1]["learning_rate"] < 0.1 * max(row["learning_rate"] for row in one.history)
-    assert same(one, two)
+    assert equal(one, two)
 
 
-# What is killed
+# Killed processes
 
 
-@pytest.mark.parametrize("options", [{"precision": "float16"}, {"optimizer": "muon"}, {"optimizer": "sgd", "ema": 0.9}])
-def test_every_optimizer_and_number_format_goes_on_exactly(train, monkeypatch, options):
-    whole = train(epochs=2, name="whole", **options)
-    stopped_at(11, lambda: train(epochs=2, name="cut", **options), monkeypatch)
-    assert same(dltoolkit.resume(whole.path.parent / "cut"), whole)
+@pytest.mark.parametrize(
+    "options", [{"precision": "float16"}, {"optimizer": "muon"}, {"optimizer": "sgd", "ema_decay": 0.9}]
+)
+def test_resume_is_exact_for_every_optimizer_and_precision(train, monkeypatch, options):
+    uninterrupted = train(epochs=2, name="uninterrupted", **options)
+    stop_at(11, lambda: train(epochs=2, name="cut", **options), monkeypatch)
+    assert equal(dltoolkit.resume(uninterrupted.path.parent / "cut"), uninterrupted)
 
 
-def test_a_run_killed_before_its_training_begins_anew(train, tmp_path):
-    whole = train(epochs=2, name="whole")
-    killed = Run.create(str(FILE), whole.config.__class__(out_dir=str(tmp_path), epochs=2, name="killed"), "toy")
-    (killed.path / ".model.keras.partial.keras").write_bytes(b"half of it")
+def test_resume_trains_a_run_that_was_killed_before_training(train, tmp_path):
+    uninterrupted = train(epochs=2, name="uninterrupted")
+    killed = Run.create(
+        str(FILE), uninterrupted.config.__class__(out_dir=str(tmp_path), epochs=2, name="killed"), "toy"
+    )
+    (killed.path / ".model.keras.partial.keras").write_bytes(b"partial")
     (killed.path / "checkpoint").mkdir()
-    (killed.path / "checkpoint" / ".step-00000004.npz.partial").write_bytes(b"half of it")
+    (killed.path / "checkpoint" / ".step-00000004.npz.partial").write_bytes(b"partial")
     resumed = dltoolkit.resume(killed.path)
-    assert same(resumed, whole)
-    assert [path.name for path in resumed.path.rglob("*") if files.MARK in path.name] == []
+    assert equal(resumed, uninterrupted)
+    assert [path.name for path in resumed.path.rglob("*") if files.PARTIAL_MARK in path.name] == []
 
 
-def test_a_run_killed_before_its_training_is_kept_when_it_cannot_go_on(train, tmp_path):
+def test_resume_keeps_a_run_that_was_killed_before_training_if_it_is_refused(train, tmp_path):
     config = train(epochs=1).config
     killed = Run.create(str(FILE), config, "toy")
     with pytest.raises(UserError, match="GPU"):
@@ -225,20 +248,20 @@ def test_a_run_killed_before_its_training_is_kept_when_it_cannot_go_on(train, tm
     assert dltoolkit.load(killed.path).info["state"] == "starting"
 
 
-def test_a_directory_without_a_run_does_not_stand_in_the_way(tmp_path):
+def test_create_takes_over_a_directory_that_a_killed_process_left(tmp_path):
     path = tmp_path / "image-classifier" / "mine"
     path.mkdir(parents=True)
     (path / ".run.json.partial").write_text("{")
     shipped = str(recipe.names()["image-classifier"])
     options = RunConfig(out_dir=str(tmp_path), name="mine")
     assert Run.create(shipped, options, "digits").path == path
-    assert [one.name for one in path.iterdir()] == ["run.json"]
+    assert {one.name for one in path.iterdir()} == {"run.json", ".lock"}
     (path / "run.json").rename(path / "notes.txt")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         Run.create(shipped, options, "digits")
 
 
-def test_a_second_process_on_a_run_is_refused_until_the_first_is_gone(train, tmp_path):
+def test_resume_is_refused_while_another_process_uses_the_run(train, tmp_path):
     run = train(epochs=1)
     before = (run.path / "run.json").read_bytes()
     code = """
@@ -246,18 +269,18 @@ def test_a_second_process_on_a_run_is_refused_until_the_first_is_gone(train, tmp
         from pathlib import Path
         from dltoolkit import files
         with files.exclusive_lock(Path(sys.argv[1])):
-            print("in", flush=True)
+            print("locked", flush=True)
             time.sleep(60)
     """
     first = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), str(run.path)], stdout=subprocess.PIPE, text=True
     )
-    assert first.stdout.readline() == "in\n"
-    words = command("resume", str(run.path), "--epochs", "2", cwd=tmp_path)
+    assert first.stdout.readline() == "locked\n"
+    words = command("resume", str(run.path), "--epochs", "2", out_dir=tmp_path)
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         2,
-        f"Error: Another process is at work in {run.path}: wait until it has ended, or stop it.\n",
+        f"Error: Another process is using {run.path}: wait until that process has ended, or stop it.\n",
     )
     assert (run.path / "run.json").read_bytes() == before
     first.kill()
@@ -265,32 +288,32 @@ def test_a_second_process_on_a_run_is_refused_until_the_first_is_gone(train, tmp
     assert len(dltoolkit.resume(run, epochs=2).history) == 2
 
 
-# What cannot be written
+# Failing writes
 
 
-def test_a_full_disk_stops_a_run_which_goes_on_when_there_is_room(train, tmp_path):
-    """A real failing write: the kernel refuses files above a limit."""
-    whole = train(epochs=3, hidden=300, name="whole")
+def test_resume_continues_after_a_full_disk(train, tmp_path):
+    """The kernel refuses files above a limit, as it would on a full disk."""
+    uninterrupted = train(epochs=3, hidden=300, name="uninterrupted")
     code = """
         import resource
-        from dltoolkit import cli
+        from dltoolkit.cli import app
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
-        cli.main()
+        app.main()
     """
-    words = command("train", str(FILE), "--epochs", "3", "--hidden", "300", "--name", "cut", cwd=tmp_path)[3:]
+    words = command("train", str(FILE), "--epochs", "3", "--hidden", "300", "--name", "cut", out_dir=tmp_path)[3:]
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), *words], capture_output=True, text=True)
-    path = whole.path.parent / "cut"
+    path = uninterrupted.path.parent / "cut"
     assert done.returncode == 2
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert error == done.stderr.splitlines()[-1]
     assert "Cannot write" in error
-    assert error.endswith(f"go on with: dltoolkit resume {path}")
-    assert not [one for one in path.rglob("*") if files.MARK in one.name]
+    assert error.endswith(f"resume with: dltoolkit resume {path}")
+    assert not [one for one in path.rglob("*") if files.PARTIAL_MARK in one.name]
     assert dltoolkit.load(path).info["state"] == "failed"
-    assert same(dltoolkit.resume(path), whole)
+    assert equal(dltoolkit.resume(path), uninterrupted)
 
 
-def test_a_run_that_may_not_be_written_is_as_it_was(train, request):
+def test_resume_leaves_a_read_only_run_unchanged(train, request):
     run = train(epochs=1)
     before = (run.path / "run.json").read_bytes()
     run.path.chmod(0o555)
@@ -300,25 +323,25 @@ def test_a_run_that_may_not_be_written_is_as_it_was(train, request):
     assert (run.path / "run.json").read_bytes() == before
 
 
-# What it costs
+# Cost
 
 
 @pytest.mark.parametrize(
-    ("expected", "seconds", "first", "most"),
+    ("expected", "seconds", "first", "maximum"),
     [(0.0, 0.0, 8, 31), (0.0, 0.3, 8, 2), (10.0, 0.0, 30 * 8, 1)],
-    ids=["cheap", "dear", "feared"],
+    ids=["fast", "slow", "expected to be slow"],
 )
-def test_checkpoints_are_written_by_what_they_cost(train, monkeypatch, expected, seconds, first, most):
+def test_checkpoints_are_written_by_their_cost(train, monkeypatch, expected, seconds, first, maximum):
     written = []
 
-    def saved(run, state, model, best, save=checkpoint.save):
+    def slow_save(run, state, model, best, save=checkpoint.save):
         time.sleep(seconds)
         written.append(state.step)
         return save(run, state, model, best)
 
-    monkeypatch.setattr(checkpoint, "save", saved)
-    monkeypatch.setattr(watcher, "EXPECTED_SECONDS", expected)
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    monkeypatch.setattr(callbacks, "EXPECTED_SECONDS", expected)
     train(epochs=30)
-    assert written[0] == first, "an epoch's end"
-    assert written[-1] == 30 * 8, "the end"
-    assert len(written) <= most
+    assert written[0] == first, "the end of an epoch"
+    assert written[-1] == 30 * 8, "the end of training"
+    assert len(written) <= maximum

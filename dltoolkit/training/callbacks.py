@@ -1,4 +1,8 @@
-"""What happens around the steps of a training: its plan, history, best epoch, checkpoints and end."""
+"""The callbacks of a training run.
+
+:class:`TrainingStateCallback` does what must be exact for a run to be resumed as if it had never stopped. The other
+callbacks are small, and read the state that it keeps.
+"""
 
 from __future__ import annotations
 
@@ -12,63 +16,170 @@ import numpy as np
 import tensorflow as tf
 
 from dltoolkit import interrupt, progress
-from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError
 from dltoolkit.run import Run
 from dltoolkit.training import checkpoint, optimizer
+from dltoolkit.training.checkpoint import TrainingState
 from dltoolkit.training.shared_clock import SharedClock
 from dltoolkit.training.time_budget import TimeBudget
 from dltoolkit.training.train_spec import TrainSpec
 
-CHECKPOINT_SECONDS = 60.0  # after which a checkpoint is written within an epoch, not only at its end
-CHECKPOINT_SHARE = 0.01  # of the time, at most, that goes into checkpoints, beside the last one
-EXPECTED_SECONDS = 0.1  # that a checkpoint takes, before the first has shown it
+CHECKPOINT_SECONDS = 60.0  # seconds after which a checkpoint is written within an epoch and not only at its end
+MAX_CHECKPOINT_SHARE = 0.01  # maximum fraction of the time spent on checkpoints, except the last one
+EXPECTED_SECONDS = 0.1  # assumed duration of a checkpoint before the first has been measured
 
 
-class Watcher(keras.callbacks.Callback):
-    """Everything that happens around the steps, in the order in which it must happen."""
+class StopOnNaN(keras.callbacks.Callback):
+    """End training with a helpful error when the loss is not finite."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"The loss became {logs['loss']} in epoch {self._epoch}; "
+                "try a lower --learning-rate, or --precision float32."
+            )
+
+
+class HistoryCSV(keras.callbacks.Callback):
+    """Append a row to the history after each epoch, and write history.csv."""
+
+    def __init__(self, run: Run, state: TrainingState, schedule: optimizer.WarmupCosine, clock: SharedClock):
+        super().__init__()
+        self._run, self._state, self._schedule, self._clock = run, state, schedule, clock
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = self._clock.now()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        state = self._state
+        metrics = {name: round(float(value), 6) for name, value in _history_columns(logs).items()}
+        learning_rate = float(f"{float(self._schedule(state.step - 1)):.6g}")
+        times = {"learning_rate": learning_rate, "seconds": round(self._clock.now() - self._start, 2)}
+        state.history.append({"epoch": epoch + 1, "step": state.step, **metrics, **times})
+        self._run.write_rows("history.csv", state.history)
+
+
+class TensorBoardScalars(keras.callbacks.Callback):
+    """Write the metrics of each epoch for TensorBoard, if that is installed: TensorFlow needs it to write the files."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self._writer = None
+        if run.writes and importlib.util.find_spec("tensorboard"):
+            self._writer = tf.summary.create_file_writer(str(run.path / "tensorboard"))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self._writer:
+            with self._writer.as_default(step=epoch + 1):
+                for name, value in _history_columns(logs).items():
+                    tf.summary.scalar(name, value)
+
+
+class ProgressDisplay(keras.callbacks.Callback):
+    """Show the progress of each epoch, and its metrics when it is done."""
+
+    def __init__(self, state: TrainingState, budget: TimeBudget, steps_per_epoch: int):
+        super().__init__()
+        self._state, self._budget, self._steps_per_epoch = state, budget, steps_per_epoch
+        self._display = progress.EpochDisplay()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._steps_before = self._steps_per_epoch - self.params["steps"]  # steps of a resumed epoch that were done
+        self._display.start(epoch + 1, self._budget.epochs, self._steps_per_epoch)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._display.step(self._steps_before + batch + 1, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        is_best = self._state.stale_epochs == 0
+        self._display.end(epoch + 1, self._budget.epochs, self._state.history[-1], is_best)
+
+    def close(self) -> None:
+        """Remove the progress bar."""
+        self._display.close()
+
+
+class EpochEndCallback(keras.callbacks.Callback):
+    """Call ``TrainSpec.on_epoch_end`` on the chief, and stop training on all workers if it returns True."""
+
+    def __init__(self, run: Run, spec: TrainSpec, state: TrainingState, clock: SharedClock):
+        super().__init__()
+        self._function = spec.on_epoch_end if run.writes else None
+        self._state, self._clock = state, clock
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        stop = bool(self._function and self._function(self.model, epoch + 1))
+        if self._clock.broadcast([stop])[0]:
+            self._state.finished = self.model.stop_training = True
+
+
+class Patience(keras.callbacks.Callback):
+    """Stop training after a number of epochs without improvement; 0 for no limit."""
+
+    def __init__(self, patience: int, monitor: str, state: TrainingState):
+        super().__init__()
+        self._patience, self._monitor, self._state = patience, monitor, state
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self._patience and self._state.stale_epochs >= self._patience:
+            monitor = self._monitor.replace("_", " ")
+            progress.note(f"Training stops: no better {monitor} for {self._patience} epochs.")
+            self._state.finished = self.model.stop_training = True
+
+
+class TrainingStateCallback(keras.callbacks.Callback):
+    """Count the steps, follow the time budget, keep the best weights and write checkpoints.
+
+    It must be the last callback, so that checkpoints contain what the others have changed in the state.
+
+    Args:
+        run: The run.
+        spec: The training specification.
+        state: The state, which this callback updates.
+        budget: The plan of the number of steps.
+        clock: The clock of all workers.
+        schedule: The learning rate schedule, whose length this callback sets.
+        optimizer_name: Name of the optimizer, for run.json.
+        best_weights: Weights of the best epoch so far, or None.
+
+    Attributes:
+        best_weights: Weights of the best epoch so far, or None.
+    """
 
     def __init__(
         self,
         run: Run,
-        config: RunConfig,
         spec: TrainSpec,
-        state: checkpoint.State,
-        plan: TimeBudget,
-        pace: SharedClock,
+        state: TrainingState,
+        budget: TimeBudget,
+        clock: SharedClock,
         schedule: optimizer.WarmupCosine,
+        optimizer_name: str,
         best_weights: list[np.ndarray] | None,
     ):
         super().__init__()
-        self._run, self._config, self._spec, self._state = run, config, spec, state
-        self._plan, self._pace, self._schedule = plan, pace, schedule
+        self._run, self._spec, self._state = run, spec, state
+        self._budget, self._clock, self._schedule = budget, clock, schedule
+        self._optimizer_name = optimizer_name
         self.best_weights = best_weights
         self._best_is_saved = best_weights is None
-        self._display = progress.EpochDisplay()
         self._ema = None
-        self._summary = None
-        if run.writes and importlib.util.find_spec("tensorboard"):  # TensorFlow needs it to write what it reads
-            self._summary = tf.summary.create_file_writer(str(run.path / "tensorboard"))
         self._seconds_before = state.seconds
-        self._saved, self._saving_took = pace.now(), EXPECTED_SECONDS
-        self._within = 0
-        self._accumulators: list[np.ndarray] = []
-        if plan.steps is not None and state.step >= plan.steps and best_weights is not None:
+        self._last_save, self._save_seconds = clock.now(), EXPECTED_SECONDS
+        self._metric_values: dict[str, np.ndarray] = {}
+        if budget.steps is not None and state.step >= budget.steps and best_weights is not None:
             state.finished = True
-        plan.start()
-        self._began = pace.now()
+        budget.start()
+        self._start = clock.now()
         self._follow_plan()
         self._record_plan()
 
-    def resume_epoch(self, within: int, accumulators: list[np.ndarray]) -> None:
-        """Say that the next epoch has ``within`` steps behind it, with these metric accumulators."""
-        self._within, self._accumulators = within, accumulators
-
-    def close(self) -> None:
-        """Take the live display away."""
-        self._display.close()
-
-    # Called by Keras
+    def resume_epoch(self, metric_values: dict[str, np.ndarray]) -> None:
+        """Set the values that the metric variables get at the beginning of the next epoch."""
+        self._metric_values = metric_values
 
     def on_train_begin(self, logs: Any = None) -> None:
         if getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer).use_ema:
@@ -76,115 +187,83 @@ class Watcher(keras.callbacks.Callback):
             self._ema.set_model(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        for variable, value in zip(self.model.metrics_variables, self._accumulators, strict=bool(self._accumulators)):
-            variable.assign(value)
-        steps = self.params["steps"] + self._within
-        self._display.start(epoch + 1, self._plan.epochs, steps)
-        self._epoch_began = self._pace.now()
+        if self._metric_values:
+            checkpoint.assign(self.model.metrics_variables, self._metric_values)
+        self._metric_values = {}
         self._done = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         state = self._state
         state.step += batch + 1 - self._done
         self._done = batch + 1
-        if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"The loss became {logs['loss']} at step {state.step}; "
-                "try a lower --learning-rate, or --precision float32."
-            )
-        self._display.step(self._within + batch + 1, logs)
-        looked = self._pace.look(state.step)
-        if looked and self._plan.step_done(state.step):
+        synchronized = self._clock.synchronize(state.step)
+        if synchronized and self._budget.step_done(state.step):
             self._follow_plan()
-        if self._plan.out_of_time and self._plan.steps is None:  # before there was time to plan
-            self._plan.steps = state.step
+        if self._budget.out_of_time and self._budget.steps is None:  # the time is over before the first plan
+            self._budget.steps = state.step
             self._follow_plan()
-        if (self._plan.steps is not None and state.step >= self._plan.steps) or self._plan.out_of_time:
-            self._finish()
+        if (self._budget.steps is not None and state.step >= self._budget.steps) or self._budget.out_of_time:
+            state.finished = self.model.stop_training = True
         if self.model.stop_training or batch + 1 == self.params["steps"]:
-            return  # the epoch's validation comes first
-        if looked:
+            return  # the validation comes before the checkpoint
+        if synchronized:
             self._save_or_stop()
 
     def on_test_begin(self, logs: Any = None) -> None:
-        self._pace.look(self._state.step, surely=True)
-        self._test_began = self._pace.now()
+        self._clock.synchronize(self._state.step, force=True)
+        self._validation_start = self._clock.now()
         if self._ema:
             self._ema.on_test_begin()
 
     def on_test_end(self, logs: Any = None) -> None:
-        score = logs[self._spec.monitor.removeprefix("validation_")]
-        falling = self._spec.monitor.endswith(("loss", "distance"))
-        standing = self._pace.of_chief((-score if falling else score, -logs.get("loss", 0.0)))
-        self._is_best = self._state.best is None or standing > self._state.best
-        if self._is_best:
-            self._state.best, self._state.stale_epochs = standing, 0
-            self.best_weights = self.model.get_weights()  # the averaged ones, if there is an average
+        state, score = self._state, logs[self._spec.monitor.removeprefix("validation_")]
+        lower_is_better = self._spec.monitor.endswith(("loss", "distance"))
+        scores = self._clock.broadcast((-score if lower_is_better else score, -logs.get("loss", 0.0)))
+        if state.best_score is None or scores > state.best_score:
+            state.best_score, state.stale_epochs = scores, 0
+            self.best_weights = self.model.get_weights()  # the moving averages of the weights, if there are any
             self._best_is_saved = False
         else:
-            self._state.stale_epochs += 1
+            state.stale_epochs += 1
         if self._ema:
             self._ema.on_test_end()
+        self._clock.synchronize(state.step, force=True)
+        if self._budget.validation_done(state.step, self._clock.now() - self._validation_start):
+            self._follow_plan()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._pace.look(self._state.step, surely=True)
-        state, now = self._state, self._pace.now()
-        named = {name.replace("val_", "validation_"): value for name, value in logs.items()}
-        row = {"epoch": epoch + 1, "step": state.step, **{name: round(float(v), 6) for name, v in named.items()}}
-        row["learning_rate"] = float(f"{float(self._schedule(state.step - 1)):.6g}")
-        row["seconds"] = round(now - self._epoch_began, 2)
-        state.history.append(row)
-        self._run.write_rows("history.csv", state.history)
-        if self._summary:
-            with self._summary.as_default(step=epoch + 1):
-                for name, value in named.items():
-                    tf.summary.scalar(name, value)
-        if self._plan.validation_done(state.step, now - self._test_began):
-            self._follow_plan()
-        self._display.end(epoch + 1, self._plan.epochs, row, self._is_best)
-        stops = bool(self._spec.on_epoch_end and self._run.writes and self._spec.on_epoch_end(self.model, epoch + 1))
-        if self._pace.of_chief([stops])[0]:
-            self._finish()
-        self._within, self._accumulators = 0, []
-        patience = self._config.patience
-        if patience and state.stale_epochs >= patience:
-            progress.note(f"No better {self._spec.monitor.replace('_', ' ')} for {patience} epochs: stopping here.")
-            self._finish()
         self._save_or_stop(epoch_ended=True)
 
-    # The watcher's own business
-
     def _follow_plan(self) -> None:
-        if self._plan.steps is not None:
-            self._schedule.steps = self._state.planned = self._plan.steps
+        if self._budget.steps is not None:
+            self._schedule.steps = self._state.planned_steps = self._budget.steps
 
     def _record_plan(self) -> None:
-        """Write a new plan to run.json: once there is a checkpoint to follow it from, or from the first step on."""
-        if self._plan.steps not in (None, self._run.info["plan"].get("steps")):
+        """Write a new plan to run.json. After a change of the plan, the checkpoint must be written before."""
+        if self._budget.steps not in (None, self._run.info["plan"].get("steps")):
             self._run.update(
-                plan={"epochs": self._plan.epochs, "steps": self._plan.steps},
-                optimizer={"name": self._config.optimizer, "learning_rate": self._schedule.highest},
+                plan={"epochs": self._budget.epochs, "steps": self._budget.steps},
+                optimizer={"name": self._optimizer_name, "learning_rate": self._schedule.peak_for_length},
             )
 
     def _save_or_stop(self, *, epoch_ended: bool = False) -> None:
-        """Write a checkpoint when it is time for one; when a signal has come, write one and raise it."""
-        signal, since = self._pace.signal(), self._pace.now() - self._saved
-        planned_anew = self._plan.steps != self._run.info["plan"].get("steps")
-        due = (epoch_ended or since > CHECKPOINT_SECONDS) and since > self._saving_took / CHECKPOINT_SHARE
+        """Write a checkpoint if it is time for one. After a signal, write one and raise the signal's exception."""
+        signal, since_save = self._clock.signal(), self._clock.now() - self._last_save
+        plan_changed = self._budget.steps != self._run.info["plan"].get("steps")
+        is_due = epoch_ended or since_save > CHECKPOINT_SECONDS
         if self._state.finished or signal is not None:
-            self._save(everything=True)
-        elif planned_anew or due:
+            self._save()
+            seconds = self._spec.seconds_before + self._state.seconds
+            self._run.update(time={"train_seconds": round(seconds, 2)})
+        elif plan_changed or (is_due and since_save > self._save_seconds / MAX_CHECKPOINT_SHARE):
             self._save()
         if signal is not None:
             raise interrupt.Interrupted(signal)
 
-    def _finish(self) -> None:
-        self._state.finished = self.model.stop_training = True
-
-    def _save(self, everything: bool = False) -> None:
-        """Write a checkpoint, and the best epoch's model where it is a new one; with ``everything``, the times too."""
-        began = time.monotonic()
-        self._state.seconds = self._seconds_before + self._pace.now() - self._began
+    def _save(self) -> None:
+        """Write a checkpoint, and the model of the best epoch if it is a new one."""
+        start = time.monotonic()
+        self._state.seconds = self._seconds_before + self._clock.now() - self._start
         checkpoint.save(self._run, self._state, self.model, self.best_weights)
         self._record_plan()
         if not self._best_is_saved and not self._state.finished:
@@ -193,7 +272,10 @@ class Watcher(keras.callbacks.Callback):
             self._run.save_model(self._spec.inference_model(self.model))
             self.model.set_weights(current)
             self._best_is_saved = True
-        if everything:
-            self._run.update(time={"train_seconds": round(self._spec.seconds_before + self._state.seconds, 2)})
-        self._saved = self._pace.now()
-        (self._saving_took,) = self._pace.of_chief([time.monotonic() - began])
+        self._last_save = self._clock.now()
+        (self._save_seconds,) = self._clock.broadcast([time.monotonic() - start])
+
+
+def _history_columns(logs: dict[str, float]) -> dict[str, float]:
+    """Return logs by the column names of history.csv."""
+    return {name.replace("val_", "validation_"): value for name, value in logs.items()}

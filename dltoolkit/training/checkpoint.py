@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if nothing had happened, in one file, replaced in one move."""
+"""Checkpoints: everything that an exact continuation of a run needs, in one file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import io
 import json
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,132 +21,162 @@ from dltoolkit.files import atomic_write
 from dltoolkit.run import Run
 from dltoolkit.training import optimizer
 
-KEPT = 2
-DIGEST = 32  # bytes at the end of a file, SHA-256 of all before them: a zip's own checksums do not cover everything
+MAX_CHECKPOINTS = 2  # number of checkpoints to keep: the second is used if the first is damaged
+DIGEST_SIZE = 32  # bytes of the SHA-256 digest at the end of a file; the checksums of a zip file do not cover all bytes
 
 
 @dataclass
-class State:
-    """Where a training run stands, apart from the variables.
+class TrainingState:
+    """The state of a training run, apart from its variables.
 
     Attributes:
-        step: optimizer steps done.
-        planned: of how many steps the plan in force is; None before it is made.
-        finished: whether training came to the end of that plan, or ended by time or patience.
-        seconds: training time so far.
-        history: one row an epoch, as in history.csv.
-        best: (score, -loss) of the best epoch so far; higher is better.
-        stale_epochs: epochs since the best.
+        step: Number of optimizer steps done.
+        planned_steps: Number of steps in the current plan; None before there is a plan.
+        finished: Whether training has ended, by the plan, the maximum time, patience or ``on_epoch_end``.
+        seconds: Training time so far.
+        history: The rows of history.csv, one per epoch.
+        best_score: (score, -loss) of the best epoch so far; higher is better.
+        stale_epochs: Number of epochs since the best one.
     """
 
     step: int = 0
-    planned: int | None = None
+    planned_steps: int | None = None
     finished: bool = False
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    best: tuple[float, float] | None = None
+    best_score: tuple[float, float] | None = None
     stale_epochs: int = 0
 
 
-def save(run: Run, state: State, model: keras.Model, best_weights: list[np.ndarray] | None) -> Path:
-    """Write ``checkpoint/step-NNNNNNNN.npz`` with its checksum at its end, and delete all but it and the one before.
+def save(run: Run, state: TrainingState, model: keras.Model, best_weights: list[np.ndarray] | None) -> Path:
+    """Write ``checkpoint/step-NNNNNNNN.npz`` with its digest at the end, and delete all but it and the one before it.
 
-    Those of later steps are deleted too: they were damaged, or training would have gone on from there.
+    Checkpoints of later steps are deleted, too. They are damaged, because otherwise training would have continued from
+    one of them.
 
     Raises:
-        WriteError: if the disk is full or cannot be written.
+        WriteError: If the disk is full or not writable.
     """
     arrays = {"state": np.frombuffer(json.dumps(asdict(state)).encode(), dtype=np.uint8)}
     for group, variables in _groups(model).items():
-        arrays |= {f"{group}/{i:05d}": np.asarray(variable) for i, variable in enumerate(variables)}
-    for i, weight in enumerate(best_weights or []):
-        arrays[f"best/{i:05d}"] = weight
-    folder = run.path / "checkpoint"
-    path = folder / f"step-{state.step:08d}.npz"
-    if not run.writes:  # but it has taken part in reading what all replicas have of the metrics
+        arrays |= {f"{group}/{key}": np.asarray(variable) for key, variable in by_key(variables).items()}
+    if best_weights is not None:
+        arrays |= {f"best/{key}": value for key, value in zip(by_key(model.weights), best_weights, strict=True)}
+    path = run.path / "checkpoint" / f"step-{state.step:08d}.npz"
+    if not run.writes:  # this worker was needed only to read the metrics of all replicas
         return path
-    with atomic_write(path) as beside, beside.open("w+b") as file:
+    with atomic_write(path) as partial, partial.open("w+b") as file:
         np.savez(file, **arrays)
         file.write(_digest(file, file.seek(0, io.SEEK_END)))
     others = list_checkpoints(run)
-    for other in others[: others.index(path)] + others[others.index(path) + KEPT :]:
+    for other in others[: others.index(path)] + others[others.index(path) + MAX_CHECKPOINTS :]:
         with contextlib.suppress(OSError):
             other.unlink()
     return path
 
 
 def list_checkpoints(run: Run) -> list[Path]:
-    """The files of a run's checkpoints, the newest first."""
+    """Return the checkpoint files of a run, newest first."""
     return sorted((run.path / "checkpoint").glob("step-*.npz"), reverse=True)
 
 
-def restore(run: Run, model: keras.Model) -> tuple[State, list[np.ndarray] | None, list[np.ndarray]] | None:
-    """Put the newest readable checkpoint's values into the model and its optimizer.
+def restore(
+    run: Run, model: keras.Model
+) -> tuple[TrainingState, list[np.ndarray] | None, dict[str, np.ndarray]] | None:
+    """Assign the values of the newest readable checkpoint to a model and its optimizers.
 
     Returns:
-        The state, the best epoch's weights (or None) and the interrupted epoch's metric accumulators;
-        None if the run has no checkpoint that can be read.
+        The state, the weights of the best epoch (or None) and the metric variables of an interrupted epoch by their
+        keys; None if the run has no readable checkpoint.
 
     Raises:
-        UserError: if the checkpoint is another network's, or may not be read.
+        UserError: If the checkpoint belongs to another network, or may not be read.
     """
-    files = list_checkpoints(run)
-    for path in files:
+    paths = list_checkpoints(run)
+    for path in paths:
         arrays = _read(path)
         if arrays is None:
             continue
+        groups: dict[str, dict[str, np.ndarray]] = {"model": {}, "optimizer": {}, "metrics": {}, "best": {}}
         try:
-            meta = json.loads(arrays["state"].tobytes())
-            state = State(**{**meta, "best": tuple(meta["best"]) if meta["best"] else None})
-            stored = {group: _ordered(arrays, group) for group in ("model", "optimizer", "metrics", "best")}
+            fields = json.loads(arrays.pop("state").tobytes())
+            best_score = fields["best_score"] and tuple(fields["best_score"])
+            state = TrainingState(**{**fields, "best_score": best_score})
+            for name, value in arrays.items():
+                group, _, key = name.partition("/")
+                groups[group][key] = value
             for group, variables in _groups(model).items():
-                if group != "metrics":
-                    for variable, value in zip(variables, stored[group], strict=True):
-                        variable.assign(value)
+                if group != "metrics":  # these do not exist before the first step
+                    assign(variables, groups[group])
+            best_weights = [groups["best"][key] for key in by_key(model.weights)] if groups["best"] else None
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{path} does not fit the network: go on with the recipe, the versions and the kind of device that "
-                "run.json names, or train a new run."
+                f"{path} does not fit the network: resume with the recipe, the package versions and the kind of device "
+                "that run.json records, or train a new run."
             ) from None
-        return state, stored["best"] or None, stored["metrics"]
-    if files:
-        progress.warn("No checkpoint can be read; training begins anew.")
+        return state, best_weights, groups["metrics"]
+    if paths:
+        progress.warn("No checkpoint can be read; training starts from the beginning.")
     return None
 
 
+def assign(variables: Iterable[keras.Variable], values: Mapping[str, np.ndarray]) -> None:
+    """Assign values to variables with the same keys.
+
+    Raises:
+        ValueError: If the keys or a shape differ.
+    """
+    keyed = by_key(variables)
+    if keyed.keys() != values.keys():
+        raise ValueError(f"The keys differ: {sorted(keyed.keys() ^ values.keys())}")
+    for key, variable in keyed.items():
+        variable.assign(values[key])
+
+
+def by_key(variables: Iterable[keras.Variable]) -> dict[str, keras.Variable]:
+    """Return variables by unique keys: their paths without numbers, and a count if paths are equal otherwise.
+
+    Keras numbers layers and optimizers without a name in the order in which a process creates them, so the path of the
+    same variable can be ``dense/kernel`` in one process and ``dense_3/kernel`` in another.
+    """
+    keyed: dict[str, keras.Variable] = {}
+    counts: dict[str, int] = {}
+    for variable in variables:
+        key = re.sub(r"_\d+(?=[_/]|$)", "", variable.path)
+        counts[key] = counts.get(key, 0) + 1
+        keyed[key if counts[key] == 1 else f"{key}#{counts[key]}"] = variable
+    return keyed
+
+
 def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a checkpoint, or None if a byte of it is not as it was written."""
+    """Return the arrays of a checkpoint, or None if any of its bytes has changed."""
     try:
         with path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END) - DIGEST
+            size = file.seek(0, io.SEEK_END) - DIGEST_SIZE
             if size > 0 and _digest(file, size) == file.read():
                 file.seek(0)
                 return dict(np.load(file, allow_pickle=False))
     except OSError as error:
         if isinstance(error, PermissionError):
             raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    progress.warn(f"{path} is damaged; looking for the checkpoint before it.")
+    progress.warn(f"{path} is damaged; trying the checkpoint before it.")
     return None
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:
-    """Return what tells the first ``size`` bytes of a file from any others; the file is then read that far."""
-    digest, left = hashlib.sha256(), size
+    """Return the SHA-256 digest of the first ``size`` bytes of a file, and leave the file position after them."""
+    digest, remaining = hashlib.sha256(), size
     file.seek(0)
-    while block := file.read(min(left, 1 << 20)):
+    while block := file.read(min(remaining, 1 << 20)):
         digest.update(block)
-        left -= len(block)
+        remaining -= len(block)
     return digest.digest()
 
 
 def _groups(model: keras.Model) -> dict[str, list[Any]]:
-    """The variables to keep: ``model.variables`` has the seed generators' state that a weights file leaves out."""
+    """Return the variables of a compiled model; ``model.variables`` includes the states of random seed generators."""
     return {
         "model": model.variables,
         "optimizer": [variable for each in optimizer.all_optimizers(model) for variable in each.variables],
         "metrics": model.metrics_variables,
     }
-
-
-def _ordered(arrays: dict[str, np.ndarray], group: str) -> list[np.ndarray]:
-    return [arrays[name] for name in sorted(arrays) if name.startswith(f"{group}/")]

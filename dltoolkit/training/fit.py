@@ -1,9 +1,11 @@
-"""The one training loop: Keras' ``fit``, watched by a callback that plans, records and keeps the best epoch."""
+"""The training loop of all recipes: Keras' ``fit`` with exact resuming, a time budget and the best epoch kept."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,68 +16,64 @@ from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError, WorkerLost
 from dltoolkit.models import keras_internals
 from dltoolkit.run import Run
-from dltoolkit.training import checkpoint, optimizer
-from dltoolkit.training.callbacks import Watcher
-from dltoolkit.training.distribute import replicas as distributed
-from dltoolkit.training.distribute import strategy
+from dltoolkit.training import callbacks, checkpoint, optimizer
+from dltoolkit.training.checkpoint import TrainingState
+from dltoolkit.training.distribute import replicas, strategy
 from dltoolkit.training.distribute.strategy import Devices
 from dltoolkit.training.shared_clock import SharedClock
 from dltoolkit.training.time_budget import TimeBudget
 from dltoolkit.training.train_spec import TrainSpec
 
-FOREVER = 10**9  # epochs for Keras; the plan says when to stop
+NO_LIMIT = 10**9  # number of epochs for Keras; the callbacks stop training earlier
+OUT_OF_MEMORY = (tf.errors.ResourceExhaustedError, MemoryError)
+LESS_MEMORY = "use a smaller --batch-size or model, or smaller images or shorter texts"
 
 
 def fit(run: Run, config: RunConfig, spec: TrainSpec) -> keras.Model:
-    """Train, going on from the run's checkpoint if it has one, and return the model of the best epoch.
+    """Train from the run's checkpoint, if it has one, or from the beginning, and return the model of the best epoch.
 
-    Writes history.csv, checkpoint/ and model.keras (the best epoch so far) as it goes, and run.json's plan, device and
-    times. When memory runs out, the batch size is halved once.
+    The function writes history.csv, checkpoint/ and model.keras (the best epoch so far) while it trains, and the plan,
+    the device and the times in run.json. If memory runs out, it tries half the batch size once.
 
     Raises:
-        UserError: if the loss becomes NaN, memory runs out twice, or there are more replicas than examples in a batch.
-        Interrupted: after SIGINT or SIGTERM, when all is saved.
-        NonChiefDone: on all workers but the chief, when training is done.
-        WorkerLost: if another worker is gone.
+        UserError: If the loss becomes NaN, memory runs out twice, or there are more replicas than examples in a batch.
+        Interrupted: After SIGINT or SIGTERM, when everything is saved.
+        NonChiefDone: On all workers except the chief, when training is done.
+        WorkerLost: If another worker has ended.
     """
     batch_size = min(run.info.get("plan", {}).get("batch_size", config.batch_size), spec.train_examples)
     devices = strategy.devices(config.device)
     if devices.workers > 1:
-        with _together(run):
+        with _translated_worker_errors(run):
             return _fit(run, config, spec, devices, batch_size)
     try:
         return _fit(run, config, spec, devices, batch_size)
-    except (tf.errors.ResourceExhaustedError, MemoryError):
+    except OUT_OF_MEMORY:
         if batch_size < 2:
             raise UserError(
-                "Out of memory with a batch of one; use a smaller model, or smaller pictures or shorter texts."
+                "Out of memory with a batch of one; use a smaller model, or smaller images or shorter texts."
             ) from None
         if checkpoint.list_checkpoints(run):
             raise UserError(
-                f"Out of memory with batches of {batch_size}, with which this run has begun: free some memory and "
-                f"go on, or train a new run with a smaller --batch-size."
+                f"Out of memory with batches of {batch_size}, the batch size of this run: free some memory and resume, "
+                "or train a new run with a smaller --batch-size."
             ) from None
     run.info.get("plan", {}).pop("steps", None)
     progress.warn(f"Out of memory with batches of {batch_size}; trying {batch_size // 2}.")
     keras.utils.clear_session()
     try:
         return _fit(run, config, spec, devices, batch_size // 2)
-    except (tf.errors.ResourceExhaustedError, MemoryError):
-        raise UserError(
-            f"Out of memory even with batches of {batch_size // 2}; use a smaller --batch-size or model, or smaller "
-            "pictures or shorter texts."
-        ) from None
+    except OUT_OF_MEMORY:
+        raise UserError(f"Out of memory even with batches of {batch_size // 2}; {LESS_MEMORY}.") from None
 
 
 @contextlib.contextmanager
-def _together(run: Run) -> Iterator[None]:
-    """Say in words what goes wrong among workers, and let all but the chief go when training is done."""
+def _translated_worker_errors(run: Run) -> Iterator[None]:
+    """Raise errors of workers that users understand, and end all workers except the chief after training."""
     try:
         yield
-    except (tf.errors.ResourceExhaustedError, MemoryError):
-        raise UserError(
-            "Out of memory; use a smaller --batch-size or model, or smaller pictures or shorter texts."
-        ) from None
+    except OUT_OF_MEMORY:
+        raise UserError(f"Out of memory; {LESS_MEMORY}.") from None
     except (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,
@@ -86,122 +84,194 @@ def _together(run: Run) -> Iterator[None]:
     run.chief_only()
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """A compiled model and the sizes with which it is trained."""
+
+    devices: Devices
+    model: keras.Model
+    schedule: optimizer.WarmupCosine
+    batch_size: int
+    validation_batch_size: int
+    steps_per_epoch: int
+    precision: str
+    xla: bool
+
+
 def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: int) -> keras.Model:
-    compiled = strategy.xla(config.xla, devices, on_cpu=spec.xla_on_cpu, varying=spec.variable_shapes)
-    number_format = strategy.precision(config.precision, devices, compiled=compiled)
-    batch_size = strategy.shared_batch(batch_size, devices, spec.ensemble_size)
+    setup = _set_up(config, spec, devices, batch_size)
+    inference_model = spec.inference_model(setup.model)
+    _record_setup(run, setup, inference_model)
+
+    clock = SharedClock(devices)
+    max_time, state, best_weights, metric_values = _restore(run, config, setup, clock)
+    budget = _make_budget(run, config.resolve(max_time=max_time), spec, state, setup.steps_per_epoch, clock)
+    if state.step % setup.steps_per_epoch and not state.finished and _last_epoch_was_cut_short(state):
+        state.history.pop()
+        metric_values = {}
+    if state.history:
+        run.write_rows("history.csv", state.history)  # the file may be newer than the checkpoint, or damaged
+
+    trainer = callbacks.TrainingStateCallback(
+        run, spec, state, budget, clock, setup.schedule, config.optimizer, best_weights
+    )
+    display = callbacks.ProgressDisplay(state, budget, setup.steps_per_epoch)
+    all_callbacks = [
+        callbacks.StopOnNaN(),
+        callbacks.HistoryCSV(run, state, setup.schedule, clock),
+        callbacks.TensorBoardScalars(run),
+        display,
+        callbacks.EpochEndCallback(run, spec, state, clock),
+        callbacks.Patience(config.patience, spec.monitor, state),
+        trainer,  # last, so that checkpoints contain what the others have changed
+    ]
+    with contextlib.closing(display), interrupt.deferred():
+        _train(spec, setup, state, trainer, all_callbacks, metric_values)
+
+    setup.model.set_weights(trainer.best_weights)
+    run.save_model(inference_model)
+    # built outside the strategy's scope, so that it predicts on one device
+    result = keras.Model(inference_model.input, inference_model.output, name=inference_model.name)
+    result.compile(jit_compile=False)
+    return result
+
+
+def _set_up(config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: int) -> _Setup:
+    """Set the precision and the seed, and build and compile the model in the strategy's scope."""
+    xla = strategy.use_xla(config.xla, devices, xla_on_cpu=spec.xla_on_cpu, variable_shapes=spec.variable_shapes)
+    precision = strategy.set_precision(config.precision, devices, xla=xla)
+    batch_size = strategy.shared_batch_size(batch_size, devices, spec.ensemble_size)
     steps_per_epoch = max(1, spec.train_examples // batch_size)
-    per_call = min(spec.steps_per_execution, steps_per_epoch)
-    steps_per_epoch -= steps_per_epoch % per_call
-    per_call = 1 if devices.mirrored else per_call
-    validation_size = max(batch_size, spec.validation_batch_size)
-    validation_size = distributed.batch_size_for_replicas(validation_size, spec.validation_examples, devices.replicas)
+    steps_per_execution = min(spec.steps_per_execution, steps_per_epoch)
+    steps_per_epoch -= steps_per_epoch % steps_per_execution
+    steps_per_execution = 1 if devices.mirrored else steps_per_execution
+    validation_batch_size = replicas.batch_size_for_replicas(
+        max(batch_size, spec.validation_batch_size), spec.validation_examples, devices.replicas
+    )
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
-        model = distributed.wrap_for_strategy(spec.build_model(), devices, compiled=compiled)
-        if compiled and devices.mirrored and not model.compiled_by_xla:
-            progress.note("On several replicas a network that shares more than gradients trains without XLA.")
-            compiled = False
-        at_once = compiled and devices.replicas == 1 and devices.kind != "tpu"  # which compiles by itself
-        schedule = spec.compile(model, config, batch_size, jit_compile=at_once, steps_per_execution=per_call)
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)  # float16 has wrapped it
-    delivered = spec.inference_model(model)
-    keras_internals.keep_weights_after_fit(model.optimizer)  # the watcher swaps the averages in itself
+        model = replicas.wrap_for_strategy(spec.build_model(), devices, xla=xla)
+        if xla and devices.mirrored and not model.compiled_by_xla:
+            progress.note("XLA is off, because the replicas of this network exchange more than gradients.")
+            xla = False
+        jit_compile = xla and devices.replicas == 1 and devices.kind != "tpu"  # a TPU always compiles
+        schedule = spec.compile(
+            model, config, batch_size, jit_compile=jit_compile, steps_per_execution=steps_per_execution
+        )
+        if not model.optimizer.built:  # a loss scaling optimizer, which Keras adds for float16, is not built
+            model.optimizer.build(model.trainable_variables)
+    keras_internals.keep_weights_after_fit(model.optimizer)  # the callback swaps in the averages for validation
+    return _Setup(devices, model, schedule, batch_size, validation_batch_size, steps_per_epoch, precision, xla)
+
+
+def _record_setup(run: Run, setup: _Setup, inference_model: keras.Model) -> None:
     run.update(
         state="running",
         device={
-            "kind": devices.kind,
-            "replicas": devices.replicas,
-            "workers": devices.workers,
-            "precision": number_format,
-            "xla": compiled,
+            "kind": setup.devices.kind,
+            "replicas": setup.devices.replicas,
+            "workers": setup.devices.workers,
+            "precision": setup.precision,
+            "xla": setup.xla,
         },
-        plan={"batch_size": batch_size},
+        plan={"batch_size": setup.batch_size},
         model={
-            "name": delivered.name,
-            "parameters": model.count_params(),
-            "input_shape": list(delivered.inputs[0].shape[1:]),
+            "name": inference_model.name,
+            "parameters": setup.model.count_params(),
+            "input_shape": list(inference_model.inputs[0].shape[1:]),
         },
     )
 
-    pace = SharedClock(devices)
-    restored = checkpoint.restore(run, model) if run.writes else None
-    standing = config.max_time, *(restored or (checkpoint.State(), None, []))
-    max_time, state, best_weights, accumulators = _as_chief(pace, run, model, standing)
-    plan = _plan(run, config.resolve(max_time=max_time), spec, state, steps_per_epoch, pace)
-    within = state.step % steps_per_epoch
-    if within and not state.finished and state.history and state.history[-1]["step"] == state.step:
-        state.history.pop()  # the run ended within this epoch, which now goes on
-        accumulators = []
-    if state.history:
-        run.write_rows("history.csv", state.history)  # it may be ahead of the checkpoint, or damaged
-    watcher = Watcher(run, config, spec, state, plan, pace, schedule, best_weights)
-    validation = spec.validation(validation_size)
-    with contextlib.closing(watcher), interrupt.deferred():
-        while not state.finished:
-            epoch, within = divmod(state.step, steps_per_epoch)
-            if within:
-                model.test_on_batch(*next(iter(validation)))  # makes the metrics' variables
-            watcher.resume_epoch(within, accumulators if within else [])
-            model.fit(
-                distributed.distribute_dataset(spec.batches(batch_size, state.step), devices),
-                validation_data=distributed.distribute_dataset(validation, devices),
-                validation_steps=max(0, int(validation.cardinality())) or None,
-                initial_epoch=epoch,
-                epochs=epoch + 1 if within else FOREVER,
-                steps_per_epoch=steps_per_epoch - within,
-                callbacks=[watcher],
-                shuffle=False,  # the batches are shuffled already
-                verbose=0,
-            )
-    model.set_weights(watcher.best_weights)
-    run.save_model(delivered)
-    # outside the strategy, so that it answers on one device
-    bare = keras.Model(delivered.input, delivered.output, name=delivered.name)
-    bare.compile(jit_compile=False)
-    return bare
+
+def _restore(run: Run, config: RunConfig, setup: _Setup, clock: SharedClock) -> tuple[Any, ...]:
+    """Restore the newest checkpoint on all workers.
+
+    Returns:
+        ``max_time``, the state, the best weights (or None) and the metric variables of an interrupted epoch. All are
+        the chief's, because the ``--max-time`` of the workers may differ.
+    """
+    restored = checkpoint.restore(run, setup.model) if run.writes else None
+    start = config.max_time, *(restored or (TrainingState(), None, {}))
+    return _copy_from_chief(clock, run, setup.model, start)
 
 
-def _plan(run: Run, config: RunConfig, spec: TrainSpec, state: checkpoint.State, steps_per_epoch: int, pace: SharedClock) -> TimeBudget:
-    """A resumed run follows its plan, whatever time it took, unless another length was asked for."""
-    planned = run.info["plan"].get("steps")
-    epochs = config.epochs or (None if config.max_time or spec.max_steps else spec.epochs)
-    max_seconds = None
-    if planned is None and config.max_time:
-        max_seconds = max(1.0, config.max_time - (state.seconds if state.planned is None else 0.0))
-    validated = spec.ensemble_size * spec.validation_examples / spec.train_examples
-    plan = TimeBudget(steps_per_epoch, epochs, max_seconds, validated, clock=pace.now, bound=spec.max_steps)
-    plan.steps = planned or plan.steps
-    if state.finished and state.planned != planned:
-        state.finished, state.stale_epochs = False, 0
-    if planned is None and state.planned not in (None, plan.steps):
-        progress.note(
-            f"The learning rate of the {state.step:,} steps so far was planned for {state.planned:,}, so the result is "
-            "not quite that of training for the new length from the start."
-        )
-    return plan
-
-
-def _as_chief(pace: SharedClock, run: Run, model: keras.Model, standing: tuple) -> tuple:
-    """Let all workers begin where the chief stands, with its weights; return its standing.
+def _copy_from_chief(clock: SharedClock, run: Run, model: keras.Model, start: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the chief's ``start``, and assign the chief's values to the variables of all workers.
 
     Raises:
-        UserError: on a worker that was started with other options or data.
+        UserError: On a worker that was started with other options or data than the chief.
     """
-    if pace.alone:
-        return standing
-    variables = [*model.variables, *(variable for each in optimizer.all_optimizers(model) for variable in each.variables)]
+    if clock.single_worker:
+        return start
+    optimizers = optimizer.all_optimizers(model)
+    variables = [*model.variables, *(variable for each in optimizers for variable in each.variables)]
     data = {key: run.info.get("data", {}).get(key) for key in ("fingerprint", "splits")}
-    mine = {**run.info["config"], **run.info["device"], **data, "batch": run.info["plan"]["batch_size"]}
-    apart = ("data", "name", "out_dir")  # which may differ from machine to machine
-    of_chief, standing, values = pace.object_of_chief((mine, standing, [np.asarray(each) for each in variables]))
-    differing = [key for key, value in mine.items() if key not in apart and value != of_chief.get(key)]
+    setting = {**run.info["config"], **run.info["device"], **data, "batch_size": run.info["plan"]["batch_size"]}
+    may_differ = ("data", "name", "out_dir")  # paths, which depend on the machine
+    values = [np.asarray(variable) for variable in variables]
+    chief_setting, start, values = clock.broadcast_object((setting, start, values))
+    differing = [key for key, value in setting.items() if key not in may_differ and value != chief_setting.get(key)]
     if differing:
         raise UserError(
-            f"This worker's {', '.join(differing)} and the chief's differ: give all workers the same command and data."
+            f"The {', '.join(differing)} of this worker and of the chief differ: give all workers the same command and "
+            "data."
         )
     if not run.writes:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-    return standing
+    return start
+
+
+def _make_budget(
+    run: Run, config: RunConfig, spec: TrainSpec, state: TrainingState, steps_per_epoch: int, clock: SharedClock
+) -> TimeBudget:
+    """Plan the number of steps. A resumed run follows its plan, however long it takes, unless a new length is given."""
+    planned = run.info["plan"].get("steps")
+    epochs = config.epochs or (None if config.max_time or spec.max_steps else spec.epochs)
+    max_seconds = None
+    if planned is None and config.max_time:
+        max_seconds = max(1.0, config.max_time - (state.seconds if state.planned_steps is None else 0.0))
+    ratio = spec.ensemble_size * spec.validation_examples / spec.train_examples
+    budget = TimeBudget(steps_per_epoch, epochs, max_seconds, ratio, clock=clock.now, max_steps=spec.max_steps)
+    budget.steps = planned or budget.steps
+    if state.finished and state.planned_steps != planned:
+        state.finished, state.stale_epochs = False, 0
+    if planned is None and state.planned_steps not in (None, budget.steps):
+        progress.note(
+            f"The learning rate of the first {state.step:,} steps was planned for {state.planned_steps:,} steps, so "
+            "the result is not exactly that of a run that was planned for the new length from the start."
+        )
+    return budget
+
+
+def _last_epoch_was_cut_short(state: TrainingState) -> bool:
+    """Return whether the last row of the history belongs to an incomplete epoch, which training now continues."""
+    return bool(state.history) and state.history[-1]["step"] == state.step
+
+
+def _train(
+    spec: TrainSpec,
+    setup: _Setup,
+    state: TrainingState,
+    trainer: callbacks.TrainingStateCallback,
+    all_callbacks: list[keras.callbacks.Callback],
+    metric_values: dict[str, np.ndarray],
+) -> None:
+    """Train until the state is finished. An interrupted epoch is completed in a call of ``fit`` of its own."""
+    model, validation = setup.model, spec.validation(setup.validation_batch_size)
+    while not state.finished:
+        epoch, done = divmod(state.step, setup.steps_per_epoch)
+        if done:
+            model.test_on_batch(*next(iter(validation)))  # creates the metric variables
+            trainer.resume_epoch(metric_values)
+        model.fit(
+            replicas.distribute_dataset(spec.batches(setup.batch_size, state.step), setup.devices),
+            validation_data=replicas.distribute_dataset(validation, setup.devices),
+            validation_steps=max(0, int(validation.cardinality())) or None,
+            initial_epoch=epoch,
+            epochs=epoch + 1 if done else NO_LIMIT,
+            steps_per_epoch=setup.steps_per_epoch - done,
+            callbacks=all_callbacks,
+            shuffle=False,  # the batches are shuffled already
+            verbose=0,
+        )

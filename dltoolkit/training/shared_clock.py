@@ -1,8 +1,9 @@
-"""One clock and one word to stop for all workers of a training.
+"""One clock and one stop signal for all workers of a training run.
 
-Whatever depends on the time or on a signal, such as the plan of ``--max-time``, the next checkpoint or the end, must
-happen on all workers after the same step, or they wait for each other for ever. So all of them go by the chief's clock,
-and hear of everybody's signals, at the same steps; what follows from these is then the same everywhere.
+Decisions that depend on time or on a signal, such as the number of steps for ``--max-time``, the next checkpoint or the
+end of training, must be made by all workers after the same step, because workers that do different things wait for each
+other forever. All workers therefore use the time of the chief and share their signals, at the same steps, and every
+decision that follows from them is the same on all workers.
 """
 
 from __future__ import annotations
@@ -19,74 +20,77 @@ import tensorflow as tf
 from dltoolkit import interrupt
 from dltoolkit.training.distribute.strategy import Devices
 
-LOOK_SECONDS = 0.25  # between two looks at the common clock
-AT_ONCE = 1 << 24  # numbers of four bytes that are sent together
-STRIDE = 2.0  # by which that distance, in steps, grows at most from one look to the next
+SYNC_SECONDS = 0.25  # seconds between two synchronizations, each of which costs an all-reduce
+MAX_GROWTH = 2.0  # maximum factor by which the number of steps between synchronizations grows
+CHUNK = 1 << 24  # maximum number of 4-byte values in one all-reduce
 
 
 class SharedClock:
-    """The clock of a training.
+    """The clock of a training run.
 
     Args:
-        devices: what it runs on; a process that trains by itself has its own clock, and looks at it after each step.
+        devices: The devices of the run. A process that trains without other workers reads its own clock at each step.
 
     Attributes:
-        alone: whether this is such a process.
+        single_worker: Whether this process trains without other workers.
     """
 
     def __init__(self, devices: Devices):
-        self._devices, self.alone = devices, devices.workers == 1
+        self._devices, self.single_worker = devices, devices.workers == 1
         self._now, self._signal = 0.0, None
-        self._next = self._last = 0
-        if not self.alone:
-            self._look(0)
+        self._next_step = self._last_step = 0
+        if not self.single_worker:
+            self._synchronize(0)
 
-    def look(self, step: int, *, surely: bool = False) -> bool:
-        """Look at clock and signals, if it is time for that after this step, or ``surely``; tell whether it was."""
-        if self.alone:
+    def synchronize(self, step: int, *, force: bool = False) -> bool:
+        """Update the time and the signal of all workers after a step, and return whether that happened.
+
+        Unless ``force`` is given, the update takes place only after steps that are about ``SYNC_SECONDS`` apart.
+        """
+        if self.single_worker:
             return True
-        if step < self._next and not surely:
+        if step < self._next_step and not force:
             return False
-        self._look(step)
+        self._synchronize(step)
         return True
 
     def now(self) -> float:
-        """Return the time in seconds, as of the last look."""
-        return time.monotonic() if self.alone else self._now
+        """Return the time in seconds at the last synchronization."""
+        return time.monotonic() if self.single_worker else self._now
 
     def signal(self) -> int | None:
-        """Return the number of the signal that has come to any worker, as of the last look."""
-        return interrupt.pending() if self.alone else self._signal
+        """Return the number of the signal that any worker had received by the last synchronization, or None."""
+        return interrupt.pending() if self.single_worker else self._signal
 
-    def of_chief(self, values: Sequence[float]) -> tuple[float, ...]:
-        """Return the chief's values, as many as this worker's."""
-        if self.alone:
+    def broadcast(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Return the chief's values. All workers pass equally many."""
+        if self.single_worker:
             return tuple(values)
         shared = tf.constant(values if self._devices.chief else [0.0] * len(values), tf.float64)
         return tuple(self._sum(shared).numpy().tolist())
 
-    def object_of_chief(self, value: Any) -> Any:
-        """Return the chief's value, of any kind; what the others give is not looked at."""
-        if self.alone:
+    def broadcast_object(self, value: Any) -> Any:
+        """Return the chief's value, which can be any picklable object. The other workers' values are ignored."""
+        if self.single_worker:
             return value
-        written = np.frombuffer(pickle.dumps(value) if self._devices.chief else b"", np.uint8)
-        (length,) = self.of_chief([len(written)])
+        pickled = np.frombuffer(pickle.dumps(value) if self._devices.chief else b"", np.uint8)
+        (length,) = self.broadcast([len(pickled)])
         padded = np.zeros(-(-int(length) // 4) * 4, np.uint8)
-        padded[: len(written)] = written
-        parts = np.split(padded.view(np.int32), range(AT_ONCE, len(padded) // 4, AT_ONCE))
-        return pickle.loads(np.concatenate([self._sum(tf.constant(part)).numpy() for part in parts]).tobytes())
+        padded[: len(pickled)] = pickled
+        chunks = np.split(padded.view(np.int32), range(CHUNK, len(padded) // 4, CHUNK))
+        return pickle.loads(np.concatenate([self._sum(tf.constant(chunk)).numpy() for chunk in chunks]).tobytes())
 
-    def _look(self, step: int) -> None:
-        now, asked = time.monotonic(), interrupt.pending()
-        mine = [0.0, 0.0, float(asked == signal.SIGINT), float(asked not in (None, signal.SIGINT))]
+    def _synchronize(self, step: int) -> None:
+        now, pending = time.monotonic(), interrupt.pending()
+        values = [0.0, 0.0, float(pending == signal.SIGINT), float(pending not in (None, signal.SIGINT))]
         if self._devices.chief:
-            seconds = (now - self._now) / max(1, step - self._last)
-            stride = min(STRIDE * max(1, step - self._last), LOOK_SECONDS / max(seconds, 1e-6))
-            mine[:2] = now, float(max(1, int(stride)))
-        self._now, stride, interrupts, terms = self._sum(tf.constant(mine, tf.float64)).numpy().tolist()
-        self._last, self._next = step, step + int(stride)
-        self._signal = int(signal.SIGTERM) if terms else int(signal.SIGINT) if interrupts else None
+            done = max(1, step - self._last_step)
+            interval = min(MAX_GROWTH * done, SYNC_SECONDS / max((now - self._now) / done, 1e-6))
+            values[:2] = now, float(max(1, int(interval)))
+        self._now, interval, interrupts, terminations = self._sum(tf.constant(values, tf.float64)).numpy().tolist()
+        self._last_step, self._next_step = step, step + int(interval)
+        self._signal = int(signal.SIGTERM) if terminations else int(signal.SIGINT) if interrupts else None
 
     def _sum(self, values: tf.Tensor) -> tf.Tensor:
-        """Add up what all workers give here."""
+        """Return the sum of the values of all workers."""
         return self._devices.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)

@@ -1,4 +1,4 @@
-"""How long a run is, in steps: from ``--epochs``, or from ``--max-time`` and the step time of the first seconds."""
+"""The number of steps of a training run: from ``--epochs``, or from ``--max-time`` and the measured speed."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import statistics
 import time
 from collections.abc import Callable
 
-MEASURE_SECONDS = 3.0  # after compilation, before the length is planned
-RESERVE = 0.03  # of the time left, kept for a machine that slows down
-REPLAN = 0.05  # a plan that would miss the end by more than this share of the whole time is made again
+MEASURE_SECONDS = 3.0  # seconds after compilation in which steps are measured before the length is planned
+RESERVE = 0.03  # fraction of the remaining time that is not planned, in case the machine becomes slower
+REPLAN = 0.05  # the plan is made again if it would miss the end by more than this fraction of the maximum time
+RECENT_STEPS = 500  # number of measurements from which the duration of a step is estimated
 
 
 class TimeBudget:
-    """Plans the number of steps and follows the clock.
+    """A plan of the number of steps that respects a maximum time.
 
     Args:
-        steps_per_epoch: optimizer steps in an epoch.
-        epochs: at most this many epochs; None for no bound.
-        max_seconds: at most this long from :meth:`start` on; None for no bound.
-        validation_share: examples validated per example trained in an epoch.
-        clock: gives the time in seconds.
-        bound: at most this many steps, in place of ``epochs``.
+        steps_per_epoch: Optimizer steps in an epoch.
+        epochs: Maximum number of epochs, or None.
+        max_seconds: Maximum time in seconds from :meth:`start` on, or None.
+        validation_ratio: Examples validated per example trained in an epoch.
+        clock: Returns the time in seconds.
+        max_steps: Maximum number of steps if ``epochs`` is None.
+
+    Attributes:
+        steps: The planned number of steps; None before it is planned.
     """
 
     def __init__(
@@ -29,89 +33,90 @@ class TimeBudget:
         steps_per_epoch: int,
         epochs: int | None,
         max_seconds: float | None,
-        validation_share: float,
+        validation_ratio: float,
         clock: Callable[[], float] = time.monotonic,
         *,
-        bound: int | None = None,
+        max_steps: int | None = None,
     ):
         self._clock = clock
-        self._per_epoch = steps_per_epoch
-        self._bound = bound if epochs is None else epochs * steps_per_epoch
+        self._steps_per_epoch = steps_per_epoch
+        self._max_steps = max_steps if epochs is None else epochs * steps_per_epoch
         self._max_seconds = max_seconds
         self._validation_seconds = None if max_seconds is None else 0.0
-        self._validation_share = validation_share
+        self._validation_ratio = validation_ratio
         self._durations: list[float] = []
-        self.steps: int | None = self._bound if max_seconds is None else None
+        self.steps: int | None = self._max_steps if max_seconds is None else None
 
     @property
     def epochs(self) -> int | None:
-        """The planned number of epochs, the last one perhaps cut short; None before the plan is made."""
-        return None if self.steps is None else max(1, math.ceil(self.steps / self._per_epoch))
+        """The planned number of epochs, including an incomplete last one; None before it is planned."""
+        return None if self.steps is None else max(1, math.ceil(self.steps / self._steps_per_epoch))
 
     def start(self) -> None:
-        """Start the clock: from here on, all counts, compilation included."""
-        self._began = self._last = self._clock()
+        """Start the clock. The maximum time includes everything from here on, also compilation."""
+        self._start = self._last = self._clock()
         self._compiled: float | None = None
-        planned = self.steps is not None or self._max_seconds is None  # a run that goes on keeps its plan
-        self._next = math.inf if planned else min(MEASURE_SECONDS, 0.05 * self._max_seconds)
+        needs_no_plan = self.steps is not None or self._max_seconds is None  # a resumed run keeps its plan
+        self._next = math.inf if needs_no_plan else min(MEASURE_SECONDS, 0.05 * self._max_seconds)
         self._step = 0
 
     @property
     def out_of_time(self) -> bool:
-        """Whether ``max_seconds`` have passed."""
-        return self._max_seconds is not None and self._clock() - self._began >= self._max_seconds
+        """Whether the maximum time has passed."""
+        return self._max_seconds is not None and self._clock() - self._start >= self._max_seconds
 
     def step_done(self, step: int) -> bool:
-        """Take note of a step; return True when a plan was made (or made again) that the caller should follow."""
+        """Record that training has reached a step, and return whether the plan has changed."""
         now = self._clock()
-        took, self._last = now - self._last, now
-        new, self._step = step - self._step, step
+        seconds, self._last = now - self._last, now
+        new_steps, self._step = step - self._step, step
         if self._max_seconds is None:
             return False
-        if self._compiled is None:  # the first step held the compilation
+        if self._compiled is None:  # the first call includes the compilation
             self._compiled = now
             return False
-        self._durations.append(took / max(1, new))
+        self._durations.append(seconds / max(1, new_steps))
         if now - self._compiled < self._next:
             return False
-        self._next = 2 * (now - self._compiled)  # steps differ, in the length of their texts too: looked at again
+        self._next = 2 * (now - self._compiled)  # check again, because steps differ, for example with the text length
         if self.steps is None:
-            if self._validation_seconds == 0.0:  # a guess until the first is measured: forward only, a third of a step
+            if self._validation_seconds == 0.0:  # estimate a validation step, forward only, as a third of a step
                 self._validation_seconds = (
-                    statistics.median(self._durations) * self._per_epoch * self._validation_share / 3
+                    statistics.median(self._durations) * self._steps_per_epoch * self._validation_ratio / 3
                 )
-            return self._make(step)
-        return self._make_if_wrong(step)
+            return self._make_plan(step)
+        return self._replan_if_wrong(step)
 
     def validation_done(self, step: int, seconds: float) -> bool:
-        """Take note of a validation; return True when the plan was made again because it would miss the end."""
+        """Record the duration of a validation, and return whether the plan has changed."""
         self._last = self._clock()
         if self._max_seconds is None or self.steps is None or not self._durations:
             return False
         self._validation_seconds = seconds
-        return self._make_if_wrong(step)
+        return self._replan_if_wrong(step)
 
-    def _make_if_wrong(self, step: int) -> bool:
-        left = self._max_seconds - (self._clock() - self._began)
-        needed = self._cost(self.steps - step, step)
-        if abs(needed - left) <= REPLAN * self._max_seconds or step >= self.steps:
+    def _replan_if_wrong(self, step: int) -> bool:
+        remaining = self._max_seconds - (self._clock() - self._start)
+        needed = self._estimate(self.steps - step, step)
+        if abs(needed - remaining) <= REPLAN * self._max_seconds or step >= self.steps:
             return False
-        return self._make(step)
+        return self._make_plan(step)
 
-    def _cost(self, steps: int, done: int) -> float:
-        validations = math.ceil((done + steps) / self._per_epoch) - done // self._per_epoch
+    def _estimate(self, steps: int, done: int) -> float:
+        """Return the estimated seconds of further steps and their validations, after ``done`` steps."""
+        validations = math.ceil((done + steps) / self._steps_per_epoch) - done // self._steps_per_epoch
         return steps * self._step_seconds() + validations * self._validation_seconds
 
     def _step_seconds(self) -> float:
-        recent = self._durations[-500:]
+        recent = self._durations[-RECENT_STEPS:]
         return sum(recent) / len(recent)
 
-    def _make(self, step: int) -> bool:
-        left = (self._max_seconds - (self._clock() - self._began)) * (1 - RESERVE)
-        per_epoch = self._per_epoch * self._step_seconds() + self._validation_seconds
-        steps = int(left / per_epoch * self._per_epoch)
-        while steps > 1 and self._cost(steps, step) > left:
+    def _make_plan(self, step: int) -> bool:
+        remaining = (self._max_seconds - (self._clock() - self._start)) * (1 - RESERVE)
+        epoch_seconds = self._steps_per_epoch * self._step_seconds() + self._validation_seconds
+        steps = int(remaining / epoch_seconds * self._steps_per_epoch)
+        while steps > 1 and self._estimate(steps, step) > remaining:
             steps -= max(1, steps // 100)
         planned = step + max(1, steps)
-        old, self.steps = self.steps, planned if self._bound is None else min(planned, self._bound)
+        old, self.steps = self.steps, planned if self._max_steps is None else min(planned, self._max_steps)
         return self.steps != old

@@ -17,12 +17,12 @@ class TrainSpec:
 
     Attributes:
         build_model: Builds the model; called in the strategy's scope.
-        batches: Maps ``(batch_size, start_step)`` to an endless dataset of training batches that begins at that step.
+        batches: Maps ``(batch_size, start_step)`` to an infinite dataset of training batches from that step on.
         validation: Maps ``batch_size`` to the dataset of validation batches, which has a known length.
         train_examples: Number of training examples in an epoch.
         validation_examples: Number of examples in a validation.
-        compile: Called as ``(model, config, batch_size, jit_compile=…, steps_per_execution=…)`` in the strategy's scope.
-            Compiles the model and returns its learning rate schedule, whose length the training loop sets.
+        compile: Compiles the model and returns its learning rate schedule, whose length the training loop sets. Called
+            as ``(model, config, batch_size, jit_compile=…, steps_per_execution=…)`` in the strategy's scope.
         monitor: The column of history.csv that selects the best epoch. Lower is better for a loss or a distance, higher
             is better for any other metric.
         epochs: Number of epochs if neither ``--epochs`` nor ``--max-time`` is given.

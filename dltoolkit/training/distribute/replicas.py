@@ -1,7 +1,7 @@
-"""A model and its batches for several replicas, on one machine or on many.
+"""Models and datasets for several replicas, on one machine or on many.
 
-Keras 3.15 trains on several replicas of one process, but not on several workers, nor when the first batch is uneven.
-What :func:`wrap_for_strategy` mends relies on methods of Keras that are not public; see ``models.keras_internals``.
+Keras 3.15 trains on several replicas in one process, but not on several workers, nor if the first batch cannot be split
+evenly. :func:`wrap_for_strategy` adds that with private methods of Keras; see :mod:`dltoolkit.models.keras_internals`.
 """
 
 from __future__ import annotations
@@ -14,111 +14,117 @@ import tensorflow as tf
 from dltoolkit.models import fused, keras_internals
 from dltoolkit.training.distribute.strategy import Devices
 
-FAR = 0x9E3779B9  # between the seeds of two replicas
+SEED_STRIDE = 0x9E3779B9  # difference between the seeds of two replicas: large and odd, so that seeds do not collide
 
 
 def to_strategy_scope(model: keras.Model, devices: Devices) -> keras.Model:
-    """Return a network that was made outside of the strategy's scope with its variables on all replicas."""
+    """Return a copy of a model whose variables are mirrored on all replicas, if it was built outside the scope."""
     if devices.replicas == 1 or isinstance(model.variables[0].value, tf.distribute.DistributedValues):
         return model
     with devices.strategy.scope():
-        there = keras.models.clone_model(model)
+        mirrored = keras.models.clone_model(model)
     if any(isinstance(layer, fused.LayerNormalization) for layer in keras_internals.all_layers(model)):
-        fused.use_fused_ops(there)
-    there.set_weights(model.get_weights())
-    return keras.Model(there.inputs, there.outputs, name=model.name)  # outside the scope: it answers on one device
+        fused.use_fused_ops(mirrored)
+    mirrored.set_weights(model.get_weights())
+    # built outside the scope, so that it predicts on one device
+    return keras.Model(mirrored.inputs, mirrored.outputs, name=model.name)
 
 
-def wrap_for_strategy(model: keras.Model, devices: Devices, *, compiled: bool = False) -> keras.Model:
+def wrap_for_strategy(model: keras.Model, devices: Devices, *, xla: bool = False) -> keras.Model:
     """Return a model whose ``fit`` and ``evaluate`` work on these devices.
 
-    Layers that draw random numbers, such as dropout, then draw others on each replica, but for those that say with
-    ``draws_for_all`` that they draw for the whole batch and take their replica's part.
+    Layers that draw random numbers, such as dropout, draw different numbers on each replica, except layers with an
+    attribute ``draws_for_all``, which draw for the full batch and use their replica's part.
 
     Args:
-        model: as it is for one device.
-        devices: what it is to work on.
-        compiled: whether XLA compiles what each of several replicas does between two exchanges with the others; where
-            Keras trains on one device, it is Keras that asks XLA for it.
+        model: A model for a single device.
+        devices: The devices.
+        xla: Whether XLA compiles the part of a step of several replicas that comes before they exchange gradients. On a
+            single device, Keras itself compiles the step.
     """
     if devices.replicas == 1:
         return model
     model = to_strategy_scope(model, devices)
-    kind = type(model)
-    model.__class__ = type(kind.__name__, (_OfWorkers if devices.workers > 1 else _OfReplicas, kind), {})
+    base = type(model)
+    model.__class__ = type(base.__name__, (_MultiWorkerModel if devices.workers > 1 else _ReplicaModel, base), {})
     keras_internals.set_strategy(model, devices.strategy)
-    model.compiled_by_xla = compiled and devices.mirrored and _exchanges_only_gradients(model, kind)
+    model.compiled_by_xla = xla and devices.mirrored and _exchanges_only_gradients(model, base)
     for layer, generator in keras_internals.seed_generators(model):
         if not getattr(layer, "draws_for_all", False):
-            generator.__class__ = _SeedOfReplica
+            generator.__class__ = _ReplicaSeedGenerator
     return model
 
 
-def distribute_dataset(batches: tf.data.Dataset, devices: Devices) -> Any:
-    """Give each replica its part of each batch, in order; as equal as can be, and never none of a batch large enough.
+def distribute_dataset(dataset: tf.data.Dataset, devices: Devices) -> Any:
+    """Return a distributed dataset that gives each replica its part of every batch, in order.
 
-    TensorFlow's own way needs batches of one size, and on several workers sends the graph of the pipeline around.
+    The parts differ by at most one example, and none is empty if a batch has enough examples. TensorFlow's own way
+    requires batches of one size, and with several workers transfers the graph of the pipeline.
 
     Args:
-        batches: of known length (or endless), the same on all workers; all of a batch's tensors have as many rows.
-        devices: what they are for.
+        dataset: Batches of known or infinite cardinality, the same on all workers. All tensors of a batch have the same
+            number of rows.
+        devices: The devices.
     """
     replicas = devices.replicas
     if replicas == 1:
-        return batches
+        return dataset
 
-    def part(tensor: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:
+    def replica_part(tensor: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:
         count = tensor.shape[0]
         if count is None or count % replicas:
             count = tf.shape(tensor)[0]
             return tensor[count * replica // replicas : count * (replica + 1) // replicas]
         size = count // replicas
-        begin, rest = replica * size, tensor.shape[1:]
-        cut = tf.slice(tensor, [begin] + [0] * len(rest), [size] + [-1] * len(rest))
-        return tf.ensure_shape(cut, [size, *rest])  # TPUs want to know it
+        start, rest = replica * size, tensor.shape[1:]
+        rows = tf.slice(tensor, [start] + [0] * len(rest), [size] + [-1] * len(rest))
+        return tf.ensure_shape(rows, [size, *rest])  # TPUs require static shapes
 
-    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        each = replicas // context.num_input_pipelines
-        first = context.input_pipeline_id * each
+    def worker_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        replicas_per_worker = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * replicas_per_worker
 
-        def parts(*batch: Any) -> tf.data.Dataset:
-            numbers = tf.data.Dataset.range(first, first + each, output_type=tf.int32)
-            return numbers.map(lambda replica: tf.nest.map_structure(lambda tensor: part(tensor, replica), batch))
+        def split(*batch: Any) -> tf.data.Dataset:
+            indices = tf.data.Dataset.range(first, first + replicas_per_worker, output_type=tf.int32)
+            return indices.map(
+                lambda replica: tf.nest.map_structure(lambda tensor: replica_part(tensor, replica), batch)
+            )
 
-        length = batches.cardinality().numpy()
-        whole = tf.data.experimental.assert_cardinality(length * each if length > 0 else length)
-        return batches.flat_map(parts).apply(whole).prefetch(2 * each)
+        length = dataset.cardinality().numpy()
+        known_length = tf.data.experimental.assert_cardinality(length * replicas_per_worker if length > 0 else length)
+        return dataset.flat_map(split).apply(known_length).prefetch(2 * replicas_per_worker)
 
     options = None
     if devices.kind == "cpu" and devices.workers == 1:
-        # Each replica reads by itself: TensorFlow's one reader for several devices has an autotuner that nothing turns
-        # off, and at the end of a pass it waits for that to wake up, for up to half a minute.
+        # Each replica has its own iterator. The default, one iterator for several devices, has an autotuner that cannot
+        # be turned off, and waits for it for up to half a minute at the end of a pass.
         options = tf.distribute.InputOptions(
             experimental_fetch_to_device=False,
             experimental_replication_mode=tf.distribute.InputReplicationMode.PER_REPLICA,
         )
-    return devices.strategy.distribute_datasets_from_function(of_worker, options)
+    return devices.strategy.distribute_datasets_from_function(worker_dataset, options)
 
 
 def batch_size_for_replicas(batch_size: int, examples: int, replicas: int) -> int:
-    """Return the least batch size from this one on with which no batch has fewer examples than there are replicas."""
+    """Return the smallest batch size, not below ``batch_size``, with which every batch has an example per replica."""
     batch_size = max(batch_size, replicas)
     while 0 < examples % batch_size < replicas and batch_size < examples:
         batch_size += 1
     return batch_size
 
 
-def _exchanges_only_gradients(model: keras.Model, kind: type[keras.Model]) -> bool:
-    """Whether replicas need nothing of each other between a batch and its gradients, which XLA could not wait for."""
-    plain = kind.train_step is keras.Model.train_step
-    return plain and not any(getattr(each, "synchronized", False) for each in keras_internals.all_layers(model))
+def _exchanges_only_gradients(model: keras.Model, base: type[keras.Model]) -> bool:
+    """Return whether replicas exchange nothing before the gradients, because XLA cannot compile an exchange."""
+    uses_default_step = base.train_step is keras.Model.train_step
+    layers = keras_internals.all_layers(model)
+    return uses_default_step and not any(getattr(layer, "synchronized", False) for layer in layers)
 
 
-class _OfReplicas(keras_internals.BuildFromReplicaBatch):
-    """A model of several replicas.
+class _ReplicaModel(keras_internals.BuildFromReplicaBatch):
+    """A model on several replicas.
 
-    It is built from one replica's part of the first batch, whatever the others'. Keras cannot let XLA compile its step,
-    for XLA knows no exchange between replicas; what comes before the exchange it can compile.
+    It is built from one replica's part of the first batch. Keras cannot compile the step with XLA, because XLA supports
+    no exchange between replicas on CPUs and GPUs, but the part of the step before the exchange can be compiled.
     """
 
     compiled_by_xla = False
@@ -127,36 +133,38 @@ class _OfReplicas(keras_internals.BuildFromReplicaBatch):
         if not self.compiled_by_xla:
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        weights, others = self.trainable_variables, self.non_trainable_variables
+        trainable, non_trainable = self.trainable_variables, self.non_trainable_variables
 
         @tf.function(jit_compile=True, autograph=False)
-        def learn(values, states, scale):
-            """The answers, the loss, its gradients, and what the other variables become (None where they stay)."""
-            mapping = [*zip(weights, values, strict=True), *zip(others, states, strict=True)]
+        def forward_and_backward(values, states, scale):
+            """Return outputs, loss, gradients and the new values of non-trainable variables (None if unchanged)."""
+            mapping = [*zip(trainable, values, strict=True), *zip(non_trainable, states, strict=True)]
             with tf.GradientTape() as tape, keras.StatelessScope(mapping, collect_losses=True) as scope:
                 tape.watch(values)
-                answers = keras_internals.call_in_training(self, x)
-                loss = self.compute_loss(x, y, answers, sample_weight)
-                scaled = loss * scale
-            gradients = [each if each is None else tf.convert_to_tensor(each) for each in tape.gradient(scaled, values)]
-            after = zip(map(scope.get_current_value, others), states, strict=True)
-            return answers, loss, gradients, [new if new is not old else None for new, old in after]
+                y_pred = keras_internals.call_in_training(self, x)
+                loss = self.compute_loss(x, y, y_pred, sample_weight)
+                scaled_loss = loss * scale
+            gradients = [g if g is None else tf.convert_to_tensor(g) for g in tape.gradient(scaled_loss, values)]
+            new_states = zip(map(scope.get_current_value, non_trainable), states, strict=True)
+            return y_pred, loss, gradients, [new if new is not old else None for new, old in new_states]
 
-        now = [[tf.convert_to_tensor(each) for each in some] for some in (weights, others)]
-        answers, loss, gradients, after = learn(*now, self.optimizer.scale_loss(tf.ones(())))
-        for each, value in zip(others, after, strict=True):
+        current = [[tf.convert_to_tensor(v) for v in variables] for variables in (trainable, non_trainable)]
+        scale = self.optimizer.scale_loss(tf.ones(()))
+        y_pred, loss, gradients, new_states = forward_and_backward(*current, scale)
+        for variable, value in zip(non_trainable, new_states, strict=True):
             if value is not None:
-                each.assign(value)
-        all_replicas = self.distribute_strategy.num_replicas_in_sync
-        keras_internals.update_loss_tracker(self, loss * all_replicas, tf.shape(answers)[0])
-        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        return self.compute_metrics(x, y, answers, sample_weight=sample_weight)
+                variable.assign(value)
+        num_replicas = self.distribute_strategy.num_replicas_in_sync
+        keras_internals.update_loss_tracker(self, loss * num_replicas, tf.shape(y_pred)[0])
+        self.optimizer.apply_gradients(zip(gradients, trainable, strict=True))
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
-class _OfWorkers(keras_internals.LogMetricResults, _OfReplicas):
-    """A model of several workers, which share the loss after each step, and what else is measured when it is asked for.
+class _MultiWorkerModel(keras_internals.LogMetricResults, _ReplicaModel):
+    """A model on several workers, whose steps return only the loss.
 
-    Keras averages over the workers' logs as if each were a list of numbers, with two exchanges for each of them.
+    Keras reduces the logs of each step over the workers as if each log were a list of numbers, with two exchanges per
+    log. The other metrics are reduced when they are read at the end of an epoch.
     """
 
     def train_step(self, data):
@@ -166,13 +174,13 @@ class _OfWorkers(keras_internals.LogMetricResults, _OfReplicas):
         return {"loss": tf.reshape(super().test_step(data)["loss"], (1,))}
 
 
-class _SeedOfReplica(keras.random.SeedGenerator):
-    """Draws other seeds on each replica, while its state is the same on all."""
+class _ReplicaSeedGenerator(keras.random.SeedGenerator):
+    """A seed generator that returns different seeds on each replica. Its state is the same on all replicas."""
 
     def next(self, ordered=True):
         seed = super().next(ordered)
         context = tf.distribute.get_replica_context()
         if context is None:
             return seed
-        number = tf.cast(context.replica_id_in_sync_group, tf.int64) * FAR % 2**32
-        return seed + tf.stack([tf.cast(number, seed.dtype), tf.zeros((), seed.dtype)])
+        offset = tf.cast(context.replica_id_in_sync_group, tf.int64) * SEED_STRIDE % 2**32
+        return seed + tf.stack([tf.cast(offset, seed.dtype), tf.zeros((), seed.dtype)])

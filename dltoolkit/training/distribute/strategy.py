@@ -1,4 +1,4 @@
-"""Where the arithmetic runs and in which number format: ``--device``, ``--precision`` and ``--xla``."""
+"""Devices, dtype policy and XLA: what ``--device``, ``--precision`` and ``--xla`` mean on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ import tensorflow as tf
 from dltoolkit import cluster, progress
 from dltoolkit.cluster import Cluster
 from dltoolkit.errors import UserError
-from dltoolkit.training.distribute import rendezvous as meeting
+from dltoolkit.training.distribute import rendezvous
+
+# Values of ONEDNN_MAX_CPU_ISA with which oneDNN has no bfloat16 instructions
+ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,11 @@ class Devices:
     """The devices of a run.
 
     Attributes:
-        strategy: the tf.distribute strategy to build and train in.
+        strategy: The tf.distribute strategy in whose scope the model is built.
         kind: ``cpu``, ``gpu`` or ``tpu``.
-        replicas: how many copies of the model work on a batch together, over all workers.
-        workers: how many processes have them.
-        chief: whether this process is the one of them that writes.
+        replicas: Number of copies of the model that share a batch, over all workers.
+        workers: Number of processes.
+        chief: Whether this process writes the run's files.
     """
 
     strategy: tf.distribute.Strategy
@@ -39,120 +42,121 @@ class Devices:
 
     @property
     def mirrored(self) -> bool:
-        """Whether Keras cannot have XLA compile its step, nor several steps in a call."""
+        """Whether Keras can neither compile a step with XLA nor run several steps per execution."""
         return self.replicas > 1 and self.kind != "tpu"
 
 
 def devices(device: str) -> Devices:
-    """Turn ``--device`` into devices: auto, cpu, cpu:N, gpu, gpu:I,J, tpu or tpu:NAME; of each worker of a cluster.
+    """Return the devices that ``--device`` selects: auto, cpu, cpu:N, gpu, gpu:I,J, tpu or tpu:NAME.
 
-    The first call of a process must come before anything else starts TensorFlow. In a cluster it returns when all
-    workers are there.
+    In a cluster, the option applies to each worker, and the function returns when all workers have started. The first
+    call of a process must come before anything else initializes the devices of TensorFlow.
 
     Raises:
-        UserError: if the wording is unknown, there is no such device on this machine, or the workers do not come.
+        UserError: If the option is invalid, this machine has no such device, or a worker does not start.
     """
-    form = re.fullmatch(r"(auto|cpu|gpu|tpu)(?::(.+))?", device.strip().lower())
-    if not form or (form[1] == "auto" and form[2]):
-        raise UserError(f"'{device}' is no device: use auto, cpu, cpu:2, gpu, gpu:0,1, tpu or tpu:NAME.")
-    kind, which = form.groups()
-    together = cluster.current()
-    if together and (kind == "tpu" or (kind == "cpu" and which)):
-        raise UserError(f"--device {device} is for one process: with several workers use cpu, gpu or gpu:0,1.")
+    match = re.fullmatch(r"(auto|cpu|gpu|tpu)(?::(.+))?", device.strip().lower())
+    if not match or (match[1] == "auto" and match[2]):
+        raise UserError(f"'{device}' is not a device: use auto, cpu, cpu:2, gpu, gpu:0,1, tpu or tpu:NAME.")
+    kind, selection = match.groups()
+    workers = cluster.current()
+    if workers and (kind == "tpu" or (kind == "cpu" and selection)):
+        raise UserError(f"--device {device} needs a single process; with several workers use cpu, gpu or gpu:0,1.")
     if kind == "tpu":
         return _tpu(device.strip()[4:])
     gpus = tf.config.list_physical_devices("GPU")
     if kind == "auto" and not gpus:
-        _say_once("TensorFlow sees no GPU here: the CPU trains.")
+        _note_once("TensorFlow finds no GPU: training on the CPU.")
     if kind == "cpu" or (kind == "auto" and not gpus):
-        return _workers(together) if together else _cpu(which)
-    chosen = _chosen(gpus, which)
-    return _workers(together, *chosen) if together else _gpu(gpus, chosen)
+        return _multi_worker(workers) if workers else _cpu(selection)
+    selected = _select_gpus(gpus, selection)
+    return _multi_worker(workers, *selected) if workers else _gpu(gpus, selected)
 
 
 @functools.cache
-def _workers(together: Cluster, *chosen: int) -> Devices:
-    """Connect this process and these GPUs of it with the others; once, for TensorFlow takes no second cluster."""
-    meeting.wait_for_workers(together)
+def _multi_worker(workers: Cluster, *selected: int) -> Devices:
+    """Connect this process and its selected GPUs with the other workers; TensorFlow accepts only one cluster."""
+    rendezvous.wait_for_workers(workers)
     gpus = tf.config.list_physical_devices("GPU")
-    tf.config.set_visible_devices([gpus[number] for number in chosen], "GPU")
+    tf.config.set_visible_devices([gpus[number] for number in selected], "GPU")
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({"worker": together.addresses}),
+        tf.train.ClusterSpec({"worker": workers.addresses}),
         task_type="worker",
-        task_id=together.index,
+        task_id=workers.index,
         rpc_layer="grpc",
-        num_accelerators={"GPU": len(chosen)},
+        num_accelerators={"GPU": len(selected)},
     )
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has put its own in its place
-    workers, kind = len(together.addresses), "gpu" if chosen else "cpu"
-    return Devices(strategy, kind, strategy.num_replicas_in_sync, workers, together.index == 0)
+        # restore the handler that TensorFlow has replaced in the process but not in Python
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    kind = "gpu" if selected else "cpu"
+    return Devices(strategy, kind, strategy.num_replicas_in_sync, len(workers.addresses), workers.index == 0)
 
 
 @functools.cache
-def _say_once(what: str) -> None:
-    progress.note(what)
+def _note_once(message: str) -> None:
+    progress.note(message)
 
 
 def _cpu(count: str | None) -> Devices:
     if count is None:
-        return Devices(_only([], "/cpu:0"), "cpu", 1)
+        return Devices(_single_device([], "/cpu:0"), "cpu", 1)
     if not count.isdigit() or not 1 <= int(count) <= 64:
-        raise UserError(f"'cpu:{count}' is no device: write how many logical CPUs to use, such as cpu:2.")
-    wanted = int(count)
+        raise UserError(f"'cpu:{count}' is not a device: give the number of logical CPUs, such as cpu:2.")
+    requested = int(count)
     physical = tf.config.list_physical_devices("CPU")[0]
     try:
-        tf.config.set_logical_device_configuration(physical, [tf.config.LogicalDeviceConfiguration()] * wanted)
-    except RuntimeError:  # TensorFlow has started: what it started with must do
-        if len(tf.config.list_logical_devices("CPU")) != wanted:
+        tf.config.set_logical_device_configuration(physical, [tf.config.LogicalDeviceConfiguration()] * requested)
+    except RuntimeError:  # the devices are already initialized
+        if len(tf.config.list_logical_devices("CPU")) != requested:
             raise UserError(
                 f"TensorFlow has already started with {len(tf.config.list_logical_devices('CPU'))} logical CPU(s); "
-                f"use cpu:{wanted} in a fresh process."
+                f"use cpu:{requested} in a new process."
             ) from None
-    if wanted == 1:
-        return Devices(_only([], "/cpu:0"), "cpu", 1)
-    return _mirrored("cpu", *range(wanted))
+    if requested == 1:
+        return Devices(_single_device([], "/cpu:0"), "cpu", 1)
+    return _mirrored("cpu", *range(requested))
 
 
-def _chosen(gpus: list, which: str | None) -> list[int]:
-    """The numbers of the GPUs that ``gpu`` or ``gpu:I,J`` means, which take memory as they need it."""
+def _select_gpus(gpus: list, selection: str | None) -> list[int]:
+    """Return the numbers of the GPUs that ``gpu`` or ``gpu:I,J`` selects, and let their memory grow as needed."""
     if not gpus:
         raise UserError(
-            "There is no GPU that TensorFlow can use here; 'dltoolkit doctor' says what it sees. Use --device cpu."
+            "TensorFlow finds no GPU; 'dltoolkit doctor' lists the devices that it finds. Use --device cpu."
         )
-    chosen = list(range(len(gpus)))
-    if which is not None:
-        if not re.fullmatch(r"\d+(,\d+)*", which):
-            raise UserError(f"'gpu:{which}' is no device: number the GPUs, such as gpu:0 or gpu:0,1.")
-        chosen = [int(number) for number in which.split(",")]
-        if max(chosen) >= len(gpus) or len(set(chosen)) < len(chosen):
-            raise UserError(f"'gpu:{which}' does not fit this machine: its GPUs are numbered 0 to {len(gpus) - 1}.")
-    for number in chosen:
+    selected = list(range(len(gpus)))
+    if selection is not None:
+        if not re.fullmatch(r"\d+(,\d+)*", selection):
+            raise UserError(f"'gpu:{selection}' is not a device: give the numbers of GPUs, such as gpu:0 or gpu:0,1.")
+        selected = [int(number) for number in selection.split(",")]
+        if max(selected) >= len(gpus) or len(set(selected)) < len(selected):
+            raise UserError(f"This machine has no 'gpu:{selection}': its GPUs are numbered 0 to {len(gpus) - 1}.")
+    for number in selected:
         try:
             tf.config.experimental.set_memory_growth(gpus[number], True)
         except RuntimeError:
-            break  # already initialised in this process
-    return chosen
+            break  # the devices are already initialized
+    return selected
 
 
-def _gpu(gpus: list, chosen: list[int]) -> Devices:
-    if len(chosen) == 1:
-        return Devices(_only([gpus[chosen[0]]], f"/gpu:{chosen[0]}"), "gpu", 1)
-    return _mirrored("gpu", *chosen)
+def _gpu(gpus: list, selected: list[int]) -> Devices:
+    if len(selected) == 1:
+        return Devices(_single_device([gpus[selected[0]]], f"/gpu:{selected[0]}"), "gpu", 1)
+    return _mirrored("gpu", *selected)
 
 
 @functools.cache
 def _mirrored(kind: str, *numbers: int) -> Devices:
-    """One strategy for all trainings of a process: TensorFlow confuses the exchanges of two on the same devices."""
+    """Return one strategy per process and devices: TensorFlow mixes up the all-reduces of two on the same devices."""
     strategy = tf.distribute.MirroredStrategy([f"{kind.upper()}:{number}" for number in numbers])
     return Devices(strategy, kind, len(numbers))
 
 
-def _only(gpus: list, device: str) -> tf.distribute.Strategy:
-    """Return the default strategy with only these GPUs in sight, or OneDeviceStrategy if TensorFlow has started.
+def _single_device(gpus: list, device: str) -> tf.distribute.Strategy:
+    """Return the default strategy with only these GPUs visible, or OneDeviceStrategy if devices are initialized.
 
-    OneDeviceStrategy makes a new pass over a data set cost 0.1 s, which small data feel at every epoch.
+    OneDeviceStrategy takes 0.1 s more for each pass over a dataset, which is noticeable for small datasets.
     """
     try:
         tf.config.set_visible_devices(gpus, "GPU")
@@ -169,70 +173,89 @@ def _tpu(name: str) -> Devices:
         if name and name != "local":
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except Exception as error:  # every failure here means that no TPU answers under that name
+    except Exception as error:  # any failure means that there is no TPU of this name
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"No TPU '{name or 'local'}' answers ({reason}).") from error
+        raise UserError(
+            f"The TPU '{name or 'local'}' cannot be reached ({reason}); check its name, or use --device auto."
+        ) from error
     strategy = tf.distribute.TPUStrategy(resolver)
     return Devices(strategy, "tpu", strategy.num_replicas_in_sync)
 
 
-def shared_batch(batch_size: int, target: Devices, multiple: int = 1) -> int:
-    """Return the largest batch size, up to this one, that all replicas can share equally.
+def shared_batch_size(batch_size: int, devices: Devices, multiple: int = 1) -> int:
+    """Return the largest batch size, not above ``batch_size``, that all replicas can share equally.
 
     Args:
-        batch_size: over all replicas together.
-        target: whose replicas.
-        multiple: of which each replica's part must be.
+        batch_size: Examples per step over all replicas.
+        devices: The devices.
+        multiple: Number that must divide each replica's part.
 
     Raises:
-        UserError: if there is not an example for each.
+        UserError: If there are more replicas than examples in a batch.
     """
-    if batch_size < target.replicas:
+    if batch_size < devices.replicas:
         raise UserError(
-            f"{target.replicas} replicas cannot share a batch of {batch_size}: use a larger --batch-size, more data or "
-            "fewer devices."
+            f"{devices.replicas} replicas cannot share a batch of {batch_size}: use a larger --batch-size, more data "
+            "or fewer devices."
         )
-    multiple *= target.replicas
+    multiple *= devices.replicas
     shared = max(multiple, batch_size - batch_size % multiple)
-    if shared != batch_size and target.replicas > 1:
-        progress.note(f"Batches of {shared} in place of {batch_size}, for {target.replicas} replicas to share.")
+    if shared != batch_size and devices.replicas > 1:
+        progress.note(
+            f"The batch size is {shared} instead of {batch_size}, so that {devices.replicas} replicas can share it."
+        )
     return shared
 
 
-def precision(wanted: str, target: Devices, *, compiled: bool = False, depthwise: bool = False) -> str:
-    """Set Keras' number format and return its name: ``float32``, ``bfloat16`` or ``float16``.
+def set_precision(precision: str, devices: Devices, *, xla: bool = False, depthwise: bool = False) -> str:
+    """Set Keras' dtype policy, and return its compute dtype: ``float32``, ``bfloat16`` or ``float16``.
 
-    ``auto`` takes bfloat16 on a TPU, on a GPU of compute capability 8 or more, and on a CPU with bfloat16
-    instructions (where convolutions measured 1.3 times faster, transformers 1.5 times), unless XLA compiles the step
-    (``compiled``), whose products on a CPU measured 1.6 times slower in it, or the network may hold convolutions of
-    each channel by itself (``depthwise``), with which MobileNetV2 measured 2.5 times slower; float16 on an older GPU
-    with tensor cores (7.x); float32 elsewhere. Weights stay in float32.
+    The variables stay in float32. ``auto`` means bfloat16 on a TPU, on a GPU of compute capability 8 or more, and on a
+    CPU with bfloat16 instructions, where convolutions measured 1.3 times and transformers 1.5 times faster; float16 on
+    a GPU of compute capability 7.x; and float32 otherwise. On a CPU, ``auto`` also means float32 with XLA, whose matrix
+    products in bfloat16 measured 1.6 times slower, and for depthwise convolutions, with which MobileNetV2 measured 2.5
+    times slower. :meth:`dltoolkit.run.Run.session` restores the policy.
+
+    Args:
+        precision: The option ``--precision``.
+        devices: The devices.
+        xla: Whether XLA compiles the step.
+        depthwise: Whether the network may contain depthwise convolutions.
     """
-    chosen = wanted
-    if wanted == "auto":
-        chosen = "float32"
-        if target.kind == "tpu" or (target.kind == "cpu" and not (compiled or depthwise) and _cpu_has_bfloat16()):
-            chosen = "bfloat16"
-        elif target.kind == "gpu":
+    dtype = precision
+    if precision == "auto":
+        dtype = "float32"
+        if devices.kind == "tpu" or (devices.kind == "cpu" and not (xla or depthwise) and _cpu_has_bfloat16()):
+            dtype = "bfloat16"
+        elif devices.kind == "gpu":
             details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
             capability = details.get("compute_capability", (0, 0))
-            chosen = "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
-    keras.config.set_dtype_policy("float32" if chosen == "float32" else f"mixed_{chosen}")
-    return chosen
+            dtype = "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
+    keras.config.set_dtype_policy("float32" if dtype == "float32" else f"mixed_{dtype}")
+    return dtype
 
 
-def xla(wanted: str, target: Devices, *, on_cpu: bool = False, varying: bool = False) -> bool:
-    """Tell whether to compile the step with XLA.
+def use_xla(xla: str, devices: Devices, *, xla_on_cpu: bool = False, variable_shapes: bool = False) -> bool:
+    """Return whether XLA compiles the training step.
 
-    ``auto``: on a TPU yes; on a GPU, where steps measured two to seven times faster and compiling takes half a minute,
-    unless shapes are ``varying``, each of which would be compiled; on a CPU where ``on_cpu`` says so, for oneDNN's
-    convolutions measured two to three times faster there, and transformers slower.
+    ``auto`` means yes on a TPU. On a GPU it means yes if the shapes are constant, because steps measured two to seven
+    times faster, but each shape takes half a minute to compile. On a CPU it means yes if ``xla_on_cpu``, because
+    transformers measured faster with XLA there, but convolutions two to three times slower.
+
+    Args:
+        xla: The option ``--xla``.
+        devices: The devices.
+        xla_on_cpu: Whether XLA is faster for this model on a CPU.
+        variable_shapes: Whether batches differ in shape.
     """
-    if wanted != "auto":
-        return wanted == "on"
-    return on_cpu or target.kind == "tpu" or (target.kind == "gpu" and not varying)
+    if xla != "auto":
+        return xla == "on"
+    return xla_on_cpu or devices.kind == "tpu" or (devices.kind == "gpu" and not variable_shapes)
 
 
 def _cpu_has_bfloat16() -> bool:
+    """Return whether oneDNN may use bfloat16 instructions, which ``ONEDNN_MAX_CPU_ISA`` can rule out."""
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ISAS_WITHOUT_BFLOAT16:
+        return False
     path = Path("/proc/cpuinfo")
     return os.name == "posix" and path.exists() and "avx512_bf16" in path.read_text()
