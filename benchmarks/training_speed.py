@@ -116,8 +116,8 @@ def compile_ours(model, batch_size: int) -> None:
     config = OptimizerOptions()
     devices = strategy.devices("auto")
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
-    compiled = strategy.xla("auto", devices)
-    optimizer.compile(model, config, batch_size, loss=loss, metrics=["accuracy"], jit_compile=compiled)
+    xla = strategy.use_xla("auto", devices)
+    optimizer.compile(model, config, batch_size, loss=loss, metrics=["accuracy"], jit_compile=xla)
 
 
 def plain_model(network, shape: tuple[int, int, int], options):
