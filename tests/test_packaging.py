@@ -1,4 +1,4 @@
-"""Every way to install provides ``dltoolkit`` and ``dltoolkit.recipes``, and no top-level ``recipes``, in any folder."""
+"""Every way to install provides ``dltoolkit`` and ``dltoolkit.recipes`` in any folder, no top-level ``recipes``."""
 
 import shutil
 import site
