@@ -1,4 +1,4 @@
-"""What ``--device`` says when it cannot have its way, and batches that replicas cannot share."""
+"""Devices that are missing, XLA and precision by default, and batches that replicas cannot share."""
 
 import pytest
 import tensorflow as tf
@@ -9,45 +9,54 @@ from dltoolkit.training.distribute.strategy import Devices
 
 THREE = Devices(tf.distribute.get_strategy(), "cpu", 3)
 
-without_gpu = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")
+needs_no_gpu = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")
 
 
-@without_gpu
-def test_gpu_without_one_is_refused_and_auto_takes_the_cpu_and_says_so(capfd):
-    with pytest.raises(UserError, match="no GPU that TensorFlow can use here; .* Use --device cpu"):
+@needs_no_gpu
+def test_devices_refuses_a_missing_gpu_and_auto_falls_back_to_the_cpu(capfd):
+    with pytest.raises(UserError, match="TensorFlow finds no GPU; .* Use --device cpu"):
         strategy.devices("gpu")
-    strategy._say_once.cache_clear()
+    strategy._note_once.cache_clear()
     for _ in range(2):
         assert strategy.devices("auto").kind == "cpu"
-    assert capfd.readouterr().err == "TensorFlow sees no GPU here: the CPU trains.\n", "once"
+    assert capfd.readouterr().err == "TensorFlow finds no GPU: training on the CPU.\n", "the message comes once"
 
 
 @pytest.mark.parametrize(
-    ("kind", "how", "expected"),
+    ("kind", "options", "expected"),
     [
         ("cpu", {}, False),
-        ("cpu", {"on_cpu": True}, True),
+        ("cpu", {"xla_on_cpu": True}, True),
         ("gpu", {}, True),
-        ("gpu", {"varying": True}, False),  # each length of text would be compiled for seconds
-        ("tpu", {"varying": True}, True),
+        ("gpu", {"variable_shapes": True}, False),  # XLA would compile each length of texts for seconds
+        ("tpu", {"variable_shapes": True}, True),
     ],
 )
-def test_xla_where_it_pays(kind, how, expected):
+def test_use_xla_auto_compiles_if_it_is_faster(kind, options, expected):
     devices = Devices(tf.distribute.get_strategy(), kind, 1)
-    assert strategy.xla("auto", devices, **how) is expected
-    assert strategy.xla("on", devices, **how) is True
-    assert strategy.xla("off", devices, **how) is False
+    assert strategy.use_xla("auto", devices, **options) is expected
+    assert strategy.use_xla("on", devices, **options) is True
+    assert strategy.use_xla("off", devices, **options) is False
 
 
-def test_a_batch_that_replicas_cannot_share_equally_is_made_smaller_with_a_line(capfd):
-    assert strategy.shared_batch(128, THREE) == 126
-    assert "Batches of 126 in place of 128, for 3 replicas to share." in capfd.readouterr().err
-    assert strategy.shared_batch(126, THREE) == 126
-    assert strategy.shared_batch(128, THREE, multiple=2) == 126
-    assert strategy.shared_batch(127, Devices(tf.distribute.get_strategy(), "cpu", 1)) == 127
-    assert strategy.shared_batch(64, THREE, multiple=4) == 60
+def test_shared_batch_size_reduces_a_batch_and_says_so(capfd):
+    assert strategy.shared_batch_size(128, THREE) == 126
+    assert "The batch size is 126 instead of 128, so that 3 replicas can share it." in capfd.readouterr().err
+    assert strategy.shared_batch_size(126, THREE) == 126
+    assert strategy.shared_batch_size(128, THREE, multiple=2) == 126
+    assert strategy.shared_batch_size(127, Devices(tf.distribute.get_strategy(), "cpu", 1)) == 127
+    assert strategy.shared_batch_size(64, THREE, multiple=4) == 60
 
 
-def test_a_batch_with_fewer_examples_than_replicas_is_refused():
+def test_shared_batch_size_refuses_fewer_examples_than_replicas():
     with pytest.raises(UserError, match="3 replicas cannot share a batch of 2: use a larger --batch-size"):
-        strategy.shared_batch(2, THREE)
+        strategy.shared_batch_size(2, THREE)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ONEDNN_MAX_CPU_ISA", "AVX2"), ("ONEDNN_MAX_CPU_ISA", "avx512_core"), ("TF_ENABLE_ONEDNN_OPTS", "0")],
+)
+def test_set_precision_auto_respects_the_instructions_that_onednn_may_use(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    assert strategy.set_precision("auto", strategy.devices("cpu")) == "float32"

@@ -254,7 +254,9 @@ def use_xla(xla: str, devices: Devices, *, xla_on_cpu: bool = False, variable_sh
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Return whether oneDNN may use bfloat16 instructions, which ``ONEDNN_MAX_CPU_ISA`` can rule out."""
+    """Return whether TensorFlow uses oneDNN, and oneDNN the bfloat16 instructions of the processor."""
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return False
     if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ISAS_WITHOUT_BFLOAT16:
         return False
     path = Path("/proc/cpuinfo")
