@@ -35,16 +35,16 @@ def main(run: str, seconds: float | None) -> None:
     found = dltoolkit.load(run)
     splits = image_gan.build_data(found.config)
     found.check_data(splits.describe())
-    probe = evaluation.feature_extractor.of_data(splits)
+    extractor = evaluation.feature_extractor.for_dataset(splits)
     seconds = seconds or found.info["time"]["train_seconds"]
     generator, steps = trained(splits.images[splits.train], seconds)
     count = len(splits.test)
     noise = np.random.default_rng(1).standard_normal((count, NOISE)).astype("float32")
     generated = np.concatenate([generator.predict_on_batch(noise[i : i + BATCH]) for i in range(0, count, BATCH)])
     generated = np.clip(np.round((generated + 1) * 127.5), 0, 255).astype("uint8")
-    real = probe.features(splits.images[splits.test])[0]
-    train = probe.features(splits.images[splits.train])[0]
-    theirs = evaluation.gan.measure(probe.features(generated)[0], real, train)
+    real = extractor.features(splits.images[splits.test])[0]
+    train = extractor.features(splits.images[splits.train])[0]
+    theirs, _ = evaluation.gan.compare(extractor.features(generated)[0], real, train)
     click.echo(machine.describe())
     click.echo(f"{found.path.name}: {found.info['time']['train_seconds']:.0f} s of training")
     click.echo(f"tutorial: {seconds:.0f} s, {steps} steps of {BATCH}")

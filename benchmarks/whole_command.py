@@ -49,8 +49,10 @@ def main(times: int, keep: Path | None, words: tuple[str, ...]) -> None:
 def reached(metrics: dict) -> str:
     """Return the scores of a classifier, a language model or a GAN as a sentence."""
     if "frechet_distance" in metrics.get("test", {}):
-        figures = ("gan_train_accuracy", "probe_accuracy", "frechet_distance", "frechet_distance_floor", "coverage")
-        return ", ".join(f"{name} {metrics['test'][name]:.4f}" for name in figures if name in metrics["test"])
+        real = metrics["baseline"]["real_vs_real"]
+        scores = metrics["test"] | {f"real_vs_real_{name}": value for name, value in real.items()}
+        figures = ("gan_train_accuracy", "frechet_distance", "coverage", *(f"real_vs_real_{name}" for name in real))
+        return ", ".join(f"{name} {scores[name]:.4f}" for name in figures if name in scores)
     if "accuracy" not in metrics["validation"]:
         parts = [part for part in ("test", "validation") if part in metrics]
         return ", ".join(f"{part} {metrics[part]['loss']:.4f} nats a token" for part in parts)

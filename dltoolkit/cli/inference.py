@@ -150,6 +150,8 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
     rows = [
         [name.replace("_", " "), f"{value:.4f}"] for name, value in metrics.items() if isinstance(value, (int, float))
     ]
+    for baseline, scores in metrics.get("baseline", {}).items():
+        rows += [[f"{baseline} {name}".replace("_", " "), f"{value:.4f}"] for name, value in scores.items()]
     if "accuracy_ci95" in metrics:
         rows.insert(2, ["accuracy 95 % interval", "{:.4f} to {:.4f}".format(*metrics["accuracy_ci95"])])
     print_table([], rows)

@@ -98,7 +98,9 @@ def print_summary(run: Run) -> None:
         return
     metrics = run.metrics
     rows = [row for split in ("test", "validation") for row in _score_rows(split, metrics.get(split, {}))]
-    for name, values in metrics.get("baseline", {}).items():
+    baselines = dict(metrics.get("baseline", {}))
+    rows += _gan_rows(metrics.get("test", {}), baselines.pop("real_vs_real", {}))
+    for name, values in baselines.items():
         bits = values.get("bits_per_character")
         score = percent(values["accuracy"]) if bits is None else f"{bits:.3f} bits per character"
         rows.append((f"{name.replace('_', ' ')} baseline", score))
@@ -124,14 +126,20 @@ def _score_rows(split: str, metrics: dict) -> list[tuple[str, str]]:
         ]
     if "bits_per_character" in metrics:
         return [(split, "{bits_per_character:.3f} bits per character  loss {loss:.4f}".format(**metrics))]
-    if "frechet_distance" not in metrics:
-        return []
+    return []
+
+
+def _gan_rows(metrics: dict, baseline: dict) -> list[tuple[str, str]]:
+    """Return names and values of the main scores of a GAN, with those of real images as the baseline."""
     rows = []
-    for key, images in (("gan_train", "generated"), ("probe", "real")):
-        if f"{key}_accuracy" in metrics:
-            value = f"{percent(metrics[f'{key}_accuracy'])} of a classifier trained on {images} images"
-            rows.append((f"{split} accuracy", value))
-    for name in ("frechet", "kernel"):
-        value, baseline = metrics[f"{name}_distance"], metrics[f"{name}_distance_floor"]
-        rows.append((f"{name} distance", f"{value:.4f}  (real training images: {baseline:.4f})"))
+    for images, scores, key in (
+        ("generated", metrics, "gan_train_accuracy"),
+        ("real", baseline, "classifier_accuracy"),
+    ):
+        if key in scores:
+            rows.append(("test accuracy", f"{percent(scores[key])} of a classifier trained on {images} images"))
+    for name in ("frechet_distance", "kernel_distance"):
+        if name in metrics:
+            value = f"{metrics[name]:.4f}  (real training images: {baseline[name]:.4f})"
+            rows.append((name.replace("_", " "), value))
     return rows

@@ -1,4 +1,4 @@
-"""A small classifier of pictures: its features measure generated pictures, and generated pictures can train it."""
+"""A small image classifier, whose features measure generated images, and which generated images can train."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dltoolkit import cluster
-from dltoolkit.data import batches
-from dltoolkit.data import disk_cache
-from dltoolkit.data.image import augment
-from dltoolkit.data.image import dataset as images
-from dltoolkit.data.image import pipeline
+from dltoolkit.data import batches, disk_cache
+from dltoolkit.data.image import augment, dataset, pipeline
 from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write
 
@@ -22,106 +19,124 @@ if TYPE_CHECKING:
 
     from dltoolkit.data.image.dataset import ImageSplits
 
-WIDTHS = (16, 32, 64)
-BATCH = 128
-PASSES, FEWEST_STEPS, MOST_STEPS = 10, 300, 800
-MOST_TURNED = 10_000  # pictures
-VERSION = 1  # of what is trained; raised when that changes, so that kept ones are not taken for it
+WIDTHS = (16, 32, 64)  # channels of the stages; small, because the network is trained for each data set
+BATCH_SIZE = 128
+EPOCHS, MIN_STEPS, MAX_STEPS = 10, 300, 800  # training takes this many epochs within these bounds
+MAX_ROTATED = 10_000  # images that are rotated; each becomes four
+WHITENING_IMAGES = 500  # training images from which the first layer is initialized
+CACHE_VERSION = 1  # raised whenever training changes, so that older classifiers in the cache are ignored
 
 
-class Probe:
-    """A trained classifier, and what it makes of pictures.
+class FeatureExtractor:
+    """A trained classifier that returns features and predicted classes of images.
 
     Args:
-        model: as ``vision.build`` made it.
+        model: Model of :func:`dltoolkit.models.image.classifiers.build`.
     """
 
     def __init__(self, model: keras.Model):
         import keras
 
         self.model = model
-        self._inner = keras.Model(model.input, [model.get_layer("logits").input, model.output])
-        self._inner.compile(jit_compile=False)
+        self._features_and_logits = keras.Model(model.input, [model.get_layer("logits").input, model.output])
+        self._features_and_logits.compile(jit_compile=False)
 
-    def features(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return for pictures uint8 (n, h, w, c) float32 features (n, units) and class numbers int (n,)."""
-        found, logits = batches.predict_in_batches(lambda some: self._inner.predict_on_batch(some[0]), [pictures], BATCH)
-        return found, logits.argmax(axis=1)
+    def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return features float32 (n, units) and predicted class numbers int (n,) of images uint8 (n, h, w, c)."""
+        features, logits = batches.predict_in_batches(
+            lambda inputs: self._features_and_logits.predict_on_batch(inputs[0]), [images], BATCH_SIZE
+        )
+        return features, logits.argmax(axis=1)
 
 
 def train(
-    pictures: np.ndarray,
+    images: np.ndarray,
     labels: np.ndarray,
     classes: list[str],
     *,
     seed: int = 0,
-    batch_size: int = BATCH,
-    fewest_steps: int = FEWEST_STEPS,
-) -> Probe:
-    """Train a classifier on pictures uint8 (n, h, w, c) with labels int (n,)."""
+    batch_size: int = BATCH_SIZE,
+    min_steps: int = MIN_STEPS,
+) -> FeatureExtractor:
+    """Train a classifier.
+
+    Args:
+        images: Training images uint8 (n, h, w, c).
+        labels: Class numbers int (n,).
+        classes: Class names.
+        seed: Seed of the weights, the order and the augmentation.
+        batch_size: Images per step.
+        min_steps: Minimum number of training steps.
+    """
     import keras
 
     from dltoolkit.config import OptimizerOptions
-    from dltoolkit.models.image import classifiers as vision
+    from dltoolkit.models.image import classifiers
     from dltoolkit.training import optimizer
 
-    everything, none = np.arange(len(pictures)), np.arange(0)
-    given = images.ImageSplits(
-        images=pictures,
+    rows = np.arange(len(images))
+    splits = dataset.ImageSplits(
+        images=images,
         labels=labels.astype(np.int32),
         names=[],
-        train=everything,
-        validation=none,
-        test=none,
+        train=rows,
+        validation=rows[:0],
+        test=rows[:0],
         classes=classes,
         fingerprint="",
         source="",
     )
     keras.utils.set_random_seed(seed)
-    model = vision.build("resnet", given.image_shape, len(classes), widths=WIDTHS)
-    vision.whiten(model, pictures[:: -(-len(pictures) // 500)])
-    batch_size = min(batch_size, len(pictures))
-    steps = min(MOST_STEPS, max(fewest_steps, PASSES * len(pictures) // batch_size))
+    model = classifiers.build("resnet", splits.image_shape, len(classes), widths=WIDTHS)
+    classifiers.whiten(model, images[:: -(-len(images) // WHITENING_IMAGES)])
+    batch_size = min(batch_size, len(images))
+    steps = min(MAX_STEPS, max(min_steps, EPOCHS * len(images) // batch_size))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
-    how = {"jit_compile": False, "steps_per_execution": 10}
-    schedule = optimizer.compile(model, OptimizerOptions(optimizer="muon"), batch_size, loss=loss, **how)
+    options = {"jit_compile": False, "steps_per_execution": 10}
+    schedule = optimizer.compile(model, OptimizerOptions(optimizer="muon"), batch_size, loss=loss, **options)
     schedule.steps = steps
-    gently = augment.default_augmentation(given.image_shape, flip=False)
-    endless = pipeline.training_pipeline(given, batch_size=batch_size, seed=seed, augment=gently)
-    model.fit(endless, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
-    return Probe(model)
+    shifts = augment.default_augmentation(splits.image_shape, flip=False)
+    training = pipeline.training_pipeline(splits, batch_size=batch_size, seed=seed, augment=shifts)
+    model.fit(training, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+    return FeatureExtractor(model)
 
 
-def turned(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return pictures turned by 0, 1, 2 and 3 right angles, and by how many (Gidaris et al. 2018).
+def rotation_pretext(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return images rotated by 0, 90, 180 and 270 degrees, and the number of the rotation (Gidaris et al. 2018).
 
-    To tell them apart needs features of what they show, where there are no classes to tell apart. Pictures that are
-    not square are mirrored instead: not at all, left to right, upside down, both.
+    A classifier of the rotations learns features of images without labels. Images that are not square are flipped
+    instead: not at all, horizontally, vertically, and in both directions.
     """
-    square = pictures.shape[1] == pictures.shape[2]
-    ways = [
-        np.rot90(pictures, k, (1, 2)) if square else pictures[:, :: 1 - k // 2 * 2, :: 1 - k % 2 * 2] for k in range(4)
+    square = images.shape[1] == images.shape[2]
+    copies = [
+        np.rot90(images, k, (1, 2)) if square else images[:, :: 1 - k // 2 * 2, :: 1 - k % 2 * 2] for k in range(4)
     ]
-    return np.concatenate(ways), np.repeat(np.arange(4), len(pictures))
+    return np.concatenate(copies), np.repeat(np.arange(4), len(images))
 
 
-def of_data(pictures: ImageSplits, *, seed: int = 0, cache_dir: Path | None = None) -> Probe:
-    """Return a classifier trained on the ``train`` part of pictures, kept from an earlier time if there was one.
+def for_dataset(splits: ImageSplits, *, seed: int = 0, cache_dir: Path | None = None) -> FeatureExtractor:
+    """Return a classifier trained on the training split, from the cache if possible.
 
-    Where there is one class only, it tells how a picture was turned.
+    If there is only one class, the classifier predicts the rotation of an image.
+
+    Args:
+        splits: Images and labels.
+        seed: Seed of the training.
+        cache_dir: Folder of the cache.
     """
     from dltoolkit.models.model_file import load_model
 
-    path = (cache_dir or disk_cache.default_folder()) / f"probe-{VERSION}-{pictures.fingerprint}-{seed}.keras"
+    name = f"feature-extractor-{CACHE_VERSION}-{splits.fingerprint}-{seed}.keras"
+    path = (cache_dir or disk_cache.default_folder()) / name
     if path.exists():
-        with contextlib.suppress(UserError):  # damaged: train it again
-            return Probe(load_model(path))
-    rows = pictures.train
-    if len(pictures.classes) > 1:
-        probe = train(pictures.images[rows], pictures.labels[rows], pictures.classes, seed=seed)
+        with contextlib.suppress(UserError):  # a damaged file is replaced by a new one
+            return FeatureExtractor(load_model(path))
+    rows = splits.train
+    if len(splits.classes) > 1:
+        extractor = train(splits.images[rows], splits.labels[rows], splits.classes, seed=seed)
     else:
-        probe = train(*turned(pictures.images[rows[:MOST_TURNED]]), list("0123"), seed=seed)
+        extractor = train(*rotation_pretext(splits.images[rows[:MAX_ROTATED]]), list("0123"), seed=seed)
     if cluster.is_chief():
-        with contextlib.suppress(UserError), atomic_write(path, suffix=".keras") as beside:  # a full disk only costs time
-            probe.model.save(beside)
-    return probe
+        with contextlib.suppress(UserError), atomic_write(path, suffix=".keras") as target:
+            extractor.model.save(target)  # if the disk is full, the next run trains the classifier again
+    return extractor

@@ -1,123 +1,145 @@
-"""How generated pictures compare with real ones, measured on features of a small classifier of the same data.
+"""Comparison of generated with real images, on features of a small classifier of the same data; and their generation.
 
-The figures are comparable between runs on the same data only. They are not those of the Inception network that
-papers give under similar names.
+The metrics are comparable between runs on the same data only, and not with those that papers compute under the same
+names on features of an Inception network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit import models
-from dltoolkit.evaluation import feature_extractor
+from dltoolkit.data.labeled import class_index
+from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.evaluation import feature_extractor, image_classification
+from dltoolkit.models.gan import sampling
 
 if TYPE_CHECKING:
     import keras
 
     from dltoolkit.data.image.dataset import ImageSplits
-    from dltoolkit.evaluation.feature_extractor import Probe
+    from dltoolkit.data.options import ImageReadOptions
+    from dltoolkit.evaluation.feature_extractor import FeatureExtractor
     from dltoolkit.run import Run
 
-NEIGHBOURS = 5  # of the neighbourhoods in precision, recall, density and coverage
-COLLAPSED = 0.5  # of the best coverage so far
-SATURATED = 0.99  # of real and of generated pictures, told right by the discriminator
-MOST = 5_000  # pictures of each side that are compared
+NEIGHBORS = 5  # a neighborhood reaches to the fifth nearest image, as Naeem et al. recommend
+MAX_COMPARED = 5_000  # real and generated images that are compared; the distances are quadratic in time and memory
+EVAL_IMAGES = 2_000  # images generated for the validation of each epoch, which takes about a second
+COLLAPSED_COVERAGE = 0.5  # ratio to the best coverage of earlier epochs, below which variety has collapsed
+SATURATED = 0.99  # accuracy of the discriminator on real and generated images, above which training has collapsed
+MEMORIZATION_QUANTILE = 0.01  # quantile of the real images' distances below which an image counts as memorized
+CHUNK_SIZE = 500  # rows whose distances are computed at a time
 
 
-def frechet_distance(one: np.ndarray, two: np.ndarray) -> float:
-    """Return the Fréchet distance of two normal distributions fitted to features (n, units) (Heusel et al. 2017)."""
-    difference = one.mean(axis=0, dtype=np.float64) - two.mean(axis=0, dtype=np.float64)
-    first, second = (np.cov(each.astype(np.float64), rowvar=False) for each in (one, two))
-    values, directions = np.linalg.eigh(first)
+def frechet_distance(features: np.ndarray, other: np.ndarray) -> float:
+    """Return the Fréchet distance of normal distributions fitted to features (n, units) (Heusel et al. 2017)."""
+    difference = features.mean(axis=0, dtype=np.float64) - other.mean(axis=0, dtype=np.float64)
+    covariance, other_covariance = (np.cov(rows.astype(np.float64), rowvar=False) for rows in (features, other))
+    values, directions = np.linalg.eigh(covariance)
     root = directions * np.sqrt(np.maximum(values, 0)) @ directions.T
-    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
-    return float(max(0.0, difference @ difference + np.trace(first) + np.trace(second) - 2 * shared))
+    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other_covariance @ root), 0)).sum()
+    return float(max(0.0, difference @ difference + np.trace(covariance) + np.trace(other_covariance) - 2 * shared))
 
 
-def kernel_distance(one: np.ndarray, two: np.ndarray) -> float:
-    """Return the squared maximum mean discrepancy of features (n, units), kernel (x·y / units + 1)³, without bias.
+def kernel_distance(features: np.ndarray, other: np.ndarray) -> float:
+    """Return the kernel distance of features (n, units) (Binkowski et al. 2018).
 
-    Binkowski et al. 2018. It may fall a little below zero where there is no difference.
+    It is the unbiased estimate of the squared maximum mean discrepancy with the kernel (x·y / units + 1)³, which is
+    slightly negative at times if the distributions are equal.
     """
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (a.astype(np.float64) @ b.T / a.shape[1] + 1) ** 3
 
-    def within(features: np.ndarray) -> float:
-        values, count = kernel(features, features), len(features)
+    def mean_within(rows: np.ndarray) -> float:
+        values, count = kernel(rows, rows), len(rows)
         return (values.sum() - np.trace(values)) / (count * (count - 1))
 
-    return float(within(one) + within(two) - 2 * kernel(one, two).mean())
+    return float(mean_within(features) + mean_within(other) - 2 * kernel(features, other).mean())
 
 
-def neighbourhoods(real: np.ndarray, generated: np.ndarray, neighbours: int = NEIGHBOURS) -> dict[str, float]:
-    """Return precision, recall, density and coverage of generated features (n, units) (Naeem et al. 2020).
+def prdc(real: np.ndarray, generated: np.ndarray, neighbors: int = NEIGHBORS) -> dict[str, float]:
+    """Return precision, recall, density and coverage of generated features (Naeem et al. 2020).
 
-    Precision: the share of generated pictures within some real picture's neighbourhood, which reaches to its fifth
-    nearest real one; recall: the other way round; density: how many such neighbourhoods a generated picture lies in,
-    over ``neighbours``; coverage: the share of real pictures with a generated one in their neighbourhood.
+    The neighborhood of an image reaches to its nearest neighbor number ``neighbors`` of its own kind.
+
+    Args:
+        real: Features of real images (n, units).
+        generated: Features of generated images (m, units).
+        neighbors: Size of the neighborhoods.
+
+    Returns:
+        Precision, the fraction of generated images in the neighborhood of a real one; recall, the fraction of real
+        images in the neighborhood of a generated one; density, the mean number of real neighborhoods that contain a
+        generated image, divided by ``neighbors``; and coverage, the fraction of real images whose neighborhood contains
+        a generated one.
     """
-    neighbours = min(neighbours, len(real) - 1, len(generated) - 1)
-    across = distances(real, generated)
+    neighbors = min(neighbors, len(real) - 1, len(generated) - 1)
+    distances = pairwise_distances(real, generated)
 
-    def reach(features: np.ndarray) -> np.ndarray:
-        return np.partition(distances(features, features), neighbours, axis=1)[:, neighbours]
+    def radius(features: np.ndarray) -> np.ndarray:
+        return np.partition(pairwise_distances(features, features), neighbors, axis=1)[:, neighbors]
 
-    around_real, around_generated = reach(real)[:, None], reach(generated)[None]
+    real_radius, generated_radius = radius(real)[:, None], radius(generated)[None]
     return {
-        "precision": float((across < around_real).any(axis=0).mean()),
-        "recall": float((across < around_generated).any(axis=1).mean()),
-        "density": float((across < around_real).sum(axis=0).mean() / neighbours),
-        "coverage": float((across < around_real).any(axis=1).mean()),
+        "precision": float((distances < real_radius).any(axis=0).mean()),
+        "recall": float((distances < generated_radius).any(axis=1).mean()),
+        "density": float((distances < real_radius).sum(axis=0).mean() / neighbors),
+        "coverage": float((distances < real_radius).any(axis=1).mean()),
     }
 
 
-def distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Euclidean distances, float32 (len(one), len(two))."""
-    squares = (one**2).sum(axis=1)[:, None] + (two**2).sum(axis=1)[None]
-    return np.sqrt(np.maximum(squares - 2 * one @ two.T, 0, dtype=np.float32))
+def pairwise_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return Euclidean distances, float32 (len(rows), len(others))."""
+    squares = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None]
+    return np.sqrt(np.maximum(squares - 2 * rows @ others.T, 0, dtype=np.float32))
 
 
 def nearest(generated: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row of generated features its nearest training row's number, and how far that is."""
-    found, far = [], []
-    for begin in range(0, len(generated), 500):
-        block = distances(generated[begin : begin + 500], train)
-        found.append(block.argmin(axis=1))
-        far.append(block.min(axis=1))
-    return np.concatenate(found), np.concatenate(far)
+    """Return for each row of generated features the row number of the nearest training features, and the distance."""
+    rows, distances = [], []
+    for start in range(0, len(generated), CHUNK_SIZE):
+        chunk = pairwise_distances(generated[start : start + CHUNK_SIZE], train)
+        rows.append(chunk.argmin(axis=1))
+        distances.append(chunk.min(axis=1))
+    return np.concatenate(rows), np.concatenate(distances)
 
 
-def measure(generated: np.ndarray, real: np.ndarray, train: np.ndarray) -> dict[str, Any]:
-    """Compare features of generated pictures with those of real ones that training never saw.
+def memorization_rate(generated: np.ndarray, real: np.ndarray, train: np.ndarray) -> float:
+    """Return the fraction of generated images that are nearer to a training image than 99 % of other real images."""
+    distances, real_distances = nearest(generated, train)[1], nearest(real, train)[1]
+    return float((distances < np.quantile(real_distances, MEMORIZATION_QUANTILE)).mean())
+
+
+def compare(generated: np.ndarray, real: np.ndarray, train: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
+    """Compare features of generated images with those of real images that training never used.
 
     Args:
-        generated, real: float32 (n, units).
-        train: of training pictures; what they themselves reach is the floor beside each distance, and what lies
-            nearer to one of them than nearly all real pictures do is counted as memorised.
+        generated: Features of generated images, float32 (n, units).
+        real: Features of real images, float32 (m, units).
+        train: Features of the training images, float32 (k, units).
+
+    Returns:
+        The metrics; and the real-vs-real baseline, which is the distance of training images from ``real``.
     """
     rng = np.random.default_rng(0)
-    generated, real = (each[rng.permutation(len(each))[:MOST]] for each in (generated, real))
-    some = train[rng.permutation(len(train))[: len(real)]]
-    ours, theirs = nearest(generated, train)[1], nearest(real, train)[1]
-    return {
-        "frechet_distance": round(frechet_distance(generated, real), 6),
-        "frechet_distance_floor": round(frechet_distance(some, real), 6),
-        "kernel_distance": round(kernel_distance(generated, real), 6),
-        "kernel_distance_floor": round(kernel_distance(some, real), 6),
-        **{name: round(value, 6) for name, value in neighbourhoods(real, generated).items()},
-        "memorised": round(float((ours < np.quantile(theirs, 0.01)).mean()), 6),
-    }
+    generated, real = (rows[rng.permutation(len(rows))[:MAX_COMPARED]] for rows in (generated, real))
+    train_sample = train[rng.permutation(len(train))[: len(real)]]
+    metrics, baseline = (
+        {"frechet_distance": frechet_distance(rows, real), "kernel_distance": kernel_distance(rows, real)}
+        for rows in (generated, train_sample)
+    )
+    metrics |= {**prdc(real, generated), "memorization_rate": memorization_rate(generated, real, train)}
+    return _rounded(metrics), _rounded(baseline)
 
 
 def evaluate(
     run: Run,
     generator: keras.Model,
     splits: ImageSplits,
-    extractor: Probe,
+    extractor: FeatureExtractor,
     train_features: np.ndarray,
     real: tuple[np.ndarray, np.ndarray],
 ) -> dict[str, Any]:
@@ -130,41 +152,137 @@ def evaluate(
         extractor: Classifier of the same data, whose features are compared.
         train_features: Features of the training images, float32 (n, units).
         real: Real images uint8 (m, h, w, c) and labels int (m,).
+
+    Returns:
+        The metrics, and under "baseline" the same distances between training and real images and, if there are
+        classes, the accuracy on real images of the classifier trained on real images.
     """
     images, labels = real
     seed = run.config.seed
-    generated = models.gan.gan.draw(generator, len(images), labels=labels, seed=seed + 1)
+    generated = sampling.sample_images(generator, len(images), labels=labels, seed=seed + 1)
     (generated_features, generated_predictions), (real_features, real_predictions) = (
         extractor.features(generated),
         extractor.features(images),
     )
-    metrics = measure(generated_features, real_features, train_features)
+    metrics, baseline = compare(generated_features, real_features, train_features)
     if run.info["conditional"]:
         train_labels = splits.labels[splits.train]
-        train_images = models.gan.gan.draw(generator, len(train_labels), labels=train_labels, seed=seed + 2)
+        train_images = sampling.sample_images(generator, len(train_labels), labels=train_labels, seed=seed + 2)
         classifier = feature_extractor.train(train_images, train_labels, splits.classes)
-        metrics["gan_train_accuracy"] = round(float((classifier.features(images)[1] == labels).mean()), 6)
-        metrics["gan_test_accuracy"] = round(float((generated_predictions == labels).mean()), 6)
+        metrics["gan_train_accuracy"] = _accuracy(classifier.features(images)[1], labels)
+        metrics["gan_test_accuracy"] = _accuracy(generated_predictions, labels)
     if len(splits.classes) > 1:
-        metrics["probe_accuracy"] = round(float((real_predictions == labels).mean()), 6)
-    return metrics
+        baseline["classifier_accuracy"] = _accuracy(real_predictions, labels)
+    return {**metrics, "baseline": {"real_vs_real": baseline}}
 
 
-def collapse(history: Sequence[Mapping[str, float]]) -> str | None:
-    """Say what is the matter where the last epoch shows a collapse, or None.
+def evaluate_run(run: Run, splits: ImageSplits, other: str | None, read: ImageReadOptions) -> dict[str, Any]:
+    """Evaluate the generator of a run on its test split or on other images; see :func:`evaluate`.
 
     Args:
-        history: rows with validation_coverage, real_accuracy and fake_accuracy, one an epoch.
+        run: Run of a generator.
+        splits: Images that the run was trained on.
+        other: Other labeled images, as ``--data`` takes them, or None.
+        read: Options for reading them.
+
+    Raises:
+        UserError: If the data of the run have changed, or the run does not have a class of the other images.
+    """
+    run.check_data(splits.describe())
+    real = splits.images[splits.test], splits.labels[splits.test]
+    if other is not None:
+        real = image_classification.read_labeled(run, other, splits.image_shape, read)
+    extractor = feature_extractor.for_dataset(splits)
+    train_features, _ = extractor.features(splits.images[splits.train])
+    return evaluate(run, run.model, splits, extractor, train_features, real)
+
+
+def validation_metrics(splits: ImageSplits, extractor: FeatureExtractor) -> Callable[[keras.Model], dict[str, float]]:
+    """Return a function that compares a generator's images with the validation split."""
+    rows = splits.validation[:: -(-len(splits.validation) // EVAL_IMAGES)]
+    labels = splits.labels[rows][np.arange(EVAL_IMAGES) % len(rows)]
+    real, _ = extractor.features(splits.images[rows])
+
+    def eval_fn(generator: keras.Model) -> dict[str, float]:
+        images = sampling.sample_images(generator, EVAL_IMAGES, labels=labels, seed=0)
+        generated, _ = extractor.features(images)
+        return {
+            "kernel_distance": kernel_distance(generated, real),
+            "coverage": prdc(real, generated[: len(rows)])["coverage"],
+        }
+
+    return eval_fn
+
+
+def find_collapse(history: Sequence[Mapping[str, float]]) -> str | None:
+    """Return a warning if training has collapsed in the last epoch, otherwise None.
+
+    Args:
+        history: Rows of the epochs, with validation_coverage, real_accuracy and fake_accuracy.
     """
     last, best = history[-1], max(row["validation_coverage"] for row in history)
-    if last["validation_coverage"] < COLLAPSED * best:
+    if last["validation_coverage"] < COLLAPSED_COVERAGE * best:
         return (
-            f"The pictures have become alike: they cover {last['validation_coverage']:.0%} of the validation pictures, "
-            f"and covered {best:.0%} before. The best epoch so far is kept."
+            f"The variety of the images has collapsed: they cover {last['validation_coverage']:.0%} of the validation "
+            f"images, after {best:.0%} in an earlier epoch. The best epoch so far is kept."
         )
     if min(last["real_accuracy"], last["fake_accuracy"]) > SATURATED:
         return (
-            "The discriminator tells every picture from a real one, so the generator learns little: try a lower "
-            "--discriminator-lr, a higher --penalty or --diff-augment."
+            "The discriminator recognizes nearly every generated image, so the generator learns little: try a lower "
+            "--discriminator-lr, a higher --gradient-penalty, or --diff-augment."
         )
     return None
+
+
+def generate(
+    run: Run,
+    *,
+    count: int,
+    label: str | Sequence[str] | None,
+    seed: int,
+    truncation: float | None,
+    interpolate: int,
+) -> np.ndarray:
+    """Return generated images, uint8 (n, height, width, channels).
+
+    Args:
+        run: Run of a generator.
+        count: Number of images.
+        label: Class of all images, or classes that take turns; by default, all classes do.
+        seed: Seed of the latents.
+        truncation: Largest absolute value in the latents; lower values give less varied images.
+        interpolate: Steps from each image to the next, and from the last to the first; 0 for none.
+
+    Raises:
+        UserError: If a class does not exist, or a number is out of range.
+    """
+    for option, value, minimum in (("--count", count, 1), ("--interpolate", interpolate, 0)):
+        if value < minimum:
+            raise UserError(f"{option} must be at least {minimum}, not {value}.")
+    if truncation is not None and not truncation > 0:
+        raise UserError(f"--truncation must be above 0, not {truncation}.")
+    labels = _class_numbers(run, [label] if isinstance(label, str) else label, count)
+    latents = sampling.sample_latents(count, seed, truncation)
+    if interpolate:
+        labels, latents = labels.repeat(interpolate), sampling.interpolate_latents(latents, interpolate)
+    return sampling.generate_images(run.model, latents, labels)
+
+
+def _class_numbers(run: Run, names: Sequence[str] | None, count: int) -> np.ndarray:
+    """Return the class numbers of ``count`` images, for which the named classes (by default, all) take turns."""
+    if names and not run.info["conditional"]:
+        raise UserError(f"{run.path} was trained without classes, so it cannot generate a class: leave --class out.")
+    numbers = [class_index(name, run.classes) for name in names or run.classes]
+    if -1 in numbers:
+        name = names[numbers.index(-1)]
+        hint = did_you_mean(name, run.classes)
+        raise UserError(f"There is no class '{name}'; use one of {', '.join(run.classes)}.{hint}")
+    return np.array(numbers)[np.arange(count) % len(numbers)]
+
+
+def _accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    return round(float((predictions == labels).mean()), 6)
+
+
+def _rounded(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in metrics.items()}

@@ -31,7 +31,7 @@ def from_scratch(splits: ImageSplits, *, seed: int) -> dict[str, Any]:
     train, test = (downsample(splits, rows) for rows in (splits.train, splits.test))
     labels = splits.labels
     network = feature_extractor.train(
-        train, labels[splits.train], splits.classes, seed=seed, batch_size=32, fewest_steps=FROM_SCRATCH_MIN_STEPS
+        train, labels[splits.train], splits.classes, seed=seed, batch_size=32, min_steps=FROM_SCRATCH_MIN_STEPS
     )
     note = f"a small residual network trained from scratch on images of {train.shape[2]}x{train.shape[1]}"
     _, predictions = network.features(test)

@@ -172,6 +172,23 @@ class LogMetricResults:
         return self.get_metrics_result()
 
 
+class EvaluateByFunction:
+    """Mixin for a model that ``fit`` evaluates by :meth:`evaluation_metrics` instead of a pass over validation batches.
+
+    Overrides ``Model.evaluate``, which ``fit`` calls with its callbacks as a ``keras.callbacks.CallbackList``.
+    """
+
+    def evaluation_metrics(self) -> dict[str, float]:
+        """Return metrics by name; ``fit`` adds the prefix ``val_``."""
+        raise NotImplementedError
+
+    def evaluate(self, *arguments: Any, callbacks: Any = None, **options: Any) -> dict[str, float]:
+        callbacks.on_test_begin()
+        metrics = self.evaluation_metrics()
+        callbacks.on_test_end(metrics)
+        return metrics
+
+
 # Optimizers
 
 

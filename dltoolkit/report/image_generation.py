@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dltoolkit import models
+from dltoolkit import progress
 from dltoolkit.evaluation import gan
+from dltoolkit.models.gan import sampling
 from dltoolkit.report import page, plots
 
 if TYPE_CHECKING:
     import keras
 
     from dltoolkit.data.image.dataset import ImageSplits
-    from dltoolkit.evaluation.feature_extractor import Probe
+    from dltoolkit.evaluation.feature_extractor import FeatureExtractor
     from dltoolkit.run import Run
 
 GRID = 64  # images in a grid of samples
 COMPARED = 16  # generated images that are shown next to the nearest training images
 
 
-def write_samples(run: Run, generator: keras.Model, splits: ImageSplits, epoch: int) -> None:
-    """Write a grid of generated images to samples/; every epoch uses the same noise and labels."""
-    run.write(
-        f"samples/epoch-{epoch:04}.png", plots.image_grid(_generate_grid(run, generator, splits), max_images=GRID)
-    )
+def sampler(run: Run, splits: ImageSplits, *, stop_on_collapse: bool) -> Callable[[keras.Model, int], bool]:
+    """Return a function that writes samples after each epoch, and warns of a collapse.
+
+    The samples are a grid of generated images in ``samples/``; every epoch uses the same latents and labels.
+
+    Args:
+        run: The run.
+        splits: Images that the run is trained on.
+        stop_on_collapse: Whether a collapse stops the training.
+    """
+
+    def on_epoch_end(model: keras.Model, epoch: int) -> bool:
+        images = _generate_grid(run, model.inference_generator(), splits)
+        run.write(f"samples/epoch-{epoch:04}.png", plots.image_grid(images, max_images=GRID))
+        warning = gan.find_collapse(run.history)
+        if warning:
+            progress.warn(warning)
+        return bool(warning) and stop_on_collapse
+
+    return on_epoch_end
 
 
-def evaluate_and_report(run: Run, generator: keras.Model, splits: ImageSplits, extractor: Probe) -> None:
+def evaluate_and_report(run: Run, generator: keras.Model, splits: ImageSplits, extractor: FeatureExtractor) -> None:
     """Evaluate a generator next to the real images, and write metrics.json, samples/training.gif and report.html.
 
     Args:
@@ -39,7 +56,9 @@ def evaluate_and_report(run: Run, generator: keras.Model, splits: ImageSplits, e
     """
     real = splits.images[splits.test], splits.labels[splits.test]
     train_features, _ = extractor.features(splits.images[splits.train])
-    run.write_json("metrics.json", {"test": gan.evaluate(run, generator, splits, extractor, train_features, real)})
+    metrics = gan.evaluate(run, generator, splits, extractor, train_features, real)
+    baseline = metrics.pop("baseline")
+    run.write_json("metrics.json", {"test": metrics, "baseline": baseline})
     generated = _generate_grid(run, generator, splits)
     compared = generated[:: GRID // COMPARED]
     rows, _ = gan.nearest(extractor.features(compared)[0], train_features)
@@ -52,4 +71,4 @@ def evaluate_and_report(run: Run, generator: keras.Model, splits: ImageSplits, e
 def _generate_grid(run: Run, generator: keras.Model, splits: ImageSplits) -> np.ndarray:
     """Generate images uint8 (GRID, height, width, channels), as many of each class, sorted by class."""
     labels = np.sort(np.arange(GRID) % len(splits.classes))
-    return models.gan.gan.draw(generator, GRID, labels=labels, seed=run.config.seed)
+    return sampling.sample_images(generator, GRID, labels=labels, seed=run.config.seed)

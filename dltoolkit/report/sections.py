@@ -144,6 +144,8 @@ def _tiles(run: Contents) -> dict[str, str]:
         for key, value in run.test.items()
         if isinstance(value, int | float) and key != "accuracy"
     }
+    real_vs_real = (run.metrics.get("baseline") or {}).get("real_vs_real") or {}
+    tiles |= {f"real vs real: {key.replace('_', ' ')}": number(value) for key, value in real_vs_real.items()}
     validation = (run.metrics.get("validation") or {}).get("accuracy")
     if validation is not None:
         tiles["validation accuracy"] = percent(validation)

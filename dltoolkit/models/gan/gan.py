@@ -1,4 +1,4 @@
-"""Generative adversarial networks (Goodfellow et al. 2014) for pictures, conditional where there are classes."""
+"""Generative adversarial networks (Goodfellow et al. 2014) for images, conditional if there are classes."""
 
 from __future__ import annotations
 
@@ -7,47 +7,44 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
-import scipy.special
 import tensorflow as tf
 
-from dltoolkit.data import batches
 from dltoolkit.errors import UserError, did_you_mean
-from dltoolkit.models import replicas
+from dltoolkit.models import keras_internals, replicas
 from dltoolkit.models.gan.diff_augment import DiffAugment
-from dltoolkit.models.gan.networks import LATENT, discriminator, generator
+from dltoolkit.models.gan.networks import LATENT_DIM, build_discriminator, build_generator
 
 ARCHITECTURES = ("dcgan", "resnet")
 LOSSES = ("non-saturating", "hinge", "wasserstein-gp", "least-squares")
-SMALLEST, LARGEST = 8, 128  # pixels
-PAINTED = 256  # pictures at a time
+MIN_SIDE, MAX_SIDE = 8, 128  # pixels
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
-class Gan(keras.Model):
-    """A generator, its running average and a discriminator, trained together.
+class Gan(keras_internals.EvaluateByFunction, keras.Model):
+    """A generator, the moving average of its weights, and a discriminator, which train together.
 
-    Batches are (pictures uint8 (batch, h, w, c), one-hot classes (batch, classes)); a step shows the discriminator as
-    many generated pictures, two of each of every other one's class.
+    Batches are (images uint8 (batch, h, w, c), one-hot labels (batch, classes)). A training step shows the
+    discriminator as many generated images, in pairs: two for the class of every other real image.
 
     Args:
-        architecture: one of :data:`ARCHITECTURES`.
-        image_shape: (height, width, channels), 8 to 128 pixels a side.
-        classes: 0 for an unconditional network.
-        width: channels of the networks at the picture's full size.
-        loss: one of :data:`LOSSES`.
-        penalty: weight of the zero-centred gradient penalty on real pictures, R1 (Mescheder et al. 2018); of the
-            penalty of Gulrajani et al. 2017 for wasserstein-gp.
-        gradient_penalty_interval: steps between two penalties, each so many times as strong (Karras et al. 2020).
-        mode_seeking: weight of a term that is large where two pictures of one class are alike although their noise
-            is not (Mao et al. 2019): a generator that knows the class is quick to draw one picture for each.
-        augment: how real and generated pictures are varied before the discriminator sees them (Zhao et al. 2020).
-        momentum: of the generator's average.
-        spectral_norm: bound the discriminator's layers (Miyato et al. 2018).
-        judge: measures a generator at the end of each epoch.
+        architecture: One of :data:`ARCHITECTURES`.
+        image_shape: Height, width and channels; sides of 8 to 128 pixels.
+        classes: Number of classes; 0 for unconditional networks.
+        width: Channels of the networks at the full size of the image.
+        loss: One of :data:`LOSSES`.
+        gradient_penalty: Weight of the zero-centered penalty on gradients at real images, R1 (Mescheder et al. 2018),
+            or of the penalty of Gulrajani et al. 2017 for wasserstein-gp.
+        gradient_penalty_interval: Steps from one penalty to the next; each is that many times as strong (Karras et al.
+            2020).
+        mode_seeking: Weight of a loss that is large if the two images of a pair are alike although their latents are
+            not (Mao et al. 2019). Without it, a conditional generator soon generates one image per class.
+        augment: Augmentation of real and generated images, see :class:`DiffAugment`.
+        ema_decay: Decay of the generator's moving average.
+        spectral_norm: Whether to normalize the discriminator's layers (Miyato et al. 2018).
+        eval_fn: Function from a generator to metrics, which is called at the end of each epoch.
 
     Raises:
-        UserError: for an unknown architecture or loss, or a size it cannot have.
+        UserError: If the architecture or the loss does not exist, or a side is out of range.
     """
 
     def __init__(
@@ -62,19 +59,18 @@ class Gan(keras.Model):
         gradient_penalty_interval: int = 16,
         mode_seeking: float = 0.1,
         augment: str = "",
-        momentum: float = 0.999,
+        ema_decay: float = 0.999,
         spectral_norm: bool = False,
-        judge: Callable[[keras.Model], dict[str, float]] = lambda generator: {},
+        eval_fn: Callable[[keras.Model], dict[str, float]] = lambda generator: {},
         **kwargs: Any,
     ):
-        for what, value, known in (("architecture", architecture, ARCHITECTURES), ("loss", loss, LOSSES)):
-            if value not in known:
-                raise UserError(
-                    f"There is no {what} '{value}'; use one of {', '.join(known)}.{did_you_mean(value, known)}"
-                )
-        if min(image_shape[:2]) < SMALLEST or max(image_shape[:2]) > LARGEST:
+        for option, value, choices in (("architecture", architecture, ARCHITECTURES), ("loss", loss, LOSSES)):
+            if value not in choices:
+                hint = did_you_mean(value, choices)
+                raise UserError(f"There is no {option} '{value}'; use one of {', '.join(choices)}.{hint}")
+        if min(image_shape[:2]) < MIN_SIDE or max(image_shape[:2]) > MAX_SIDE:
             raise UserError(
-                f"Pictures must have {SMALLEST} to {LARGEST} pixels a side, not {image_shape[0]}x{image_shape[1]}; "
+                f"Images must have {MIN_SIDE} to {MAX_SIDE} pixels per side, not {image_shape[0]}x{image_shape[1]}; "
                 "set --image-size."
             )
         super().__init__(**kwargs)
@@ -88,39 +84,41 @@ class Gan(keras.Model):
             "gradient_penalty_interval": gradient_penalty_interval,
             "mode_seeking": mode_seeking,
             "augment": augment,
-            "momentum": momentum,
+            "ema_decay": ema_decay,
             "spectral_norm": spectral_norm,
         }
-        self.classes, self.kind, self.gradient_penalty, self.gradient_penalty_interval = (
-            classes,
-            loss,
-            gradient_penalty,
-            gradient_penalty_interval,
+        self.classes, self.loss_name, self.mode_seeking, self.ema_decay = classes, loss, mode_seeking, ema_decay
+        self.gradient_penalty, self.gradient_penalty_interval = gradient_penalty, gradient_penalty_interval
+        self.eval_fn = eval_fn
+        self.generator = build_generator(architecture, image_shape, classes, width=width)
+        self.ema_generator = build_generator(architecture, image_shape, classes, width=width)
+        self.ema_generator.set_weights(self.generator.get_weights())
+        self.ema_generator.trainable = False
+        self.discriminator = build_discriminator(
+            architecture, image_shape, classes, width=width, spectral_norm=spectral_norm
         )
-        self.mode_seeking, self.momentum, self.judge = mode_seeking, momentum, judge
-        self.generator = generator(architecture, image_shape, classes, width=width)
-        self.averaged = generator(architecture, image_shape, classes, width=width)
-        self.averaged.set_weights(self.generator.get_weights())
-        self.averaged.trainable = False
-        self.discriminator = discriminator(architecture, image_shape, classes, width=width, spectral_norm=spectral_norm)
-        self.vary = DiffAugment(augment)
-        self.vary.build((None, *image_shape))
+        self.augment = DiffAugment(augment)
+        self.augment.build((None, *image_shape))
         self.seed_generator = keras.random.SeedGenerator()
         self.trackers = {
             name: keras.metrics.Mean(name=name)
             for name in ("loss", "discriminator_loss", "real_accuracy", "fake_accuracy")
         }
-        self.built, self._drawing = True, None
+        self.built, self._inference_generator = True, None
 
-    def compile(self, generator_optimizer, discriminator_optimizer, **how):
-        super().compile(optimizer=generator_optimizer, **how)
+    def compile(self, generator_optimizer, discriminator_optimizer, **options):
+        """Set the optimizers. With float16, both scale their losses, as Keras does for a single optimizer."""
+        super().compile(optimizer=generator_optimizer, **options)
+        self.scales_losses = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        if self.scales_losses and not isinstance(discriminator_optimizer, keras.optimizers.LossScaleOptimizer):
+            discriminator_optimizer = keras.optimizers.LossScaleOptimizer(discriminator_optimizer)
         self.discriminator_optimizer = discriminator_optimizer
         for optimizer, network in zip(self.optimizers, (self.generator, self.discriminator), strict=True):
             optimizer.build(network.trainable_variables)
 
     @property
     def optimizers(self):
-        """Both optimizers, the generator's first."""
+        """The optimizers of the generator and of the discriminator."""
         return [self.optimizer, self.discriminator_optimizer]
 
     @property
@@ -128,52 +126,60 @@ class Gan(keras.Model):
         return list(self.trackers.values())
 
     def call(self, inputs, training=False):
-        return self.averaged(inputs, training=training)
+        return self.ema_generator(inputs, training=training)
 
-    def drawing(self) -> keras.Model:
-        """Return the average as a model that draws on one device; call it outside of any strategy's scope."""
-        if self._drawing is None:
-            self._drawing = keras.Model(self.averaged.inputs, self.averaged.outputs)
-            self._drawing.compile(jit_compile=False)
-        return self._drawing
+    def inference_generator(self) -> keras.Model:
+        """Return the averaged generator as a model for one device. Call this outside any strategy's scope."""
+        if self._inference_generator is None:
+            self._inference_generator = keras.Model(self.ema_generator.inputs, self.ema_generator.outputs)
+            self._inference_generator.compile(jit_compile=False)
+        return self._inference_generator
 
-    def inputs_for(self, first: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
-        """What a network takes: noise or pictures, and the class numbers where it is conditional."""
-        return [first, labels] if self.classes else [first]
+    def evaluation_metrics(self) -> dict[str, float]:
+        """Return the metrics of ``eval_fn``, which replace a pass over validation batches."""
+        return self.eval_fn(self.inference_generator())
 
     def train_step(self, data):
         images, one_hot = data[:2]
         real = tf.cast(images, tf.float32) / 127.5 - 1.0
         labels = tf.argmax(one_hot, axis=-1, output_type=tf.int32)
         count = tf.shape(real)[0]
-        noise = replicas.draw_for_replica(lambda rows: keras.random.normal((rows, LATENT), seed=self.seed_generator), count)
-        fake_labels = tf.repeat(labels[::2], 2)[:count]  # pairs, which parting the batch leaves together
+        latents = replicas.draw_for_replica(
+            lambda rows: keras.random.normal((rows, LATENT_DIM), seed=self.seed_generator), count
+        )
+        fake_labels = tf.repeat(labels[::2], 2)[:count]  # pairs, which stay together when replicas share a batch
         with tf.GradientTape() as generator_tape:
-            fake = self.generator(self.inputs_for(noise, fake_labels), training=True)
-            sameness = self.mode_seeking * _sameness(fake, noise)
+            fake = self.generator(self._inputs(latents, fake_labels), training=True)
+            mode_seeking = self.mode_seeking * _mode_seeking_loss(fake, latents)
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(fake)
             real_logits, fake_logits = (
-                self.discriminator(self.inputs_for(self.vary(pictures), classes), training=True)
-                for pictures, classes in ((real, labels), (fake, fake_labels))
+                self.discriminator(self._inputs(self.augment(batch), classes), training=True)
+                for batch, classes in ((real, labels), (fake, fake_labels))
             )
-            generator_loss = tf.reduce_mean(_generator_loss(self.kind, fake_logits))
-            discriminator_loss = tf.reduce_mean(_discriminator_loss(self.kind, real_logits, fake_logits))
-            # gradients are summed over replicas
-            sharers = tf.distribute.get_strategy().num_replicas_in_sync
-            for_generator = generator_loss / sharers
-            for_discriminator = (discriminator_loss + self._penalty(real, fake, labels)) / sharers
-        weights = [[each.value for each in net.trainable_variables] for net in (self.generator, self.discriminator)]
-        discriminator_gradients, upwards = tape.gradient(for_discriminator, [weights[1], fake])
-        if self.kind in _SLOPES:
-            upwards *= _SLOPES[self.kind](fake_logits)[:, None, None, None]
+            generator_loss = tf.reduce_mean(_generator_loss(self.loss_name, fake_logits))
+            discriminator_loss = tf.reduce_mean(_discriminator_loss(self.loss_name, real_logits, fake_logits))
+            num_replicas = tf.distribute.get_strategy().num_replicas_in_sync  # their gradients are summed
+            scaled_generator_loss = self.optimizer.scale_loss(generator_loss / num_replicas)
+            scaled_discriminator_loss = self.discriminator_optimizer.scale_loss(
+                (discriminator_loss + self._penalty(real, fake, labels)) / num_replicas
+            )
+        weights = [
+            [variable.value for variable in network.trainable_variables]
+            for network in (self.generator, self.discriminator)
+        ]
+        discriminator_gradients, image_gradients = tape.gradient(scaled_discriminator_loss, [weights[1], fake])
+        if self.loss_name in _GRADIENT_RATIOS and not self.scales_losses:
+            image_gradients *= _GRADIENT_RATIOS[self.loss_name](fake_logits)[:, None, None, None]
         else:
-            upwards = tape.gradient(for_generator, fake)
+            image_gradients = tape.gradient(scaled_generator_loss, fake)
         del tape
-        generator_gradients = generator_tape.gradient([fake, sameness], weights[0], [upwards, 1.0 / sharers])
+        generator_gradients = generator_tape.gradient(
+            [fake, mode_seeking], weights[0], [image_gradients, self.optimizer.scale_loss(1.0 / num_replicas)]
+        )
         self.optimizer.apply(generator_gradients, self.generator.trainable_variables)
         self.discriminator_optimizer.apply(discriminator_gradients, self.discriminator.trainable_variables)
-        self._average()
+        self._update_average()
         values = {
             "loss": generator_loss,
             "discriminator_loss": discriminator_loss,
@@ -185,145 +191,93 @@ class Gan(keras.Model):
         return self.get_metrics_result()
 
     def test_step(self, data):
-        """Nothing to measure batch by batch: see :meth:`evaluate`."""
-        return self.get_metrics_result()
+        return self.get_metrics_result()  # evaluation does not depend on batches, see evaluation_metrics
 
-    def evaluate(self, *arguments: Any, callbacks: Any = None, **options: Any) -> dict[str, float]:
-        """Let ``judge`` measure the averaged generator, in place of Keras' pass over validation batches."""
-        callbacks.on_test_begin()
-        measured = self.judge(self.drawing())
-        callbacks.on_test_end(measured)
-        return measured
+    def _inputs(self, x: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
+        """Return the inputs of a network: latents or images, and the class numbers if it is conditional."""
+        return [x, labels] if self.classes else [x]
 
     def _penalty(self, real, fake, labels):
-        """The gradient penalty at this step, zero at most of them."""
+        """Return the gradient penalty, which is zero between two intervals."""
         if not self.gradient_penalty:
             return 0.0
 
-        def measured():
-            at = real
-            if self.kind == "wasserstein-gp":
-                share = replicas.draw_for_replica(
+        def penalty():
+            images = real
+            if self.loss_name == "wasserstein-gp":
+                t = replicas.draw_for_replica(
                     lambda rows: keras.random.uniform((rows, 1, 1, 1), seed=self.seed_generator), tf.shape(real)[0]
                 )
-                at = real + share * (tf.stop_gradient(fake) - real)
+                images = real + t * (tf.stop_gradient(fake) - real)
             with tf.GradientTape() as tape:
-                tape.watch(at)
-                logits = tf.reduce_sum(self.discriminator(self.inputs_for(self.vary(at), labels), training=True))
-            squared = tf.reduce_sum(tf.square(tape.gradient(logits, at)), axis=(1, 2, 3))
-            if self.kind == "wasserstein-gp":
+                tape.watch(images)
+                logits = self.discriminator(self._inputs(self.augment(images), labels), training=True)
+                total = tf.reduce_sum(logits)
+            squared = tf.reduce_sum(tf.square(tape.gradient(total, images)), axis=(1, 2, 3))
+            if self.loss_name == "wasserstein-gp":
                 squared = tf.square(tf.sqrt(squared + 1e-12) - 1.0)
             return 0.5 * self.gradient_penalty * self.gradient_penalty_interval * tf.reduce_mean(squared)
 
-        return tf.cond(self.optimizer.iterations % self.gradient_penalty_interval == 0, measured, lambda: 0.0)
+        return tf.cond(self.optimizer.iterations % self.gradient_penalty_interval == 0, penalty, lambda: 0.0)
 
-    def _average(self) -> None:
-        """Move the average towards the generator: slowly, but less so in the first steps."""
+    def _update_average(self) -> None:
+        """Move the averaged weights towards the generator's, faster in the first steps."""
         step = tf.cast(self.optimizer.iterations, tf.float32)
-        share = 1.0 - tf.minimum(self.momentum, (1.0 + step) / (10.0 + step))
-        means, now = ([weight.value for weight in model.weights] for model in (self.averaged, self.generator))
+        rate = 1.0 - tf.minimum(self.ema_decay, (1.0 + step) / (10.0 + step))
+        averages, weights = (
+            [variable.value for variable in network.weights] for network in (self.ema_generator, self.generator)
+        )
 
-        def moved(mean, now):
-            return mean.assign_add((now - mean) * tf.cast(share, mean.dtype))
+        def update(average, weight):
+            return average.assign_add((weight - average) * tf.cast(rate, average.dtype))
 
-        def everywhere(strategy):
-            for one, other in zip(means, now, strict=True):
-                strategy.extended.update(one, moved, args=(other,))
+        def update_all(strategy):
+            for average, weight in zip(averages, weights, strict=True):
+                strategy.extended.update(average, update, args=(weight,))
 
-        tf.distribute.get_replica_context().merge_call(everywhere)
+        tf.distribute.get_replica_context().merge_call(update_all)
 
     def get_config(self):
         return {**super().get_config(), **self.settings}
 
 
-def _generator_loss(kind: str, fake):
-    """Of each generated picture, from its logit."""
+def _generator_loss(loss: str, fake_logits):
+    """Return the generator's loss for each generated image, (batch,)."""
     return {
-        "non-saturating": lambda: tf.nn.softplus(-fake),
-        "hinge": lambda: -fake,
-        "wasserstein-gp": lambda: -fake,
-        "least-squares": lambda: tf.square(fake - 1.0),
-    }[kind]()
+        "non-saturating": lambda: tf.nn.softplus(-fake_logits),
+        "hinge": lambda: -fake_logits,
+        "wasserstein-gp": lambda: -fake_logits,
+        "least-squares": lambda: tf.square(fake_logits - 1.0),
+    }[loss]()
 
 
-def _discriminator_loss(kind: str, real, fake):
-    """Of each pair of a real and a generated picture, from their logits."""
+def _discriminator_loss(loss: str, real_logits, fake_logits):
+    """Return the discriminator's loss for each pair of a real and a generated image, (batch,)."""
     return {
-        "non-saturating": lambda: tf.nn.softplus(-real) + tf.nn.softplus(fake),
-        "hinge": lambda: tf.nn.relu(1.0 - real) + tf.nn.relu(1.0 + fake),
-        "wasserstein-gp": lambda: fake - real,
-        "least-squares": lambda: tf.square(real - 1.0) + tf.square(fake),
-    }[kind]()
+        "non-saturating": lambda: tf.nn.softplus(-real_logits) + tf.nn.softplus(fake_logits),
+        "hinge": lambda: tf.nn.relu(1.0 - real_logits) + tf.nn.relu(1.0 + fake_logits),
+        "wasserstein-gp": lambda: fake_logits - real_logits,
+        "least-squares": lambda: tf.square(real_logits - 1.0) + tf.square(fake_logits),
+    }[loss]()
 
 
-def _sameness(pictures, noise):
-    """How alike the two pictures of each pair are for how far apart their noise is."""
-    pairs = tf.shape(noise)[0] // 2
+def _mode_seeking_loss(images, latents):
+    """Return the mean over pairs of rows of the distance of the latents, divided by that of the images."""
+    pairs = tf.shape(latents)[0] // 2
 
-    def apart(values):
+    def distances(values):
         rows = tf.reshape(values[: 2 * pairs], (pairs, 2, math.prod(values.shape[1:])))
         return tf.reduce_mean(tf.abs(rows[:, 0] - rows[:, 1]), axis=-1)
 
-    return tf.reduce_sum(apart(noise) / (apart(pictures) + 0.01)) / tf.cast(tf.maximum(pairs, 1), tf.float32)
+    ratios = distances(latents) / (distances(images) + 0.01)
+    return tf.reduce_sum(ratios) / tf.cast(tf.maximum(pairs, 1), tf.float32)
 
 
-# What a picture's gradient in the discriminator's loss is multiplied by to be that in the generator's, from its logit:
-# no picture's logit depends on another picture, so one pass back through the discriminator serves both. With the other
-# losses the first can be zero where the second is not.
-_SLOPES = {
-    "non-saturating": lambda fake: -tf.exp(-tf.clip_by_value(fake, -60.0, 60.0)),
-    "wasserstein-gp": lambda fake: -tf.ones_like(fake),
+# For each generated image, the gradient of the generator's loss divided by the gradient of the discriminator's loss, as
+# a function of its logit. A logit depends on its own image only, so one backward pass through the discriminator serves
+# both losses. The other losses are not listed because their second gradient can be zero where the first is not. With
+# float16 the ratio is not used, because the second gradient can underflow where the first does not.
+_GRADIENT_RATIOS = {
+    "non-saturating": lambda fake_logits: -tf.exp(-tf.clip_by_value(fake_logits, -60.0, 60.0)),
+    "wasserstein-gp": lambda fake_logits: -tf.ones_like(fake_logits),
 }
-
-
-def draw(
-    generator: keras.Model,
-    count: int,
-    *,
-    labels: np.ndarray | None = None,
-    seed: int = 0,
-    truncation: float | None = None,
-) -> np.ndarray:
-    """Draw pictures, uint8 (count, h, w, c); see :func:`noise` and :func:`paint`."""
-    return paint(generator, noise(count, seed, truncation), labels)
-
-
-def noise(count: int, seed: int, truncation: float | None = None) -> np.ndarray:
-    """Return what pictures are made from, float32 (count, 64): normally distributed.
-
-    Args:
-        count: how many; the first of many are the same as those of a few.
-        seed: any integer; equal seeds give equal noise.
-        truncation: leave out what is further from zero than this (Brock et al. 2019).
-    """
-    drawn = np.random.default_rng(seed % 2**31).random((count, LATENT))
-    most = 1.0 if truncation is None else scipy.special.ndtr(truncation)
-    return scipy.special.ndtri((1 - most) + drawn * (2 * most - 1)).astype("float32")
-
-
-def way(noise: np.ndarray, steps: int) -> np.ndarray:
-    """Return noise (count * steps, units) that leads in equal steps from each row to the next, and back to the first.
-
-    Along great circles, so that all of it is as long as noise is.
-    """
-    after = np.roll(noise, -1, axis=0)
-    lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in (noise, after)]
-    one, two = noise / lengths[0], after / lengths[1]
-    angle = np.arccos(np.clip((one * two).sum(axis=1, keepdims=True), -1, 1)) + 1e-6
-    share = np.linspace(0, 1, steps, endpoint=False)[None, :, None]  # (1, steps, 1)
-    turned = np.sin((1 - share) * angle[:, None]) * one[:, None] + np.sin(share * angle[:, None]) * two[:, None]
-    length = (1 - share) * lengths[0][:, None] + share * lengths[1][:, None]
-    return (turned / np.sin(angle)[:, None] * length).reshape(-1, noise.shape[1]).astype("float32")
-
-
-def paint(generator: keras.Model, noise: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Return the pictures that a generator makes of noise, uint8 (count, h, w, c).
-
-    Args:
-        generator: as :func:`generator` made it.
-        noise: float32 (count, 64).
-        labels: int (count,), the class of each, for a conditional generator; others have no use for it.
-    """
-    inputs = [noise] if len(generator.inputs) == 1 else [noise, np.asarray(labels, "int32")]
-    pictures = batches.predict_in_batches(generator.predict_on_batch, inputs, PAINTED)
-    return np.clip(np.round((pictures + 1) * 127.5), 0, 255).astype("uint8")
