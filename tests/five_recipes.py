@@ -29,39 +29,48 @@ def options(recipe: str, data: Path, out: Path, device: str) -> dict[str, Any]:
     """Return options with a batch size that two and three replicas can share, and without random numbers."""
     shared = {"device": device, "precision": "float32", "seed": 0, "name": "run", "out_dir": str(out), "batch_size": 12}
     images = str(data / "images.npz")
-    return shared | {
-        "image-classifier": {"data": images, "model": "resnet", "widths": (8, 8, 8), "optimizer": "sgd", "epochs": 2},
-        "sentiment-analyzer": {
-            "data": str(data / "reviews.csv"),
-            "model": "transformer",
-            "units": 8,
-            "dropout": 0.0,
-            "optimizer": "sgd",
-            "learning_rate": 5e-3,
-            "epochs": 2,
-        },
-        "text-generator": {
-            "data": str(data / "book.txt"),
-            "context_length": 16,
-            "embedding_dim": 16,
-            "layers": 1,
-            "ensemble_size": 2,
-            "dropout": 0.0,
-            "sample_tokens": 10,
-            "optimizer": "sgd",
-            "steps": STEPS,
-        },
-        "fine-tune": {
-            "data": images,
-            "backbone": str(out.parent / "one" / "image-classifier" / "run"),
-            "unfreeze": "all",
-            "augment": False,
-            "optimizer": "sgd",
-            "learning_rate": 1e-2,
-            "epochs": 2,
-        },
-        "image-gan": {"data": images, "width": 8, "epochs": 1},
-    }[recipe]
+    return (
+        shared
+        | {
+            "image-classifier": {
+                "data": images,
+                "model": "resnet",
+                "widths": (8, 8, 8),
+                "optimizer": "sgd",
+                "epochs": 2,
+            },
+            "sentiment-analyzer": {
+                "data": str(data / "reviews.csv"),
+                "model": "transformer",
+                "units": 8,
+                "dropout": 0.0,
+                "optimizer": "sgd",
+                "learning_rate": 5e-3,
+                "epochs": 2,
+            },
+            "text-generator": {
+                "data": str(data / "book.txt"),
+                "context_length": 16,
+                "embedding_dim": 16,
+                "layers": 1,
+                "ensemble_size": 2,
+                "dropout": 0.0,
+                "sample_tokens": 10,
+                "optimizer": "sgd",
+                "steps": STEPS,
+            },
+            "fine-tune": {
+                "data": images,
+                "backbone": str(out.parent / "one" / "image-classifier" / "run"),
+                "unfreeze": "all",
+                "augment": False,
+                "optimizer": "sgd",
+                "learning_rate": 1e-2,
+                "epochs": 2,
+            },
+            "image-gan": {"data": images, "width": 8, "epochs": 1},
+        }[recipe]
+    )
 
 
 def train(data: Path, out: Path, device: str, recipes: Sequence[str]) -> None:

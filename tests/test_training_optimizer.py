@@ -1,4 +1,4 @@
-"""Optimizers and the learning rate's course, against their definitions."""
+"""Tests of optimizers and of the learning rate schedule against their definitions."""
 
 import math
 
@@ -20,7 +20,7 @@ def network() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
 
 
-def test_muon_moves_matrices_by_orthogonal_updates():
+def test_muon_updates_matrices_by_orthogonal_steps():
     model = network()
     rule = Muon(learning_rate=0.5, weight_decay=None, adam_weight_decay=None)
     rule.build(model.trainable_variables)
@@ -40,18 +40,18 @@ def test_muon_moves_matrices_by_orthogonal_updates():
     assert orthogonal == {"first": False, "second": True, "dense": True, "logits": False}
 
 
-def test_more_steps_than_the_full_rate_is_for_take_a_lower_rate():
-    course = optimizer.WarmupCosine(0.3, steps=100, full_rate_steps=100)
-    assert course.highest == pytest.approx(0.3)
-    other = course.scaled(2.0)
-    course.steps = 400
-    assert course.highest == pytest.approx(0.15)
-    assert max(float(course(step)) for step in range(400)) == pytest.approx(0.15, rel=1e-3)
-    assert other.highest == pytest.approx(0.3), "a schedule and one scaled from it have one length"
+def test_warmup_cosine_reduces_the_peak_beyond_the_full_rate_steps():
+    schedule = optimizer.WarmupCosine(0.3, steps=100, full_rate_steps=100)
+    assert schedule.peak_for_length == pytest.approx(0.3)
+    other = schedule.scaled(2.0)
+    schedule.steps = 400
+    assert schedule.peak_for_length == pytest.approx(0.15)
+    assert max(float(schedule(step)) for step in range(400)) == pytest.approx(0.15, rel=1e-3)
+    assert other.peak_for_length == pytest.approx(0.3), "a scaled schedule has the same length"
 
 
 @pytest.mark.parametrize("shape", [(288, 32), (32, 288), (40, 32)])
-def test_orthogonalize_equals_the_plain_newton_schulz_iteration(shape):
+def test_orthogonalize_equals_the_newton_schulz_iteration(shape):
     a, b, c = coefficients = (3.4445, -4.775, 2.0315)
     x = np.random.default_rng(0).normal(size=shape).astype("float32") + 0.5
     expected = x.astype("float64") / np.linalg.norm(x)
@@ -61,20 +61,20 @@ def test_orthogonalize_equals_the_plain_newton_schulz_iteration(shape):
     np.testing.assert_allclose(muon.orthogonalize(tf.constant(x), 5, coefficients), expected, atol=2e-4)
 
 
-def test_the_rate_warms_up_and_comes_down_to_zero():
-    course = optimizer.WarmupCosine(0.3, steps=200)
-    rates = [float(course(step)) for step in range(200)]
+def test_warmup_cosine_rises_and_falls_to_zero():
+    schedule = optimizer.WarmupCosine(0.3, steps=200)
+    rates = [float(schedule(step)) for step in range(200)]
     assert max(rates) == pytest.approx(0.3, rel=1e-3)
     assert rates.index(max(rates)) in (18, 19, 20)
     assert rates[0] == pytest.approx(0.3 / 20)
     assert rates[109] == pytest.approx(0.15, rel=0.02)
     assert rates[-1] == pytest.approx(0.0, abs=1e-6)
-    course.steps = 400
-    assert float(course(199)) > 0.15, "a longer plan takes effect at once"
+    schedule.steps = 400
+    assert float(schedule(199)) > 0.15, "a longer plan takes effect immediately"
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "muon"])
-def test_weight_decay_spares_vectors(name):
+def test_weight_decay_excludes_vectors(name):
     model = network()
     rule, _ = optimizer.make(OptimizerOptions(optimizer=name, learning_rate=0.1, weight_decay=0.5), 128)
     optimizer.exclude_vectors_from_weight_decay(rule, model)
@@ -88,6 +88,6 @@ def test_weight_decay_spares_vectors(name):
         assert shrunk == (len(variable.shape) >= 2), variable.path
 
 
-def test_the_default_rate_follows_the_batch_size():
+def test_make_scales_the_default_rate_with_the_batch_size():
     small, large = (optimizer.make(OptimizerOptions(), size)[1].peak for size in (128, 512))
     assert large == pytest.approx(2 * small)

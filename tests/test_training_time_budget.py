@@ -21,7 +21,7 @@ def clock():
 
 
 def simulate(
-    budget: TimeBudget, clock: Clock, step_seconds: float, validation_seconds: float, per_epoch: int
+    budget: TimeBudget, clock: Clock, step_seconds: float, validation_seconds: float, steps_per_epoch: int
 ) -> tuple[float, int]:
     """Simulate a training whose compilation takes one second, and return its seconds and steps."""
     start = clock.now
@@ -33,7 +33,7 @@ def simulate(
         clock.now += step_seconds
         budget.step_done(step)
         done = (budget.steps is not None and step >= budget.steps) or budget.out_of_time
-        if done or step % per_epoch == 0:
+        if done or step % steps_per_epoch == 0:
             clock.now += validation_seconds
             budget.validation_done(step, validation_seconds)
         if done:
@@ -50,8 +50,8 @@ def test_budget_of_epochs_fixes_the_length(clock):
 @pytest.mark.parametrize("validation_seconds", [0.0, 4.0])
 def test_budget_of_time_is_kept_and_used(clock, step_seconds, validation_seconds):
     budget = TimeBudget(steps_per_epoch=40, epochs=None, max_seconds=100.0, validation_ratio=0.2, clock=clock)
-    took, steps = simulate(budget, clock, step_seconds, validation_seconds, 40)
-    assert 90 < took <= 101
+    seconds, steps = simulate(budget, clock, step_seconds, validation_seconds, 40)
+    assert 90 < seconds <= 101
     assert steps == budget.steps
     assert budget.epochs == -(-budget.steps // 40)
 
