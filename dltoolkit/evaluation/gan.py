@@ -63,7 +63,8 @@ def kernel_distance(features: np.ndarray, other: np.ndarray) -> float:
 def prdc(real: np.ndarray, generated: np.ndarray, neighbors: int = NEIGHBORS) -> dict[str, float]:
     """Return precision, recall, density and coverage of generated features (Naeem et al. 2020).
 
-    The neighborhood of an image reaches to its nearest neighbor number ``neighbors`` of its own kind.
+    The neighborhood of a real image reaches to its k-th nearest real image, and that of a generated image to its k-th
+    nearest generated image; k is ``neighbors``.
 
     Args:
         real: Features of real images (n, units).

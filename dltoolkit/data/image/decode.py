@@ -239,7 +239,7 @@ def _to_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
     """Scale grayscale values to 0..255.
 
     Values of 16 bits are divided by 257, and floats in 0..1 are multiplied by 255. Values beyond 16 bits are scaled
-    from their own range.
+    from their minimum and maximum.
     """
     values = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())

@@ -32,7 +32,7 @@ def list_images(
         source: The source.
         read: Options for reading.
         labeled: Whether a folder must have class folders.
-        progress: Called with what is being done, how many images are done, and how many there are.
+        progress: Function that is called with the task, the number of processed images and the total.
 
     Raises:
         UserError: If the source contains no labeled images, or cannot be read.
@@ -54,7 +54,7 @@ def list_images(
 
 
 def _find_columns(table: tables.Table, read: ImageReadOptions) -> tuple[str, str]:
-    """Return the columns of the images and the labels; without a header, the images are known by their suffixes."""
+    """Return the columns of the images and the labels; without a header, suffixes identify the images."""
     image, label, names = read.image_column, read.label_column, list(table.columns)
     if table.unnamed:
         first = {name: str(cells[0]) for name, cells in table.columns.items()}

@@ -18,7 +18,7 @@ class DiffAugment(keras.layers.Layer):
         kinds: Some of :data:`KINDS`, separated by commas; empty for none.
     """
 
-    draws_for_all = True  # every replica draws for the whole batch and uses its own part
+    draws_for_all = True  # each replica draws for the full batch and uses the values of its examples
 
     def __init__(self, kinds: str, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})  # bfloat16 is too coarse for positions and brightness

@@ -23,8 +23,9 @@ MIN_SIDE, MAX_SIDE = 8, 128  # pixels
 class Gan(keras_internals.EvaluateByFunction, keras.Model):
     """A generator, the moving average of its weights, and a discriminator, which train together.
 
-    Batches are (images uint8 (batch, h, w, c), one-hot labels (batch, classes)). A training step shows the
-    discriminator as many generated images, in pairs: two for the class of every other real image.
+    Batches are (images uint8 (batch, h, w, c), one-hot labels (batch, classes)). In a training
+    step, the discriminator sees an equal number of generated images, which come in pairs: two of the class of every
+    other real image.
 
     Args:
         architecture: One of :data:`ARCHITECTURES`.
@@ -275,8 +276,8 @@ def _mode_seeking_loss(images, latents):
 
 # For each generated image, the gradient of the generator's loss divided by the gradient of the discriminator's loss, as
 # a function of its logit. A logit depends on its own image only, so one backward pass through the discriminator serves
-# both losses. The other losses are not listed because their second gradient can be zero where the first is not. With
-# float16 the ratio is not used, because the second gradient can underflow where the first does not.
+# both losses. For the other losses there is no ratio, because the discriminator's gradient can be zero although the
+# generator's is not. With float16 the ratio is not used, because the discriminator's gradient can underflow.
 _GRADIENT_RATIOS = {
     "non-saturating": lambda fake_logits: -tf.exp(-tf.clip_by_value(fake_logits, -60.0, 60.0)),
     "wasserstein-gp": lambda fake_logits: -tf.ones_like(fake_logits),
