@@ -1,4 +1,4 @@
-"""What checkpoints take of a training's time, and what restoring from one takes.
+"""Measure the share of the training time that checkpoints take, and the time to restore one.
 
 python benchmarks/checkpoint_cost.py image-classifier --epochs 8
 python benchmarks/checkpoint_cost.py text-generator --max-time 60s
@@ -14,45 +14,45 @@ import machine
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
-def main(words: tuple[str, ...]) -> None:
-    """Run `dltoolkit train WORDS`, and resume it for an epoch more."""
+@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
+def main(arguments: tuple[str, ...]) -> None:
+    """Run `dltoolkit train ARGUMENTS`, and resume the run for one more epoch."""
     import dltoolkit
     from dltoolkit import lazy
     from dltoolkit.cli import app as cli
 
     lazy.import_tensorflow()
-    from dltoolkit.training import callbacks
-    from dltoolkit.training import checkpoint
+    from dltoolkit.training import callbacks, checkpoint
 
     click.echo(machine.describe())
     saving, restoring = timed(callbacks.TrainingStateCallback, "_save"), timed(checkpoint, "restore")
     with tempfile.TemporaryDirectory() as scratch:
         out = ["--out-dir", scratch]
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
-            cli.main(["train", *words, *out])
+            cli.main(["train", *arguments, *out])
         (run,) = dltoolkit.runs(scratch)
-        took, size = run.info["time"]["train_seconds"], max(path.stat().st_size for path in checkpoint.list_checkpoints(run))
+        seconds = run.info["time"]["train_seconds"]
+        size = max(path.stat().st_size for path in checkpoint.list_checkpoints(run))
         click.echo(
-            f"{took:.1f} s of training, of which {len(saving)} checkpoints of {size / 1e6:.1f} MB took "
-            f"{sum(saving):.2f} s: {100 * sum(saving) / took:.2f} %"
+            f"{seconds:.1f} s of training, of which {len(saving)} checkpoints of {size / 1e6:.1f} MB took "
+            f"{sum(saving):.2f} s: {100 * sum(saving) / seconds:.2f} %"
         )
         restoring.clear()
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
             cli.main(["resume", str(run.path), "--epochs", str(len(run.history) + 1), *out])
-        click.echo(f"{sum(restoring):.2f} s for restoring from the last of them")
+        click.echo(f"{sum(restoring):.2f} s to restore the last checkpoint")
 
 
 def timed(owner: object, name: str) -> list[float]:
-    """Return a list to which each call of a function adds the seconds that it took."""
+    """Replace a function by one that appends its seconds to a list, and return the list."""
     seconds, function = [], getattr(owner, name)
 
-    def measured(*given: object, **named: object) -> object:
-        began = time.monotonic()
+    def measured(*arguments: object, **options: object) -> object:
+        start = time.monotonic()
         try:
-            return function(*given, **named)
+            return function(*arguments, **options)
         finally:
-            seconds.append(time.monotonic() - began)
+            seconds.append(time.monotonic() - start)
 
     setattr(owner, name, measured)
     return seconds

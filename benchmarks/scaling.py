@@ -1,13 +1,13 @@
-"""What training on two replicas of this machine costs: two logical CPUs, and two workers, against one device.
+"""Measure the cost of training on two replicas of one machine, two logical CPUs or two workers, against one device.
 
     python benchmarks/scaling.py gpt
     python benchmarks/scaling.py cnn
     python benchmarks/scaling.py layer
 
-The whole commands alternate. Examples a second are those of all epochs but the first, which holds the compilation;
-validation is included. Two replicas share the same cores here, so that 100 % would be communication for nothing.
-``layer`` asks what the layer between dltoolkit and TensorFlow's strategies costs on one device: the same steps with and
-without it.
+The commands alternate. The examples per second are those of all epochs except the first, which includes the
+compilation; validation is included. Two replicas share the same cores here, so 100 % would mean that communication
+costs nothing. ``layer`` measures the cost of the layer around TensorFlow's strategies on one device: the same steps
+with and without it.
 """
 
 import json
@@ -30,44 +30,44 @@ GPT = ["--context-length", "128", "--batch-tokens", "3072", "--steps", "160", "-
 @click.argument("what", type=click.Choice(["gpt", "cnn", "layer"]))
 @click.option("--rounds", default=3, show_default=True, help="Rounds of each side, in alternation.")
 def main(what: str, rounds: int) -> None:
-    """Print the throughput of each side, and its share of one device's."""
+    """Print the throughput of each side, and its ratio to that of one device."""
     click.echo(machine.describe())
     if what == "layer":
         layer(rounds)
         return
-    took: dict[str, list[float]] = {side: [] for side in SIDES}
+    speeds: dict[str, list[float]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
-        words = command(what, Path(folder))
+        arguments = train_arguments(what, Path(folder))
         for number in range(rounds):
             for side in SIDES:
                 out_dir = Path(folder) / f"{side}-{number}"
-                took[side].append(examples_a_second(words, side, out_dir))
-    click.echo(f"dltoolkit {' '.join(words)}")
-    for side, speeds in took.items():
-        shares = [mine / one for mine, one in zip(speeds, took["one device"], strict=True)]
+                speeds[side].append(examples_per_second(arguments, side, out_dir))
+    click.echo(f"dltoolkit {' '.join(arguments)}")
+    for side, values in speeds.items():
+        ratios = [value / one for value, one in zip(values, speeds["one device"], strict=True)]
         click.echo(
-            f"{side:12} {statistics.median(speeds):7.0f} examples a second, {100 * statistics.median(shares):4.0f} % "
-            f"of one device (from {100 * min(shares):.0f} to {100 * max(shares):.0f} %)"
+            f"{side:12} {statistics.median(values):7.0f} examples per second, {100 * statistics.median(ratios):4.0f} % "
+            f"of one device (from {100 * min(ratios):.0f} to {100 * max(ratios):.0f} %)"
         )
 
 
-def command(what: str, folder: Path) -> list[str]:
-    """The words of a training of a few epochs."""
+def train_arguments(what: str, folder: Path) -> list[str]:
+    """Return the arguments of a training run of a few epochs."""
     if what == "gpt":
         return ["train", "text-generator", *GPT]
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (3000, 32, 32, 3), dtype=np.uint8)
-    np.savez(folder / "pictures.npz", images=pictures, labels=rng.integers(0, 10, 3000))
-    data = str(folder / "pictures.npz")
+    images = rng.integers(0, 256, (3000, 32, 32, 3), dtype=np.uint8)
+    np.savez(folder / "images.npz", images=images, labels=rng.integers(0, 10, 3000))
+    data = str(folder / "images.npz")
     return ["train", "image-classifier", "--data", data, "--epochs", "4", "--model", "cnn", "--precision", "float32"]
 
 
-def examples_a_second(words: list[str], side: str, folder: Path) -> float:
-    """Train, and return the speed of all epochs but the first."""
+def examples_per_second(arguments: list[str], side: str, folder: Path) -> float:
+    """Train, and return the speed of all epochs except the first."""
     extra = SIDES[side]
-    words = [*extra, *words] if extra[:1] == ["launch"] else [*words, *extra]
+    arguments = [*extra, *arguments] if extra[:1] == ["launch"] else [*arguments, *extra]
     done = subprocess.run(
-        [sys.executable, "-m", "dltoolkit", *words, "--out-dir", str(folder)], capture_output=True, text=True
+        [sys.executable, "-m", "dltoolkit", *arguments, "--out-dir", str(folder)], capture_output=True, text=True
     )
     if done.returncode:
         raise click.ClickException(done.stderr)
@@ -80,7 +80,7 @@ def examples_a_second(words: list[str], side: str, folder: Path) -> float:
 
 
 def layer(rounds: int) -> None:
-    """Compare training steps through what stands before the strategies with plain Keras, on one device."""
+    """Compare training steps through the layer around the strategies with plain Keras, on one device."""
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
@@ -89,51 +89,52 @@ def layer(rounds: int) -> None:
     from dltoolkit import data, models
     from dltoolkit.config import OptimizerOptions
     from dltoolkit.training import optimizer
-    from dltoolkit.training import shared_clock as pace
-    from dltoolkit.training.distribute import replicas as distributed
-    from dltoolkit.training.distribute import strategy
+    from dltoolkit.training.distribute import replicas, strategy
+    from dltoolkit.training.shared_clock import SharedClock
 
     devices = strategy.devices("cpu")
     rng = np.random.default_rng(0)
-    pictures, labels = rng.integers(0, 256, (640, 32, 32, 3), dtype=np.uint8), np.eye(10, dtype="float32")
+    images, labels = rng.integers(0, 256, (640, 32, 32, 3), dtype=np.uint8), np.eye(10, dtype="float32")
     steps = 40
 
     def batches():
         import tensorflow as tf
 
-        order = data.batches.index_batches(len(pictures), 32, 0)
-        made = order.map(lambda _, rows: (tf.gather(pictures, rows), tf.gather(labels, rows % 10)))
-        return data.pipeline.finalize_pipeline(made)
+        order = data.batches.index_batches(len(images), 32, 0)
+        dataset = order.map(lambda _, rows: (tf.gather(images, rows), tf.gather(labels, rows % 10)))
+        return data.pipeline.finalize_pipeline(dataset)
 
-    class Watches(keras.callbacks.Callback):
+    class Empty(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             pass
 
-    class Looks(keras.callbacks.Callback):
-        clock = pace.SharedClock(devices)
+    class Synchronize(keras.callbacks.Callback):
+        clock = SharedClock(devices)
 
         def on_train_batch_end(self, batch, logs=None):
-            self.clock.look(batch)
+            self.clock.synchronize(batch)
 
     model = models.image.classifiers.build("cnn", (32, 32, 3), 10)
     optimizer.compile(model, OptimizerOptions(), 32, loss=keras.losses.CategoricalCrossentropy(True), jit_compile=False)
-    model = distributed.wrap_for_strategy(model, devices)
-    how = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}
+    model = replicas.wrap_for_strategy(model, devices)
+    options = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}
     sides = {
-        "plain": lambda: model.fit(batches(), callbacks=[Watches()], **how),
-        "with the layer": lambda: model.fit(distributed.distribute_dataset(batches(), devices), callbacks=[Looks()], **how),
+        "plain": lambda: model.fit(batches(), callbacks=[Empty()], **options),
+        "with the layer": lambda: model.fit(
+            replicas.distribute_dataset(batches(), devices), callbacks=[Synchronize()], **options
+        ),
     }
-    took: dict[str, list[float]] = {side: [] for side in sides}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds * 5 + 1):
         for side, measure in sides.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             measure()
             if number:  # the first round compiles
-                took[side].append(time.perf_counter() - began)
-    ratios = [ours / plain for plain, ours in zip(*took.values(), strict=True)]
+                seconds[side].append(time.perf_counter() - start)
+    ratios = [ours / plain for plain, ours in zip(*seconds.values(), strict=True)]
     click.echo(
         f"the layer costs {100 * (statistics.median(ratios) - 1):.2f} % of a step of "
-        f"{1000 * statistics.median(took['plain']) / steps:.1f} ms (median of {len(ratios)} rounds)"
+        f"{1000 * statistics.median(seconds['plain']) / steps:.1f} ms (median of {len(ratios)} rounds)"
     )
 
 

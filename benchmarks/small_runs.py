@@ -1,4 +1,4 @@
-"""Small data, a small run of each recipe, and what is the same in two runs."""
+"""Small datasets, small runs of all recipes, and a comparison of two runs."""
 
 import csv
 import dataclasses
@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 from PIL import Image
 
-PICTURES, TEXTS = 24, 120  # of each of three classes, and in all
-UNLIKE = {"checkpoint", "tensorboard"}  # folders in runs that depend on how fast they were
+IMAGES_PER_CLASS, TEXTS = 24, 120  # numbers of examples that train in seconds
+# Files and folders of a run that depend on its speed, or that only a lock needs
+IGNORED = {"checkpoint", "tensorboard", ".lock"}
 
 
 @dataclasses.dataclass
@@ -20,50 +21,52 @@ class Case:
     """A small run of a recipe.
 
     Attributes:
-        words: what `dltoolkit train` is told.
-        next: the recipe that goes on from its run.
-        whole: the directory of the run that nothing happens to.
-        seconds: of processor time that it took.
-        writes: how many files it wrote.
+        recipe: Name of the recipe.
+        arguments: Arguments of `dltoolkit train`.
+        next: The recipe that fine-tunes the model of this run.
+        uninterrupted: Directory of the uninterrupted run.
+        seconds: Processor time of the uninterrupted run.
+        writes: Number of files that it wrote.
     """
 
     recipe: str
-    words: list[str]
+    arguments: list[str]
     next: str = ""
-    whole: Path = Path()
+    uninterrupted: Path = Path()
     seconds: float = 0.0
     writes: int = 0
 
 
-def differences(whole: Path, other: Path, tolerance: float = 0.0) -> list[str]:
-    """What is not the same in two runs but times and checkpoints."""
-    files, others = ({str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()} for run in (whole, other))
-    ours, theirs = ({name for name in names if not {*Path(name).parts} & UNLIKE} for names in (files, others))
-    found = [f"{name} is missing" for name in ours - theirs] + [f"{name} is left over" for name in theirs - ours]
-    found += ["no checkpoint"] if not any(name.startswith("checkpoint/") for name in others) else []
-    for name in sorted(ours & theirs):
+def differences(run: Path, other: Path, tolerance: float = 0.0) -> list[str]:
+    """Return the differences between two runs, apart from times and checkpoints."""
+    all_files = [{str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()} for path in (run, other)]
+    files, other_files = ({name for name in names if not {*Path(name).parts} & IGNORED} for names in all_files)
+    problems = [f"{name} is missing" for name in files - other_files]
+    problems += [f"{name} is unexpected" for name in other_files - files]
+    problems += ["no checkpoint"] if not any(name.startswith("checkpoint/") for name in all_files[1]) else []
+    for name in sorted(files & other_files):
         if name.endswith(("report.html", "run.json")) or "plots/" in name:
-            continue  # they say how long it took
-        if not same(*(content(run / name) for run in (whole, other)), tolerance):
-            found.append(f"{name} differs")
+            continue  # they contain times
+        if not close(*(content(path / name) for path in (run, other)), tolerance):
+            problems.append(f"{name} differs")
     if json.loads((other / "run.json").read_text())["state"] != "finished":
-        found.append("it is not finished")
-    return found
+        problems.append("it is not finished")
+    return problems
 
 
-def same(one: object, two: object, tolerance: float) -> bool:
-    """Whether two contents are equal, or their numbers nearly so."""
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[key], two[key], tolerance) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(two) and all(same(a, b, tolerance) for a, b in zip(one, two, strict=True))
-    if isinstance(one, float | np.ndarray):
-        return bool(np.allclose(one, two, tolerance, tolerance))
-    return one == two
+def close(a: object, b: object, tolerance: float) -> bool:
+    """Return whether two contents are equal, with a tolerance for floats."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(close(a[key], b[key], tolerance) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(close(*pair, tolerance) for pair in zip(a, b, strict=True))
+    if isinstance(a, float | np.ndarray):
+        return bool(np.allclose(a, b, tolerance, tolerance))
+    return a == b
 
 
 def content(path: Path) -> object:
-    """What a file says, without times."""
+    """Return the content of a file without times."""
     if path.name == "history.csv":
         return [{k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(path.open())]
     if path.name == "metrics.json":
@@ -72,41 +75,41 @@ def content(path: Path) -> object:
         with zipfile.ZipFile(path) as file, h5py.File(io.BytesIO(file.read("model.weights.h5"))) as weights:
             arrays = {}
 
-            def keep(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            def collect(name: str, item: h5py.Dataset | h5py.Group) -> None:
                 if isinstance(item, h5py.Dataset):
                     arrays[name] = item[()]
 
-            weights.visititems(keep)
+            weights.visititems(collect)
             return arrays
     return path.read_bytes()
 
 
 def small_runs(folder: Path) -> list[Case]:
-    """Write small data, and return a small run of each recipe."""
+    """Write small datasets to a folder, and return a small run of each recipe."""
     rng = np.random.default_rng(0)
     for label, name in enumerate(("bars", "dots", "plain")):
-        (folder / "pictures" / name).mkdir(parents=True)
-        for number in range(PICTURES):
+        (folder / "images" / name).mkdir(parents=True)
+        for number in range(IMAGES_PER_CLASS):
             pixels = rng.integers(0, 120, (12, 12, 3)) + 45 * label
             pixels[:: label + 2] += 60
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "pictures" / name / f"{number}.png")
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "images" / name / f"{number}.png")
     words = {"bad": ["dreadful", "tedious", "shabby"], "good": ["lovely", "superb", "warm"]}
     plain = ["the", "film", "hotel", "soup", "story", "room", "waiter", "plot", "ending", "price", "chair", "day"]
     rows = []
     for number in range(TEXTS):
         label = ("bad", "good")[number % 2]
-        said = [*rng.choice(plain, rng.integers(3, 12)), rng.choice(words[label]), str(number)]
-        rows.append((label, " ".join(said)))
+        text = [*rng.choice(plain, rng.integers(3, 12)), rng.choice(words[label]), str(number)]
+        rows.append((label, " ".join(text)))
     with (folder / "texts.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("label", "text"), *rows])
     (folder / "text.txt").write_text("".join(f"{text}.\n" for _, text in rows * 3))
-    pictures = ["--data", str(folder / "pictures"), "--batch-size", "8"]
+    images = ["--data", str(folder / "images"), "--batch-size", "8"]
     texts = ["--data", str(folder / "texts.csv"), "--batch-size", "8"]
-    backbone = folder.parent / "whole" / "image-classifier" / "whole"
+    backbone = folder.parent / "uninterrupted" / "image-classifier" / "uninterrupted"
     return [
         Case(
             "image-classifier",
-            [*pictures, "--model", "cnn", "--widths", "8", "--widths", "16", "--epochs", "6"],
+            [*images, "--model", "cnn", "--widths", "8", "--widths", "16", "--epochs", "6"],
             next="fine-tune",
         ),
         Case(
@@ -129,9 +132,9 @@ def small_runs(folder: Path) -> list[Case]:
                 *("--batch-size", "8", "--steps", "80", "--dropout", "0.1", "--sample-tokens", "20"),
             ],
         ),
-        Case("image-gan", [*pictures, "--width", "8", "--epochs", "2"]),
+        Case("image-gan", [*images, "--width", "8", "--epochs", "2"]),
         Case(
             "fine-tune",
-            [*pictures, "--backbone", str(backbone), "--epochs", "3", "--augment-copies", "2", "--learning-curve", "4"],
+            [*images, "--backbone", str(backbone), "--epochs", "3", "--augment-copies", "2", "--learning-curve", "4"],
         ),
     ]
