@@ -32,11 +32,11 @@ def main(run: str, seconds: float | None) -> None:
 
     from dltoolkit import evaluation
 
-    found = dltoolkit.load(run)
-    splits = image_gan.build_data(found.config)
-    found.check_data(splits.describe())
+    trained_run = dltoolkit.load(run)
+    splits = image_gan.build_data(trained_run.config)
+    trained_run.check_data(splits.describe())
     extractor = evaluation.feature_extractor.for_dataset(splits)
-    seconds = seconds or found.info["time"]["train_seconds"]
+    seconds = seconds or trained_run.info["time"]["train_seconds"]
     generator, steps = trained(splits.images[splits.train], seconds)
     count = len(splits.test)
     noise = np.random.default_rng(1).standard_normal((count, NOISE)).astype("float32")
@@ -46,10 +46,10 @@ def main(run: str, seconds: float | None) -> None:
     train = extractor.features(splits.images[splits.train])[0]
     theirs, _ = evaluation.gan.compare(extractor.features(generated)[0], real, train)
     click.echo(machine.describe())
-    click.echo(f"{found.path.name}: {found.info['time']['train_seconds']:.0f} s of training")
+    click.echo(f"{trained_run.path.name}: {trained_run.info['time']['train_seconds']:.0f} s of training")
     click.echo(f"tutorial: {seconds:.0f} s, {steps} steps of {BATCH}")
     for name in ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"):
-        click.echo(f"{name:20} ours {found.metrics['test'][name]:9.4f}   tutorial {theirs[name]:9.4f}")
+        click.echo(f"{name:20} ours {trained_run.metrics['test'][name]:9.4f}   tutorial {theirs[name]:9.4f}")
 
 
 def trained(images: np.ndarray, seconds: float):

@@ -19,12 +19,12 @@ def main(run: str, count: int, rounds: int) -> None:
     import dltoolkit
     from dltoolkit.cli import image_files
 
-    found = dltoolkit.load(run)
-    side = "x".join(map(str, found.generate(count=1).shape[1:]))
+    trained_run = dltoolkit.load(run)
+    side = "x".join(map(str, trained_run.generate(count=1).shape[1:]))
     click.echo(machine.describe())
     for seed in range(rounds):
         began = time.perf_counter()
-        images = found.generate(count=count, seed=seed)
+        images = trained_run.generate(count=count, seed=seed)
         generated = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             image_files.write(images, folder, grid=False, animated=False)

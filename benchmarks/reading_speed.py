@@ -17,17 +17,17 @@ def main(folder: str) -> None:
     from dltoolkit.machine import peak_memory_mb
 
     lazy.import_tensorflow()
-    from dltoolkit.data.image import dataset as images
+    from dltoolkit.data.image import dataset
 
     before = peak_memory_mb()
     began = time.perf_counter()
-    found = images.load(folder)
+    splits = dataset.load(folder)
     seconds = time.perf_counter() - began
     click.echo(machine.describe())
-    count = len(found.labels)
+    count = len(splits.labels)
     click.echo(
-        f"{count:,} images of {found.image_shape} in {seconds:.1f} s, {count / seconds:,.0f} per second; "
-        f"{found.images.nbytes / 1e6:.0f} MB of pixels, peak memory {before:.0f} -> {peak_memory_mb():.0f} MB"
+        f"{count:,} images of {splits.image_shape} in {seconds:.1f} s, {count / seconds:,.0f} per second; "
+        f"{splits.images.nbytes / 1e6:.0f} MB of pixels, peak memory {before:.0f} -> {peak_memory_mb():.0f} MB"
     )
 
 
