@@ -1,4 +1,4 @@
-"""Characters per second that a text generator writes, against a loop that reads the whole context for each token.
+"""Measure the characters per second of a text generator, against a loop that reads the whole context for each token.
 
 python benchmarks/generation_speed.py RUN
 """

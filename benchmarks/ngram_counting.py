@@ -95,7 +95,7 @@ def count_packed(train: list[str], test: list[str], ngrams: int) -> tuple:
 
 
 def count_strings(train: list[str], test: list[str], ngrams: int) -> tuple:
-    """Return what :func:`count_packed` returns, from scikit-learn."""
+    """Return the results of :func:`count_packed`, computed with scikit-learn."""
     from scipy import sparse
     from sklearn.feature_extraction.text import CountVectorizer
 

@@ -1,4 +1,4 @@
-"""Provide plain rivals for the benchmarks: stock Keras layers, and the GAN step of TensorFlow's tutorial."""
+"""Baselines of the benchmarks: networks of stock Keras layers, and the GAN step of TensorFlow's tutorial."""
 
 
 def stock(network):

@@ -3,9 +3,9 @@
     python benchmarks/text_linear.py ~/imdb
     python benchmarks/text_linear.py ~/imdb --ngrams 3 --rounds 3
 
-The rival is what a guide would write: read the files, count words and n-grams with CountVectorizer, weight them by
-naive Bayes (Wang & Manning 2012), fit a logistic regression on the whole training split, score the test split. It makes
-no validation split, searches no hyperparameters and writes no report. The two sides alternate.
+The scikit-learn side does what a guide would: it reads the files, counts words and n-grams with CountVectorizer,
+weights them by naive Bayes (Wang & Manning 2012), fits a logistic regression on the whole training split, and scores
+the test split. It makes no validation split, searches no hyperparameters and writes no report. The two sides alternate.
 """
 
 import json
@@ -22,9 +22,9 @@ import machine
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--ngrams", default=2, show_default=True, help="Maximum n-gram length of the rival.")
+@click.option("--ngrams", default=2, show_default=True, help="Maximum n-gram length of the scikit-learn side.")
 @click.option("--rounds", default=1, show_default=True, help="Runs per side, alternating.")
-@click.option("--plain", is_flag=True, hidden=True, help="Run the rival only.")
+@click.option("--plain", is_flag=True, hidden=True, help="Run the scikit-learn side only.")
 @click.argument("words", nargs=-1)
 def main(folder: Path, ngrams: int, rounds: int, plain: bool, words: tuple[str, ...]) -> None:
     """Train on FOLDER (train and test, each with class folders of .txt files) on both sides and compare them.

@@ -83,7 +83,7 @@ def explain(error: Exception, max_length: int = 120) -> str:
 
 
 class _CheckingHandler(urllib.request.BaseHandler):
-    """Checks that a host answers before urllib waits for it without a limit."""
+    """A handler that checks that a host answers before urllib waits for it without a limit."""
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
         check_answers(request.full_url)

@@ -345,7 +345,7 @@ class Run:
         return getattr(self.recipe, name)
 
     def generate(self, *inputs: Any, **options: Any) -> Any:
-        """Return what the recipe's ``generate`` generates: continuations of prompts, or images.
+        """Return the continuations of prompts, or the images, that the recipe's ``generate`` returns.
 
         Raises:
             UserError: If the recipe does not generate anything.

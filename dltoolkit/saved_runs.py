@@ -44,7 +44,7 @@ def resume(run: Run | str | Path, **changes: Any) -> Run:
     """Continue a run from the point where it stopped, with the options in its run.json except ``changes``.
 
     Args:
-        run: A run, or what :func:`load` takes.
+        run: A run, or any value that :func:`load` takes.
         changes: ``epochs`` (in all), ``max_time`` (from now on) or ``device``. If only one of ``epochs`` and
             ``max_time`` is given, it replaces both.
 

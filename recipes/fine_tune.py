@@ -2,7 +2,9 @@
 
     dltoolkit train fine-tune --data ~/flowers --backbone MobileNetV2
 
-The recipe fits a linear probe on frozen features, trains the upper layers as well, and keeps what validation prefers.
+The recipe fits a linear probe on frozen features, trains the upper layers as well, and selects the better of
+the two on the validation split.
+
 Measured on two Xeon cores with AMX: 244 photographs of ants and bees, MobileNetV2, 96.7 % of the test photographs
 (linear probe 96.1 %, linear model 61.4 %) in 39 s; SST-2 with MiniLM, 88.6 % (linear probe 80.9 %) in 2 min 38 s.
 """
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.finetuning.task import Task
 
-# Networks trained on large data sets forget fast, so few of their layers are trained, gently
+# Networks trained on large data sets forget fast, so few of their layers are trained, at low learning rates
 PRETRAINED_DEFAULTS = {
     "image": {"learning_rate": 5e-5, "unfreeze": "0.3", "layer_decay": 0.8},
     "text": {"learning_rate": 3e-4, "unfreeze": "1", "layer_decay": 0.9},
@@ -100,7 +102,7 @@ def build_model(config: Config, splits: ImageSplits | TextSplits, task: Task | N
 
 
 def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
-    """Fit a linear probe, train the upper layers too, keep what validation prefers, test once, report.
+    """Fit a linear probe, train the upper layers too, select on validation, evaluate on the test split and report.
 
     Args:
         config: The options.

@@ -118,7 +118,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
 
 
 def train_spec(config: Config, splits: ImageSplits, augment: Augment | None) -> training.train_spec.TrainSpec:
-    """Return what the training loop needs: model, batches, loss and length."""
+    """Return the training specification: model, batches, loss and length."""
     import keras
 
     return training.train_spec.TrainSpec(

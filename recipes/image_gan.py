@@ -119,7 +119,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
 
 
 def train_spec(run: Run, config: Config, splits: ImageSplits, extractor: FeatureExtractor) -> TrainSpec:
-    """Return what the training loop needs: model, batches and length."""
+    """Return the training specification: model, batches and length."""
     pipeline, augment = data.image.pipeline, data.image.augment
     flips = augment.Augment(flip=True) if augment.resolve_flip(config.flip, splits) else None
     eval_fn = evaluation.gan.validation_metrics(splits, extractor)  # made outside the strategy's scope, for one device

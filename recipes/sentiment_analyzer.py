@@ -139,7 +139,7 @@ def resolve_defaults(config: Config, train_examples: int) -> Config:
 
 
 def train_spec(config: Config, splits: TextSplits) -> training.train_spec.TrainSpec:
-    """Return what the training loop needs: model, batches, loss and length."""
+    """Return the training specification: model, batches, loss and length."""
     import keras
 
     weights = splits.balanced_weights() if config.class_weights == "balanced" else None

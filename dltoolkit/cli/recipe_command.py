@@ -95,7 +95,7 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
     """Return the command that trains a recipe.
 
     Args:
-        name: What :func:`dltoolkit.recipe.load` takes.
+        name: Any value that :func:`dltoolkit.recipe.load` takes.
         on_end: Function that is called with the finished run.
     """
     if recipe.is_file(name):
@@ -127,7 +127,7 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
         params=[
             click.Argument(["words"], nargs=-1, metavar="[DATA]"),
             *flags,
-            click.Option(["--config", "config_file"], metavar="FILE", help="YAML or JSON file of options; flags win"),
+            click.Option(["--config", "config_file"], metavar="FILE", help="YAML or JSON file; flags take precedence"),
         ],
         help=(module.__doc__ or "").strip().partition("\n")[0],
         epilog=f"Example: {example(module, name)}",

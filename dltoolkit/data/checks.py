@@ -15,7 +15,7 @@ from dltoolkit.data.readers.source import SPLITS
 from dltoolkit.errors import UserError
 
 MAX_IMBALANCE = 10  # ratio of the largest to the smallest class above which a warning recommends class weights
-MAX_LISTED = 5  # names in a message; more names would hide what the message says
+MAX_LISTED = 5  # names in a message; more names would hide the message itself
 MAX_NAME_LENGTH = 200  # characters of a name in a message
 
 

@@ -135,7 +135,7 @@ def select_split(listing: Listing, name: str) -> Listing:
         return listing
     present = {SPLITS[index] for index in np.unique(listing.splits)}
     if name == "test" and "test" not in present and "validation" in present:
-        name = "validation"  # a single held-out split is the test split, whatever it is called
+        name = "validation"  # a single held-out split is the test split, regardless of its name
     return listing.take(np.flatnonzero(listing.splits == SPLITS.index(name))) if name in present else listing
 
 

@@ -13,7 +13,7 @@ CHUNK_BYTES = 16 << 20  # bytes of images that are converted to float32 at a tim
 MAX_ITER = 40  # iterations of L-BFGS; 100 gain 0.1 to 0.2 points on Fashion-MNIST and CIFAR-10, in 2.5 times the time
 MAX_TUNED = 10_000  # training images up to which C is tuned; with more images it hardly changes the accuracy
 CANDIDATES = (0.3, 0.03, 0.003)  # values of C, the inverse regularization strength, that are compared
-DEFAULT_C = 0.01  # for training splits that are too small or too large to tune C
+DEFAULT_C = 0.01  # value of C for training splits that are too small or too large to tune it
 
 
 def majority(train_labels: np.ndarray, test_labels: np.ndarray, classes: list[str]) -> dict[str, float | str]:

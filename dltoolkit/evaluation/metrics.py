@@ -137,7 +137,7 @@ def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int = 2
 
 
 def _validated(labels: np.ndarray, probabilities: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as int64 and float64 arrays, or raise an error that says what cannot be scored."""
+    """Return both as int64 and float64 arrays, or raise an error that names the invalid value."""
     labels, probabilities = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
     if probabilities.shape != (len(labels), classes):
         raise ValueError(f"probabilities have shape {probabilities.shape}, expected {(len(labels), classes)}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_FEATURES = 500_000  # most frequent n-grams that form the vocabulary
 MAX_TUNED = 10_000  # training texts up to which C is tuned; with more texts it hardly changes the accuracy
 CANDIDATES = (0.03, 0.1, 0.3, 1.0)  # values of C, the inverse regularization strength, that are compared
-DEFAULT_C = 0.1  # for training splits that are too small or too large to tune C
+DEFAULT_C = 0.1  # value of C for training splits that are too small or too large to tune it
 MAX_ITER = 30  # iterations of liblinear
 TOP_FEATURES = 15  # n-grams of each class in the report
 

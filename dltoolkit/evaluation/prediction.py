@@ -13,7 +13,7 @@ from dltoolkit.errors import InvalidInput, UserError
 if TYPE_CHECKING:
     import keras
 
-BATCH_SIZE = 256  # inputs that are classified together, unless the caller knows better
+BATCH_SIZE = 256  # inputs that are classified together, by default
 UNSURE = "unsure"  # label of a prediction below the threshold
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dltoolkit.run import Run
 
 VOCABULARY = "vocabulary.json"  # the tokenizer's file in a run
-SAMPLE_TEMPERATURE = 0.8  # of the samples after each epoch
+SAMPLE_TEMPERATURE = 0.8  # temperature of the samples after each epoch
 SHOWN_CHARACTERS = 5  # unknown characters that a message names
 
 

@@ -1,4 +1,4 @@
-"""Backbones: what a value of ``--backbone`` names, and the pretrained network without its head.
+"""Backbones: the pretrained networks that a value of ``--backbone`` can name, without their heads.
 
 :func:`resolve` turns the name into a :class:`Backbone` once. The recipes then ask this object for the network.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dltoolkit.data.language.tokenizers import Tokenizer
     from dltoolkit.models.pretrained.text_backbones import TextBackbone
 
-PRESET_OPTIMIZER, PRESET_LEARNING_RATE = "adamw", 1e-4  # for language models of KerasHub, which forget at high rates
+PRESET_OPTIMIZER, PRESET_LEARNING_RATE = "adamw", 1e-4  # of KerasHub decoders, which forget at high rates
 PRESET_CONTEXT_LENGTH = 128  # tokens, unless the user sets a length or the network reads fewer
 DIGITS = "digits-half"  # the name of the default image backbone, which needs no download
 
@@ -289,7 +289,7 @@ class RunBackbone(Backbone):
 
 
 def resolve(name: str | None, *, weights: str | None = None, out_dir: str = "saved_models", seed: int = 0) -> Backbone:
-    """Find out what a value of ``--backbone`` names.
+    """Return the backbone that a value of ``--backbone`` names.
 
     Args:
         name: A name of ``dltoolkit list backbones``, a KerasHub preset or its folder, a run, or a ``.keras`` file;

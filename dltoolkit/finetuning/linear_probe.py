@@ -10,7 +10,7 @@ import numpy as np
 from dltoolkit.evaluation import logistic_regression
 
 CANDIDATES = tuple(10.0**power for power in range(-5, 3))  # values of C (inverse regularization) to choose from
-MAX_ITER = 200  # of L-BFGS
+MAX_ITER = 200  # iterations of L-BFGS
 ABSENT_CLASS_BIAS = -10.0  # logit of a class that has no training example
 
 

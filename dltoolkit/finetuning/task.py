@@ -1,4 +1,4 @@
-"""What transfer learning needs to know about a task."""
+"""The interface of the tasks of transfer learning."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Task(Protocol):
         """Return the tokens of the longest text; 1 for images."""
 
     def save_encoder(self, run: Run, splits: Splits) -> None:
-        """Save in the run what turns an input into the numbers that its network takes."""
+        """Save the encoder of the inputs in the run."""
 
     def prepare(self, config: Any, model: keras.Model, splits: Splits) -> None:
         """Take the full network, raw pixels or token IDs in and logits out, and the data.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dltoolkit.finetuning.task import Task
     from dltoolkit.run import Run
 
-LOOP_OPTIONS = ("epochs", "max_time", "patience", "optimizer", "weight_decay", "ema_decay")  # of every recipe
+LOOP_OPTIONS = ("epochs", "max_time", "patience", "optimizer", "weight_decay", "ema_decay")  # common to all recipes
 
 
 def create(config: Any) -> Task:

@@ -68,12 +68,12 @@ class Transfer:
         return self.task.head_model
 
     def is_better(self, history: list[dict[str, float]]) -> bool:
-        """Tell whether the best epoch beats the linear probe on validation, in accuracy or, if equal, in loss."""
+        """Return whether the best epoch beats the linear probe on validation, in accuracy or, if equal, in loss."""
         best = max((row["validation_accuracy"], -row["validation_loss"]) for row in history)
         return best > (self.probe_scores["accuracy"], -self.probe_scores["loss"])
 
     def train_spec(self, epochs: int, seconds_before: float) -> TrainSpec:
-        """Return what the training loop needs: model, batches and loss.
+        """Return the training specification: model, batches and loss.
 
         Args:
             epochs: Number of epochs if neither ``--epochs`` nor ``--max-time`` is given.

@@ -1,7 +1,8 @@
 """Everything that the toolkit uses of Keras and KerasHub beyond their public interfaces.
 
-Each function or class names what it relies on. All were written for Keras 3.15 and KerasHub 0.32. After an upgrade of
-Keras, run ``tests/test_models_keras_internals.py``, which checks the behavior that users would miss.
+Each function or class names the private parts that it relies on. All were written for Keras 3.15 and KerasHub 0.32.
+After an upgrade of Keras, run ``tests/test_models_keras_internals.py``, which checks the behavior that users would
+miss.
 """
 
 from __future__ import annotations
@@ -162,9 +163,9 @@ class BuildFromReplicaBatch:
 
 
 class LogMetricResults:
-    """Mixin for a model whose epoch logs are the results of its metrics, not what its steps return.
+    """Mixin for a model whose epoch logs are the results of its metrics, not the logs of its steps.
 
-    Overrides ``Trainer._get_metrics_result_or_logs``, which returns the step's logs where their keys differ from the
+    Overrides ``Trainer._get_metrics_result_or_logs``, which returns the step's logs if their keys differ from the
     metrics' names.
     """
 
@@ -234,7 +235,7 @@ class MuonBase(keras.optimizers.Muon):
 
 
 def keras_home() -> str:
-    """Return the folder in which Keras keeps what it downloads.
+    """Return the folder of the files that Keras has downloaded.
 
     Relies on ``keras.src.backend.config.keras_home``.
     """

@@ -1,4 +1,4 @@
-"""The contents of a report: what run.json, metrics.json and history.csv hold, and what the recipe adds."""
+"""The contents of a report: run.json, metrics.json, history.csv, and the examples that the recipe adds."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Contents:
 
     @functools.cached_property
     def plots(self) -> dict[str, bytes]:
-        """The PNG files of the run by name, as far as there is something to plot."""
+        """The PNG files of the run by name; plots without data are left out."""
         pngs = {}
         if any(column not in plots.NOT_CURVES for row in self.history for column in row):
             pngs["curves"] = plots.curves(self.history, self.best.get("epoch"))

@@ -69,6 +69,6 @@ def evaluate_and_report(run: Run, generator: keras.Model, splits: ImageSplits, e
 
 
 def _generate_grid(run: Run, generator: keras.Model, splits: ImageSplits) -> np.ndarray:
-    """Generate images uint8 (GRID, height, width, channels), as many of each class, sorted by class."""
+    """Generate images uint8 (GRID, height, width, channels), sorted by class, with equal numbers of each class."""
     labels = np.sort(np.arange(GRID) % len(splits.classes))
     return sampling.sample_images(generator, GRID, labels=labels, seed=run.config.seed)

@@ -295,7 +295,7 @@ def tick_label(text: str, number: int | None = None, *, max_length: int = 22) ->
 
 
 def has_missing_glyphs(text: str) -> bool:
-    """Tell whether a name contains characters that the font of the charts lacks."""
+    """Return whether a name contains characters that the font of the charts lacks."""
     return not _glyphs().issuperset(map(ord, " ".join(text.split())))
 
 

@@ -81,7 +81,7 @@ def context(run: Contents) -> dict[str, Any]:
 
 
 def _note(run: Contents) -> str:
-    """Return what the state of an unfinished run means, and the best score so far."""
+    """Return the meaning of the state of an unfinished run, and the best score so far."""
     notes = [STATES.get(run.state, "")]
     if run.state == "failed":
         notes.append(str(run.info.get("error") or ""))

@@ -1,6 +1,6 @@
 """The callbacks of a training run.
 
-:class:`TrainingStateCallback` does what must be exact for a run to be resumed as if it had never stopped. The other
+:class:`TrainingStateCallback` keeps everything that a run needs to be resumed as if it had never stopped. The other
 callbacks are small, and read the state that it keeps.
 """
 
@@ -30,7 +30,7 @@ EXPECTED_SECONDS = 0.1  # assumed duration of a checkpoint before the first has 
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """End training with a helpful error when the loss is not finite."""
+    """A callback that ends training with a helpful error when the loss is not finite."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch + 1
@@ -44,7 +44,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class HistoryCSV(keras.callbacks.Callback):
-    """Append a row to the history after each epoch, and write history.csv."""
+    """A callback that appends a row to the history after each epoch, and writes history.csv."""
 
     def __init__(self, run: Run, state: TrainingState, schedule: optimizer.WarmupCosine, clock: SharedClock):
         super().__init__()
@@ -63,7 +63,10 @@ class HistoryCSV(keras.callbacks.Callback):
 
 
 class TensorBoardScalars(keras.callbacks.Callback):
-    """Write the metrics of each epoch for TensorBoard, if that is installed: TensorFlow needs it to write the files."""
+    """A callback that writes the metrics of each epoch for TensorBoard, if the package tensorboard is installed.
+
+    TensorFlow needs the package to write the files.
+    """
 
     def __init__(self, run: Run):
         super().__init__()
@@ -79,7 +82,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
 
 class ProgressDisplay(keras.callbacks.Callback):
-    """Show the progress of each epoch, and its metrics when it is done."""
+    """A callback that shows the progress of each epoch, and its metrics when it is done."""
 
     def __init__(self, state: TrainingState, budget: TimeBudget, steps_per_epoch: int):
         super().__init__()
@@ -103,7 +106,7 @@ class ProgressDisplay(keras.callbacks.Callback):
 
 
 class EpochEndCallback(keras.callbacks.Callback):
-    """Call ``TrainSpec.on_epoch_end`` on the chief, and stop training on all workers if it returns True."""
+    """A callback that calls ``TrainSpec.on_epoch_end`` on the chief; if it returns True, all workers stop training."""
 
     def __init__(self, run: Run, spec: TrainSpec, state: TrainingState, clock: SharedClock):
         super().__init__()
@@ -117,7 +120,7 @@ class EpochEndCallback(keras.callbacks.Callback):
 
 
 class Patience(keras.callbacks.Callback):
-    """Stop training after a number of epochs without improvement; 0 for no limit."""
+    """A callback that stops training after a number of epochs without improvement; 0 for no limit."""
 
     def __init__(self, patience: int, monitor: str, state: TrainingState):
         super().__init__()
@@ -131,9 +134,9 @@ class Patience(keras.callbacks.Callback):
 
 
 class TrainingStateCallback(keras.callbacks.Callback):
-    """Count the steps, follow the time budget, keep the best weights and write checkpoints.
+    """A callback that counts the steps, follows the time budget, keeps the best weights and writes checkpoints.
 
-    It must be the last callback, so that checkpoints contain what the others have changed in the state.
+    It must be the last callback, so that checkpoints contain the changes of the others in the state.
 
     Args:
         run: The run.

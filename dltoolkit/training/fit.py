@@ -123,7 +123,7 @@ def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_s
         display,
         callbacks.EpochEndCallback(run, spec, state, clock),
         callbacks.Patience(config.patience, spec.monitor, state),
-        trainer,  # last, so that checkpoints contain what the others have changed
+        trainer,  # last, so that checkpoints contain the changes of the others
     ]
     with contextlib.closing(display), interrupt.deferred():
         _train(spec, setup, state, trainer, all_callbacks, metric_values)

@@ -19,8 +19,8 @@ class Muon(MuonBase):
 
     A kernel (height, width, in, out) is treated as a matrix (height * width * in, out), as in the paper's speed runs on
     CIFAR-10. AdamW updates vectors, the first layer and the logits. Every update of a matrix has the root mean square
-    ``rms_rate`` times the learning rate, whatever its shape (Liu et al. 2025, arXiv:2502.16982), so that the learning
-    rates of AdamW fit.
+    ``rms_rate`` times the learning rate, regardless of its shape (Liu et al. 2025, arXiv:2502.16982), so that the
+    learning rates of AdamW fit.
     """
 
     def uses_adamw(self, variable: keras.Variable) -> bool:

@@ -1,4 +1,4 @@
-"""The specification of a training run: what the training loop needs to know from a recipe."""
+"""The specification of a training run, which a recipe passes to the training loop."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ IMAGES = ExampleType(
     decode.SUFFIXES,
     unsupported=(".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jp2", ".jxl"),
 )
-MAX_DECODED_BYTES = 2**29  # of a TFDS data set that is read as pixels; larger ones are read as encoded images
+MAX_DECODED_BYTES = 2**29  # bytes; larger TFDS data sets are read as encoded images instead of pixels
 
 
 def list_images(

@@ -21,7 +21,7 @@ from dltoolkit.errors import UserError
 
 CHUNK_BYTES = 1 << 22  # bytes that are read from a file at a time
 HELD_OUT = 0.1  # fraction of the text for validation, and for the test
-MAX_HELD_OUT = 1_000_000  # maximum characters of either split; the loss on as many hardly varies
+MAX_HELD_OUT = 1_000_000  # maximum characters of either split; the loss on them hardly varies
 BPE_VOCAB_SIZE = 8_192  # default vocabulary size of bpe
 
 

@@ -22,7 +22,7 @@ class ExampleType:
     """The type of the examples of a listing.
 
     Attributes:
-        noun: What messages call an example, "image" or "text".
+        noun: Name of an example in messages, "image" or "text".
         suffixes: Suffixes of their files.
         unsupported: Suffixes of similar files that cannot be read.
     """
@@ -48,7 +48,7 @@ class Listing:
         splits: int8 (n,), indices into ``SPLITS``, or None without predefined splits.
         warnings: Sentences for the user.
         cache_key: Identifies encoded images in the disk cache. Files are identified by path, size and time.
-        noun: What messages call an example.
+        noun: Name of an example in messages.
     """
 
     names: list[str]

@@ -100,7 +100,7 @@ def prepare(reference: str, noun: str, progress: Progress | None = None) -> Prep
     Args:
         reference: NAME, NAME/CONFIG or NAME:VERSION.
         noun: Kind of its examples, "image" or "text".
-        progress: Called with what is being done, how much is done, and how much there is to do.
+        progress: Function that is called with the task, the amount that is done and the total.
 
     Raises:
         UserError: If it does not exist, cannot be downloaded, or has no images (or texts) with one label each.
@@ -308,7 +308,7 @@ def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress what TFDS prints and logs within a block."""
+    """Suppress the output and the log messages of TFDS within a block."""
     loggers = [logging.getLogger(name) for name in ("absl", "urllib3")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -91,7 +91,7 @@ def load(
             and 10,000 texts, which are enough to measure with.
         seed: Seed of the split and of the limit.
         limit: Maximum number of texts, in proportion to the classes and splits.
-        progress: Called with what is being done, how many texts are done, and how many there are.
+        progress: Function that is called with the task, the number of processed texts and the total.
 
     Raises:
         UserError: If the texts cannot be trained on.

@@ -1,4 +1,4 @@
-"""Encoders turn texts into the token IDs of a network, with 0 for padding.
+"""Encoders of texts as the token IDs of a network, with 0 for padding.
 
 A run saves its encoder as one of three files, from which :func:`load` restores it.
 """
@@ -21,9 +21,9 @@ from dltoolkit.data.text.words import TokenizedTexts, without_html
 from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write
 
-VOCABULARY_FILE = "vocabulary.txt"  # of a VocabularyEncoder
-TOKENIZER_FILE = "vocabulary.json"  # of a TokenEncoder
-KERAS_HUB_FILE = "tokenizer.json"  # of a KerasHubEncoder
+VOCABULARY_FILE = "vocabulary.txt"  # file of a VocabularyEncoder
+TOKENIZER_FILE = "vocabulary.json"  # file of a TokenEncoder
+KERAS_HUB_FILE = "tokenizer.json"  # file of a KerasHubEncoder
 TEXTS_PER_CALL = 1000  # texts that the tokenizer of KerasHub gets together, because each call takes milliseconds
 
 

@@ -26,7 +26,7 @@ def list_texts(
     Args:
         source: The source.
         read: Options for reading.
-        progress: Called with what is being done, how much is done, and how much there is to do.
+        progress: Function that is called with the task, the number of processed texts and the total.
 
     Raises:
         UserError: If the source contains no labeled texts, or cannot be read.

@@ -14,8 +14,8 @@ import numpy as np
 from dltoolkit.data.text.ragged import Ragged
 
 TAG = re.compile(r"</?[a-z][^<>]{0,300}>|<!--.{0,300}?-->", re.IGNORECASE | re.DOTALL)
-_CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # no spaces: each character is a word
-_MARKS = "\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0900-\u0df3\u0e31-\u0e4e\u200d"  # belong to letters
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # each character is a word
+_MARKS = "\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0900-\u0df3\u0e31-\u0e4e\u200d"  # part of a word
 WORD = re.compile(
     rf"(?:[^\W{_CJK}][{_MARKS}]*)+(?:['’](?:[^\W{_CJK}][{_MARKS}]*)+)*"  # don't, naïve, हिन्दी
     rf"|[{_CJK}]"

@@ -133,7 +133,7 @@ def _side(x) -> int:
 
 
 def _resnet(x, classes, widths, dropout):
-    """A shallow, wide residual network for short training runs, after ResNet-9 (Page 2019) and airbench (Jordan 2024).
+    """Return logits of a shallow, wide residual network, after ResNet-9 (Page 2019) and airbench (Jordan 2024).
 
     A frozen layer whitens small patches (see ``whiten``). Each stage consists of a convolution with max pooling, which
     is initialized to copy its input channels, and a residual convolution. ``widths``: channels of each stage. The
@@ -164,7 +164,7 @@ def _resnet(x, classes, widths, dropout):
 
 
 def _cnn(x, classes, widths, dropout):
-    """A plain stack in the style of VGG (Simonyan & Zisserman 2014): two convolutions and a pooling per stage.
+    """Return logits of a network like VGG (Simonyan & Zisserman 2014): two convolutions and a pooling per stage.
 
     ``widths``: channels of each stage.
     """
@@ -176,13 +176,13 @@ def _cnn(x, classes, widths, dropout):
 
 
 def _alexnet(x, classes, widths, dropout):
-    """AlexNet (Krizhevsky, Sutskever & Hinton 2012): five convolutions, overlapping max pooling, two dense layers.
+    """Return logits of AlexNet (Krizhevsky, Sutskever & Hinton 2012).
 
-    For images of 128 pixels and more, the first convolution is the paper's 11x11 with stride 4. For smaller ones it is
-    5x5, with stride 2 from 64 pixels on, and a pooling is omitted if fewer than 4 pixels are left. Batch normalization
-    replaces the paper's local response normalization. ``widths``: channels of the five convolutions and units of the
-    two dense layers, by default (96, 256, 384, 384, 256, 4096, 4096) as in the paper, or a quarter of these below 128
-    pixels.
+    It has five convolutions with overlapping max pooling, and two dense layers before the logits. For images of 128
+    pixels and more, the first convolution is the paper's 11x11 with stride 4. For smaller ones it is 5x5, with stride 2
+    from 64 pixels on, and a pooling is omitted if fewer than 4 pixels are left. Batch normalization replaces the
+    paper's local response normalization. ``widths``: channels of the five convolutions and units of the two dense
+    layers, by default (96, 256, 384, 384, 256, 4096, 4096) as in the paper, or a quarter of these below 128 pixels.
     """
     side = _side(x)
     paper = (96, 256, 384, 384, 256, 4096, 4096)
@@ -205,7 +205,7 @@ def _alexnet(x, classes, widths, dropout):
 
 
 def _mlp(x, classes, widths, dropout):
-    """Dense layers on the flattened pixels. ``widths``: units of each hidden layer."""
+    """Return logits of dense layers on the flattened pixels. ``widths``: units of each hidden layer."""
     x = keras.layers.Flatten(name="flat")(x)
     rate = 0.2 if dropout is None else dropout
     for number, units in enumerate(widths or (512, 256), 1):
@@ -215,7 +215,7 @@ def _mlp(x, classes, widths, dropout):
 
 
 def _vit(x, classes, widths, dropout):
-    """A small vision transformer (Dosovitskiy et al. 2020) with pre-normalization and mean pooling over the patches.
+    """Return logits of a small vision transformer (Dosovitskiy et al. 2020) with pre-normalization and mean pooling.
 
     Images are divided into about 8x8 patches. ``widths``: units of each block, all equal and a multiple of 32, because
     each attention head has 32.

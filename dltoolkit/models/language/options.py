@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from dltoolkit.config import Options, option
 
-NEW = {"backbone": (None,)}  # the options of a new network, which a backbone decides
-# Sizes by the smallest --max-time in seconds that they suit
+NEW = {"backbone": (None,)}  # options of a new network have no effect with a backbone, which decides them
+# Default sizes of a network, by the smallest --max-time in seconds for which they are used
 SIZES = {
     0: {
         "layers": 4,
@@ -43,8 +43,8 @@ SHORT_TEXT_SIZES = {
     300: {"ensemble_size": 2, "batch_tokens": 4096},
     1800: {**SIZES[120], "ensemble_size": 5, "batch_tokens": 10_240},
 }
-RECURRENT_LAYERS = 2  # of the recurrent families, whose layers cost more time each
-HEAD_DIM = 64  # numbers per attention head
+RECURRENT_LAYERS = 2  # default of the recurrent families, whose layers take more time each
+HEAD_DIM = 64  # dimensions per attention head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def resolve_defaults(config: Any, tokens: int) -> Any:
         size["layers"] = RECURRENT_LAYERS
     config = config.resolve(**{name: value for name, value in size.items() if getattr(config, name) is None})
     tokens_per_step = config.batch_size * config.context_length if config.batch_size else config.batch_tokens
-    windows = max(1, tokens_per_step // config.context_length // config.ensemble_size)  # of each model
+    windows = max(1, tokens_per_step // config.context_length // config.ensemble_size)  # windows per step of each model
     return config.resolve(
         heads=config.heads or _default_heads(config.embedding_dim),
         batch_tokens=tokens_per_step,

@@ -29,7 +29,7 @@ def preset_names() -> list[str]:
 
 
 def fetch(preset: str, *class_names: str) -> list[Any]:
-    """Return parts of a preset, such as its Backbone and its Tokenizer, downloading what is missing.
+    """Return parts of a preset, such as its Backbone and its Tokenizer, downloading missing files.
 
     Args:
         preset: A name, ``hf://…``, ``kaggle://…`` or a local folder, which may be one of Hugging Face.

@@ -62,7 +62,7 @@ class WordEmbedding(keras.layers.Embedding):
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class PositionEmbedding(keras.layers.Layer):
-    """Add a learned vector to each position: (batch, time, units) -> the same shape, for time up to ``max_length``."""
+    """Learned vectors added to the positions: (batch, time, units) -> the same shape, for time up to ``max_length``."""
 
     def __init__(self, max_length: int, **kwargs):
         super().__init__(**kwargs)
@@ -87,7 +87,7 @@ class PositionEmbedding(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class ReverseSequence(keras.layers.Layer):
-    """Reverse each sequence within its length; the padding stays at the end.
+    """A layer that reverses each sequence within its length; the padding stays at the end.
 
     Maps [vectors (batch, time, units), lengths int (batch,)] to (batch, time, units). A recurrent layer reads the
     result from the last word to the first without reading padding before a word, so that it needs no mask.
@@ -121,7 +121,9 @@ class MeanMaxPooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
 class TokenDropout(keras.layers.Layer):
-    """Mask random tokens in training, so that a network does not memorize a few: int (batch, time) -> the same shape.
+    """A layer that masks random tokens in training, so that a network does not memorize a few.
+
+    Maps token IDs int (batch, time) to the same shape.
 
     Args:
         rate: Fraction of the tokens to mask.

@@ -1,4 +1,4 @@
-"""``dltoolkit launch``: several workers on this machine, to try what will run on several machines."""
+"""``dltoolkit launch``: several workers on this machine, to try a command before several machines run it."""
 
 from __future__ import annotations
 

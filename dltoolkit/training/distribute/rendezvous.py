@@ -89,7 +89,7 @@ def _gather_workers(cluster: Cluster, server_socket: socket.socket, deadline: fl
 
 
 def _accept(cluster: Cluster, server_socket: socket.socket, connections: dict[int, socket.socket]) -> None:
-    """Wait shortly for a connection. Add it to ``connections`` under its worker's index, or answer what is wrong."""
+    """Wait shortly for a connection. Add it to ``connections`` under its worker's index, or answer with the problem."""
     connection, _ = server_socket.accept()
     try:
         connection.settimeout(POLL_SECONDS * 10)

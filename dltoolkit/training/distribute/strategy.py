@@ -1,4 +1,4 @@
-"""Devices, dtype policy and XLA: what ``--device``, ``--precision`` and ``--xla`` mean on this machine."""
+"""Devices, dtype policy and XLA, selected by ``--device``, ``--precision``, ``--xla`` and this machine."""
 
 from __future__ import annotations
 
