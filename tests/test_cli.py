@@ -243,7 +243,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [], "doctor leaves nothing behind"
 
 
-def test_doctor_reports_a_recipe_that_fails_and_goes_on(capfd, in_an_empty_folder, monkeypatch):
+def test_doctor_reports_a_recipe_that_fails_and_continues(capfd, in_an_empty_folder, monkeypatch):
     def train(config):
         if "fails" in config.name:
             raise RuntimeError("out of memory")

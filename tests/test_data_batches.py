@@ -6,7 +6,7 @@ import pytest
 from dltoolkit.data.batches import index_batches, predict_in_batches
 
 
-def test_index_batches_permutes_each_epoch_anew_without_repeats():
+def test_index_batches_permutes_each_epoch_without_repeats():
     batches = [(int(step), indices.numpy()) for step, indices in index_batches(10, 3, seed=5).take(9)]
     assert [step for step, _ in batches] == list(range(9))
     epochs = [np.concatenate([indices for _, indices in batches[i : i + 3]]) for i in (0, 3, 6)]

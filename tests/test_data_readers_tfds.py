@@ -20,7 +20,12 @@ CLOSED = "http://127.0.0.1:9"  # nothing listens on the port of the discard serv
 
 
 def register_toys(
-    name: str, shape: tuple, *, per_class: int = 6, splits: tuple[str, ...] = ("train", "test"), vary: bool = False
+    name: str,
+    shape: tuple,
+    *,
+    per_class: int = 6,
+    splits: tuple[str, ...] = ("train", "test"),
+    vary_height: bool = False,
 ):
     """Register and return a TFDS builder class with toy images in the order of the classes."""
 
@@ -34,19 +39,19 @@ def register_toys(
         images, labels = toy_images(per_class, side=16, channels=shape[-1] or 3)
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
             image = image + np.uint8(seed)
-            yield i, {"image": image[: 10 + i % 5] if vary else image, "label": CLASSES[label]}
+            yield i, {"image": image[: 10 + i % 5] if vary_height else image, "label": CLASSES[label]}
 
-    members = {
+    attributes = {
         "VERSION": tfds.core.Version("1.0.0"),
         "pkg_dir_path": Path(__file__).parent,
         "_info": info,
         "_generate_examples": examples,
         "_split_generators": lambda self, _: {split: self._generate_examples(i) for i, split in enumerate(splits)},
     }
-    return type(name, (tfds.core.GeneratorBasedBuilder,), members)
+    return type(name, (tfds.core.GeneratorBasedBuilder,), attributes)
 
 
-def register_unreachable(name: str, **members):
+def register_unreachable(name: str, **attributes):
     """Register and return a TFDS builder class whose files cannot be downloaded."""
     cls = register_toys(name, (16, 16, 3))
 
@@ -57,7 +62,7 @@ def register_unreachable(name: str, **members):
         return {"train": self._generate_examples(0)}
 
     cls._split_generators = split_generators
-    for key, value in members.items():
+    for key, value in attributes.items():
         setattr(cls, key, value)
     return cls
 
@@ -90,7 +95,7 @@ def test_prepare_reads_images_of_one_shape(tfds_folder):
 
 
 def test_prepare_reads_images_of_several_shapes(tfds_folder, monkeypatch):
-    register_toys("ToysVaried", (None, None, 3), splits=("train",), vary=True)
+    register_toys("ToysVaried", (None, None, 3), splits=("train",), vary_height=True)
     splits = dataset.load("tfds:toys_varied")
     assert splits.images.shape == (18, 16, 16, 3)
     assert splits.counts() == {"train": 12, "validation": 3, "test": 3}

@@ -18,7 +18,7 @@ from dltoolkit.data.readers import source
         ("tfds:imdb_reviews", "text"),
     ],
 )
-def test_detect_knows_names(spec, expected):
+def test_detect_recognizes_names(spec, expected):
     assert task.detect(source.resolve(spec)) == expected
 
 

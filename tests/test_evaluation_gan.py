@@ -1,4 +1,4 @@
-"""Distances of generated from real features: correct for known distributions, and sensitive to what they measure."""
+"""Distances of generated from real features: correct for known distributions, and sensitive to fidelity and variety."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Backbones: what a name means, and what each kind can do."""
+"""Backbones: the meaning of their names, and the abilities of each kind."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""Learning curves: which runs they consist of, and that no run is trained twice."""
+"""Learning curves: their runs, none of which is trained twice."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""LoRA: what is frozen, what is added, and that nothing changes before training."""
+"""LoRA: frozen weights, added weights, and equal outputs before training."""
 
 import keras
 import numpy as np

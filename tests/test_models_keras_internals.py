@@ -1,4 +1,4 @@
-"""What the toolkit gets from the private parts of Keras: the behavior that a user would miss after an upgrade."""
+"""The private parts of Keras that the toolkit uses: the behavior that a user would miss after an upgrade."""
 
 import json
 import subprocess

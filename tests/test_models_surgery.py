@@ -1,4 +1,4 @@
-"""Splitting, beheading and freezing models."""
+"""Splitting models, removing their heads and freezing their layers."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Detecting a host that does not answer, and restoring what was set for it."""
+"""Detecting a host that does not answer, and restoring the global settings."""
 
 import os
 import socket

@@ -123,10 +123,10 @@ def _generate_texts(run: dltoolkit.Run, given: dict[str, Any]) -> None:
     prompts = [prompt for prompt in given.pop("prompt", ("",)) for _ in range(count)]
     refuse_unsupported(run, given, inspect.signature(stream).parameters)
     if form == "text" and len(prompts) == 1:
-        pieces = stream(run, prompts, **given)  # refuses wrong options before anything is written
+        chunks = stream(run, prompts, **given)  # refuses wrong options before anything is written
         sys.stdout.write(prompts[0])
-        for (piece,) in pieces:
-            sys.stdout.write(piece)
+        for (text,) in chunks:
+            sys.stdout.write(text)
             sys.stdout.flush()
         sys.stdout.write("\n")
         return

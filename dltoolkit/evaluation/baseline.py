@@ -89,8 +89,8 @@ def linear(
         predictions = np.full(len(test_y), train_y[0])
 
     shape = _feature_shape(train_x)
-    what = f"pixels downsampled to {shape[1]}×{shape[0]}" if shape != train_x.shape[1:] else "pixels"
-    note = f"logistic regression (C = {C:g}) on standardized {what}{subset}"
+    description = f"pixels downsampled to {shape[1]}×{shape[0]}" if shape != train_x.shape[1:] else "pixels"
+    note = f"logistic regression (C = {C:g}) on standardized {description}{subset}"
     return score(predictions, test_y, len(classes), note, seed=seed)
 
 

@@ -217,8 +217,8 @@ def _calibration_note(run: Contents) -> str:
 
 
 def _features_note(run: Contents) -> str:
-    own = run.info.get("model", {}).get("name") == "ngram"
-    model = "the network" if own else "the linear baseline (the network itself has no such weights)"
+    is_ngram = run.info.get("model", {}).get("name") == "ngram"
+    model = "the network" if is_ngram else "the linear baseline (the network itself has no such weights)"
     return (
         f"Words and phrases with the largest weights in {model}, for each class, and the number of training texts "
         "that contain them."

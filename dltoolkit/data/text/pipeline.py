@@ -92,8 +92,8 @@ def _padded_rows(token_ids: Ragged, length_multiple: int) -> Callable[[tf.Tensor
 
     def take_padded(rows: tf.Tensor) -> tf.Tensor:
         batch = tf.gather(ragged, rows)
-        longest = tf.cast(tf.reduce_max(batch.row_lengths()), tf.int32)
-        time = tf.minimum(-(-longest // length_multiple) * length_multiple, max_length)
+        max_row_length = tf.cast(tf.reduce_max(batch.row_lengths()), tf.int32)
+        time = tf.minimum(-(-max_row_length // length_multiple) * length_multiple, max_length)
         return tf.ensure_shape(batch.to_tensor(shape=tf.stack([-1, time])), (rows.shape[0], None))
 
     return take_padded

@@ -46,7 +46,7 @@ def fetch(preset: str, *class_names: str) -> list[Any]:
     folder = Path(preset).expanduser()
     try:
         with contextlib.nullcontext(str(folder)) if folder.is_dir() else _cached_if_unreachable(preset) as source:
-            return [each.from_preset(source) for each in classes]
+            return [part.from_preset(source) for part in classes]
     except Exception as error:  # KerasHub raises many kinds
         raise _preset_error(error, preset) from error
 
