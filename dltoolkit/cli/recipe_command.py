@@ -118,9 +118,9 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
         from_file = configuration.parse(module.Config, configuration.read_file(config_file) if config_file else {})
         on_end(module.train(module.Config(**{**from_file, **configuration.parse(module.Config, values, flags=True)})))
 
-    shared, own = configuration.options(configuration.RunConfig), inspect.get_annotations(module.Config)
+    shared, declared = configuration.options(configuration.RunConfig), inspect.get_annotations(module.Config)
     options = configuration.options(module.Config)
-    flags = [Flag(option, 0 if name in shared else 1 if name in own else 2) for name, option in options.items()]
+    flags = [Flag(option, 0 if name in shared else 1 if name in declared else 2) for name, option in options.items()]
     return RecipeCommand(
         name=name,
         callback=train_recipe,
