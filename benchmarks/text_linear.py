@@ -57,8 +57,8 @@ def main(folder: Path, ngrams: int, rounds: int, plain: bool, words: tuple[str, 
                 )
                 took[side].append(time.monotonic() - began)
                 if side == "dltoolkit":
-                    (found,) = Path(runs).glob("*/*/metrics.json")
-                    accuracy = json.loads(found.read_text())["test"]["accuracy"]
+                    (metrics_path,) = Path(runs).glob("*/*/metrics.json")
+                    accuracy = json.loads(metrics_path.read_text())["test"]["accuracy"]
                 else:
                     accuracy = float(done.stdout)
                 click.echo(f"{side:13} {took[side][-1]:6.1f} s  test accuracy {100 * accuracy:.2f} %")
