@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -15,6 +16,7 @@ from dltoolkit.errors import UserError
 
 PARTIAL_MARK = ".partial"  # part of the names of files that are not complete
 LOCK_FILE = ".lock"  # the file in a folder that the process locks which may change the folder
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file systems that do not support locks
 
 
 class WriteError(UserError):
@@ -75,6 +77,8 @@ def remove_partial_files(folder: Path) -> None:
 def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold the exclusive lock of a folder inside the block. The operating system releases it if the process is killed.
 
+    On a file system without locks, such as some network file systems, the block runs without a lock.
+
     Raises:
         FolderInUse: If another process, or another block of this process, holds the lock.
         WriteError: If the folder is not writable.
@@ -89,8 +93,11 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         raise FolderInUse(
             f"Another process is using {folder}: wait until that process has ended, or stop it."
         ) from None
+    except NotImplementedError:
+        pass
     except OSError as error:
-        raise WriteError(f"Cannot write {path}: {error.strerror or error}.") from None
+        if error.errno not in NO_LOCKS:
+            raise WriteError(f"Cannot write {path}: {error.strerror or error}.") from None
     try:
         yield
     finally:

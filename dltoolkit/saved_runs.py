@@ -13,22 +13,26 @@ from dltoolkit.run import Run
 RESUME_OPTIONS = ("epochs", "max_time", "device")  # options that may change when a run is resumed
 
 
+class RunNotFound(UserError):
+    """There is no run of the requested name."""
+
+
 def load(run: str | Path, out_dir: str | Path = "saved_models") -> Run:
     """Open a run by its path, ``RECIPE/NAME``, a unique NAME, or ``latest``.
 
     Raises:
-        UserError: If there is no such run (the message suggests the most similar name), its run.json is damaged, or it
-            has another format than this version reads.
+        RunNotFound: If there is no such run; the message suggests the most similar name.
+        UserError: If several runs have the name, run.json is damaged, or it has another format than this version reads.
     """
     for path in (Path(run).expanduser(), Path(out_dir).expanduser() / str(run)):
         if (path / "run.json").is_file():
             return Run.open(path)
     if Path(run).expanduser().is_dir() and str(run) not in (".", ""):
-        raise UserError(f"{run} is not a run directory: it has no run.json.")
+        raise RunNotFound(f"{run} is not a run directory: it has no run.json.")
     available = runs(out_dir)
     if str(run) == "latest":
         if not available:
-            raise UserError(f"There are no runs in {out_dir} yet; 'dltoolkit train image-classifier' trains one.")
+            raise RunNotFound(f"There are no runs in {out_dir} yet; 'dltoolkit train image-classifier' trains one.")
         return max(available, key=lambda each: (each.info.get("created", ""), each.path.stat().st_mtime_ns))
     matches = [each for each in available if each.path.name == str(run)]
     if len(matches) == 1:
@@ -36,8 +40,11 @@ def load(run: str | Path, out_dir: str | Path = "saved_models") -> Run:
     if matches:
         names = ", ".join(f"{each.path.parent.name}/{each.path.name}" for each in matches)
         raise UserError(f"Several runs are called '{run}'; use one of {names}.")
+    for file in Path(out_dir).expanduser().glob("*/*/run.json"):
+        if file.parent.name == str(run):
+            return Run.open(file.parent)  # raises the reason why the run cannot be read
     hint = did_you_mean(str(run), [each.path.name for each in available])
-    raise UserError(f"There is no run '{run}' in {out_dir}; 'dltoolkit list runs' lists the runs.{hint}")
+    raise RunNotFound(f"There is no run '{run}' in {out_dir}; 'dltoolkit list runs' lists the runs.{hint}")
 
 
 def resume(run: Run | str | Path, **changes: Any) -> Run:

@@ -1,5 +1,7 @@
 """Tests of run directories: names, atomic files, states, and damaged or foreign contents."""
 
+import errno
+import fcntl
 import json
 import subprocess
 import sys
@@ -9,10 +11,11 @@ import keras
 import pytest
 
 import dltoolkit
-from dltoolkit import recipe
+from dltoolkit import files, recipe
 from dltoolkit import run as run_module
 from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError
+from dltoolkit.finetuning import backbone
 from dltoolkit.interrupt import Interrupted
 from dltoolkit.run import Run
 
@@ -53,8 +56,8 @@ def test_create_writes_run_json_first(create):
 
 def test_session_removes_a_run_that_fails_before_training(create):
     run = create()
-    with pytest.raises(UserError, match="no pictures"), run.session():
-        raise UserError("no pictures")
+    with pytest.raises(UserError, match="no images"), run.session():
+        raise UserError("no images")
     assert not run.path.exists()
 
 
@@ -144,6 +147,10 @@ def test_load_refuses_other_formats(create, tmp_path, changes, actual):
     (run.path / "run.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match=f"{actual}, but this version reads only format 2: train a new run"):
         dltoolkit.load(run.path)
+    with pytest.raises(UserError, match=actual):
+        dltoolkit.load(run.path.name, tmp_path / "runs")
+    with pytest.raises(UserError, match=actual):
+        backbone.resolve(run.path.name, out_dir=str(tmp_path / "runs"))
     assert dltoolkit.runs(tmp_path / "runs") == []
 
 
@@ -235,3 +242,13 @@ def test_model_refuses_files_with_code(create):
     (run.path / "model.keras").unlink()
     with pytest.raises(UserError, match="no model yet"):
         _ = run.model
+
+
+def test_exclusive_lock_is_skipped_if_the_file_system_has_no_locks(tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with files.exclusive_lock(tmp_path):
+        (tmp_path / "written").touch()
+    assert (tmp_path / "written").exists()

@@ -311,7 +311,7 @@ def resolve(name: str | None, *, weights: str | None = None, out_dir: str = "sav
         return FileBackbone(name, seed)
     if Path(name).expanduser().is_file():
         raise UserError(f"{name} is not a .keras file; other files are not opened, because a pickle may run code.")
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(saved_runs.RunNotFound):
         return RunBackbone(name, seed, saved_runs.load(name, out_dir))
     presets = models.pretrained.keras_hub.preset_names()
     if name in presets:

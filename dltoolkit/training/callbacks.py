@@ -53,11 +53,14 @@ class HistoryCSV(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._start = self._clock.now()
 
+    def on_test_begin(self, logs: Any = None) -> None:
+        # The end of the validation may change the plan, and with it the schedule.
+        self._learning_rate = float(f"{float(self._schedule(self._state.step - 1)):.6g}")
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         state = self._state
         metrics = {name: round(float(value), 6) for name, value in _history_columns(logs).items()}
-        learning_rate = float(f"{float(self._schedule(state.step - 1)):.6g}")
-        times = {"learning_rate": learning_rate, "seconds": round(self._clock.now() - self._start, 2)}
+        times = {"learning_rate": self._learning_rate, "seconds": round(self._clock.now() - self._start, 2)}
         state.history.append({"epoch": epoch + 1, "step": state.step, **metrics, **times})
         self._run.write_rows("history.csv", state.history)
 

@@ -255,7 +255,7 @@ def use_xla(xla: str, devices: Devices, *, xla_on_cpu: bool = False, variable_sh
 
 def _cpu_has_bfloat16() -> bool:
     """Return whether TensorFlow uses oneDNN, and oneDNN the bfloat16 instructions of the processor."""
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("0", "false"):
         return False
     if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ISAS_WITHOUT_BFLOAT16:
         return False
