@@ -56,10 +56,8 @@ class Trainer:
     def run(self, devices: str, recipe: str) -> dltoolkit.Run:
         """Return the run of a recipe, after training its group if that has not happened."""
         group = FAST if recipe in FAST[devices] else SLOW
-        if group is SLOW and devices != "one":
-            self.run("one", "fine-tune")
-        if recipe == "fine-tune":
-            self.run("one", "image-classifier")  # its backbone
+        if group is SLOW:
+            self.run("one", "image-classifier")  # the backbone of fine-tune
         with filelock.FileLock(self.folder / "lock"):
             if not (self.folder / devices / group[devices][-1] / "run" / "report.html").exists():
                 self._train(devices, group[devices])

@@ -252,3 +252,13 @@ def test_exclusive_lock_is_skipped_if_the_file_system_has_no_locks(tmp_path, mon
     with files.exclusive_lock(tmp_path):
         (tmp_path / "written").touch()
     assert (tmp_path / "written").exists()
+
+
+def test_model_has_one_input_and_one_output_tensor(create):
+    inputs = keras.Input((2,), name="image")
+    run = create()
+    run.save_model(keras.Model(inputs, keras.layers.Dense(3)(inputs)))
+    run.update(state="finished")
+    assert keras.ops.is_tensor(run.model(keras.ops.ones((1, 2))))
+    assert run.model.output.shape == (None, 3)
+    assert run.model.input.shape == (None, 2)

@@ -34,9 +34,9 @@ def train(toy, tmp_path):
 
 
 def accuracy(toy, run) -> float:
-    inputs, answers = toy.build_data(None)
-    held_out = slice(toy.EXAMPLES, None)
-    return float(np.mean(toy.predict(run, inputs[held_out]) == answers[held_out].argmax(axis=1)))
+    inputs, labels = toy.build_data(None)
+    held_out = slice(toy.TRAIN_EXAMPLES, None)
+    return float(np.mean(toy.predict(run, inputs[held_out]) == labels[held_out].argmax(axis=1)))
 
 
 def test_fit_learns_and_records(train):

@@ -10,7 +10,7 @@ from dltoolkit import data, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.run import Run
 
-EXAMPLES, VALIDATED = 512, 128
+TRAIN_EXAMPLES, VALIDATION_EXAMPLES = 512, 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,15 @@ class Config(RunConfig, OptimizerOptions):
     batch_size: int = option(64, "Examples per step.", minimum=1)
     hidden: int = option(16, "Units of the hidden layer.", minimum=1)
     dropout: float = option(0.1, "Dropout rate.", minimum=0, maximum=0.9)
-    memory: int | None = option(None, "Largest batch that fits into memory; a larger one runs out of it.", minimum=1)
+    memory: int | None = option(
+        None, "Maximum batch size that fits into memory; a larger one raises an error.", minimum=1
+    )
 
 
 def build_data(config):
     import numpy as np
 
-    inputs = np.random.default_rng(1).normal(size=(EXAMPLES + VALIDATED, 3)).astype("float32")
+    inputs = np.random.default_rng(1).normal(size=(TRAIN_EXAMPLES + VALIDATION_EXAMPLES, 3)).astype("float32")
     return inputs, np.eye(3, dtype="float32")[inputs.argmax(axis=1)]
 
 
@@ -42,17 +44,17 @@ def train(config=Config(), *, resume=None):
     import keras
     import tensorflow as tf
 
-    inputs, answers = build_data(config)
+    inputs, labels = build_data(config)
 
     def batches(batch_size, start_step):
         if config.memory and batch_size > config.memory:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
-        order = data.batches.index_batches(EXAMPLES, batch_size, config.seed, start_step)
-        made = order.map(lambda _, index: (tf.gather(inputs, index), tf.gather(answers, index)))
-        return data.pipeline.finalize_pipeline(made)
+        order = data.batches.index_batches(TRAIN_EXAMPLES, batch_size, config.seed, start_step)
+        dataset = order.map(lambda _, index: (tf.gather(inputs, index), tf.gather(labels, index)))
+        return data.pipeline.finalize_pipeline(dataset)
 
     def validation(batch_size):
-        return tf.data.Dataset.from_tensor_slices((inputs[EXAMPLES:], answers[EXAMPLES:])).batch(batch_size)
+        return tf.data.Dataset.from_tensor_slices((inputs[TRAIN_EXAMPLES:], labels[TRAIN_EXAMPLES:])).batch(batch_size)
 
     run = resume or Run.create(__file__, config, "toy")
     with run.session():
@@ -60,7 +62,7 @@ def train(config=Config(), *, resume=None):
             {
                 "source": "toy",
                 "fingerprint": "0",
-                "splits": {"train": EXAMPLES},
+                "splits": {"train": TRAIN_EXAMPLES},
                 "classes": ["a", "b", "c"],
                 "warnings": [],
             }
@@ -72,8 +74,8 @@ def train(config=Config(), *, resume=None):
                 build_model=lambda: build_model(config, None),
                 batches=batches,
                 validation=validation,
-                train_examples=EXAMPLES,
-                validation_examples=VALIDATED,
+                train_examples=TRAIN_EXAMPLES,
+                validation_examples=VALIDATION_EXAMPLES,
                 compile=functools.partial(
                     training.optimizer.compile,
                     loss=keras.losses.CategoricalCrossentropy(from_logits=True),
