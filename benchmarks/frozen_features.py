@@ -66,7 +66,9 @@ def train_baseline(network, splits, epochs: int):
     x = keras.layers.Dropout(0.2)(network(image, training=False))
     model = keras.Model(image, keras.layers.Dense(len(splits.classes))(x))
     model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    train, validation = (data.image.pipeline.evaluation_pipeline(splits, split, 32) for split in ("train", "validation"))
+    train, validation = (
+        data.image.pipeline.evaluation_pipeline(splits, split, 32) for split in ("train", "validation")
+    )
     model.fit(train.shuffle(8), epochs=epochs, validation_data=validation, shuffle=False, verbose=0)
     return model
 

@@ -240,7 +240,7 @@ def _mode(name: str, value: Any, allowed: tuple[Any, ...], is_option: bool) -> s
     if allowed == (None,):
         return f"{mode}: leave one of them out"
     first, *others = (choice for choice in allowed if choice is not None)
-    return f"{mode}: leave it out, or use {' or '.join([_spell(name, first), *map(str, others)])}"
+    return f"{mode}: leave it out, or use {_join_or([_spell(name, first), *map(str, others)])}"
 
 
 def _spell(name: str, value: Any) -> str:
@@ -381,3 +381,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold lines such as 'epochs: 20', but it holds a {type(values).__name__}.")
     return values
+
+
+def _join_or(values: list[str]) -> str:
+    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} or {values[-1]}"

@@ -149,7 +149,7 @@ class Run:
         path = self.path / "model.keras"
         if not self.writes:
             return path
-        inference_model = keras.Model(model.inputs, model.outputs, name=model.name)
+        inference_model = keras.Model(model.input, model.output, name=model.name)
         with files.atomic_write(path, suffix=".keras") as partial:
             inference_model.save(partial)
         self._model = None

@@ -53,7 +53,7 @@ def trained(monkeypatch):
         (["train", "image-classifier", "--workers", "4"], "dltoolkit launch --workers N"),
         (["train", "image-classifier", "--frobnicate", "4"], "There is no option '--frobnicate'. See"),
         (["train", "image-classifier", "digits", "mnist"], "The argument 'mnist' belongs to no option"),
-        (["train", "image-classifier", "digits", "--data", "mnist"], "The argument 'digits' belongs to no option"),
+        (["train", "image-classifier", "digits", "--data", "mnist"], "The data are given twice"),
         (["train", "image-classifier", "--model", "resnett"], "Did you mean 'resnet'?"),
         (["train", "image-classifier", "--epochs", "-4"], "--epochs must be at least 1"),
         (["train", "image-classifier", "--epochs", "many"], "--epochs must be a whole number"),

@@ -121,7 +121,7 @@ def test_train_weighs_rare_classes_if_asked(config):
 
 
 def test_lora_trains_fewer_parameters(config, run):
-    lora = fine_tune.train(replace(config, method="lora", rank=2, epochs=1, name="lora"))
+    lora = fine_tune.train(replace(config, method="lora", rank=2, epochs=1, tta=True, name="lora"))
     assert lora.info["model"]["trainable_parameters"] < run.info["model"]["trainable_parameters"]
     assert lora.evaluate() == lora.metrics["test"]
 

@@ -1,4 +1,4 @@
-"""Tests that XLA can compile the training step of every recipe, for shapes that are known in advance, as a TPU requires.
+"""Tests that XLA can compile the training step of every recipe for static shapes, as a TPU requires.
 
 The steps are lowered to XLA's representation (HLO), which fails for operations that XLA does not support. They are not
 run, because compiling them for a CPU would take most of the time.

@@ -110,7 +110,9 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
             if context.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
         }
         if words:
-            if len(words) > 1 or "data" in values:
+            if len(words) == 1 and "data" in values:
+                raise UserError(f"The data are given twice, as '{words[0]}' and with --data: leave one of them out.")
+            if len(words) > 1:
                 raise UserError(
                     f"The argument '{words[-1]}' belongs to no option; see '{context.command_path} --help'."
                 )

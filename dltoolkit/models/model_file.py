@@ -40,7 +40,7 @@ def load_model(path: Path) -> keras.Model:
         raise UserError(f"{path} is damaged or not a Keras model, and was not loaded.") from error
     if needs_keras_hub:
         models.fused.use_fused_ops(model)  # as in training
-    model.compile(jit_compile=False)  # XLA's convolutions are slower than oneDNN's on a CPU
+    model.jit_compile = False  # XLA's convolutions are slower than oneDNN's on a CPU
     return model
 
 

@@ -132,7 +132,7 @@ def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_s
     run.save_model(inference_model)
     # built outside the strategy's scope, so that it predicts on one device
     result = keras.Model(inference_model.input, inference_model.output, name=inference_model.name)
-    result.compile(jit_compile=False)
+    result.jit_compile = False
     return result
 
 
