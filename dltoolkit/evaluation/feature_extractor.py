@@ -39,7 +39,7 @@ class FeatureExtractor:
 
         self.model = model
         self._features_and_logits = keras.Model(model.input, [model.get_layer("logits").input, model.output])
-        self._features_and_logits.compile(jit_compile=False)
+        self._features_and_logits.jit_compile = False
 
     def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return features float32 (n, units) and predicted class numbers int (n,) of images uint8 (n, h, w, c)."""

@@ -101,7 +101,7 @@ class ImageTask(Task):
         """Return the input of the head for the training images (all copies) and the validation images."""
         if len(self._trainable_features.layers) == 1:  # the head is the only trainable layer
             return tuple((np.asarray(cached.values), cached.labels) for cached in (self._train, self._validation))
-        self._trainable_features.compile(jit_compile=False)
+        self._trainable_features.jit_compile = False
         return tuple(
             (
                 self._trainable_features.predict(cached.evaluation_batches(PREDICT_BATCH_SIZE), verbose=0),

@@ -84,7 +84,7 @@ class TextTask(Task):
 
     def features(self) -> tuple[Labeled, Labeled]:
         """Return the input of the head for a sample of the training texts and of the validation texts."""
-        self._features.compile(jit_compile=False)
+        self._features.jit_compile = False
         return tuple(self._predict_features(split) for split in ("train", "validation"))
 
     def _predict_features(self, split: str) -> Labeled:

@@ -133,7 +133,7 @@ class Gan(keras_internals.EvaluateByFunction, keras.Model):
         """Return the averaged generator as a model for one device. Call this outside any strategy's scope."""
         if self._inference_generator is None:
             self._inference_generator = keras.Model(self.ema_generator.inputs, self.ema_generator.outputs)
-            self._inference_generator.compile(jit_compile=False)
+            self._inference_generator.jit_compile = False
         return self._inference_generator
 
     def evaluation_metrics(self) -> dict[str, float]:
