@@ -40,9 +40,9 @@ def load(run: str | Path, out_dir: str | Path = "saved_models") -> Run:
     if matches:
         names = ", ".join(f"{each.path.parent.name}/{each.path.name}" for each in matches)
         raise UserError(f"Several runs are called '{run}'; use one of {names}.")
-    for file in Path(out_dir).expanduser().glob("*/*/run.json"):
-        if file.parent.name == str(run):
-            return Run.open(file.parent)  # raises the reason why the run cannot be read
+    for path in _directories(out_dir):
+        if path.name == str(run):
+            return Run.open(path)  # raises the reason why the run cannot be read
     hint = did_you_mean(str(run), [each.path.name for each in available])
     raise RunNotFound(f"There is no run '{run}' in {out_dir}; 'dltoolkit list runs' lists the runs.{hint}")
 
@@ -80,7 +80,12 @@ def resume(run: Run | str | Path, **changes: Any) -> Run:
 def runs(out_dir: str | Path = "saved_models") -> list[Run]:
     """Return all readable runs under ``out_dir``, oldest first."""
     readable = []
-    for file in Path(out_dir).expanduser().glob("*/*/run.json"):
+    for path in _directories(out_dir):
         with contextlib.suppress(UserError):
-            readable.append(Run.open(file.parent))
+            readable.append(Run.open(path))
     return sorted(readable, key=lambda run: run.info.get("created", ""))
+
+
+def _directories(out_dir: str | Path) -> list[Path]:
+    """Return the run directories under ``out_dir``, whether their run.json can be read or not."""
+    return [file.parent for file in Path(out_dir).expanduser().glob("*/*/run.json")]

@@ -6,27 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSES, save_image, toy_image
+from image_loading import error_of, load
 from PIL import Image
 
 from dltoolkit.data import labeled
 from dltoolkit.data.image import dataset
-from dltoolkit.data.options import ImageReadOptions, SplitOptions
+from dltoolkit.data.options import SplitOptions
 from dltoolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
-
-
-def load(data, read=ImageReadOptions(), split=SplitOptions(), **options) -> dataset.ImageSplits:
-    return dataset.load(str(data), read, split, **options)
-
-
-def error_of(data, *read, **options) -> str:
-    """Return the one-line message with which data are refused."""
-    with pytest.raises(UserError) as caught:
-        load(data, *read, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def contents(data: dataset.ImageSplits, split: str) -> set[bytes]:

@@ -7,26 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSES, save_image, toy_image, toy_images
+from image_loading import error_of, load
 from PIL import Image
 
-from dltoolkit.data.image import dataset
-from dltoolkit.data.options import ImageReadOptions, SplitOptions
-from dltoolkit.errors import UserError
+from dltoolkit.data.options import ImageReadOptions
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
-
-
-def load(data, read=ImageReadOptions(), split=SplitOptions(), **options) -> dataset.ImageSplits:
-    return dataset.load(str(data), read, split, **options)
-
-
-def error_of(data, *read, **options) -> str:
-    """Return the one-line message with which data are refused."""
-    with pytest.raises(UserError) as caught:
-        load(data, *read, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_load_reads_the_bundled_digits():
