@@ -261,3 +261,23 @@ def test_expand_yields_files_rows_and_plain_texts(tmp_path, text_table):
     assert [dataset.read_text(item) for item in items[:2]] == [text for label, text in toy_texts(4) if label == "bad"]
     assert list(dataset.expand(["gone.txt"])) == [InvalidInput("gone.txt", "no such file")]
     assert list(dataset.expand([Line(str(text_table)), None])) == [str(text_table), None]  # a line is never a file
+
+
+def test_summary_says_what_was_read(text_table, tmp_path):
+    splits = load(text_table)
+    assert splits.summary()[:5] == [
+        ("Data", f"{text_table} (table)"),
+        ("Examples", "60 texts"),
+        ("Classes", "2: bad 30, good 30"),
+        ("Splits", "44 train, 8 validation, 8 test; split by class and content"),
+        ("Columns", "text from 'text', label from 'label'"),
+    ]
+    assert splits.describe()["columns"] == {"text": "text", "label": "label"}
+    write_texts(tmp_path / "imdb" / "train", toy_texts(40))
+    write_texts(tmp_path / "imdb" / "test", toy_texts(20, seed=1))
+    rows = dict(load(tmp_path / "imdb").summary())
+    assert rows["Data"].endswith("imdb (class folders)")
+    assert rows["Splits"] == (
+        "34 train, 6 validation, 20 test; test predefined by folders, validation split from train by class and content"
+    )
+    assert "Columns" not in rows

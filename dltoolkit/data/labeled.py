@@ -15,6 +15,7 @@ from dltoolkit.errors import UserError, did_you_mean
 HELD_OUT = 0.15  # default fraction of each class for validation, and for the test
 MAX_VALIDATION, MAX_TEST = 5_000, 10_000  # examples; more would hardly make the scores more precise
 MAX_LISTED_CLASSES = 20  # in a message
+MAX_COUNTED_CLASSES = 12  # classes whose sizes the summary lists; of more classes, it names the largest and smallest
 
 
 @dataclass(eq=False, kw_only=True)
@@ -29,6 +30,10 @@ class LabeledSplits:
         fingerprint: Hexadecimal digits; equal data in the same order have equal fingerprints.
         source: Value of ``--data``.
         name: Short name of the source that is safe in file names.
+        noun: Name of an example in messages, "image" or "text".
+        kind: Kind of the source in words, such as "table".
+        columns: Columns of a table that were read, by their meaning: "text" or "image", "label", "split".
+        split_origin: Origin of the splits in words, such as "predefined by folders".
         warnings: Sentences for the user.
         findings: (name, finding) of every unusable or repeated example.
     """
@@ -42,6 +47,10 @@ class LabeledSplits:
     fingerprint: str
     source: str
     name: str = "data"
+    noun: str = "example"
+    kind: str = "data"
+    columns: dict[str, str] = field(default_factory=dict)
+    split_origin: str = ""
     warnings: list[str] = field(default_factory=list)
     findings: list[tuple[str, str]] = field(default_factory=list)
 
@@ -53,11 +62,36 @@ class LabeledSplits:
         """Return the description of the data for run.json."""
         return {
             "source": self.source,
+            "columns": self.columns,
             "fingerprint": self.fingerprint,
             "splits": self.counts(),
+            "split_origin": self.split_origin,
             "classes": self.classes,
             "warnings": self.warnings,
         }
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return labels and values of what was read, for the block that is printed before training."""
+        used = sum(self.counts().values())
+        unused = f", {used:,} of them used" if used < len(self.labels) else ""
+        rows = [
+            ("Data", f"{self.source} ({self.kind})"),
+            ("Examples", f"{len(self.labels):,} {self.noun}s{unused}"),
+            ("Classes", self._describe_classes()),
+        ]
+        splits = ", ".join(f"{count:,} {name}" for name, count in self.counts().items())
+        rows.append(("Splits", f"{splits}; {self.split_origin}" if self.split_origin else splits))
+        if self.columns:
+            rows.append(("Columns", ", ".join(f"{meaning} from '{name}'" for meaning, name in self.columns.items())))
+        return rows
+
+    def _describe_classes(self) -> str:
+        counts = np.bincount(self.labels, minlength=len(self.classes)).tolist()
+        sizes = [f"{name} {count:,}" for name, count in zip(self.classes, counts, strict=True)]
+        if len(sizes) > MAX_COUNTED_CLASSES:
+            largest, smallest = int(np.argmax(counts)), int(np.argmin(counts))
+            sizes = [f"the largest {sizes[largest]}", f"the smallest {sizes[smallest]}"]
+        return f"{len(self.classes)}: {', '.join(sizes)}"
 
     def balanced_weights(self) -> np.ndarray:
         """Return the weight of each class in the loss, float (classes,), that gives all classes the same total."""
@@ -124,6 +158,10 @@ def split_dataset(
         "fingerprint": checks.fingerprint(shape, hashes, listing),
         "source": source.spec,
         "name": source.name,
+        "noun": listing.noun,
+        "kind": source.description,
+        "columns": listing.columns,
+        "split_origin": _describe_origin(listing),
         "warnings": warnings,
         "findings": [*invalid, *checks.find_duplicates(hashes, listing.names)],
     }
@@ -170,6 +208,15 @@ def class_index(name: str, classes: Sequence[str]) -> int:
     if name in classes:
         return list(classes).index(name)
     return next((index for index, other in enumerate(classes) if other.lower() == name.lower()), -1)
+
+
+def _describe_origin(listing: Listing) -> str:
+    """Return where the splits come from, in words."""
+    if checks.needs_split(listing):
+        return "split by class and content"
+    if len(np.unique(listing.splits)) == len(SPLITS):
+        return f"predefined by {listing.split_origin}"
+    return f"test predefined by {listing.split_origin}, validation split from train by class and content"
 
 
 def _split(listing: Listing, hashes: np.ndarray, validation: float, test: float, seed: int) -> dict[str, np.ndarray]:

@@ -49,6 +49,8 @@ class Listing:
         warnings: Sentences for the user.
         cache_key: Identifies encoded images in the disk cache. Files are identified by path, size and time.
         noun: Name of an example in messages.
+        columns: Columns of a table that were read, by their meaning: "text" or "image", "label", "split".
+        split_origin: What predefines the splits, such as "folders".
     """
 
     names: list[str]
@@ -59,6 +61,8 @@ class Listing:
     warnings: list[str] = field(default_factory=list)
     cache_key: str = ""
     noun: str = "image"
+    columns: dict[str, str] = field(default_factory=dict)
+    split_origin: str = "the data"
 
     def take(self, indices: np.ndarray) -> "Listing":
         """Return the listing of the examples at these indices (ascending)."""
@@ -117,7 +121,8 @@ def from_folder(source: Source, example_type: ExampleType, *, labeled: bool = Tr
         more = f" (and {len(empty_folders) - 1} more)" if len(empty_folders) > 1 else ""
         raise UserError(f"The class folder {empty_folders[0]}{more} has no {noun}s: add some or remove it.")
     warnings = [*source.warnings, *_warn_of_other_files(other_files, len(rows), example_type)]
-    return _from_rows([(file.path, file, label, split) for file, label, split in rows], warnings, noun)
+    listing = _from_rows([(file.path, file, label, split) for file, label, split in rows], warnings, noun)
+    return replace(listing, split_origin="folders")
 
 
 def from_tables(
@@ -161,7 +166,8 @@ def from_tables(
         more = f", and {len(incomplete) - 1} more rows are incomplete" if len(incomplete) > 1 else ""
         raise UserError(f"{incomplete[0]}{more}: correct or remove them, or skip them with --skip-invalid.")
     warnings = [f"{len(incomplete)} rows were skipped; the first: {incomplete[0]}."] if incomplete else []
-    return _from_rows(rows, [*source.warnings, *warnings], example_type.noun)
+    listing = _from_rows(rows, [*source.warnings, *warnings], example_type.noun)
+    return replace(listing, columns={example_type.noun: item_column, "label": label_column}, split_origin="file names")
 
 
 def select_tfds_splits(source: Source, split_sizes: Sequence[tuple[str, int]]) -> tuple[dict[str, str], list[str]]:
@@ -221,6 +227,7 @@ def from_tfds(
         warnings=list(warnings),
         cache_key=cache_key,
         noun=noun,
+        split_origin="the data set",
     )
     labeled = np.flatnonzero(labels >= 0)
     if len(labeled) < len(labels):

@@ -33,6 +33,15 @@ BUNDLED = {
     "python-docs": "plain text of the language reference that comes with Python (pydoc topics)",
     "reviews": "2,496 short reviews written for dltoolkit, half of them positive: plain, negated, mixed and ironic",
 }
+KINDS = {  # kinds of sources in words
+    "folder": "class folders",
+    "table": "table",
+    "npz": "arrays",
+    "text": "text file",
+    "bundled": "bundled",
+    "keras": "Keras data set",
+    "tfds": "TensorFlow data set",
+}
 IGNORED_FOLDERS = ("__MACOSX", "@eaDir")  # left by archives made on a Mac, and by network drives with thumbnails
 MAX_NAME_LENGTH = 40  # characters of a source's short name, which becomes part of a run's name
 ACCEPTED_DATA = (
@@ -63,6 +72,11 @@ class Source:
     splits: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     reference: str = ""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """The kind of the source in words, such as "table"."""
+        return KINDS.get(self.kind, self.kind)
 
 
 class File(NamedTuple):
