@@ -25,8 +25,8 @@ def main(data: str, model: str, backbone: str | None, batch_size: int | None) ->
 
     if backbone:
         config = fine_tune.Config(data=data, backbone=backbone)
-        task = finetuning.tasks.create(config)
-        splits = fine_tune.build_data(config, task)
+        task = finetuning.tasks.resolve(config).create()
+        splits = fine_tune.build_data(config)
         splits.encoder = task.backbone.text_features(config.max_length).encoder
         config = fine_tune.resolve_defaults(config, task, task.max_length(splits))
     else:

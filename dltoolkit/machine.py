@@ -1,15 +1,36 @@
-"""Facts about the machine that a run records: versions, processor, memory."""
+"""The machine: the devices that ``--device`` names, and what a run records: versions, processor, memory."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
 
+from dltoolkit.errors import UserError
+
+MAX_LOGICAL_CPUS = 64  # logical CPUs that --device cpu:N may divide the processor into
 PACKAGES = ("dltoolkit", "tensorflow", "keras", "numpy", "scikit-learn")  # packages whose versions affect results
+
+
+def parse_device(device: str) -> tuple[str, str | None]:
+    """Return the kind (auto, cpu, gpu or tpu) and the selection of a value of ``--device``, such as ("gpu", "0,1").
+
+    Raises:
+        UserError: If the value has another form.
+    """
+    match = re.fullmatch(r"(auto|cpu|gpu|tpu)(?::(.+))?", device.strip(), re.IGNORECASE)
+    kind, selection = (match[1].lower(), match[2]) if match else ("", None)
+    if not match or (selection and kind == "auto"):
+        raise UserError(f"'{device}' is not a device: use auto, cpu, cpu:2, gpu, gpu:0,1, tpu or tpu:NAME.")
+    if kind == "cpu" and selection and not (selection.isdigit() and 1 <= int(selection) <= MAX_LOGICAL_CPUS):
+        raise UserError(f"'{device}' is not a device: give the number of logical CPUs, such as cpu:2.")
+    if kind == "gpu" and selection and not re.fullmatch(r"\d+(,\d+)*", selection):
+        raise UserError(f"'{device}' is not a device: give the numbers of GPUs, such as gpu:0 or gpu:0,1.")
+    return kind, selection
 
 
 def versions() -> dict[str, str | None]:

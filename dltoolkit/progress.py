@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -9,17 +11,45 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from dltoolkit import cluster
 
 LIVE_INTERVAL = 0.1  # minimum seconds between two updates of the live display, so that it costs almost no time
+LINE_WIDTH = 80  # maximum columns of the line about an epoch
+BAR_WIDTH = 16  # columns of a progress bar, which leaves room for its description and two metrics
+NOT_METRICS = ("epoch", "step", "seconds", "learning_rate")  # columns of history.csv
+# Names of metrics that would make the line about an epoch too long, and their abbreviations
+ABBREVIATIONS = {
+    "accuracy": "acc",
+    "balanced_accuracy": "bal. acc",
+    "macro_f1": "F1",
+    "discriminator_loss": "D loss",
+    "kernel_distance": "kernel dist.",
+}
+
+_open: list[_Live] = []  # the live displays that are open, the innermost last; only the innermost is visible
 
 
 def console() -> Console:
     """Return a console that writes to the current ``sys.stderr``. Only the chief's console prints."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=not cluster.is_chief())
+    return _console(sys.stderr, not cluster.is_chief())
+
+
+@functools.lru_cache(maxsize=2)  # a live display makes room for messages only if they go through the same console
+def _console(file: Any, quiet: bool) -> Console:
+    if file.isatty():  # a copy of the file descriptor shows progress also while TensorFlow is kept from writing
+        file = os.fdopen(os.dup(file.fileno()), "w", encoding=file.encoding, errors="replace")
+    return Console(file=file, highlight=False, soft_wrap=True, quiet=quiet)
 
 
 def note(message: str) -> None:
@@ -29,30 +59,74 @@ def note(message: str) -> None:
 
 def warn(message: str) -> None:
     """Print a warning on stderr, on every worker."""
-    screen = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    screen = _console(sys.stderr, False)
     screen.print("[yellow]Warning:[/yellow] " if screen.is_terminal else "Warning: ", end="")
     screen.print(message, markup=False)
+
+
+class _Live:
+    """A live display on one line, which is hidden while another one is open inside it."""
+
+    def __init__(self, *columns: Any):
+        options = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
+        self.bar = Bar(SpinnerColumn(), *columns, console=console(), **options)
+
+    def open(self) -> Bar:
+        if _open:
+            _open[-1].bar.stop()
+        _open.append(self)
+        self.bar.start()
+        return self.bar
+
+    def close(self) -> None:
+        self.bar.stop()
+        _open.remove(self)
+        if _open:
+            _open[-1].bar.start()
+
+
+@contextmanager
+def _live(*columns: Any) -> Iterator[Bar]:
+    display = _Live(*columns)
+    try:
+        yield display.open()
+    finally:
+        display.close()
+
+
+def _text(template: str) -> TextColumn:
+    return TextColumn(template, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+
+
+@contextmanager
+def phase(activity: str) -> Iterator[None]:
+    """Show on a terminal what is being done, and for how long, until the block ends.
+
+    Args:
+        activity: What is being done, such as "Fitting the linear baseline".
+    """
+    if not console().is_terminal:
+        yield
+        return
+    with _live(_text("{task.description}"), TimeElapsedColumn()) as bar:
+        bar.add_task(activity, total=None)
+        yield
 
 
 @contextmanager
 def counting() -> Iterator[Any]:
     """Yield a function ``report(label, done, total)`` that shows the progress of a scan or a download on a terminal."""
-    screen = console()
-    if not screen.is_terminal:
+    if not console().is_terminal:
         yield lambda label, done, total: None
         return
-    with Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=screen,
-        transient=True,
-    ) as bar:
+    columns = _text("{task.description}"), BarColumn(BAR_WIDTH), MofNCompleteColumn(), TimeRemainingColumn()
+    with _live(*columns) as bar:
         tasks: dict[str, Any] = {}
 
         def report(label: str, done: int, total: int) -> None:
             if label not in tasks:
+                for earlier in tasks.values():
+                    bar.update(earlier, visible=False)
                 tasks[label] = bar.add_task(label, total=total)
             bar.update(tasks[label], completed=done, total=total)
 
@@ -64,7 +138,7 @@ class EpochDisplay:
 
     def __init__(self) -> None:
         self._screen = console()
-        self._bar: Bar | None = None
+        self._live: _Live | None = None
         self._task: Any = None
         self._updated = 0.0
 
@@ -78,41 +152,60 @@ class EpochDisplay:
         """
         if not self._screen.is_terminal:
             return
-        if self._bar is None:
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[values]}"),
-                TimeRemainingColumn(),
-                console=self._screen,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=steps, values="")
-        self._bar.reset(self._task, description=f"epoch {_format_epoch(epoch, epochs)}", total=steps, values="")
+        values = ""
+        if self._live is None:
+            columns = BarColumn(BAR_WIDTH), MofNCompleteColumn(), TimeRemainingColumn(), _text("{task.fields[values]}")
+            self._live = _Live(_text("{task.description}"), *columns)
+            self._task = self._live.open().add_task("", total=steps, values="")
+            values = "compiling the model"
+        description = f"epoch {_format_epoch(epoch, epochs)}"
+        self._live.bar.reset(self._task, description=description, total=steps, values=values)
 
     def step(self, done: int, logs: Mapping[str, float] | None) -> None:
         """Show how many steps of the epoch are done. Calling this at every step costs almost no time."""
         now = time.monotonic()
-        if self._bar is None or now - self._updated < LIVE_INTERVAL:
+        if self._live is None or now - self._updated < LIVE_INTERVAL:
             return
         self._updated = now
-        values = "  ".join(_format_metric(name, value) for name, value in (logs or {}).items())
-        self._bar.update(self._task, completed=done, values=values)
+        self._live.bar.update(self._task, completed=done, values="  ".join(_format_metrics(logs or {}).values()))
 
-    def end(self, epoch: int, epochs: int | None, row: Mapping[str, float], best: bool) -> None:
-        """Print the line of a finished epoch. ``row`` is its row of history.csv."""
-        values = {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "learning_rate")}
-        metrics = "  ".join(_format_metric(name, value) for name, value in values.items())
-        line = f"epoch {_format_epoch(epoch, epochs)}  {metrics}  {row['seconds']:.1f} s{'  best' if best else ''}"
-        self._screen.print(line, markup=False)
+    def validating(self, steps: int) -> None:
+        """Show that the ``steps`` of the epoch are done and its validation has begun."""
+        if self._live is not None:
+            self._live.bar.update(self._task, completed=steps, values="validating")
+
+    def end(self, epoch: int, epochs: int | None, row: Mapping[str, float], best: bool, monitor: str = "") -> None:
+        """Print the line of a finished epoch; see :func:`epoch_line`."""
+        self._screen.print(epoch_line(epoch, epochs, row, best, monitor), markup=False)
 
     def close(self) -> None:
         """Remove the progress bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+
+
+def epoch_line(epoch: int, epochs: int | None, row: Mapping[str, float], best: bool, monitor: str = "") -> str:
+    """Return the line about a finished epoch, with as many metrics as fit: the monitored one and the loss come first.
+
+    Args:
+        epoch: Number of the epoch, from 1.
+        epochs: Planned number of epochs, or None.
+        row: The epoch's row of history.csv.
+        best: Whether the epoch is the best one so far.
+        monitor: Column of history.csv that selects the best epoch.
+    """
+    begin = f"epoch {_format_epoch(epoch, epochs)}"
+    end = f"{row['seconds']:.1f} s{'  best' if best else ''}"
+    metrics = _format_metrics({name: value for name, value in row.items() if name not in NOT_METRICS})
+    width, shown = len(f"{begin}  {end}") if best else len(f"{begin}  {end}  best"), set()
+    for name in sorted(metrics, key=lambda name: (name != monitor, name != "loss", not name.startswith("validation_"))):
+        if width + 2 + len(metrics[name]) <= LINE_WIDTH:
+            width += 2 + len(metrics[name])
+            shown.add(name)
+    shown = [name for name in metrics if name in shown]
+    shown.sort(key=lambda name: (name.startswith("validation_"), "loss" not in name))
+    return "  ".join([begin, *(metrics[name] for name in shown), end])
 
 
 def duration(seconds: float) -> str:
@@ -125,10 +218,32 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def rough_duration(seconds: float) -> str:
+    """Format estimated seconds with one or two digits: ``3 s``, ``40 s``, ``3 min`` or ``1 h 20 min``."""
+    if seconds < 9.5:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 57:
+        return f"{round(seconds / 5) * 5} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60 // 10 * 10} min"
+
+
 def _format_epoch(epoch: int, epochs: int | None) -> str:
     return f"{epoch:{len(str(epochs))}d}/{epochs}" if epochs else f"{epoch}"
 
 
+def _format_metrics(values: Mapping[str, float]) -> dict[str, str]:
+    """Return metrics as text, by name. Beside the loss of a discriminator, the other loss is the generator's."""
+    return {
+        name: _format_metric("G loss" if name == "loss" and "discriminator_loss" in values else name, value)
+        for name, value in values.items()
+    }
+
+
 def _format_metric(name: str, value: float) -> str:
-    label = name.replace("validation_", "val ").replace("_", " ")
-    return f"{label} {value * 100:.1f} %" if name.endswith("accuracy") else f"{label} {value:.4f}"
+    stem = name.removeprefix("validation_")
+    label = ("val " if stem != name else "") + ABBREVIATIONS.get(stem, stem.replace("_", " "))
+    fraction = stem.endswith("accuracy") or stem == "coverage"
+    if fraction:
+        return f"{label} {100 * value:.1f} %"
+    return f"{label} {value:.3f}" if abs(value) >= 0.1 else f"{label} {value:.4f}"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.finetuning.task import Task
+    from dltoolkit.finetuning.tasks import TaskSpec
 
 # Networks trained on large data sets forget fast, so few of their layers are trained, at low learning rates
 PRETRAINED_DEFAULTS = {
@@ -71,7 +72,7 @@ class Config(TransferOptions, ImageReadOptions, TextReadOptions, SplitOptions, R
     )
 
 
-def resolve_defaults(config: Config, task: Task, max_length: int = 1) -> Config:
+def resolve_defaults(config: Config, task: Task | TaskSpec, max_length: int = 1) -> Config:
     """Set the options that depend on the backbone and the data; ``max_length`` is the longest text's, in tokens."""
     defaults = PRETRAINED_DEFAULTS[task.name] if task.backbone.pretrained_at_scale else SMALL_BACKBONE_DEFAULTS
     defaults = LORA_DEFAULTS if config.method == "lora" else defaults
@@ -83,16 +84,16 @@ def resolve_defaults(config: Config, task: Task, max_length: int = 1) -> Config:
     return config
 
 
-def build_data(config: Config, task: Task | None = None) -> ImageSplits | TextSplits:
+def build_data(config: Config) -> ImageSplits | TextSplits:
     """Read, check and split the images, uint8 (n, h, w, c), or the texts."""
-    return (task or finetuning.tasks.create(config)).load_data(config)
+    return finetuning.tasks.resolve(config).load_data(config)
 
 
 def build_model(config: Config, splits: ImageSplits | TextSplits, task: Task | None = None) -> keras.Model:
     """Return the backbone with a new head: raw pixels (batch, h, w, c) or token IDs (batch, time) in, logits out."""
     import keras
 
-    task = task or finetuning.tasks.create(config)
+    task = task or finetuning.tasks.resolve(config).create()
     keras.utils.set_random_seed(config.seed)
     features = task.build_features(config, splits)  # (batch, units)
     logits = keras.layers.Dense(len(splits.classes), dtype="float32", name="logits")(features.output)
@@ -108,19 +109,20 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         config: The options.
         resume: A run of this recipe to continue, instead of a new one.
     """
-    task = finetuning.tasks.create(config)  # resolves --backbone
-    config = config.resolve(backbone=task.backbone.spec)
-    resolve_defaults(config, task)  # refuses wrong values before the data are read
+    spec = finetuning.tasks.resolve(config)  # resolves --backbone
+    config = config.resolve(backbone=spec.backbone.spec)
+    resolve_defaults(config, spec)  # refuses wrong values before the data are read
     curve_shots = finetuning.learning_curve.parse_shots(config.learning_curve)
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        devices = training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
+        needs_tensorflow = spec.reads_with_tensorflow(config)
+        splits = training.preparation.read_data(config, lambda: spec.load_data(config), needs_tensorflow)
+        task, devices = spec.create(), training.distribute.strategy.devices(config.device)
         if curve_shots and devices.workers > 1:
             raise UserError("--learning-curve trains one network after the other: leave it out with several workers.")
         options = {"xla": training.distribute.strategy.use_xla(config.xla, devices), "depthwise": task.depthwise}
         precision = training.distribute.strategy.set_precision(config.precision, devices, **options)
         given = config.resolve(precision=precision)
-        splits = build_data(given, task)
         run.describe_data(splits.describe(), splits.findings)
         started = time.monotonic()
         model = build_model(resolve_defaults(given, task), splits, task)

@@ -70,7 +70,7 @@ def build_data(config: Config) -> ImageSplits:
             )
 
     splits = load(config.image_size)
-    if config.image_size is None and max(splits.image_shape) > models.gan.gan.MAX_SIDE:
+    if config.image_size is None and max(splits.image_shape) > models.gan.options.MAX_SIDE:
         splits = load(DEFAULT_SIDE)
     if len(splits.train) < MIN_IMAGES:
         raise UserError(f"{config.data} has only {len(splits.train)} training images; give at least {MIN_IMAGES}.")
@@ -107,8 +107,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     """
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        training.distribute.strategy.devices(config.device)  # must come before TensorFlow starts
-        splits = build_data(config)
+        splits = training.preparation.read_data(config, lambda: build_data(config))
         run.describe_data(splits.describe(), splits.findings)
         config = resolve_defaults(config, splits)
         run.update(conditional=config.conditional)

@@ -109,8 +109,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
     """
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        training.distribute.strategy.devices(config.device)  # must come before TensorFlow starts
-        splits = build_data(config)
+        splits = training.preparation.read_data(config, lambda: build_data(config))
         run.describe_data(splits.describe(), splits.findings)
         if run.writes:
             splits.encoder.save(run.path)

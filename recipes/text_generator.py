@@ -94,12 +94,12 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         config = config.resolve(backbone=backbone.spec)
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
-        training.distribute.strategy.devices(config.device)  # before anything starts TensorFlow
         if backbone:
+            training.preparation.start(config)
             network, tokenizer, decided = backbone.language_model(config.context_length, config.learning_rate)
             backbone.check_unchanged(run)
             config = config.resolve(**decided)
-        corpus = build_data(config, tokenizer)
+        corpus = training.preparation.read_data(config, lambda: build_data(config, tokenizer))
         run.describe_data(corpus.describe())
         run.write_json(evaluation.text_generation.VOCABULARY, corpus.tokenizer.to_json())
         config = resolve_defaults(config.resolve(**run.info.get("resolved", {})), len(corpus.split("train")))

@@ -286,7 +286,7 @@ def test_train_refuses_a_model_without_a_dense_head(config, tmp_path):
 def test_resolve_defaults_trains_pretrained_networks_gently():
     pretrained, small = (fine_tune.Config(backbone=name) for name in ("MobileNetV2", None))
     pretrained, small = (
-        fine_tune.resolve_defaults(config, finetuning.tasks.create(config)) for config in (pretrained, small)
+        fine_tune.resolve_defaults(config, finetuning.tasks.resolve(config)) for config in (pretrained, small)
     )
     assert pretrained.learning_rate < small.learning_rate
     assert (pretrained.unfreeze, small.unfreeze) == ("0.3", "all")
@@ -295,7 +295,7 @@ def test_resolve_defaults_trains_pretrained_networks_gently():
 def test_resolve_defaults_gives_long_texts_smaller_batches(tmp_path):
     (tmp_path / "texts.csv").write_text("text,label\nlovely,good\nrude,bad\n")
     config = fine_tune.Config(data=str(tmp_path / "texts.csv"), backbone="hf://a/b")
-    task = finetuning.tasks.create(config)
+    task = finetuning.tasks.resolve(config)
     short, long = (fine_tune.resolve_defaults(config, task, max_length) for max_length in (20, 256))
     assert (short.batch_size, long.batch_size) == (32, 16)
     assert long.learning_rate == pytest.approx(short.learning_rate / 2**0.5)

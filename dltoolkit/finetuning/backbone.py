@@ -42,6 +42,7 @@ class Backbone:
     kind: ClassVar[Literal["the digits", "a keras.applications network", "a KerasHub preset", "a file", "a run"]]
     pretrained_at_scale: ClassVar[bool] = False
     reads: ClassVar[tuple[Literal["image", "text"], ...]] = ("image",)
+    image_size_needs_tensorflow = False  # whether the network must be opened to know its image size
 
     def __init__(self, name: str, seed: int = 0):
         self.name = self.spec = name
@@ -178,6 +179,7 @@ class PresetBackbone(Backbone):
 
     kind = "a KerasHub preset"
     pretrained_at_scale = True
+    image_size_needs_tensorflow = True
     reads = ("image", "text")
 
     @property
@@ -210,6 +212,7 @@ class FileBackbone(Backbone):
     """An image classifier in a ``.keras`` file, which is loaded once."""
 
     kind = "a file"
+    image_size_needs_tensorflow = True
 
     @property
     def weights_file(self) -> Path:
@@ -248,6 +251,15 @@ class RunBackbone(Backbone):
         if name == "latest":  # would name another run later
             self.spec = str(run.path)
 
+    @property
+    def image_size_needs_tensorflow(self) -> bool:
+        return not self._recorded_shape
+
+    @property
+    def _recorded_shape(self) -> tuple[int | None, ...]:
+        """The shape of one input in run.json; empty if training did not record it."""
+        return tuple(self.run.info.get("model", {}).get("input_shape", ()))
+
     @functools.cached_property
     def _model(self) -> keras.Model:
         import keras
@@ -282,7 +294,7 @@ class RunBackbone(Backbone):
 
     def _input_shape(self, inputs: str, axes: int) -> tuple[int | None, ...]:
         """Return the shape of one input, or raise a UserError if the network does not read ``inputs``."""
-        shape = self._model.input_shape[1:]
+        shape = self._recorded_shape or self._model.input_shape[1:]
         if len(shape) != axes:
             raise UserError(f"{self.name} is a run of {self.run.info['recipe']}, which does not read {inputs}.")
         return shape

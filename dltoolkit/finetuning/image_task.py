@@ -9,10 +9,10 @@ import keras
 import numpy as np
 
 from dltoolkit import progress
-from dltoolkit.data.image import augment, dataset
+from dltoolkit.data.image import augment
 from dltoolkit.errors import UserError
 from dltoolkit.evaluation import image_classification
-from dltoolkit.finetuning import feature_cache, unfreeze
+from dltoolkit.finetuning import feature_cache, loading, unfreeze
 from dltoolkit.finetuning.backbone import Backbone
 from dltoolkit.finetuning.task import Task
 from dltoolkit.models import surgery
@@ -50,16 +50,7 @@ class ImageTask(Task):
         self.backbone = backbone
 
     def load_data(self, config: Any) -> ImageSplits:
-        with progress.counting() as on_progress:
-            return dataset.load(
-                config.data,
-                config,
-                config,
-                image_size=config.image_size or self.backbone.image_size,
-                seed=config.seed,
-                limit=config.limit,
-                progress=on_progress,
-            )
+        return loading.load_images(config, self.backbone.image_size if self.backbone else None)
 
     def build_features(self, config: Any, splits: ImageSplits) -> keras.Model:
         """Return the backbone without its head, batch normalization in inference mode."""

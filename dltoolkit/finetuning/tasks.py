@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, finetuning
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
+    from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.data.text.dataset import TextSplits
+    from dltoolkit.finetuning.backbone import Backbone
     from dltoolkit.finetuning.task import Task
     from dltoolkit.run import Run
 
 LOOP_OPTIONS = ("epochs", "max_time", "patience", "optimizer", "weight_decay", "ema_decay")  # common to all recipes
 
 
-def create(config: Any) -> Task:
+@dataclass(frozen=True)
+class TaskSpec:
+    """The task and the backbone of a run, which are decided before TensorFlow is imported.
+
+    Attributes:
+        name: The task, as ``run.json`` calls it.
+        backbone: The pretrained network.
+    """
+
+    name: Literal["image", "text"]
+    backbone: Backbone
+
+    def reads_with_tensorflow(self, config: Any) -> bool:
+        """Return whether :meth:`load_data` opens the network, because the size of the images depends on it."""
+        return self.name == "image" and not config.image_size and self.backbone.image_size_needs_tensorflow
+
+    def load_data(self, config: Any) -> ImageSplits | TextSplits:
+        """Read, check and split the data."""
+        if self.name == "text":
+            return finetuning.loading.load_texts(config)
+        return finetuning.loading.load_images(config, None if config.image_size else self.backbone.image_size)
+
+    def create(self) -> Task:
+        """Return the task itself, for which TensorFlow is imported."""
+        return _task_class(self.name)(self.backbone)
+
+
+def resolve(config: Any) -> TaskSpec:
     """Resolve ``--backbone``, find out whether the data are images or texts, and refuse options that have no effect.
 
     Args:
@@ -44,7 +75,7 @@ def create(config: Any) -> Task:
             if getattr(config, option) != getattr(type(config), option):
                 flag = "--" + option.replace("_", "-")
                 raise UserError(f"{flag} has no effect with --method linear-probe: leave it out.")
-    return _task_class(name)(backbone)
+    return TaskSpec(name, backbone)
 
 
 def of_run(run: Run) -> Task:

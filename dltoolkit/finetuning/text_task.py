@@ -9,12 +9,12 @@ import keras
 import numpy as np
 
 from dltoolkit import progress
-from dltoolkit.data.text import dataset, encoders
+from dltoolkit.data.text import encoders
 from dltoolkit.data.text import pipeline as text_pipeline
 from dltoolkit.errors import UserError
 from dltoolkit.evaluation import text_classification
 from dltoolkit.evaluation.text_classification import BATCH_SIZE, LENGTH_MULTIPLE
-from dltoolkit.finetuning import unfreeze
+from dltoolkit.finetuning import loading, unfreeze
 from dltoolkit.finetuning.backbone import Backbone
 from dltoolkit.finetuning.task import Task
 from dltoolkit.models import surgery
@@ -50,8 +50,7 @@ class TextTask(Task):
         self.backbone = backbone
 
     def load_data(self, config: Any) -> TextSplits:
-        with progress.counting() as on_progress:
-            return dataset.load(config.data, config, config, seed=config.seed, limit=config.limit, progress=on_progress)
+        return loading.load_texts(config)
 
     def build_features(self, config: Any, splits: TextSplits) -> keras.Model:
         """Return the backbone without its head, and give the texts the encoder that belongs to it."""

@@ -87,9 +87,9 @@ class TensorBoardScalars(keras.callbacks.Callback):
 class ProgressDisplay(keras.callbacks.Callback):
     """A callback that shows the progress of each epoch, and its metrics when it is done."""
 
-    def __init__(self, state: TrainingState, budget: TimeBudget, steps_per_epoch: int):
+    def __init__(self, state: TrainingState, budget: TimeBudget, steps_per_epoch: int, monitor: str):
         super().__init__()
-        self._state, self._budget, self._steps_per_epoch = state, budget, steps_per_epoch
+        self._state, self._budget, self._steps_per_epoch, self._monitor = state, budget, steps_per_epoch, monitor
         self._display = progress.EpochDisplay()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -99,9 +99,12 @@ class ProgressDisplay(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._display.step(self._steps_before + batch + 1, logs)
 
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._display.validating(self._steps_per_epoch)
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         is_best = self._state.stale_epochs == 0
-        self._display.end(epoch + 1, self._budget.epochs, self._state.history[-1], is_best)
+        self._display.end(epoch + 1, self._budget.epochs, self._state.history[-1], is_best, self._monitor)
 
     def close(self) -> None:
         """Remove the progress bar."""

@@ -115,7 +115,7 @@ def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_s
     trainer = callbacks.TrainingStateCallback(
         run, spec, state, budget, clock, setup.schedule, config.optimizer, best_weights
     )
-    display = callbacks.ProgressDisplay(state, budget, setup.steps_per_epoch)
+    display = callbacks.ProgressDisplay(state, budget, setup.steps_per_epoch, spec.monitor)
     all_callbacks = [
         callbacks.StopOnNaN(),
         callbacks.HistoryCSV(run, state, setup.schedule, clock),

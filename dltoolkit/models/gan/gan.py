@@ -13,10 +13,10 @@ from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.models import keras_internals, replicas
 from dltoolkit.models.gan.diff_augment import DiffAugment
 from dltoolkit.models.gan.networks import LATENT_DIM, build_discriminator, build_generator
+from dltoolkit.models.gan.options import MAX_SIDE, MIN_SIDE
 
 ARCHITECTURES = ("dcgan", "resnet")
 LOSSES = ("non-saturating", "hinge", "wasserstein-gp", "least-squares")
-MIN_SIDE, MAX_SIDE = 8, 128  # pixels
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")

@@ -10,6 +10,7 @@ from dltoolkit.config import Options, option
 if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
 
+MIN_SIDE, MAX_SIDE = 8, 128  # pixels of the images that the networks can generate
 FEW_IMAGES = 5_000  # training images below which a discriminator overfits without strong augmentation
 LEARNING_RATE = 1e-3
 

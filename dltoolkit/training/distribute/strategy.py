@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import signal
 import threading
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from dltoolkit import cluster, progress
+from dltoolkit import cluster, machine, progress
 from dltoolkit.cluster import Cluster
 from dltoolkit.errors import UserError
 from dltoolkit.training.distribute import rendezvous
@@ -55,15 +54,12 @@ def devices(device: str) -> Devices:
     Raises:
         UserError: If the option is invalid, this machine has no such device, or a worker does not start.
     """
-    match = re.fullmatch(r"(auto|cpu|gpu|tpu)(?::(.+))?", device.strip().lower())
-    if not match or (match[1] == "auto" and match[2]):
-        raise UserError(f"'{device}' is not a device: use auto, cpu, cpu:2, gpu, gpu:0,1, tpu or tpu:NAME.")
-    kind, selection = match.groups()
+    kind, selection = machine.parse_device(device)
     workers = cluster.current()
     if workers and (kind == "tpu" or (kind == "cpu" and selection)):
         raise UserError(f"--device {device} needs a single process; with several workers use cpu, gpu or gpu:0,1.")
     if kind == "tpu":
-        return _tpu(device.strip()[4:])
+        return _tpu(selection or "")
     gpus = tf.config.list_physical_devices("GPU")
     if kind == "auto" and not gpus:
         _note_once("TensorFlow finds no GPU: training on the CPU.")
@@ -102,8 +98,6 @@ def _note_once(message: str) -> None:
 def _cpu(count: str | None) -> Devices:
     if count is None:
         return Devices(_single_device([], "/cpu:0"), "cpu", 1)
-    if not count.isdigit() or not 1 <= int(count) <= 64:
-        raise UserError(f"'cpu:{count}' is not a device: give the number of logical CPUs, such as cpu:2.")
     requested = int(count)
     physical = tf.config.list_physical_devices("CPU")[0]
     try:
@@ -127,8 +121,6 @@ def _select_gpus(gpus: list, selection: str | None) -> list[int]:
         )
     selected = list(range(len(gpus)))
     if selection is not None:
-        if not re.fullmatch(r"\d+(,\d+)*", selection):
-            raise UserError(f"'gpu:{selection}' is not a device: give the numbers of GPUs, such as gpu:0 or gpu:0,1.")
         selected = [int(number) for number in selection.split(",")]
         if max(selected) >= len(gpus) or len(set(selected)) < len(selected):
             raise UserError(f"This machine has no 'gpu:{selection}': its GPUs are numbered 0 to {len(gpus) - 1}.")
