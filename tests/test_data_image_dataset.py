@@ -11,6 +11,7 @@ from PIL import Image
 
 from dltoolkit.data import labeled
 from dltoolkit.data.image import dataset
+from dltoolkit.data.image.preprocessing import Preprocessing
 from dltoolkit.data.options import SplitOptions
 from dltoolkit.errors import UserError
 
@@ -138,34 +139,36 @@ def test_fingerprint_changes_with_content_label_and_class_name(make_folder):
 
 def test_labeled_reads_images_for_a_trained_model(make_folder, split_folder):
     other = make_folder("other", 4, classes=["Plain", "bars"], side=20)
-    pixels, labels, names = dataset.labeled(str(other), CLASSES, (16, 16, 1))
+    pixels, labels, names = dataset.labeled(str(other), CLASSES, Preprocessing((16, 16, 1)))
     assert pixels.shape == (8, 16, 16, 1)
     assert labels.tolist() == [2] * 4 + [0] * 4
     assert Path(names[0]).parent.name == "Plain"
-    assert len(dataset.labeled(str(split_folder), CLASSES, (16, 16, 3))[1]) == 12
-    assert len(dataset.labeled(str(split_folder), CLASSES, (16, 16, 3), split="train")[1]) == 24
+    assert len(dataset.labeled(str(split_folder), CLASSES, Preprocessing((16, 16, 3)))[1]) == 12
+    assert len(dataset.labeled(str(split_folder), CLASSES, Preprocessing((16, 16, 3)), split="train")[1]) == 24
     shutil.rmtree(split_folder / "test")
-    assert len(dataset.labeled(str(split_folder), CLASSES, (16, 16, 3))[1]) == 9
+    assert len(dataset.labeled(str(split_folder), CLASSES, Preprocessing((16, 16, 3)))[1]) == 9
     with pytest.raises(UserError, match=r"does not have the label 'dot' of .* Did you mean 'dots'\?.*bars, dots"):
-        dataset.labeled(str(make_folder("wrong", 2, classes=["dot"])), CLASSES, (16, 16, 3))
+        dataset.labeled(str(make_folder("wrong", 2, classes=["dot"])), CLASSES, Preprocessing((16, 16, 3)))
 
 
 def test_labeled_accepts_a_single_class(make_folder):
-    assert len(dataset.labeled(str(make_folder("one", 2, classes=["dots"])), CLASSES, (16, 16, 3))[1]) == 2
+    assert (
+        len(dataset.labeled(str(make_folder("one", 2, classes=["dots"])), CLASSES, Preprocessing((16, 16, 3)))[1]) == 2
+    )
 
 
 def test_read_accepts_files_images_and_arrays(tmp_path):
     pixels = toy_image(0, 1)
     path = save_image(tmp_path / "a.png", pixels)
     for image in (path, str(path), pixels, pixels / 255, Image.open(path)):
-        assert (dataset.read(image, (16, 16, 3)) == pixels).all()
-    assert dataset.read(pixels[..., 0], (8, 8, 1)).shape == (8, 8, 1)
+        assert (dataset.read(image, Preprocessing((16, 16, 3))) == pixels).all()
+    assert dataset.read(pixels[..., 0], Preprocessing((8, 8, 1))).shape == (8, 8, 1)
     (tmp_path / "b.png").write_text("no")
     for missing, reason in ((tmp_path / "b.png", "not an image"), (tmp_path / "c.png", "no such file")):
         with pytest.raises(UserError, match=f"^{reason}$"):
-            dataset.read(missing, (16, 16, 3))
+            dataset.read(missing, Preprocessing((16, 16, 3)))
     with pytest.raises(UserError, match="shape"):
-        dataset.read(np.zeros(5), (16, 16, 3))
+        dataset.read(np.zeros(5), Preprocessing((16, 16, 3)))
 
 
 def test_read_returns_the_pixels_that_load_returns(make_folder):
@@ -173,7 +176,7 @@ def test_read_returns_the_pixels_that_load_returns(make_folder):
     save_image(folder / CLASSES[0] / "wide.jpg", toy_image(0, 99, side=300)[:200])
     data = load(folder)
     for row in range(len(data.names)):
-        assert (dataset.read(data.names[row], data.image_shape) == data.images[row]).all()
+        assert (dataset.read(data.names[row], data.preprocessing) == data.images[row]).all()
 
 
 def test_expand_yields_the_files_of_folders_and_patterns(image_folder, monkeypatch):

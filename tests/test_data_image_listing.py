@@ -163,7 +163,6 @@ def test_load_treats_floats_slightly_above_one_as_unit_range(tmp_path):
         (lambda x, y: {"x": x.reshape(18, -1), "y": y}, "has the shape (18, 64)"),
         (lambda x, y: {"x": x.transpose(0, 3, 1, 2).repeat(3, 1), "y": y}, "move the channels last"),
         (lambda x, y: {"x": x[:9], "y": y}, "9 images but 18 labels"),
-        (lambda x, y: {"x": x / 100.0 - 1, "y": y}, "values from"),
         (lambda x, y: {"x": x / 0.0, "y": y}, "not finite"),
         (lambda x, y: {"x": x, "y": y + 0.5}, "fractional labels"),
         (lambda x, y: {"x": x.astype(object), "y": y}, "Python objects"),

@@ -99,14 +99,14 @@ def test_prepare_reads_images_of_several_shapes(tfds_folder, monkeypatch):
     splits = dataset.load("tfds:toys_varied")
     assert splits.images.shape == (18, 16, 16, 3)
     assert splits.counts() == {"train": 12, "validation": 3, "test": 3}
-    image = dataset.read(toy_images(6)[0][7][: 10 + 7 % 5], splits.image_shape)
+    image = dataset.read(toy_images(6)[0][7][: 10 + 7 % 5], splits.preprocessing)
     assert (splits.images[7] == image).all()
     few = dataset.load("tfds:toys_varied", limit=9, image_size=8)
     assert few.images.shape == (9, 8, 8, 3)
     assert np.bincount(few.labels).tolist() == [3, 3, 3]
     for row, name in enumerate(few.names):
         number = int(name.partition("[")[2][:-1])
-        assert (few.images[row] == dataset.read(toy_images(6)[0][number][: 10 + number % 5], (8, 8, 3))).all()
+        assert (few.images[row] == dataset.read(toy_images(6)[0][number][: 10 + number % 5], few.preprocessing)).all()
     monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
     for _ in range(2):  # written to the disk cache, and read from it
         on_disk = dataset.load("tfds:toys_varied")

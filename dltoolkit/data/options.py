@@ -3,9 +3,13 @@
 Functions that read take ``read`` and functions that split take ``split``, instead of one parameter for each option.
 """
 
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 from dltoolkit.config import Options, option
+from dltoolkit.data.readers import encoding
+from dltoolkit.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +19,31 @@ class ReadOptions(Options):
     label_column: str | None = option(
         None, "Column of the labels in a table, by name or position (default: found by its usual names)", group="data"
     )
+    split_column: str | None = option(
+        None,
+        "Column of predefined splits (train, validation, test) in a table, or none to split anew (default: found by "
+        "its usual names)",
+        group="data",
+    )
     header: bool | None = option(
-        None, "Column names in the first line of a .csv or .tsv file (default: detected)", group="data"
+        None, "Column names in the first line of a .csv, .tsv or .xlsx file (default: detected)", group="data"
+    )
+    encoding: str | None = option(
+        None, "Character encoding of texts and tables, such as cp1252 (default: UTF-8)", group="data"
+    )
+    label_pattern: str | None = option(
+        None,
+        "Regular expression with one group, which is the label in the path of a file, such as '(cat|dog)' (default: "
+        "the label is the folder)",
+        group="data",
     )
     skip_invalid: bool = option(False, "Skip examples that cannot be used instead of stopping", group="data")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        encoding.check_name(self.encoding)
+        if self.label_pattern is not None:
+            _check_pattern(self.label_pattern)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +53,13 @@ class ImageReadOptions(ReadOptions):
     image_column: str | None = option(
         None,
         "Column of the image paths in a table, by name or position (default: found by its usual names)",
+        group="data",
+        applies_to={"task": ("image",)},
+    )
+    resize: Literal["crop", "letterbox", "stretch"] | None = option(
+        None,
+        "Cut out the center, add black bars, or change the aspect ratio, where images are not square (default: "
+        "letterbox if cropping loses more than a fifth of the pixels, otherwise crop)",
         group="data",
         applies_to={"task": ("image",)},
     )
@@ -66,3 +98,12 @@ class SplitOptions(Options):
     shots: int | None = option(
         None, "Number of training examples of each class, for few-shot training (default: all)", minimum=1, group="data"
     )
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UserError(f"--label-pattern '{pattern}' is not a regular expression: {error}.") from None
+    if groups != 1:
+        raise UserError(f"--label-pattern '{pattern}' has {groups} groups: put parentheses around the label only.")

@@ -2,22 +2,21 @@
 
 import numpy as np
 
-from dltoolkit.data.image import decode
+from dltoolkit.data.image.scale import USUAL_RANGES, Scale, ValueStatistics, is_8_bit
 from dltoolkit.errors import UserError
 
 CHUNK = 1024  # images converted at a time; as float32, all of them would take four times the memory
 
 
-def to_pixels(array: np.ndarray, name: str) -> np.ndarray:
-    """Return images as uint8 (n, height, width, channels) with 1 or 3 channels.
+def with_channels(array: np.ndarray, name: str = "the array") -> np.ndarray:
+    """Return images as (n, height, width, channels) with 1, 3 or 4 channels, and check shape and type.
 
     Args:
-        array: (n, height, width), or (n, height, width, channels) with 1, 3 or 4 channels; transparent pixels become
-            white. Its values are uint8, bool, uint16, other integers from 0 to 255, or floats from 0 to 1 or to 255.
+        array: (n, height, width), or (n, height, width, channels) with 1, 3 or 4 channels.
         name: Name of the array in messages.
 
     Raises:
-        UserError: If the shape or the values are others.
+        UserError: If the shape is another one, or the values are not numbers.
     """
     array = np.asarray(array)
     if array.ndim == 3:
@@ -30,29 +29,51 @@ def to_pixels(array: np.ndarray, name: str) -> np.ndarray:
         )
     if 0 in array.shape:
         raise UserError(f"{name} is empty: its shape is {array.shape}.")
-    pixels = _to_uint8(array, name)
-    if pixels.shape[-1] == 4:
-        alpha = pixels[..., 3:].astype(np.uint16)
-        pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    if array.dtype.kind not in "iufb":
+        raise UserError(f"{name} is of type {array.dtype}, but images are numbers.")
+    return array
+
+
+def statistics(array: np.ndarray) -> ValueStatistics:
+    """Return range and outliers of all images of an array (n, h, w, c); a fourth channel is opacity and is left out.
+
+    Raises:
+        UserError: If a value is NaN or infinite; the message is a short reason.
+    """
+    starts = range(0, len(array), CHUNK)
+    result = ValueStatistics(len(starts))
+    for position, start in enumerate(starts):
+        result.add(position, array[start : start + CHUNK, ..., :3])
+    return result
+
+
+def to_pixels(array: np.ndarray, scale: Scale) -> np.ndarray:
+    """Return images as uint8 (n, height, width, channels) with 1 or 3 channels; transparent pixels become white.
+
+    Args:
+        array: (n, height, width, channels) with 1, 3 or 4 channels.
+        scale: The scale of the values.
+
+    Raises:
+        UserError: If the values are not finite or do not fit; the message is a short reason.
+    """
+    color = array[..., :3]
+    if is_8_bit(array):
+        pixels = scale.to_pixels(color)
+    else:
+        pixels = np.empty(color.shape, np.uint8)
+        for start in range(0, len(array), CHUNK):
+            pixels[start : start + CHUNK] = scale.to_pixels(color[start : start + CHUNK])
+    if array.shape[-1] == 4:
+        opacity = _opacity(array[..., 3:]).astype(np.uint16)
+        pixels = ((pixels * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(pixels)
 
 
-def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind == "b":
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype.kind not in "iuf":
-        raise UserError(f"{name} is of type {array.dtype}, but images are numbers.")
-    low, high = float(array.min()), float(array.max())
-    if not np.isfinite([low, high]).all():
-        raise UserError(f"{name} contains values that are not finite (NaN or infinity).")
-    unit = array.dtype.kind == "f" and low >= 0 and high <= decode.MAX_UNIT_VALUE
-    scale = 255 if unit else 1 / 257 if array.dtype == np.uint16 and high > 255 else 1
-    if low < 0 or (high * scale > 255.5 and not unit):
-        raise UserError(f"{name} has values from {low:g} to {high:g}, but images have 0 to 255, or floats 0 to 1.")
-    pixels = np.empty(array.shape, np.uint8)
-    for start in range(0, len(array), CHUNK):
-        chunk = array[start : start + CHUNK]
-        pixels[start : start + CHUNK] = np.minimum(255, np.round(chunk.astype(np.float32) * scale))
-    return pixels
+def _opacity(values: np.ndarray) -> np.ndarray:
+    """Return the fourth channel as uint8; its greatest value lies in the usual range that it has."""
+    if is_8_bit(values):
+        return Scale().to_pixels(values)
+    highest = float(values.max())
+    opaque = next((high for low, high in USUAL_RANGES if low == 0 and highest <= high), highest)
+    return Scale(0.0, opaque, 0.0, opaque).to_pixels(values)

@@ -12,9 +12,9 @@ from PIL import Image
 
 from dltoolkit.data import checks
 from dltoolkit.data.image import decode
-from dltoolkit.data.image.arrays import to_pixels
 from dltoolkit.data.image.listing import list_images
 from dltoolkit.data.image.pixels import decode_listing
+from dltoolkit.data.image.preprocessing import Preprocessing
 from dltoolkit.data.labeled import LabeledSplits, label_mapping, select_split, split_dataset, subsample
 from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.data.readers import source
@@ -30,9 +30,19 @@ class ImageSplits(LabeledSplits):
     Attributes:
         images: Pixels uint8 (n, height, width, channels) with 1 or 3 channels; mapped from a file if they do not fit in
             memory.
+        preprocessing: The way from the images to their pixels.
+        sizes: Smallest and greatest size of the images in words, such as "28x28" or "40x30 to 4000x3000".
+        pixels_used: Mean fraction of the pixels of an image that remains after cropping.
     """
 
     images: np.ndarray
+    preprocessing: Preprocessing | None = None
+    sizes: str = ""
+    pixels_used: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.preprocessing is None:  # the images are pixels already
+            self.preprocessing = Preprocessing(self.image_shape)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -41,7 +51,18 @@ class ImageSplits(LabeledSplits):
 
     def describe(self) -> dict[str, Any]:
         """Return the description of the data for run.json."""
-        return {**super().describe(), "image_shape": list(self.image_shape)}
+        entries = self.preprocessing.to_dict()
+        entries["resize"]["pixels_used"] = round(self.pixels_used, 4)
+        return {**super().describe(), **entries}
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return labels and values of what was read, for the block that is printed before training."""
+        height, width, channels = self.image_shape
+        size, resize = f"{width}x{height}", self.preprocessing.resize
+        if self.sizes and self.sizes != size:
+            size = f"{self.sizes}, brought to {size} by {resize}; {100 * self.pixels_used:.0f} % of the pixels used"
+        color = "grayscale" if channels == 1 else "color"
+        return [*super().summary(), ("Images", f"{size}, {color}"), ("Values", self.preprocessing.scale.describe())]
 
 
 def load(
@@ -66,8 +87,9 @@ def load(
         read: Options for reading.
         split: Options for splitting. By default, validation and test are 15 % of each class, but no more than 5,000
             and 10,000 images, which are enough for precise scores.
-        image_size: Side in pixels to which all images are resized and cropped. By default, square images of one size
-            up to 224 keep it, and other images are resized to the median of their shorter sides, at most 160.
+        image_size: Side in pixels to which all images are resized. By default, square images of one size up to 224
+            keep it, and other images are resized to the median of their shorter sides, at most 160; if they are not
+            cropped, to the median side of squares with as many pixels.
         seed: Seed of the split and of the subsample under a limit.
         limit: Maximum number of images. Classes and predefined splits keep their proportions.
         labeled: Whether to refuse images of a single class and folders without class folders.
@@ -93,13 +115,19 @@ def load(
         seed=seed,
         invalid=decoded.unreadable,
     )
-    return ImageSplits(images=decoded.images, **fields)
+    return ImageSplits(
+        images=decoded.images,
+        preprocessing=decoded.preprocessing,
+        sizes=decoded.sizes,
+        pixels_used=decoded.pixels_used,
+        **fields,
+    )
 
 
 def labeled(
     data: Source | str,
     classes: Sequence[str],
-    image_shape: tuple[int, int, int],
+    preprocessing: Preprocessing,
     read: ImageReadOptions = ImageReadOptions(),
     *,
     split: str = "test",
@@ -114,7 +142,7 @@ def labeled(
     Args:
         data: Value of ``--data``, or a resolved source.
         classes: Class names of the model. Labels are matched by name without regard to case.
-        image_shape: Height, width and channels of the model's input.
+        preprocessing: Preprocessing of the images that the model was trained on.
         read: Options for reading.
         split: Split to read if the data have predefined splits; otherwise all images are read.
         seed: Seed of the subsample under a limit.
@@ -129,6 +157,8 @@ def labeled(
     Raises:
         UserError: If the model does not have the class of an image, or an image cannot be read.
     """
+    if not isinstance(preprocessing, Preprocessing):
+        preprocessing = Preprocessing(tuple(preprocessing))
     resolved = source.resolve(data) if isinstance(data, str) else data
     listing = select_split(list_images(resolved, read, progress=progress), split)
     class_numbers = label_mapping(listing, classes, resolved.spec)
@@ -136,31 +166,40 @@ def labeled(
         hashes = name_hashes(listing.names)
         listing = listing.take(stratified_sample(hashes, listing.labels, limit, seed=seed, minimum=0))
     decoded = decode_listing(
-        listing, resolved.name, read, image_shape=image_shape, cache_dir=cache_dir, progress=progress
+        listing, resolved.name, read, preprocessing=preprocessing, cache_dir=cache_dir, progress=progress
     )
     for warning in decoded.listing.warnings if warn else ():
         warn(warning)
     return decoded.images, class_numbers[decoded.listing.labels], decoded.listing.names
 
 
-def read(image: str | os.PathLike | np.ndarray | Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Return one image as uint8 (height, width, channels), cropped and resized as in training.
+def read(
+    image: str | os.PathLike | bytes | np.ndarray | Image.Image,
+    preprocessing: Preprocessing,
+    *,
+    warn: Callable[[str], None] | None = None,
+) -> np.ndarray:
+    """Return one image as uint8 (height, width, channels), as in training.
 
     Args:
-        image: A file, a Pillow image, or an array (h, w) or (h, w, c) with values 0..255, or floats 0..1.
-        image_shape: Height, width and channels.
+        image: A file, the bytes of a file, a Pillow image, or an array (h, w) or (h, w, c).
+        preprocessing: Preprocessing of the images that the model was trained on.
+        warn: Function that is called with what differs from training, such as "has values from 0 to 4095, but …".
 
     Raises:
         UserError: If the image cannot be read; the message is a short reason, such as "not an image".
     """
-    if isinstance(image, np.ndarray):
-        if image.ndim not in (2, 3):
-            raise UserError(f"an array of shape {image.shape} is not one image")
-        image = decode.from_array(to_pixels(image[None], "the array")[0])
+    if not isinstance(preprocessing, Preprocessing):
+        preprocessing = Preprocessing(tuple(preprocessing))
+    if isinstance(image, np.ndarray) and image.ndim not in (2, 3):
+        raise UserError(f"an array of shape {image.shape} is not one image")
     try:
-        return decode.read(image, image_shape)
+        pixels, remark = decode.read(image, preprocessing)
     except OSError as error:
         raise UserError(str(error)) from None
+    if warn and remark:
+        warn(remark)
+    return pixels
 
 
 def expand(inputs: Iterable[Any]) -> Iterator[Any]:

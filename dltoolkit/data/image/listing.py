@@ -7,7 +7,7 @@ import numpy as np
 
 from dltoolkit.data import disk_cache
 from dltoolkit.data.image import decode
-from dltoolkit.data.image.arrays import to_pixels
+from dltoolkit.data.image.arrays import with_channels
 from dltoolkit.data.options import ImageReadOptions
 from dltoolkit.data.readers import arrays, catalog, keras_datasets, listing, tables, tfds
 from dltoolkit.data.readers.arrays import SplitArrays
@@ -85,28 +85,36 @@ def _parse_cell(cell: object, folder: Path, name: str) -> tuple[str, File | byte
 
 
 def _from_arrays(source: Source, splits: SplitArrays, classes: list[str] | None = None) -> Listing:
-    pixels = {split: to_pixels(images, f"{source.spec} {split}".rstrip()) for split, (images, _) in splits.items()}
-    for split, (images, labels) in splits.items():
-        if len(images) != len(labels):
+    images = {split: with_channels(array, f"{source.spec} {split}".rstrip()) for split, (array, _) in splits.items()}
+    for split, (_, labels) in splits.items():
+        if len(images[split]) != len(labels):
             prefix = f"{split} " if split else ""
             raise UserError(
-                f"{source.spec} has {len(images)} {prefix}images but {len(labels)} {prefix}labels: give one per image."
+                f"{source.spec} has {len(images[split])} {prefix}images but {len(labels)} {prefix}labels: give one per "
+                "image."
             )
-    shapes = {images.shape[1:] for images in pixels.values()}
+    shapes = {array.shape[1:] for array in images.values()}
     if len(shapes) > 1:
         raise UserError(
             f"{source.spec} has splits of different image shapes: {' and '.join(map(str, sorted(shapes)))}."
         )
     indices, classes = arrays.class_indices([labels for _, labels in splits.values()], classes, source.spec)
-    rows = [(split, i) for split, images in pixels.items() for i in range(len(images))]
+    rows = [(split, i) for split, array in images.items() for i in range(len(array))]
     return Listing(
         names=[f"{source.name}/{split}[{i}]" if split else f"{source.name}[{i}]" for split, i in rows],
         labels=indices,
         classes=classes,
-        items=np.concatenate(list(pixels.values())) if len(pixels) > 1 else next(iter(pixels.values())),
+        items=_joined(list(images.values())),
         splits=listing.split_indices([split for split, _ in rows]),
         warnings=list(source.warnings),
     )
+
+
+def _joined(images: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """Return images of all splits as one array, or as one array per image if the splits are of different types."""
+    if len({array.dtype for array in images}) > 1:
+        return [image for array in images for image in array]
+    return np.concatenate(images) if len(images) > 1 else images[0]
 
 
 def _from_tfds(source: Source, dataset: tfds.PreparedDataset, progress: decode.Progress | None) -> Listing:

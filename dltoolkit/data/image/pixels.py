@@ -1,22 +1,26 @@
 """Decode the images of a listing into one array, which is cached on disk if it does not fit in memory."""
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dltoolkit.data import checks, disk_cache, split
-from dltoolkit.data.image import decode
+from dltoolkit.data.image import arrays, decode, geometry
+from dltoolkit.data.image.preprocessing import Preprocessing
+from dltoolkit.data.image.scale import is_8_bit
 from dltoolkit.data.options import ImageReadOptions
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import File
 from dltoolkit.data.readers.tfds import EncodedImages
 
-CACHE_VERSION = 2  # raised whenever decoding or the metadata change, so that older caches are ignored
+CACHE_VERSION = 3  # raised whenever decoding or the metadata change, so that older caches are ignored
 SAMPLED_HEADERS = 8  # first images, whose headers predict whether all images are of one size and color
 
 
@@ -29,12 +33,27 @@ class DecodedImages:
         images: Pixels uint8 (n, h, w, c).
         hashes: Hashes of the pixels, uint64 (n,).
         unreadable: Name and reason of each unreadable image.
+        preprocessing: The way from the images to their pixels.
+        sizes: Smallest and greatest size of the images in words, such as "28x28" or "40x30 to 4000x3000".
+        pixels_used: Mean fraction of the pixels that remains after cropping.
     """
 
     listing: Listing
     images: np.ndarray
     hashes: np.ndarray
     unreadable: list[tuple[str, str]]
+    preprocessing: Preprocessing
+    sizes: str = ""
+    pixels_used: float = 1.0
+
+
+class _Pixels(NamedTuple):
+    """Pixels of all images of a listing, the reason for each unreadable one, and what is known of the images."""
+
+    images: np.ndarray
+    unreadable: dict[int, str]
+    preprocessing: Preprocessing
+    geometry: dict[str, Any]
 
 
 def decode_listing(
@@ -43,7 +62,7 @@ def decode_listing(
     read: ImageReadOptions,
     *,
     image_size: int | None = None,
-    image_shape: tuple[int, int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
 ) -> DecodedImages:
@@ -54,7 +73,7 @@ def decode_listing(
         name: Name of the source, for file names.
         read: Options for reading.
         image_size: Side of the square images in pixels; by default, the images determine it.
-        image_shape: Height, width and channels, if they are fixed.
+        preprocessing: Preprocessing of a trained model; by default, images and options determine it.
         cache_dir: Folder of the cache.
         progress: Function that is called with the task, the number of processed images and the total.
 
@@ -62,78 +81,129 @@ def decode_listing(
         UserError: If an image cannot be read and may not be skipped, or if no image can be read.
     """
     folder = cache_dir or disk_cache.default_folder()
-    cache = disk_cache.DiskCache(folder, f"{name}-{_cache_name(listing, image_shape or image_size)}")
+    key = json.dumps(preprocessing.to_dict() if preprocessing else [image_size, read.resize])
+    cache = disk_cache.DiskCache(folder, f"{name}-{_cache_name(listing, key)}")
     cached = None if isinstance(listing.items, np.ndarray) else cache.find()
     if cached and not _is_outdated(listing, *cached):
         images, metadata = cached
         unreadable = {int(position): reason for position, reason in metadata["unreadable"].items()}
         hashes = np.frombuffer(bytes.fromhex(metadata["hashes"]), np.uint64)
+        preprocessing, facts = Preprocessing.from_dict(metadata["preprocessing"]), metadata["geometry"]
         checks.refuse_invalid(unreadable, listing, read, folder, name)
     else:
         try:
-            images, unreadable = _decode(listing, cache, image_size, image_shape, progress)
+            images, unreadable, preprocessing, facts = _decode(
+                listing, cache, read, image_size, preprocessing, progress
+            )
             checks.refuse_invalid(unreadable, listing, read, folder, name)
             if unreadable:
                 images = _compact(images, np.setdiff1d(np.arange(len(images)), list(unreadable)))
             hashes = split.content_hashes(images)
             if isinstance(images, np.memmap):
-                images = cache.commit(images, {"unreadable": unreadable, "hashes": hashes.tobytes().hex()})
+                metadata = {"unreadable": unreadable, "hashes": hashes.tobytes().hex(), "geometry": facts}
+                images = cache.commit(images, {**metadata, "preprocessing": preprocessing.to_dict()})
         except BaseException:
             cache.discard()
             raise
     listing, findings = checks.drop_invalid(listing, unreadable)
-    return DecodedImages(listing, images, hashes, findings)
+    listing = replace(listing, warnings=[*listing.warnings, *facts["warnings"]])
+    return DecodedImages(
+        listing, images, hashes, findings, preprocessing, sizes=facts["sizes"], pixels_used=facts["pixels_used"]
+    )
 
 
 def _decode(
     listing: Listing,
     cache: disk_cache.DiskCache,
+    read: ImageReadOptions,
     image_size: int | None,
-    image_shape: tuple[int, int, int] | None,
+    preprocessing: Preprocessing | None,
     progress: decode.Progress | None,
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the pixels of all images, and the reason for each unreadable image by position."""
-    sources = listing.items
-    total = len(listing.names)
+) -> _Pixels:
+    """Decode all images; what they have in common determines their preprocessing unless it is given."""
+    sources, total = listing.items, len(listing.names)
 
-    def allocate(shape: tuple[int, int, int]) -> np.ndarray:
-        if total * int(np.prod(shape)) > disk_cache.memory_limit():
-            return cache.create((total, *shape), "decoded images")
-        return disk_cache.aligned_empty((total, *shape))
+    def decode_as(preprocessing: Preprocessing, **options: Any) -> tuple[np.ndarray, dict[int, str]]:
+        if isinstance(sources, np.ndarray):
+            return _decode_array(sources, preprocessing, progress)
+        shape = (total, *preprocessing.image_shape)
+        fits = int(np.prod(shape)) <= disk_cache.memory_limit()
+        out = disk_cache.aligned_empty(shape) if fits else cache.create(shape, "decoded images")
+        return out, decode.decode_all(sources, out, preprocessing, progress, **options)
 
-    if isinstance(sources, np.ndarray):
-        height, width, channels = sources.shape[1:]
-        unchanged = height == width <= decode.MAX_UNCHANGED_SIDE
-        side = image_size or (height if unchanged else decode.default_side(np.array([min(height, width)])))
-        shape = image_shape or (side, side, channels)
-        if shape == (height, width, channels):
-            return disk_cache.aligned(sources), {}
-        out = disk_cache.aligned_empty((total, *shape))
-        return out, decode.decode_all(map(decode.from_array, sources), out, progress)
+    def decode_surveyed(survey: decode.Survey, **options: Any) -> _Pixels:
+        mode = read.resize or survey.resize_mode()
+        side = image_size or survey.side(mode)
+        selected = Preprocessing((side, side, survey.channels()), mode, survey.scale())
+        facts = geometry.describe(survey.sizes, listing.names, selected, is_default=image_size is None)
+        facts["warnings"] = [*selected.scale.warnings(), *facts["warnings"]]
+        return _Pixels(*decode_as(selected, **options), selected, facts)
 
-    if image_shape:
-        out = allocate(image_shape)
-        return out, decode.decode_all(sources, out, progress)
+    def survey_all() -> decode.Survey:
+        if isinstance(sources, np.ndarray):
+            return decode.survey_array(sources, listing.names)
+        return decode.survey(sources, total, progress)
 
+    if preprocessing is not None:
+        return _decode_as_trained(listing, preprocessing, decode_as, survey_all)
     # The images of most data sets are alike, so that they can be decoded without reading all headers first. If an
     # image differs from the first ones, the headers are read after all.
-    sample = decode.survey(islice(sources, SAMPLED_HEADERS), min(SAMPLED_HEADERS, total))
-    if not sample.unreadable and (sample.grayscale == sample.grayscale[0]).all():
-        side = image_size or sample.side()
-        if image_size or (sample.sizes == side).all():
-            out = allocate((side, side, sample.channels()))
-            try:
-                expected = (bool(sample.grayscale[0]), None if image_size else side)
-                return out, decode.decode_all(sources, out, progress, expected=expected)
-            except decode.UnexpectedImageError:
-                cache.discard()
-                del out
-    survey = decode.survey(sources, total, progress)
+    first = None if isinstance(sources, np.ndarray) else decode.common_header(islice(sources, SAMPLED_HEADERS))
+    if first is not None and not first.deep:
+        try:
+            return decode_surveyed(decode.Survey.uniform(first, total), is_expected=lambda header: header == first)
+        except decode.UnexpectedImageError:
+            cache.discard()
+    survey = survey_all()
     if len(survey.unreadable) == total:
-        return np.empty((total, 1, 1, 1), np.uint8), survey.unreadable
-    side = image_size or survey.side()
-    out = allocate((side, side, survey.channels()))
-    return out, decode.decode_all(sources, out, progress)
+        nothing = {"sizes": "", "pixels_used": 1.0, "warnings": []}
+        return _Pixels(np.empty((total, 1, 1, 1), np.uint8), survey.unreadable, Preprocessing((1, 1, 1)), nothing)
+    return decode_surveyed(survey)
+
+
+def _decode_as_trained(
+    listing: Listing,
+    preprocessing: Preprocessing,
+    decode_as: Callable[..., tuple[np.ndarray, dict[int, str]]],
+    survey_all: Callable[[], decode.Survey],
+) -> _Pixels:
+    """Decode images as those that a model was trained on, with warnings about images that differ from them.
+
+    If the model was trained on images of 8 bits per channel, other images get a scale of their own, which is said.
+    """
+    remarks: dict[int, str] = {}
+    is_array, warnings = isinstance(listing.items, np.ndarray), []
+    only_8_bit = preprocessing.scale.is_8_bit
+    try:
+        if is_array and only_8_bit and not is_8_bit(listing.items):
+            raise decode.UnexpectedImageError
+        expected = {} if is_array else {"remarks": remarks}
+        if only_8_bit and not is_array:
+            expected["is_expected"] = lambda header: not header.deep
+        images, unreadable = decode_as(preprocessing, **expected)
+    except decode.UnexpectedImageError:
+        scale = survey_all().scale()
+        warnings.append(f"The model was trained on images of 8 bits per channel, these have {scale.describe()}.")
+        preprocessing = replace(preprocessing, scale=scale)
+        images, unreadable = decode_as(preprocessing, **({} if is_array else {"remarks": remarks}))
+    if is_array:
+        remark = preprocessing.remark(listing.items[0].shape[1::-1], listing.items)
+        remarks = {0: remark} if remark else {}
+    if remarks:
+        first = min(remarks)
+        others = f" ({len(remarks):,} images have such remarks)" if len(remarks) > 1 else ""
+        warnings.append(f"{listing.names[first]} {remarks[first]}{others}.")
+    return _Pixels(images, unreadable, preprocessing, {"sizes": "", "pixels_used": 1.0, "warnings": warnings})
+
+
+def _decode_array(
+    array: np.ndarray, preprocessing: Preprocessing, progress: decode.Progress | None
+) -> tuple[np.ndarray, dict[int, str]]:
+    pixels = arrays.to_pixels(array, preprocessing.scale)
+    if pixels.shape[1:] == preprocessing.image_shape:
+        return disk_cache.aligned(pixels), {}
+    out = disk_cache.aligned_empty((len(pixels), *preprocessing.image_shape))
+    return out, decode.decode_all(pixels, out, preprocessing, progress)
 
 
 def _is_outdated(listing: Listing, images: np.ndarray, metadata: dict) -> bool:
@@ -142,7 +212,9 @@ def _is_outdated(listing: Listing, images: np.ndarray, metadata: dict) -> bool:
     if not unreadable:
         return False
     rows = np.empty((len(unreadable), *images.shape[1:]), np.uint8)
-    return len(decode.decode_all(listing.take(np.array(unreadable)).items, rows)) < len(unreadable)
+    preprocessing = Preprocessing.from_dict(metadata["preprocessing"])
+    sources = listing.take(np.array(unreadable)).items
+    return len(decode.decode_all(sources, rows, preprocessing)) < len(unreadable)
 
 
 def _compact(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -153,9 +225,9 @@ def _compact(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return images[: len(rows)]
 
 
-def _cache_name(listing: Listing, size: object) -> str:
+def _cache_name(listing: Listing, key: str) -> str:
     """Return a name that changes with the images and with the options for decoding them."""
-    digest = hashlib.blake2b(f"{CACHE_VERSION} {size} {listing.cache_key}".encode(), digest_size=10)
+    digest = hashlib.blake2b(f"{CACHE_VERSION} {key} {listing.cache_key}".encode(), digest_size=10)
     for identity in _identities(listing):
         digest.update(identity)
     return digest.hexdigest()
@@ -164,7 +236,9 @@ def _cache_name(listing: Listing, size: object) -> str:
 def _identities(listing: Listing) -> Iterable[bytes]:
     if isinstance(listing.items, list):
         for item in listing.items:
-            if isinstance(item, File):
+            if isinstance(item, np.ndarray):
+                yield hashlib.blake2b(np.ascontiguousarray(item)).digest() + f"{item.shape} {item.dtype}".encode()
+            elif isinstance(item, File):
                 yield os.fsencode(f"{os.path.abspath(item.path)}\0{item.size}\0{item.mtime}\0")
             else:
                 yield hashlib.blake2b(item).digest()

@@ -1,0 +1,210 @@
+"""The scale of image values: which value becomes black (0) and which white (255), once for a whole data set.
+
+Images with 8 bits per channel keep their values. All others (16-bit and 32-bit files, floats, arrays of other types)
+share one scale, so that the order of brightness between images is preserved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dltoolkit.errors import UserError
+
+# Ranges that images are usually stored in: floats, then 8, 10, 12, 14 and 16 bits
+USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 1023.0), (0.0, 4095.0), (0.0, 16383.0), (0.0, 65535.0))
+MAX_UNIT_VALUE = 1.5  # floats up to this value are in 0..1; the margin allows for overshoot from resizing
+MIN_RANGE_USED = 0.25  # part of a usual range that the values must span; otherwise few of the 256 levels remain
+OUTLIERS = 0.001  # fraction of the values at each end that may be outliers, such as hot pixels
+MAX_OUTLIER_RATIO = 16  # ratio of the range with outliers to the range without them, above which they are clipped
+MAX_AMBIGUOUS = 16383.0  # largest value of a 16-bit image that may have been recorded with fewer bits
+SAMPLED_VALUES = 4_000_000  # values of a data set that determine the outliers
+SAMPLED_PER_ITEM = (64, 65_536)  # least and greatest number of them from one image
+
+
+def is_8_bit(values: np.ndarray) -> bool:
+    """Return whether an array has 8 bits per channel (or one, for bool), so that it needs no scale."""
+    return values.dtype == np.uint8 or values.dtype.kind == "b"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The linear scale of the values of a data set.
+
+    Attributes:
+        low: Value that becomes 0. Smaller values become 0 as well.
+        high: Value that becomes 255. Greater values become 255 as well.
+        minimum: Smallest value in the data, or None if all images have 8 bits per channel.
+        maximum: Greatest value in the data, or None.
+        mixed: Whether the data also have images of 8 bits per channel, which keep their values.
+    """
+
+    low: float = 0.0
+    high: float = 255.0
+    minimum: float | None = None
+    maximum: float | None = None
+    mixed: bool = False
+
+    @property
+    def is_8_bit(self) -> bool:
+        """Whether all images of the data set have 8 bits per channel."""
+        return self.minimum is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of run.json."""
+        limits = {"low": self.low, "high": self.high}
+        data = {"minimum": self.minimum, "maximum": self.maximum, "mixed": self.mixed}
+        return limits if self.is_8_bit else {**limits, **data}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Scale:
+        """Return the scale of a JSON object of run.json.
+
+        Raises:
+            ValueError: If it describes no scale.
+        """
+        low, high, minimum, maximum = (fields.get(name) for name in ("low", "high", "minimum", "maximum"))
+        numbers = [low, high] if minimum is None else [low, high, minimum, maximum]
+        if not all(isinstance(number, (int, float)) and np.isfinite(number) for number in numbers) or low >= high:
+            raise ValueError("the scale of the values is damaged")
+        return cls(low, high, minimum, maximum, bool(fields.get("mixed")))
+
+    def to_pixels(self, values: np.ndarray) -> np.ndarray:
+        """Return uint8 pixels of the same shape.
+
+        Args:
+            values: An image, or several. With 8 bits per channel, they are returned unchanged. If the data set of this
+                scale has only such images, other values are taken as 16 bits, or as floats 0..1 or 0..255.
+
+        Raises:
+            UserError: If a value is NaN or infinite, or does not fit 8-bit data at all; the message is a short reason.
+        """
+        if values.dtype == np.uint8:
+            return values
+        if values.dtype.kind == "b":
+            return values.astype(np.uint8) * np.uint8(255)
+        low, high = self._limits(values)
+        scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+        return np.round(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype(np.uint8)
+
+    def _limits(self, values: np.ndarray) -> tuple[float, float]:
+        minimum, maximum = value_range(values)
+        if not self.is_8_bit:
+            return self.low, self.high
+        if values.dtype.kind == "f" and minimum >= 0 and maximum <= MAX_UNIT_VALUE:
+            return 0.0, 1.0
+        if minimum >= 0 and maximum <= 255.5:
+            return 0.0, 255.0
+        if minimum >= 0 and maximum <= 65535:
+            return 0.0, 65535.0
+        raise UserError(f"has values from {minimum:g} to {maximum:g}, but the images of the model have 0 to 255")
+
+    def remark(self, values: np.ndarray) -> str | None:
+        """Return why these values do not fit the scale ("has …"), or None if they do."""
+        trained = f"the model was trained on values from {self.low:g} to {self.high:g}"
+        if is_8_bit(values):
+            if self.is_8_bit or self.mixed or (self.low, self.high) in ((0, 1), (0, 255)):
+                return None
+            return f"has 8 bits per channel, but {trained}: its 0 to 255 are taken as this range"
+        low, high = value_range(values)
+        if self.is_8_bit:
+            if not 255.5 < high <= MAX_AMBIGUOUS:
+                return None
+            return f"has values up to {high:g} of 65535, but the model was trained on 8-bit images: it may be too dark"
+        if low < min(self.low, self.minimum) or high > max(self.high, self.maximum):
+            return f"has values from {low:g} to {high:g}, but {trained}: those outside are clipped"
+        if values.dtype.kind == "f" and 0 < high <= MAX_UNIT_VALUE and self.high >= 255:
+            return f"has values from {low:g} to {high:g}, but {trained}: it becomes nearly black"
+        return None
+
+    def describe(self) -> str:
+        """Return the scale in words, for the summary of the data."""
+        if self.is_8_bit:
+            return "8 bits per channel"
+        text = f"{self.minimum:g} to {self.maximum:g}; {self.low:g} becomes black and {self.high:g} white"
+        return f"{text}; 8-bit images are unchanged" if self.mixed else text
+
+    def warnings(self) -> list[str]:
+        """Return sentences about values that are clipped, and about images of different depths."""
+        if self.is_8_bit:
+            return []
+        sentences = []
+        if self.minimum < self.low or self.maximum > self.high * (MAX_UNIT_VALUE if self.high == 1 else 1):
+            sentences.append(
+                f"A few values of the images are far from the others ({self.minimum:g} to {self.maximum:g}): those "
+                f"outside {self.low:g} to {self.high:g} are clipped."
+            )
+        if self.mixed:
+            sentences.append(
+                f"Some images have 8 bits per channel and others more: 0 to 255 of the former and {self.low:g} to "
+                f"{self.high:g} of the latter become the same pixels."
+            )
+        return sentences
+
+
+class ValueStatistics:
+    """Range and outliers of the values of a data set, collected image by image in any order and thread.
+
+    Args:
+        total: Number of images (or blocks of images) of the data set.
+    """
+
+    def __init__(self, total: int):
+        fewest, most = SAMPLED_PER_ITEM
+        self._sampled = min(most, max(fewest, SAMPLED_VALUES // max(1, total)))
+        self._ranges: dict[int, tuple[float, float]] = {}
+        self._samples: dict[int, np.ndarray] = {}
+
+    def add(self, position: int, values: np.ndarray) -> None:
+        """Add the values of an image, unless it has 8 bits per channel.
+
+        Raises:
+            UserError: If a value is NaN or infinite.
+        """
+        if is_8_bit(values):
+            return
+        self._ranges[position] = value_range(values)
+        flat = values.reshape(-1)
+        sampled = np.random.default_rng(position).integers(0, flat.size, min(self._sampled, flat.size))
+        self._samples[position] = flat[sampled].astype(np.float64)
+
+    def scale(self, *, mixed: bool = False) -> Scale:
+        """Return the scale of the data set; that of 8-bit images if no others were added.
+
+        Args:
+            mixed: Whether the data set also has images of 8 bits per channel.
+        """
+        if not self._ranges:
+            return Scale()
+        minimum = min(low for low, _ in self._ranges.values())
+        maximum = max(high for _, high in self._ranges.values())
+        low, high = self._limits(minimum, maximum)
+        return Scale(low, high, minimum, maximum, mixed)
+
+    def _limits(self, low: float, high: float) -> tuple[float, float]:
+        sample = np.concatenate([self._samples[position] for position in sorted(self._samples)])
+        core_low, core_high = np.quantile(sample, [OUTLIERS, 1 - OUTLIERS]).tolist()
+        if 0 < core_high - core_low < (high - low) / MAX_OUTLIER_RATIO:
+            low, high = core_low, core_high
+        for usual_low, usual_high in USUAL_RANGES:
+            if usual_low <= low and high <= (MAX_UNIT_VALUE if (usual_low, usual_high) == (0, 1) else usual_high):
+                if high - low >= MIN_RANGE_USED * (usual_high - usual_low):
+                    return usual_low, usual_high
+                break
+        return (low, high) if low < high else (min(low, 0.0), max(high, 1.0))
+
+
+def value_range(values: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the greatest value.
+
+    Raises:
+        UserError: If a value is NaN or infinite, or the values are not numbers; the message is a short reason.
+    """
+    if values.dtype.kind not in "iufb":
+        raise UserError(f"values of type {values.dtype}, which are not numbers")
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise UserError("values that are not finite (NaN or infinity)")
+    return low, high
