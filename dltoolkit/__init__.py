@@ -14,7 +14,14 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"load": "saved_runs", "runs": "saved_runs", "resume": "saved_runs", "Run": "run", "UserError": "errors"}
+_PUBLIC = {
+    "load": "saved_runs",
+    "runs": "saved_runs",
+    "resume": "saved_runs",
+    "Run": "run",
+    "Prediction": "evaluation.prediction",
+    "UserError": "errors",
+}
 
 
 def __getattr__(name: str):

@@ -23,6 +23,7 @@ from dltoolkit.models import model_file
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 FORMAT = 2  # version of the layout of a run directory; raised if older versions of this package cannot read the new one
 LAUNCHED_VARIABLE = "DLTOOLKIT_LAUNCHED"  # environment variable with the start of the command that launched the workers
@@ -273,9 +274,9 @@ class Run:
         return f"{os.environ.get(LAUNCHED_VARIABLE, 'dltoolkit')} resume {shlex.quote(str(self.path))}"
 
     @property
-    def classes(self) -> list[str]:
-        """The class names, in the order of the model's outputs."""
-        return self.info["data"]["classes"]
+    def labels(self) -> list[str]:
+        """The names of the classes, in the order of the model's outputs; empty if the data have none."""
+        return self.info["data"].get("classes", [])
 
     @property
     def config(self) -> Any:
@@ -330,18 +331,64 @@ class Run:
         return self._model
 
     def predict(self, inputs: Any, **options: Any) -> Any:
-        """Return the predictions of the recipe's ``predict`` for some inputs."""
+        """Classify one input or many: one gives a :class:`dltoolkit.Prediction`, many give a list of the same length.
+
+        For a classifier of texts, a ``str`` is a text, whatever it holds; a file with one text is a ``pathlib.Path``.
+        For a classifier of images, an image is a path, the bytes of a file, a Pillow image, or an array or tensor
+        (height, width) or (height, width, channels). Many inputs are a list, an iterator, a column of a DataFrame, or
+        an array with one more axis. An input that is missing (None, NaN) or cannot be read gets a prediction with its
+        ``error``, in its place.
+
+        Args:
+            inputs: One input or many.
+            options: ``top_k`` (number of classes that each prediction lists, 5 by default) and ``threshold``
+                (probability below which the label is ``unsure``).
+
+        Raises:
+            UserError: If the run is not a classifier.
+        """
         return self.verb("predict")(self, inputs, **options)
 
     def verb(self, name: str) -> Any:
         """Return the recipe's function of this name.
+    def predict_proba(self, inputs: Any) -> np.ndarray:
+        """Return the probabilities of :attr:`labels`, float32 (n, labels), for inputs as :meth:`predict` takes them.
+
+        Raises:
+            UserError: If an input cannot be read, or the run is not a classifier.
+        """
+        return self.verb("predictor")(self).predict_proba(inputs)
+
+    def embed(self, inputs: Any) -> np.ndarray:
+        """Return the input of the last dense layer, float32 (n, features), for inputs as :meth:`predict` takes them.
+
+        Raises:
+            UserError: If an input cannot be read, the model has no dense layer, or the run is not a classifier.
+        """
+        return self.verb("predictor")(self).embed(inputs)
+
+    def preprocess(self, inputs: Any) -> np.ndarray:
+        """Return inputs as :attr:`model` takes them: ``run.model(run.preprocess(inputs))`` are the logits.
+
+        Args:
+            inputs: One input or many, as :meth:`predict` takes them.
+
+        Returns:
+            Pixels uint8 (n, height, width, channels), or token IDs int32 (n, time).
+
+        Raises:
+            UserError: If an input cannot be read, or the run is not a classifier.
+        """
+        return self.verb("predictor")(self).preprocess(inputs)
+
 
         Raises:
             UserError: If the recipe has no such function.
         """
         if not hasattr(self.recipe, name):
-            other = "generate" if name == "predict" else "predict"
-            raise UserError(f"A run of {self.info['recipe']} does not support this: use 'dltoolkit {other}'.")
+            other = "generate" if name.startswith("predict") else "predict"
+            hint = f": use 'dltoolkit {other}'" if hasattr(self.recipe, other) else ""
+            raise UserError(f"A run of {self.info['recipe']} does not support this{hint}.")
         return getattr(self.recipe, name)
 
     def generate(self, *inputs: Any, **options: Any) -> Any:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.evaluation.predictor import Predictor
     from dltoolkit.finetuning.task import Task
     from dltoolkit.finetuning.tasks import TaskSpec
 
@@ -178,22 +178,11 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     return finetuning.tasks.of_run(run).evaluate(run, other, replace(run.config, **reading))
 
 
-def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
-    """Classify images or texts; inputs and options are those of :func:`stream_predictions`."""
-    return list(stream_predictions(run, inputs, **options))
+def predict(run: Run, inputs: Any, **options: Any) -> Prediction | list[Prediction]:
+    """Classify one image or text, or a list of them; see ``evaluation.predictor.Predictor``."""
+    return predictor(run).predict(inputs, **options)
 
 
-def stream_predictions(
-    run: Run, inputs: Iterable[Any], *, top_k: int = 5, threshold: float = 0.0, text_column: str | None = None
-) -> Iterator[Prediction]:
-    """Classify images or texts one after the other, as they come.
-
-    Args:
-        run: A run of this recipe.
-        inputs: Images (paths, folders, globs, or arrays (h, w) or (h, w, c) of 0 to 255) or texts (texts, files,
-            folders, globs, or tables with a column of texts).
-        top_k: Number of classes in each prediction.
-        threshold: Probability below which the label is ``unsure``.
-        text_column: Column of the tables, by name or position (default: recognized by its usual names).
-    """
-    return finetuning.tasks.of_run(run).predict(run, inputs, text_column, top_k=top_k, threshold=threshold)
+def predictor(run: Run) -> Predictor:
+    """Return the classifier of a run, which reads images or texts as in training."""
+    return finetuning.tasks.of_run(run).predictor(run)

@@ -10,7 +10,6 @@ Measured on two Xeon cores at 2.5 GHz, with the accuracy of a linear model in pa
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,12 +20,12 @@ from dltoolkit.run import Run
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
     import tensorflow as tf
 
     from dltoolkit.data.image.augment import Augment
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.evaluation.predictor import Predictor
 
 
 AUGMENTED = {"augment": (True,)}  # the modes in which an option of the augmentation has an effect
@@ -172,20 +171,11 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     return evaluation.image_classification.evaluate(run, lambda: build_data(config), other, config)
 
 
-def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
-    """Return predictions for images; inputs and options are those of :func:`stream_predictions`."""
-    return list(stream_predictions(run, inputs, **options))
+def predict(run: Run, inputs: Any, **options: Any) -> Prediction | list[Prediction]:
+    """Return the prediction for one image, or a list of them for many; see ``evaluation.predictor.Predictor``."""
+    return predictor(run).predict(inputs, **options)
 
 
-def stream_predictions(
-    run: Run, inputs: Iterable[str | np.ndarray], *, top_k: int = 5, threshold: float = 0.0
-) -> Iterator[Prediction]:
-    """Yield the prediction for each image as it arrives.
-
-    Args:
-        run: A run of this recipe.
-        inputs: Paths, folders, globs, or arrays (h, w) or (h, w, c) with values 0..255.
-        top_k: Number of classes that each prediction lists.
-        threshold: Probability below which the label is ``unsure``.
-    """
-    return evaluation.image_classification.stream_predictions(run, inputs, top_k=top_k, threshold=threshold)
+def predictor(run: Run) -> Predictor:
+    """Return the classifier of a run, which reads images as in training."""
+    return evaluation.image_classification.ImagePredictor(run)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.data.text.encoders import TextEncoder
     from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.evaluation.predictor import Predictor
 
 SMALL = 10_000  # training texts up to which rare words and small batches pay off
 
@@ -172,25 +172,14 @@ def evaluate(run: Run, other: str | None = None, **reading: Any) -> dict[str, An
     return evaluation.text_classification.evaluate(run, lambda: build_data(config), other, config, load_encoder(run))
 
 
-def predict(run: Run, inputs: Iterable[Any], **options: Any) -> list[Prediction]:
-    """Return predictions for texts; inputs and options are those of :func:`stream_predictions`."""
-    return list(stream_predictions(run, inputs, **options))
+def predict(run: Run, inputs: Any, **options: Any) -> Prediction | list[Prediction]:
+    """Return the prediction for one text, or a list of them for many; see ``evaluation.predictor.Predictor``."""
+    return predictor(run).predict(inputs, **options)
 
 
-def stream_predictions(
-    run: Run, inputs: Iterable[Any], *, top_k: int = 5, threshold: float = 0.0, text_column: str | None = None
-) -> Iterator[Prediction]:
-    """Yield the prediction for each text as it arrives.
-
-    Args:
-        run: A run of this recipe.
-        inputs: Texts, files, folders, globs, or tables with a column of texts.
-        top_k: Number of classes that each prediction lists.
-        threshold: Probability below which the label is ``unsure``.
-        text_column: Name or position of the column of the texts in tables (default: found by its usual names).
-    """
-    options = {"top_k": top_k, "threshold": threshold, "text_column": text_column}
-    return evaluation.text_classification.stream_predictions(run, inputs, load_encoder(run), **options)
+def predictor(run: Run) -> Predictor:
+    """Return the classifier of a run, which reads texts as in training."""
+    return evaluation.text_classification.TextPredictor(run, load_encoder(run))
 
 
 def load_encoder(run: Run) -> TextEncoder:

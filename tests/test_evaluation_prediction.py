@@ -34,10 +34,10 @@ def test_softmax_is_stable_and_sums_to_one():
 
 
 def test_classify_keeps_the_order_and_reports_errors_in_their_place():
-    inputs = [[0, 1, 2], "missing.png", [5, 0, 0], InvalidInput("table.csv:3", "no text"), Path("folder")]
+    inputs = [[0, 1, 2], "missing.png", np.array([5, 0, 0]), InvalidInput("table.csv:3", "no text"), Path("folder")]
     predictions = list(prediction.classify(Identity(), CLASSES, inputs, read, top_k=2))
     assert [p.label for p in predictions] == ["c", None, "a", None, None]
-    assert [p.input for p in predictions] == ["array 0", "missing.png", "array 2", "table.csv:3", "folder"]
+    assert [p.input for p in predictions] == ["list 0", "missing.png", "array 2", "table.csv:3", "folder"]
     assert predictions[1].to_dict() == {"input": "missing.png", "error": "missing.png cannot be read"}
     assert predictions[3].error == "no text"
     first = predictions[0].to_dict()
@@ -52,8 +52,8 @@ def test_classify_is_unsure_below_the_threshold():
     assert predictions[0].top[0]["label"] == "a"
 
 
-def test_classify_answers_full_batches_and_waiting_inputs_at_none():
-    model, inputs = Identity(), [[1, 0, 0]] * 5 + [None] + [[0, 1, 0]]
+def test_classify_answers_full_batches_and_waiting_inputs_at_flush():
+    model, inputs = Identity(), [[1, 0, 0]] * 5 + [prediction.FLUSH] + [[0, 1, 0]]
     stream = prediction.classify(model, CLASSES, iter(inputs), read, top_k=1, batch_size=3)
     assert [p.label for p in stream] == ["a"] * 5 + ["b"]
     assert model.batches == [3, 2, 1]

@@ -55,7 +55,7 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     info = json.loads((run.path / "run.json").read_text())
     assert (info["recipe"], info["name"], info["state"]) == ("image-classifier", "toys-1", "finished")
     assert info["data"]["splits"] == {"train": 66, "validation": 12, "test": 12}
-    assert info["data"]["classes"] == run.classes == ["bars", "dots", "plain"]
+    assert info["data"]["classes"] == run.labels == ["bars", "dots", "plain"]
     assert info["plan"] == {"batch_size": 16, "epochs": 12, "steps": 48}
     assert info["config"] == config.to_dict()
     assert info["peak_memory_mb"] > 100
@@ -116,7 +116,7 @@ def test_train_accepts_class_names_that_are_not_utf8(tiny, make_folder, capfd):
     name = os.fsdecode(b"caf\xe9")
     (folder / "bars").rename(folder / name)
     trained = image_classifier.train(replace(tiny, data=str(folder)))
-    assert name in dltoolkit.load(trained.path).classes
+    assert name in dltoolkit.load(trained.path).labels
     code, out, _ = run_command(capfd, "predict", str(trained.path), str(folder / name))
     assert code == 0
     assert len(out.splitlines()) == 11

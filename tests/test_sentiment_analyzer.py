@@ -46,7 +46,7 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     info = json.loads((run.path / "run.json").read_text())
     assert (info["recipe"], info["name"], info["state"]) == ("sentiment-analyzer", "toys-1", "finished")
     assert info["data"]["splits"] == {"train": 180, "validation": 24, "test": 36}
-    assert info["data"]["classes"] == run.classes == ["bad", "good"]
+    assert info["data"]["classes"] == run.labels == ["bad", "good"]
     assert info["config"] == config.to_dict()
     assert info["optimizer"]["name"] == "sgd"
     assert run.metrics["baseline"].keys() == {"majority", "linear"}
@@ -204,7 +204,7 @@ def test_train_weights_three_uneven_classes(config, tmp_path):
     path = tmp_path / "three.tsv"
     path.write_text("".join(f"{written}\t{label}\n" for label, written in texts))
     trained = sentiment_analyzer.train(replace(config, data=str(path), class_weights="balanced"))
-    assert trained.classes == ["bad", "good", "so-so"]
+    assert trained.labels == ["bad", "good", "so-so"]
     assert trained.metrics["test"]["macro_f1"] > 0.6
     assert trained.predict(["dreadful"], top_k=3)[0].top[0]["label"] == "bad"
 

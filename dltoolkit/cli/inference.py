@@ -70,16 +70,15 @@ def predict(run: str, inputs: tuple[str, ...], form: str, stdin: str, out_dir: s
     An input that cannot be read becomes a row with its error, the others are classified, and the exit code is 2.
     """
     opened = dltoolkit.load(run, out_dir)
-    stream = getattr(opened.recipe, "stream_predictions", None) or opened.verb("predict")
+    predictor = opened.verb("predictor")(opened)
     given = {name: value for name, value in options.items() if value is not None}
-    supported = inspect.signature(stream).parameters
-    refuse_unsupported(opened, given, supported)
+    text_column = given.pop("text_column", None)
     if stdin != "text":
-        refuse_unsupported(opened, ["stdin"], ["stdin"] if "text_column" in supported else [])
+        refuse_unsupported(opened, ["stdin"], ["stdin"] if predictor.noun == "text" else [])
         if "-" not in inputs:
             raise UserError(f"--stdin {stdin} is the format of stdin, but - is not among the inputs: add it.")
-    predictions = stream(opened, _read_inputs(inputs, stdin, options["text_column"]), **given)
-    return 2 if print_predictions(predictions, form) else 0
+    items = predictor.expand(_read_inputs(inputs, stdin, text_column), text_column)
+    return 2 if print_predictions(predictor.stream(items, **given), form) else 0
 
 
 @click.command(epilog="Example: dltoolkit generate latest --prompt 'ROMEO:' --max-tokens 300 --top-p 0.9")
@@ -202,12 +201,15 @@ def print_predictions(predictions: Iterable[Prediction], form: str) -> bool:
 
 def _read_inputs(words: Iterable[str], stdin: str, text_column: str | None) -> Iterator[Any]:
     """Yield the arguments of predict, with the lines or cells of stdin in place of -."""
+    from dltoolkit.evaluation.prediction import FLUSH
+
     for word in words:
         if word != "-":
             yield word
             continue
         stream = lines.read_lines(sys.stdin.fileno())
-        yield from stream if stdin == "text" else lines.read_column(stream, stdin, _column_finder(text_column))
+        rows = stream if stdin == "text" else lines.read_column(stream, stdin, _column_finder(text_column))
+        yield from (FLUSH if row is None else row for row in rows)
 
 
 def _column_finder(text_column: str | None):

@@ -89,7 +89,7 @@ def calibrate_and_evaluate(run: Run, model: keras.Model, splits: Mapping[str, La
         model: Model of the best epoch, whose last layer is named ``logits``.
         splits: Labels and batches of ``validation`` and ``test``.
     """
-    classes = run.classes
+    classes = run.labels
     labels, batches = splits["validation"]
     logits = prediction.logits(model, batches)
     temperature = calibration.fit_temperature(logits, labels)

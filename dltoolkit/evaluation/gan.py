@@ -273,11 +273,11 @@ def _class_numbers(run: Run, names: Sequence[str] | None, count: int) -> np.ndar
     """Return the class numbers of ``count`` images, for which the named classes (by default, all) take turns."""
     if names and not run.info["conditional"]:
         raise UserError(f"{run.path} was trained without classes, so it cannot generate a class: leave --class out.")
-    numbers = [class_index(name, run.classes) for name in names or run.classes]
+    numbers = [class_index(name, run.labels) for name in names or run.labels]
     if -1 in numbers:
         name = names[numbers.index(-1)]
-        hint = did_you_mean(name, run.classes)
-        raise UserError(f"There is no class '{name}'; use one of {', '.join(run.classes)}.{hint}")
+        hint = did_you_mean(name, run.labels)
+        raise UserError(f"There is no class '{name}'; use one of {', '.join(run.labels)}.{hint}")
     return np.array(numbers)[np.arange(count) % len(numbers)]
 
 

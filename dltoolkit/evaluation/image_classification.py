@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from PIL import Image
 
 from dltoolkit.data.image import dataset as images
 from dltoolkit.data.image import pipeline
-from dltoolkit.evaluation import baseline, classification, prediction
+from dltoolkit.data.image.preprocessing import Preprocessing
+from dltoolkit.errors import UserError
+from dltoolkit.evaluation import baseline, classification, predictor
+from dltoolkit.evaluation.predictor import Predictor
 
 if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.data.options import ImageReadOptions
     from dltoolkit.evaluation.classification import LabeledBatches
-    from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.run import Run
 
 MAX_PIXELS = 1 << 20  # pixels of a batch; activations take about a thousand times as many bytes
+MAX_REMARKS = 3  # images about whose values or cropping a prediction prints a remark
 FROM_SCRATCH_SIDE = 32  # longest side in pixels of the images that the network trained from scratch reads
 FROM_SCRATCH_MIN_STEPS = 150  # training steps of that network on small data
 
@@ -76,49 +81,81 @@ def evaluate(
     if other is None:
         splits = build_splits()
         run.check_data(splits.describe())
-        return classification.measure(run.model, labeled_batches(splits, "test"), run.classes)
-    pixels, labels = read_labeled(run, other, run.model.input_shape[1:], read)
+        return classification.measure(run.model, labeled_batches(splits, "test"), run.labels)
+    pixels, labels = read_labeled(run, other, read)
     size = max_batch_size(pixels.shape[1:])
     batches = ((pixels[i : i + size],) for i in range(0, len(pixels), size))
-    return classification.measure(run.model, (labels, batches), run.classes)
+    return classification.measure(run.model, (labels, batches), run.labels)
 
 
-def read_labeled(
-    run: Run, other: str, shape: tuple[int, int, int], read: ImageReadOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read other labeled images: pixels uint8 (n, *shape) and class indices int (n,).
+def preprocessing(run: Run) -> Preprocessing:
+    """Return the preprocessing of the images that a run was trained on."""
+    return Preprocessing.from_dict(run.info["data"])
+
+
+def read_labeled(run: Run, other: str, read: ImageReadOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Read other labeled images as in training: pixels uint8 (n, h, w, c) and class indices int (n,).
 
     Args:
         run: Run whose classes the labels are.
         other: Value of ``--data``.
-        shape: (height, width, channels) that the images are resized to.
         read: Options for reading.
     """
     from dltoolkit import progress
 
     run.warn_of_training_data(other)
-    pixels, labels, _ = images.labeled(other, run.classes, shape, read, warn=progress.warn)
+    pixels, labels, _ = images.labeled(other, run.labels, preprocessing(run), read, warn=progress.warn)
     return pixels, labels
 
 
-def stream_predictions(
-    run: Run, inputs: Iterable[str | np.ndarray], *, top_k: int = 5, threshold: float = 0.0
-) -> Iterator[Prediction]:
-    """Yield predictions for images, as the images arrive.
+class ImagePredictor(Predictor):
+    """The classifier of images of a run.
 
-    Args:
-        run: Run of an image classifier.
-        inputs: Paths, folders, glob patterns, or arrays (h, w) or (h, w, c) with values 0 to 255.
-        top_k: Number of classes that each prediction lists.
-        threshold: Probability below which the label is ``unsure``.
+    An image is a path (``str`` or ``Path``), the bytes of a file, a Pillow image, or an array or tensor (h, w) or
+    (h, w, c) with values like those of the training images. An array (n, h, w) or (n, h, w, c) holds n images; with
+    three axes, it is one image if the last axis has 1, 3 or 4 elements.
     """
-    shape = run.model.input_shape[1:]
-    return prediction.classify(
-        run.model,
-        run.classes,
-        images.expand(inputs),
-        lambda item: images.read(item, shape),
-        top_k,
-        threshold=threshold,
-        batch_size=max_batch_size(shape),
-    )
+
+    noun = "image"
+
+    def __init__(self, run: Run):
+        self.preprocessing = preprocessing(run)
+        self.shape = self.preprocessing.image_shape
+        self._remarks = 0
+        super().__init__(run, max_batch_size(self.shape))
+
+    def read(self, item: Any) -> np.ndarray:
+        """Return an image as uint8 (h, w, c), scaled and resized as in training; differences are printed."""
+        if hasattr(item, "__array__"):
+            item = predictor.to_numpy(item)
+        self.check_type(item, (str, os.PathLike, bytes, np.ndarray, Image.Image))
+        return images.read(item, self.preprocessing, warn=lambda remark: self._warn(item, remark))
+
+    def _warn(self, item: Any, remark: str) -> None:
+        """Print a remark about an image, but not about more than a few."""
+        from dltoolkit import progress
+
+        self._remarks += 1
+        if self._remarks <= MAX_REMARKS:
+            name = item if isinstance(item, str | os.PathLike) else "An image"
+            more = "; such remarks about further images are left out" if self._remarks == MAX_REMARKS else ""
+            progress.warn(f"{name} {remark}{more}.")
+
+    def stack(self, values: list[np.ndarray]) -> np.ndarray:
+        return np.stack(values) if values else np.empty((0, *self.shape), np.uint8)
+
+    def split_array(self, array: np.ndarray) -> tuple[Iterable[Any], bool]:
+        if array.dtype.kind in "USO":  # paths, or images of several sizes
+            return (array.ravel().tolist(), False) if array.ndim else ([array.item()], True)
+        single = array.ndim not in (3, 4) or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
+        if array.ndim == 3 and not single and self.shape[-1] == 3 and array.shape[0] in (3, 4):
+            raise UserError(
+                f"An array of shape {array.shape} may be {array.shape[0]} grayscale images or one image with its "
+                "channels first: move the channels to the end, or add an axis of 1 to grayscale images."
+            )
+        return ([array], True) if single else (array, False)
+
+    def expand(self, words: Iterable[Any], text_column: str | None = None) -> Iterator[Any]:
+        if text_column:
+            raise UserError("This run classifies images: leave --text-column out.")
+        return images.expand(words)

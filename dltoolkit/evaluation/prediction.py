@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256  # inputs that are classified together, by default
 UNSURE = "unsure"  # label of a prediction below the threshold
+FLUSH = object()  # among inputs: no further input is expected soon, so that the waiting ones are classified
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Prediction:
     """The prediction for one input, or the reason why there is none.
 
     Attributes:
-        input: Path of the file, the text, or ``array 0`` for arrays.
+        input: Path of the file, the text, or the type and the position of another input, such as ``array 0``.
         label: Most probable class, ``unsure`` below the threshold, or None with ``error``.
         probability: Probability of the most probable class, 0 to 1.
         top: Most probable classes, ``[{"label": …, "probability": …}, …]``, in descending order.
@@ -80,8 +83,8 @@ def classify(
     Args:
         model: Raw inputs in, logits (batch, classes) out.
         classes: Class names.
-        inputs: Anything that ``read`` takes. A `InvalidInput` becomes a prediction with its error. None says that no
-            further input is expected soon, so that the waiting ones are classified.
+        inputs: Anything that ``read`` takes. A `InvalidInput` becomes a prediction with its error, and :data:`FLUSH`
+            becomes none.
         read: Reads one input; its UserError becomes the error of that input.
         top_k: Number of classes that each prediction lists.
         threshold: Probability below which the label is ``unsure``.
@@ -90,20 +93,29 @@ def classify(
     """
     waiting: list[_Pending] = []
     for number, item in enumerate(inputs):
-        if item is None or len(waiting) == batch_size:
+        if item is FLUSH or len(waiting) == batch_size:
             yield from _classify_batch(model, classes, waiting, top_k, threshold, stack)
             waiting = []
-        if item is None:
+        if item is FLUSH:
             continue
         if isinstance(item, InvalidInput):
             waiting.append(_Pending(item.input, error=item.error))
             continue
-        name = str(item) if isinstance(item, str) or hasattr(item, "__fspath__") else f"array {number}"
+        name = _name(item, number)
         try:
             waiting.append(_Pending(name, read(item)))
         except UserError as error:
             waiting.append(_Pending(name, error=str(error)))
     yield from _classify_batch(model, classes, waiting, top_k, threshold, stack)
+
+
+def _name(item: Any, number: int) -> str:
+    """Return how a prediction names its input; long or unprintable inputs are named by their type and position."""
+    if isinstance(item, str | os.PathLike):
+        return str(item)
+    if item is None or isinstance(item, Number):
+        return str(item)
+    return f"{'array' if hasattr(item, 'shape') else type(item).__name__} {number}"
 
 
 def _classify_batch(

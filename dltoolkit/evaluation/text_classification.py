@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dltoolkit.data.readers import source
 from dltoolkit.data.text import dataset as text
 from dltoolkit.data.text import pipeline as text_pipeline
 from dltoolkit.data.text.encoders import VocabularyEncoder
 from dltoolkit.data.text.vocabulary import Vocabulary
 from dltoolkit.data.text.words import TokenizedTexts
-from dltoolkit.evaluation import baseline, classification, prediction
+from dltoolkit.errors import UserError
+from dltoolkit.evaluation import baseline, classification, prediction, predictor
+from dltoolkit.evaluation.predictor import Predictor
 
 if TYPE_CHECKING:
     from dltoolkit.data.options import TextReadOptions
     from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.data.text.encoders import TextEncoder
     from dltoolkit.evaluation.classification import LabeledBatches
-    from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.run import Run
 
 BATCH_SIZE = 64  # texts of an evaluation batch
 LENGTH_MULTIPLE = 16  # batches are padded to such lengths: oneDNN prepares for each length, and caches only a few
-PREDICTION_BATCH_SIZE = 1024  # texts that are classified together by stream_predictions
+PREDICTION_BATCH_SIZE = 1024  # texts that are classified together
 # The network trained from scratch: epochs, bounds of the training steps, batch size, learning rate, words of a text
 FROM_SCRATCH_EPOCHS, FROM_SCRATCH_STEPS, FROM_SCRATCH_BATCH_SIZE = 5, (150, 800), 32
 FROM_SCRATCH_LEARNING_RATE = 7e-4
@@ -85,41 +89,54 @@ def evaluate(
         splits = build_splits()
         run.check_data(splits.describe())
         splits.encoder = encoder
-        return classification.measure(run.model, labeled_batches(splits, "test"), run.classes)
+        return classification.measure(run.model, labeled_batches(splits, "test"), run.labels)
     run.warn_of_training_data(other)
-    texts, labels, _ = text.labeled(other, run.classes, read, warn=progress.warn)
+    texts, labels, _ = text.labeled(other, run.labels, read, warn=progress.warn)
     token_ids = encoder(TokenizedTexts(texts))
     order = token_ids.sort_by_length(np.arange(len(token_ids)))
     batches = text_pipeline.padded_batches(token_ids, order, BATCH_SIZE)
-    return classification.measure(run.model, (labels[order], batches), run.classes)
+    return classification.measure(run.model, (labels[order], batches), run.labels)
 
 
-def stream_predictions(
-    run: Run,
-    inputs: Iterable[Any],
-    encoder: TextEncoder,
-    *,
-    top_k: int = 5,
-    threshold: float = 0.0,
-    text_column: str | None = None,
-) -> Iterator[Prediction]:
-    """Yield predictions for texts, as the texts arrive.
+class TextPredictor(Predictor):
+    """The classifier of texts of a run.
+
+    A text is a ``str``, whatever it holds, or bytes in UTF-8; a file with one text is a ``pathlib.Path``.
 
     Args:
         run: Run of a text classifier.
-        inputs: Texts, files, folders, glob patterns, or tables with a text column.
         encoder: Converts texts into the token IDs that the model reads.
-        top_k: Number of classes that each prediction lists.
-        threshold: Probability below which the label is ``unsure``.
-        text_column: Name or position of the text column of a table; by default recognized by its name.
     """
-    return prediction.classify(
-        run.model,
-        run.classes,
-        text.expand(inputs, text_column=text_column),
-        text.read_text,
-        top_k,
-        threshold=threshold,
-        stack=lambda texts: encoder(TokenizedTexts(texts)).to_padded(),
-        batch_size=PREDICTION_BATCH_SIZE,
-    )
+
+    noun = "text"
+
+    def __init__(self, run: Run, encoder: TextEncoder):
+        super().__init__(run, PREDICTION_BATCH_SIZE)
+        self.encoder = encoder
+
+    def read(self, item: Any) -> str:
+        """Return the text of an input."""
+        if hasattr(item, "__array__") and not isinstance(item, str | bytes):
+            array = predictor.to_numpy(item)
+            item = array.item() if array.ndim == 0 else item
+        self.check_type(item, (str, bytes, os.PathLike))
+        if isinstance(item, os.PathLike):
+            path = Path(item)
+            if path.is_dir():
+                raise UserError("a folder, not a file with one text")
+            if path.suffix.lower() in source.TABLE_SUFFIXES:
+                raise UserError("a table, not a file with one text: read it, and give its texts")
+        return text.read_text(item)
+
+    def stack(self, values: list[str]) -> np.ndarray:
+        """Return token IDs, int32 (n, time), padded with 0."""
+        return self.encoder(TokenizedTexts(values)).to_padded() if values else np.empty((0, 1), np.int32)
+
+    def split_array(self, array: np.ndarray) -> tuple[Iterable[Any], bool]:
+        if array.ndim == 0:
+            return [array.item()], True
+        column = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
+        return (array.ravel().tolist() if column else array), False
+
+    def expand(self, words: Iterable[Any], text_column: str | None = None) -> Iterator[Any]:
+        return text.expand(words, text_column=text_column)

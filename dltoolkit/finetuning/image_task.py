@@ -10,7 +10,6 @@ import numpy as np
 
 from dltoolkit import progress
 from dltoolkit.data.image import augment
-from dltoolkit.errors import UserError
 from dltoolkit.evaluation import image_classification
 from dltoolkit.finetuning import feature_cache, loading, unfreeze
 from dltoolkit.finetuning.backbone import Backbone
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 
     from dltoolkit.data.image.augment import Augment
     from dltoolkit.data.image.dataset import ImageSplits
-    from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.evaluation.predictor import Predictor
+    from dltoolkit.finetuning.feature_cache import CachedFeatures
     from dltoolkit.run import Run
 
 Labeled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
@@ -120,10 +120,8 @@ class ImageTask(Task):
         config = config.resolve(image_size=run.model.input_shape[1])
         return image_classification.evaluate(run, lambda: self.load_data(config), other, config)
 
-    def predict(self, run: Run, inputs: Iterable[Any], text_column: str | None, **options: Any) -> Iterator[Prediction]:
-        if text_column:
-            raise UserError("This run classifies images: leave --text-column out.")
-        return image_classification.stream_predictions(run, inputs, **options)
+    def predictor(self, run: Run) -> Predictor:
+        return image_classification.ImagePredictor(run)
 
 
 def augmentation(config: Any, splits: ImageSplits) -> Augment | None:

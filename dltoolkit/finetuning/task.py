@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.data.text.dataset import TextSplits
-    from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.evaluation.predictor import Predictor
     from dltoolkit.finetuning.backbone import Backbone
     from dltoolkit.run import Run
 
@@ -83,5 +82,5 @@ class Task(Protocol):
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
         """Evaluate a run on its test split, or on ``other``, a value of ``--data``, read as the options say."""
 
-    def predict(self, run: Run, inputs: Iterable[Any], text_column: str | None, **options: Any) -> Iterator[Prediction]:
-        """Classify inputs as they come; see the recipe's ``stream_predictions``."""
+    def predictor(self, run: Run) -> Predictor:
+        """Return the classifier of a run, which reads inputs as in training."""

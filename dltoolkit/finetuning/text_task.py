@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from dltoolkit.data.text.dataset import TextSplits
-    from dltoolkit.evaluation.prediction import Prediction
+    from dltoolkit.evaluation.predictor import Predictor
     from dltoolkit.run import Run
 
 Labeled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
@@ -130,10 +129,8 @@ class TextTask(Task):
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
         return text_classification.evaluate(run, lambda: self.load_data(config), other, config, load_encoder(run))
 
-    def predict(self, run: Run, inputs: Iterable[Any], text_column: str | None, **options: Any) -> Iterator[Prediction]:
-        return text_classification.stream_predictions(
-            run, inputs, load_encoder(run), text_column=text_column, **options
-        )
+    def predictor(self, run: Run) -> Predictor:
+        return text_classification.TextPredictor(run, load_encoder(run))
 
 
 def load_encoder(run: Run) -> encoders.TextEncoder:

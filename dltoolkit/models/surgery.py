@@ -25,6 +25,31 @@ def without_head(model: keras.Model, name: str) -> keras.Model:
     if not isinstance(head, keras.layers.Dense) or len(head.input.shape) != 2:
         raise UserError(f"{name} does not end in a dense layer that could be replaced; give a classifier.")
     return keras.Model(model.input, head.input, name=model.name)
+def without_tta(model: keras.Model) -> keras.Model:
+    """Return the classifier in a model with flip test-time augmentation, which averages its logits; others as is."""
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    return inner[0] if inner and isinstance(model.layers[-1], keras.layers.Average) else model
+
+
+def features(model: keras.Model) -> keras.Model:
+    """Return a classifier up to the input of its last dense layer, float32 (batch, features).
+
+    Of a model with flip test-time augmentation, these are the features of the image that is not mirrored.
+
+    Raises:
+        UserError: If the model has no dense layer.
+    """
+    model = without_tta(model)
+    dense = [each for each in model.layers if isinstance(each, keras.layers.Dense) and len(each.input.shape) == 2]
+    if not dense:
+        raise UserError(
+            f"The {model.name} model has no embeddings, because it has no dense layer: train another family of models."
+        )
+    result = keras.Model(model.input, keras.ops.cast(dense[-1].input, "float32"), name=f"{model.name}_features")
+    result.jit_compile = False
+    return result
+
+
 
 
 def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:

@@ -189,8 +189,8 @@ def _confusions(run: Contents) -> list[dict[str, Any]]:
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
     return [
         {
-            "truth": run.classes[i],
-            "predicted": run.classes[j],
+            "truth": run.labels[i],
+            "predicted": run.labels[j],
             "count": int(wrong[i, j]),
             "share": wrong[i, j] / counts[i].sum(),
         }
@@ -232,7 +232,7 @@ def _facts(run: Contents) -> dict[str, Any]:
     return {
         "Data": data.get("source"),
         "Splits": " · ".join(f"{name} {json_value(count)}" for name, count in splits.items()),
-        "Classes": json_value(len(run.classes) or None),
+        "Classes": json_value(len(run.labels) or None),
         "Fingerprint": data.get("fingerprint"),
         "Model": json_value(info.get("model")),
         "Plan": json_value(info.get("plan")),
