@@ -349,8 +349,6 @@ class Run:
         """
         return self.verb("predict")(self, inputs, **options)
 
-    def verb(self, name: str) -> Any:
-        """Return the recipe's function of this name.
     def predict_proba(self, inputs: Any) -> np.ndarray:
         """Return the probabilities of :attr:`labels`, float32 (n, labels), for inputs as :meth:`predict` takes them.
 
@@ -381,6 +379,8 @@ class Run:
         """
         return self.verb("predictor")(self).preprocess(inputs)
 
+    def verb(self, name: str) -> Any:
+        """Return the recipe's function of this name.
 
         Raises:
             UserError: If the recipe has no such function.
