@@ -83,7 +83,7 @@ def test_read_table_refuses_broken_files(tmp_path):
             read_table(tmp_path / name)
         return str(caught.value)
 
-    assert "Row 3" in refused("a.csv", b"text,label\na,1\nb\n")
+    assert "Line 3" in refused("a.csv", b"text,label\na,1\nb\n")
     assert "not UTF-8" in refused("a.csv", b"text,label\ncaf\xe9,1\n")
     assert "no rows" in refused("a.csv", b"text,label\n")
     assert "no rows" in refused("a.csv", b"")

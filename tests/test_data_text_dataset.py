@@ -10,7 +10,7 @@ import pytest
 from conftest import toy_texts, write_texts
 
 from dltoolkit.data.options import SplitOptions, TextReadOptions
-from dltoolkit.data.readers import tables
+from dltoolkit.data.readers import delimited
 from dltoolkit.data.text import dataset
 from dltoolkit.errors import InvalidInput, UserError
 from dltoolkit.lines import Line
@@ -172,7 +172,7 @@ def test_load_reads_a_text_of_100_kilobytes(tmp_path):
 
 
 def test_load_stops_reading_an_endless_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "MAX_LINE_LENGTH", 10_000)
+    monkeypatch.setattr(delimited, "MAX_LINE_LENGTH", 10_000)
     path = tmp_path / "a.csv"
     with open(path, "w") as file:
         file.write("text,label\nfine,1\n")
@@ -202,10 +202,10 @@ def test_load_keeps_duplicates_within_one_split(tmp_path):
 
 def test_load_refuses_or_skips_rows_without_a_label(tmp_path):
     path = write_table(tmp_path / "a.csv", [("label", "text"), *toy_texts(60), ("", "no label here")])
-    assert "Row 61" in error_message(path)
+    assert "Line 62" in error_message(path)
     splits = load(path, SKIP_INVALID)
     assert len(splits.texts) == 60
-    assert any("Row 61" in warning for warning in splits.warnings)
+    assert any("Line 62" in warning for warning in splits.warnings)
 
 
 def test_load_warns_of_labels_that_differ_in_case_only(tmp_path):

@@ -21,8 +21,8 @@ class ReadOptions(Options):
     )
     split_column: str | None = option(
         None,
-        "Column of predefined splits (train, validation, test) in a table, or none to split anew (default: found by "
-        "its usual names)",
+        "Column of predefined splits (train, validation, test) in a table, or none to ignore it (default: found by its "
+        "usual names)",
         group="data",
     )
     header: bool | None = option(

@@ -1,6 +1,5 @@
 """Listings of labeled images from every kind of source, as files, encoded bytes or arrays."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,9 @@ from dltoolkit.data import disk_cache
 from dltoolkit.data.image import decode
 from dltoolkit.data.image.arrays import with_channels
 from dltoolkit.data.options import ImageReadOptions
-from dltoolkit.data.readers import arrays, catalog, keras_datasets, listing, tables, tfds
+from dltoolkit.data.readers import arrays, catalog, columns, keras_datasets, listing, tables, tfds
 from dltoolkit.data.readers.arrays import SplitArrays
+from dltoolkit.data.readers.file_names import find_file
 from dltoolkit.data.readers.listing import ExampleType, Listing
 from dltoolkit.data.readers.source import File, Source
 from dltoolkit.errors import UserError
@@ -38,7 +38,7 @@ def list_images(
         UserError: If the source contains no labeled images, or cannot be read.
     """
     if source.kind == "folder":
-        return listing.from_folder(source, IMAGES, labeled=labeled)
+        return listing.from_folder(source, IMAGES, labeled=labeled, label_pattern=read.label_pattern)
     if source.kind == "table":
         return listing.from_tables(source, IMAGES, read, lambda table: _find_columns(table, read), _parse_cell)
     if source.kind == "npz":
@@ -64,7 +64,7 @@ def _find_columns(table: tables.Table, read: ImageReadOptions) -> tuple[str, str
         others = [name for name in names if name != image]
         if label is None and image in names and len(others) == 1:
             label = others[0]
-    return table.find(image, tables.IMAGE_COLUMNS, "image"), table.find(label, tables.LABEL_COLUMNS, "label")
+    return table.find(image, tables.IMAGE_COLUMNS, "image"), columns.find_label(table, label, tables.LABEL_COLUMNS)
 
 
 def _parse_cell(cell: object, folder: Path, name: str) -> tuple[str, File | bytes | None]:
@@ -76,7 +76,7 @@ def _parse_cell(cell: object, folder: Path, name: str) -> tuple[str, File | byte
     text = "" if cell is None else str(cell).strip()
     if not text:
         return name, None
-    path = folder / os.path.expanduser(text)
+    path = find_file(text, folder, decode.SUFFIXES)
     try:
         status = path.stat()
     except (OSError, ValueError):

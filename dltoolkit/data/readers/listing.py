@@ -1,6 +1,8 @@
 """Listings of labeled examples: folders, tables and TFDS data sets in one form, before their examples are read."""
 
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,8 +11,18 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.data.options import ReadOptions
-from dltoolkit.data.readers import tables, tfds
-from dltoolkit.data.readers.source import SPLITS, File, Source, list_files, sort_classes, split_name, subfolders
+from dltoolkit.data.readers import columns, tables, tfds
+from dltoolkit.data.readers.source import (
+    SPLITS,
+    VIDEO_SUFFIXES,
+    File,
+    Source,
+    files_directly_in,
+    list_files,
+    sort_classes,
+    split_name,
+    subfolders,
+)
 from dltoolkit.errors import UserError
 
 MIN_OTHER_FILES = 5  # other files in class folders, and their ratio to the examples, from which a warning is due
@@ -33,7 +45,11 @@ class ExampleType:
 
     def matches(self, file: File) -> bool:
         """Return whether a file has one of the suffixes."""
-        return Path(file.path).suffix.lower() in self.suffixes
+        return self.has_suffix(Path(file.path))
+
+    def has_suffix(self, path: Path) -> bool:
+        """Return whether a path ends in one of the suffixes."""
+        return path.suffix.lower() in self.suffixes
 
 
 @dataclass(frozen=True)
@@ -81,21 +97,28 @@ class Listing:
         )
 
 
-def from_folder(source: Source, example_type: ExampleType, *, labeled: bool = True) -> Listing:
+def from_folder(
+    source: Source, example_type: ExampleType, *, labeled: bool = True, label_pattern: str | None = None
+) -> Listing:
     """List the files of class folders, or of class folders inside train, validation and test.
 
     Args:
         source: A folder.
         example_type: Type of the examples.
         labeled: Whether class folders are required. If not, files without a class folder get the class "all".
+        label_pattern: Regular expression whose group is the label in the path of a file below the folder, instead of
+            the class folder.
 
     Raises:
         UserError: If there are no class folders or no examples, or the layout is another one.
     """
     noun = example_type.noun
     roots = {split: paths[0] for split, paths in source.splits.items()} or {"": source.path}
+    if label_pattern is not None:
+        return _from_file_names(source, roots, example_type, label_pattern)
     rows: list[tuple[File, str, str]] = []  # file, label, split
     other_files: list[str] = []
+    loose_files: list[str] = []
     empty_folders: list[Path] = []
     for split, root in roots.items():
         folders = subfolders(root)
@@ -112,17 +135,45 @@ def from_folder(source: Source, example_type: ExampleType, *, labeled: bool = Tr
             files_by_folder[folder] = matching
             if not matching and split in ("", "train"):
                 empty_folders.append(folder)
+        if folders:
+            loose_files += [str(path) for path in files_directly_in(root) if example_type.has_suffix(path)]
         _refuse_nested_classes(files_by_folder, source)
     if not rows:
-        raise UserError(
-            f"{source.spec} has no {noun}s in its folders: add files that end in {', '.join(example_type.suffixes)}."
-        )
+        raise UserError(_no_examples(source, other_files, example_type))
     if empty_folders:
         more = f" (and {len(empty_folders) - 1} more)" if len(empty_folders) > 1 else ""
         raise UserError(f"The class folder {empty_folders[0]}{more} has no {noun}s: add some or remove it.")
     warnings = [*source.warnings, *_warn_of_other_files(other_files, len(rows), example_type)]
+    if loose_files:
+        warnings.append(f"{len(loose_files)} {noun}s in no class folder are left out, such as {loose_files[0]}.")
     listing = _from_rows([(file.path, file, label, split) for file, label, split in rows], warnings, noun)
     return replace(listing, split_origin="folders")
+
+
+def _from_file_names(source: Source, roots: dict[str, Path], example_type: ExampleType, label_pattern: str) -> Listing:
+    """List the files below folders, with the label that a regular expression finds in the path of each."""
+    rows: list[tuple[str, File, str, str]] = []
+    without_label: list[str] = []
+    other_files: list[str] = []
+    for split, root in roots.items():
+        for file in list_files(root):
+            match = re.search(label_pattern, Path(file.path).relative_to(root).as_posix())
+            if not example_type.matches(file):
+                other_files.append(file.path)
+            elif match and match[1]:
+                rows.append((file.path, file, match[1], split))
+            else:
+                without_label.append(file.path)
+    noun = example_type.noun
+    if not rows and not without_label:
+        raise UserError(_no_examples(source, other_files, example_type))
+    if without_label:
+        raise UserError(
+            f"--label-pattern '{label_pattern}' does not match the name of {len(without_label)} {noun}s, such as "
+            f"{without_label[0]}: change the pattern or remove them."
+        )
+    warnings = [*source.warnings, *_warn_of_other_files(other_files, len(rows), example_type)]
+    return replace(_from_rows(rows, warnings, noun), split_origin="folders")
 
 
 def from_tables(
@@ -146,28 +197,40 @@ def from_tables(
         UserError: If a table cannot be read, or a row has no example or not exactly one label.
     """
     files = [(split, path) for split, paths in source.splits.items() for path in paths] or [("", source.path)]
-    contents = tables.read_tables([path for _, path in files], header=read.header)
+    contents = tables.read_tables([path for _, path in files], header=read.header, encoding=read.encoding)
+    noun = example_type.noun
     item_column, label_column = find_columns(contents[0])
+    split_column, warnings = columns.find_split(contents, source, read, (item_column, label_column))
+    labels, more = columns.labels_of(contents, label_column)
+    warnings = [*source.warnings, *warnings, *more]
     rows: list[tuple[str, Any, str, str]] = []
     incomplete: list[str] = []
-    for (split, path), table in zip(files, contents, strict=True):
-        cells = zip(table.columns[item_column], table.columns[label_column], strict=True)
-        for number, (item, label) in enumerate(cells, start=1):
-            if isinstance(label, (list, dict)):
-                raise UserError(f"Row {number} of {path} has several labels ('{str(label)[:40]}'): give one.")
-            label = "" if label is None or label != label else str(label).strip()  # NaN differs from itself
-            name, content = parse_cell(item, path.parent, f"{path}[{number}]")
-            if not label or content is None:
-                column = label_column if content is not None else item_column
-                incomplete.append(f"Row {number} of {path} (without the header) has nothing in the column '{column}'")
+    left_out: Counter[str] = Counter()
+    for (file_split, path), table, table_labels in zip(files, contents, labels, strict=True):
+        if file_split not in ("", "train") and not any(table_labels):
+            warnings.append(f"{path} has no labels and is left out.")
+            continue
+        splits = table.columns[split_column] if split_column else [None] * len(table)
+        cells = zip(table.columns[item_column], table_labels, splits, strict=True)
+        for row, (item, label, split_cell) in enumerate(cells):
+            split = columns.assign_split(split_cell, left_out) if split_column else file_split
+            if split is None:
+                continue
+            name, content = parse_cell(item, path.parent, f"{path}[{row + 1}]")
+            if not label or content is None or (split_column and not split):
+                column = item_column if content is None else label_column if not label else split_column
+                incomplete.append(f"{table.locate(row)} has nothing in the column '{column}'")
                 continue
             rows.append((name, content, label, split))
     if incomplete and not (read.skip_invalid and rows):
         more = f", and {len(incomplete) - 1} more rows are incomplete" if len(incomplete) > 1 else ""
         raise UserError(f"{incomplete[0]}{more}: correct or remove them, or skip them with --skip-invalid.")
-    warnings = [f"{len(incomplete)} rows were skipped; the first: {incomplete[0]}."] if incomplete else []
-    listing = _from_rows(rows, [*source.warnings, *warnings], example_type.noun)
-    return replace(listing, columns={example_type.noun: item_column, "label": label_column}, split_origin="file names")
+    if incomplete:
+        warnings.append(f"{len(incomplete)} rows were skipped; the first: {incomplete[0]}.")
+    warnings += columns.warn_of_left_out(left_out, split_column, noun)
+    taken = {noun: item_column, "label": label_column} | ({"split": split_column} if split_column else {})
+    origin = f"the column '{split_column}'" if split_column else "file names"
+    return replace(_from_rows(rows, warnings, noun), columns=taken, split_origin=origin)
 
 
 def select_tfds_splits(source: Source, split_sizes: Sequence[tuple[str, int]]) -> tuple[dict[str, str], list[str]]:
@@ -242,7 +305,8 @@ def split_indices(splits: Sequence[str]) -> np.ndarray | None:
 
 
 def _from_rows(rows: Sequence[tuple[str, Any, str, str]], warnings: list[str], noun: str) -> Listing:
-    """Return the listing of (name, item, label, split) rows."""
+    """Return the listing of (name, item, label, split) rows; labels that Unicode considers equal are one class."""
+    rows = [(name, item, columns.normalize_label(label), split) for name, item, label, split in rows]
     classes = sort_classes({label for _, _, label, _ in rows})
     index = {name: i for i, name in enumerate(classes)}
     return Listing(
@@ -274,10 +338,37 @@ def _refuse_nested_classes(files_by_folder: dict[Path, list[File]], source: Sour
 
 
 def _no_class_folders(root: Path, example_type: ExampleType) -> str:
-    noun, count = example_type.noun, sum(map(example_type.matches, list_files(root)))
+    files = list_files(root)
+    noun, count = example_type.noun, sum(map(example_type.matches, files))
     if count:
-        return f"{root} has {count} {noun}s but no class folders: put each class into a folder with its name."
+        return (
+            f"{root} has {count} {noun}s but no class folders: put each class into a folder with its name, or find the "
+            "labels in the names of the files with --label-pattern."
+        )
+    if unreadable := _describe_unreadable([file.path for file in files], example_type):
+        return f"{root} has {unreadable}."
     return f"{root} has no class folders: put the {noun}s of each class into a folder with its name."
+
+
+def _no_examples(source: Source, other_files: list[str], example_type: ExampleType) -> str:
+    """Return the message about a folder without examples, which names files that cannot be read."""
+    message = f"{source.spec} has no {example_type.noun}s in its folders"
+    if unreadable := _describe_unreadable(other_files, example_type):
+        return f"{message}, but {unreadable}."
+    return f"{message}: add files that end in {', '.join(example_type.suffixes)}."
+
+
+def _describe_unreadable(paths: list[str], example_type: ExampleType) -> str:
+    """Return how many files are of similar types that cannot be read, and what to do; "" without such files."""
+    unsupported = [path for path in paths if Path(path).suffix.lower() in (*example_type.unsupported, *VIDEO_SUFFIXES)]
+    if not unsupported:
+        return ""
+    remedy = (
+        "extract images from videos, for example with ffmpeg"
+        if Path(unsupported[0]).suffix.lower() in VIDEO_SUFFIXES
+        else f"convert them to {example_type.suffixes[0]}"
+    )
+    return f"{len(unsupported)} files of types that cannot be read, such as {unsupported[0]}: {remedy}"
 
 
 def _warn_of_other_files(other_files: list[str], examples: int, example_type: ExampleType) -> list[str]:

@@ -7,11 +7,11 @@ Its rules (which folder or file is the test split, which folders are classes) ho
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dltoolkit.data.readers import catalog
+from dltoolkit.data.readers import archives, catalog, table_files
 from dltoolkit.errors import UserError, did_you_mean
 
 SPLITS = ("train", "validation", "test")
@@ -25,9 +25,18 @@ SPLIT_NAMES = {  # names of folders, files and arrays, and the splits that they 
     "test": "test",
     "testing": "test",
 }
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".parquet", ".arrow")
+COMPRESSED_TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")  # these types may end in .gz too
 TEXT_SUFFIXES = (".txt", ".md", ".py", ".gz")
 FILE_SUFFIXES = (*TABLE_SUFFIXES, ".npz", *TEXT_SUFFIXES)
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv")
+UNREADABLE = {  # suffixes of files that cannot be read, and what to do with them
+    **dict.fromkeys(VIDEO_SUFFIXES, "is a video: extract images from it into class folders, for example with ffmpeg"),
+    **dict.fromkeys((".heic", ".heif", ".avif"), "is a HEIC or AVIF image, which cannot be read: convert it to JPEG"),
+    **dict.fromkeys((".xls", ".ods"), "is a spreadsheet of a type that cannot be read: save it as .xlsx or .csv"),
+    **dict.fromkeys((".rar", ".7z"), "is an archive of a type that cannot be unpacked: unpack it, or pack it as .zip"),
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth"), "may contain code, so it is not opened: save arrays as .npz"),
+}
 BUNDLED = {
     "digits": "1,797 handwritten digits, 8x8 pixels, 10 classes (scikit-learn)",
     "python-docs": "plain text of the language reference that comes with Python (pydoc topics)",
@@ -45,7 +54,7 @@ KINDS = {  # kinds of sources in words
 IGNORED_FOLDERS = ("__MACOSX", "@eaDir")  # left by archives made on a Mac, and by network drives with thumbnails
 MAX_NAME_LENGTH = 40  # characters of a source's short name, which becomes part of a run's name
 ACCEPTED_DATA = (
-    "a folder of class folders, a .csv, .tsv, .jsonl, .parquet, .npz or .txt file, "
+    "a folder of class folders, a .zip or .tar of it, a .csv, .tsv, .jsonl, .json, .xlsx, .parquet, .npz or .txt file, "
     f"a bundled name ({', '.join(BUNDLED)}), keras:NAME, or a TFDS name such as fashion_mnist"
 )
 
@@ -97,6 +106,8 @@ def resolve(spec: str) -> Source:
     """
     spec = str(spec)
     path = Path(os.path.expanduser(spec))
+    if is_url(spec):
+        raise UserError(f"{spec} is a URL: download it, and give --data the file or folder.")
     if spec.strip() and _exists(path):
         return _resolve_folder(spec, path) if path.is_dir() else _resolve_file(spec, path)
     if spec in BUNDLED:
@@ -119,6 +130,20 @@ def resolve(spec: str) -> Source:
     raise UserError(f"No data set and no file is called '{spec}'.{near} --data takes {ACCEPTED_DATA}.")
 
 
+def is_url(text: str) -> bool:
+    """Return whether a text is the address of a file on the network."""
+    return re.match(r"(https?|ftp|s3|gs|hf|file)://\S+$", text) is not None
+
+
+def table_suffix(path: Path) -> str | None:
+    """Return the suffix in ``TABLE_SUFFIXES`` of a file, compressed or not, or None if it is no table by its name."""
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        suffix = Path(path.stem).suffix.lower()
+        return suffix if suffix in COMPRESSED_TABLE_SUFFIXES else None
+    return suffix if suffix in TABLE_SUFFIXES else None
+
+
 def same_examples(spec: str, other: str) -> bool:
     """Return whether two values of ``--data`` mean the same examples, without predefined splits."""
     first, second = resolve(spec), resolve(other)
@@ -133,6 +158,11 @@ def split_name(name: str) -> str | None:
 def subfolders(folder: Path) -> list[Path]:
     """Return the visible folders directly inside a folder, sorted by name."""
     return sorted(Path(entry.path) for entry in _visible_entries(folder) if os.path.isdir(entry.path))
+
+
+def files_directly_in(folder: Path) -> list[Path]:
+    """Return the visible files directly inside a folder, sorted by name."""
+    return sorted(Path(entry.path) for entry in _visible_entries(folder) if os.path.isfile(entry.path))
 
 
 def list_files(folder: Path) -> list[File]:
@@ -198,10 +228,20 @@ def _similar_path(path: Path) -> str:
 
 def _resolve_file(spec: str, path: Path) -> Source:
     suffix = path.suffix.lower()
+    if end := archives.suffix(path):
+        from dltoolkit.data import disk_cache  # imports NumPy
+
+        folder = archives.unpack(path, disk_cache.default_folder())
+        return replace(_resolve_folder(spec, folder), name=_safe_name(path.name[: -len(end)]))
+    if suffix in UNREADABLE:
+        raise UserError(f"{spec} {UNREADABLE[suffix]}.")
+    if table_suffix(path) or (suffix != ".npz" and table_files.is_fasttext(path)):
+        return Source(spec, "table", _safe_name(Path(path.name.removesuffix(".gz")).stem), path)
     if suffix not in FILE_SUFFIXES:
         raise UserError(f"{spec} is a file of a type that cannot be trained on: give --data {ACCEPTED_DATA}.")
-    kind = "table" if suffix in TABLE_SUFFIXES else "text" if suffix in TEXT_SUFFIXES else "npz"
-    return Source(spec, kind, _safe_name(Path(path.name.removesuffix(".gz")).stem), path)
+    return Source(
+        spec, "npz" if suffix == ".npz" else "text", _safe_name(Path(path.name.removesuffix(".gz")).stem), path
+    )
 
 
 def _resolve_folder(spec: str, path: Path) -> Source:
@@ -209,29 +249,81 @@ def _resolve_folder(spec: str, path: Path) -> Source:
     entries = list(_visible_entries(path))
     if not entries:
         raise UserError(f"The folder {spec} is empty: give --data {ACCEPTED_DATA}.")
-    paths = [Path(entry.path) for entry in entries]
-    tables = sorted(path for path in paths if os.path.isfile(path) and path.suffix.lower() in TABLE_SUFFIXES)
-    folders = sorted(path for path in paths if os.path.isdir(path))
+    folders = sorted(Path(entry.path) for entry in entries if os.path.isdir(entry.path))
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _resolve_saved_dataset(spec, name, path)
     if any(split_name(folder.name) == "train" and subfolders(folder) for folder in folders):
         return _resolve_class_folders(spec, name, path, folders)
-    splits: dict[str, tuple[Path, ...]] = {}
-    for table in tables:
-        if split := _split_of_file(table):
-            splits[split] = (*splits.get(split, ()), table)
+    tables = _tables_in(path)
+    splits = _tables_by_split(path, folders)
+    if not splits and not tables:
+        nested = [folder for folder in folders if _tables_by_split(folder, subfolders(folder))]
+        if len(nested) == 1:  # the layout of the Hugging Face Hub: data/train-00000-of-00001.parquet
+            return replace(_resolve_folder(spec, nested[0]), name=name)
+        if nested:
+            names = ", ".join(folder.name for folder in nested)
+            raise UserError(f"{spec} has several data sets ({names}): give --data one of these folders.")
     if splits:
         if "train" not in splits:
             raise UserError(
                 f"{spec} has a table for {_join(splits)} but none for train: name the training table train.csv."
             )
-        suffixes = sorted({path.suffix.lower() for paths in splits.values() for path in paths})
+        used = [file for files in splits.values() for file in files]
+        suffixes = sorted({table_suffix(file) or file.suffix for file in used})
         if len(suffixes) > 1:
             raise UserError(
                 f"{spec} has tables of several types ({', '.join(suffixes)}): keep one type for all splits."
             )
-        return Source(spec, "table", name, path, _in_order(splits))
-    if len(tables) == 1 and len(folders) <= 1:  # for example labels.csv next to a folder of images
-        return Source(spec, "table", name, tables[0])
+        ignored = [table.name for table in tables if table not in used]
+        return Source(spec, "table", name, path, _in_order(splits), warnings=_warn_of_ignored(spec, "tables", ignored))
+    single = [table for table in tables if table_suffix(table) != ".json"]  # it may describe something else
+    if len(single) == 1 and len(folders) <= 1:  # for example labels.csv next to a folder of images
+        return Source(spec, "table", name, single[0])
     return _resolve_class_folders(spec, name, path, folders)
+
+
+def _resolve_saved_dataset(spec: str, name: str, path: Path) -> Source:
+    """Resolve a folder that ``save_to_disk`` of Hugging Face datasets has written, with one or several splits."""
+    by_split: dict[str, tuple[Path, ...]] = {}
+    ignored: list[str] = []
+    for folder in subfolders(path) if (path / "dataset_dict.json").is_file() else [path]:
+        split = "train" if folder == path else split_name(folder.name)
+        files = tuple(sorted((*folder.glob("data-*.arrow"), *folder.glob("dataset.arrow"))))
+        if split and files:
+            by_split[split] = files
+        else:
+            ignored.append(folder.name)
+    if "train" not in by_split:
+        raise UserError(f"{spec} has no .arrow files of a split named train: save the data set again.")
+    warnings = _warn_of_ignored(spec, "splits", ignored)
+    return Source(spec, "table", name, path, _in_order(by_split), warnings=warnings)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in files_directly_in(folder)
+        if table_suffix(path) or (_split_of_file(path) and path.suffix != ".npz" and table_files.is_fasttext(path))
+    ]
+
+
+def _tables_by_split(folder: Path, folders: list[Path]) -> dict[str, tuple[Path, ...]]:
+    """Return the tables of each split: train.csv, or train/0000.parquet in folders without other files."""
+    splits: dict[str, tuple[Path, ...]] = {}
+    for table in _tables_in(folder):
+        if split := _split_of_file(table):
+            splits[split] = (*splits.get(split, ()), table)
+    if splits:
+        return splits
+    for child in folders:
+        split = split_name(child.name)
+        if split and (tables := _tables_in(child)) and len(tables) == len(list(_visible_entries(child))):
+            splits[split] = tuple(tables)
+    return splits
+
+
+def _warn_of_ignored(spec: str, noun: str, names: list[str]) -> tuple[str, ...]:
+    return (f"These {noun} of {spec} are ignored: {', '.join(names)}.",) if names else ()
 
 
 def _resolve_class_folders(spec: str, name: str, path: Path, folders: list[Path]) -> Source:
@@ -255,7 +347,8 @@ def _resolve_class_folders(spec: str, name: str, path: Path, folders: list[Path]
 
 def _split_of_file(path: Path) -> str | None:
     """Return the split of train.csv, val.jsonl, train-00000-of-00002.parquet or test_1.csv, or None."""
-    match = re.fullmatch(r"([a-z]+)([-_.]?\d.*)?", path.stem.lower())
+    stem = Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
+    match = re.fullmatch(r"([a-z]+)([-_.]?\d.*)?", stem.lower())
     return split_name(match[1]) if match else None
 
 

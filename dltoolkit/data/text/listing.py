@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.data.options import TextReadOptions
-from dltoolkit.data.readers import listing, tables, tfds
+from dltoolkit.data.readers import columns, listing, tables, tfds
 from dltoolkit.data.readers.listing import ExampleType, Listing
 from dltoolkit.data.readers.source import Source
 from dltoolkit.errors import UserError
@@ -32,7 +32,7 @@ def list_texts(
         UserError: If the source contains no labeled texts, or cannot be read.
     """
     if source.kind == "folder":
-        return listing.from_folder(source, TEXTS)
+        return listing.from_folder(source, TEXTS, label_pattern=read.label_pattern)
     if source.kind == "bundled" and source.reference == "reviews":
         source = replace(source, kind="table", path=BUNDLED / "reviews.tsv")
     if source.kind == "table":
@@ -63,7 +63,8 @@ def _find_columns(table: tables.Table, read: TextReadOptions) -> tuple[str, str]
         others = [name for name in names if name != text]
         if label is None and len(others) == 1:
             label = others[0]
-    return table.find(text, tables.TEXT_COLUMNS, "text"), table.find(label, tables.TEXT_LABEL_COLUMNS, "label")
+    columns.refuse_pairs(table, text)
+    return table.find(text, tables.TEXT_COLUMNS, "text"), columns.find_label(table, label, tables.TEXT_LABEL_COLUMNS)
 
 
 def _from_tfds(source: Source, dataset: tfds.PreparedDataset) -> Listing:

@@ -1,0 +1,138 @@
+"""Archives of folders (.zip and .tar), which are unpacked once into the cache.
+
+An archive may come from a stranger: only regular files and folders inside the target are written, links and devices are
+refused, and the bytes and files that are written are bounded whatever the archive says about its size.
+"""
+
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from dltoolkit.errors import UserError
+from dltoolkit.files import WriteError
+
+SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tbz2", ".txz")
+MAX_RATIO = 200  # size of the unpacked files divided by that of the archive; texts rarely reach 20
+MIN_LIMIT = 100_000_000  # bytes that may be unpacked from an archive of any size
+MAX_FILES = 5_000_000
+MAX_UNUSED_DAYS = 30  # days after which an unpacked archive that no run has used is removed
+CHUNK_BYTES = 1 << 20
+
+
+def suffix(path: Path) -> str | None:
+    """Return the suffix in ``SUFFIXES`` that a file name ends in, or None."""
+    return next((end for end in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(end)), None)
+
+
+def unpack(path: Path, folder: Path) -> Path:
+    """Return the folder that an archive contains, unpacked below ``folder`` unless it was already.
+
+    A change of the archive's path, size or time leads to another folder.
+
+    Raises:
+        UserError: If the archive is damaged, contains anything but files and folders, or is too large unpacked.
+    """
+    from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
+
+    status = path.stat()
+    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    target = (
+        folder / "archives" / hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=12).hexdigest()
+    )
+    if not target.is_dir():
+        _remove_unused(target.parent)
+        partial = target.with_name(f".{target.name}-{os.getpid()}")
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            with progress.phase(f"Unpacking {path.name}"):
+                _write_members(path, partial, max(MIN_LIMIT, MAX_RATIO * status.st_size))
+            _rename(partial, target)
+        except OSError as error:
+            raise WriteError(f"Cannot unpack {path} to {target.parent}: {error.strerror or error}.") from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    os.utime(target)
+    entries = [entry for entry in target.iterdir() if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+    return entries[0] if len(entries) == 1 and entries[0].is_dir() else target
+
+
+def _write_members(path: Path, target: Path, limit: int) -> None:
+    """Write the files of an archive below ``target``; a UserError says why it cannot be unpacked."""
+    total = count = 0
+    try:
+        for name, file in _zip_members(path) if suffix(path) == ".zip" else _tar_members(path):
+            count += 1
+            place = target.joinpath(*_safe_parts(name, path))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with file, open(place, "xb") as out:
+                while chunk := file.read(CHUNK_BYTES):
+                    total += len(chunk)
+                    if total > limit or count > MAX_FILES:
+                        raise UserError(
+                            f"{path} is more than {MAX_RATIO} times as large unpacked, or has more than "
+                            f"{MAX_FILES:,} files, as only harmful archives do: unpack it yourself if you trust it."
+                        )
+                    out.write(chunk)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise UserError(f"{path} contains two entries of the name '{name}': pack it again.") from None
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{path} cannot be unpacked: {error or 'it is damaged'}.") from None
+    except OSError as error:
+        if error.errno is None:  # damaged data of gzip
+            raise UserError(f"{path} cannot be unpacked: {error}.") from None
+        raise
+
+
+def _zip_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if member.is_dir():
+                continue
+            if kind not in (0, stat.S_IFREG):
+                raise UserError(_refusal(path, member.filename))
+            yield member.filename, archive.open(member)
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with tarfile.open(path, "r|*") as archive:  # as a stream, so that a damaged archive is not read twice
+        for member in archive:
+            if member.isdir():
+                continue
+            if not member.isreg():
+                raise UserError(_refusal(path, member.name))
+            yield member.name, archive.extractfile(member)
+
+
+def _safe_parts(name: str, path: Path) -> tuple[str, ...]:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or parts[0].startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
+        raise UserError(f"{path} contains '{name}', which lies outside of the folder of the archive: pack it again.")
+    return parts
+
+
+def _refusal(path: Path, name: str) -> str:
+    return f"{path} contains '{name}', which is a link or no regular file: pack it again with files and folders only."
+
+
+def _rename(partial: Path, target: Path) -> None:
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():  # otherwise, another process has unpacked the archive meanwhile
+            raise
+
+
+def _remove_unused(folder: Path) -> None:
+    limit = time.time() - MAX_UNUSED_DAYS * 86_400
+    for path in folder.glob("*") if folder.is_dir() else ():
+        if path.stat().st_mtime < limit:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,210 @@
+"""Selection of the columns of a table, and refusal of tables that are not about one class for each example."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from dltoolkit.data.options import ReadOptions
+from dltoolkit.data.readers import tables
+from dltoolkit.data.readers.source import SPLITS, Source, split_name
+from dltoolkit.data.readers.tables import Table
+from dltoolkit.errors import UserError
+
+NO_COLUMN = "none"  # value of --split-column that turns predefined splits off
+TEXT_PAIRS = (  # names of two columns whose texts belong together
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("question", "context"),
+    ("question", "answer"),
+    ("query", "document"),
+    ("query", "passage"),
+)
+MANY_NUMBERS = 20  # different whole numbers from which labels may be quantities
+RARE = 3  # examples of a class that cannot be split; if a third of many numbers are as rare, they are quantities
+UNIQUE_EXAMPLES = 3  # unknown values that a message lists
+
+
+def normalize_label(value: Any) -> str:
+    """Return the name of a label: composed Unicode (NFC) without outer spaces; "" for None and NaN."""
+    if value is None or value != value:  # NaN differs from itself
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return unicodedata.normalize("NFC", str(value)).strip()
+
+
+def find_label(table: Table, column: str | None, usual_names: Sequence[str]) -> str:
+    """Return the column of the labels.
+
+    Raises:
+        UserError: If there is none; the message says so if several columns of 0 and 1 hold the labels.
+    """
+    if column is None and not table.usual(usual_names):
+        binary = [name for name, cells in table.columns.items() if {str(cell) for cell in cells} == {"0", "1"}]
+        if len(binary) > 1:
+            rows = zip(*(table.columns[name] for name in binary), strict=True)
+            one_each = all(sum(str(cell) == "1" for cell in row) == 1 for row in rows)
+            names = f"The columns {', '.join(binary[:5])}{', …' if len(binary) > 5 else ''} of {table.path}"
+            if one_each:
+                raise UserError(f"{names} are one-hot labels: write the name of the class into one column 'label'.")
+            raise UserError(
+                f"{names} are several labels of each example (multi-label classification), which dltoolkit does not "
+                "train: select one of them with --label-column."
+            )
+    return table.find(column, usual_names, "label")
+
+
+def refuse_pairs(table: Table, column: str | None) -> None:
+    """Raise a UserError if each row has two texts and the user has not selected one of them."""
+    if column is not None:
+        return
+    by_lowercase = {name.lower().strip(): name for name in table.columns}
+    numbered = [
+        (name, stem + other)
+        for name in by_lowercase
+        for first, other in (("1", "2"), ("a", "b"), ("_1", "_2"), ("_a", "_b"))
+        if (stem := name.removesuffix(first)) != name and len(stem) > 2
+    ]
+    for pair in (*TEXT_PAIRS, *numbered):
+        if all(name in by_lowercase for name in pair):
+            first, second = (by_lowercase[name] for name in pair)
+            if all(isinstance(cell, str) for name in (first, second) for cell in table.columns[name][:100]):
+                raise UserError(
+                    f"The columns '{first}' and '{second}' of {table.path} are pairs of texts, but a text classifier "
+                    "reads one text: join them in one column 'text', or select one of them with --text-column."
+                )
+
+
+def find_split(
+    contents: Sequence[Table], source: Source, read: ReadOptions, taken: Sequence[str]
+) -> tuple[str | None, list[str]]:
+    """Return the column of predefined splits, or None, and warnings about a column that is not used.
+
+    Args:
+        contents: The tables of the source.
+        source: The source.
+        read: Options for reading.
+        taken: Columns of the examples and the labels.
+
+    Raises:
+        UserError: If the user has selected a column that names no splits, or none of the rows is for training.
+    """
+    table, option = contents[0], read.split_column
+    if option == NO_COLUMN:
+        return None, []
+    if source.splits and len(source.splits) > 1:
+        if option:
+            raise UserError(f"--split-column has no effect on {source.spec}, whose files are the splits: leave it out.")
+        return None, []
+    candidates = [name for name in table.usual(tables.SPLIT_COLUMNS) if name not in taken]
+    warnings: list[str] = []
+    for name in [table.find(option, (), "split")] if option else candidates:
+        values = Counter(normalize_label(cell) for other in contents for cell in other.columns[name])
+        splits = {split_name(value) for value in values} - {None}
+        if "train" in splits:
+            return name, warnings
+        listed = ", ".join(list(values)[:UNIQUE_EXAMPLES]) + (", …" if len(values) > UNIQUE_EXAMPLES else "")
+        message = f"The column '{name}' of {source.spec} has the values {listed}, none of which is train"
+        if splits or option:
+            raise UserError(f"{message}: write train, validation or test, or ignore it with --split-column none.")
+        if name.lower() in ("split", "subset", "fold", "partition"):
+            warnings.append(f"{message}, so it is ignored as a column of splits.")
+    return None, warnings
+
+
+def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], list[str]]:
+    """Return the normalized labels of each table, and warnings.
+
+    Raises:
+        UserError: If they are several labels for an example, or quantities instead of classes.
+    """
+    for table in contents:
+        for row, cell in enumerate(table.columns[column]):
+            if isinstance(cell, (list, tuple, dict, set)) or re.fullmatch(r"\s*\[.*\]\s*", str(cell)):
+                raise UserError(_several(table, row, column, cell))
+    labels = [[normalize_label(cell) for cell in table.columns[column]] for table in contents]
+    counts = Counter(label for of_table in labels for label in of_table if label)
+    if joined := _find_joined(counts):
+        table, row = next(
+            (table, of_table.index(joined))
+            for table, of_table in zip(contents, labels, strict=True)
+            if joined in of_table
+        )
+        raise UserError(_several(table, row, column, joined))
+    if not counts or not all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", label) for label in counts):
+        return labels, []
+    if fraction := next((label for label in counts if not float(label).is_integer()), None):
+        raise UserError(_quantities(contents[0], column, fraction))
+    without_zeros = {label: re.sub(r"\.0*$", "", label) for label in counts}  # "1.0" and "1" are one class
+    labels = [[without_zeros.get(label, label) for label in of_table] for of_table in labels]
+    rare = sum(count < RARE for count in counts.values())
+    if len(counts) > MANY_NUMBERS and rare > len(counts) / 3:
+        raise UserError(_quantities(contents[0], column, next(iter(counts))))
+    if len(counts) > MANY_NUMBERS:
+        numbers = sorted(map(float, counts))
+        return labels, [
+            f"The column '{column}' has {len(counts)} numbers from {numbers[0]:g} to {numbers[-1]:g}; each becomes a "
+            "class, without their order."
+        ]
+    return labels, []
+
+
+def ambiguous(table: Table, chosen: str, option: str | None, usual_names: Sequence[str], meaning: str) -> list[str]:
+    """Return a warning if other columns have usual names of the same meaning as the chosen one."""
+    others = [name for name in table.usual(usual_names) if name != chosen and not name.lower().endswith("id")]
+    if option is not None or not others or chosen not in table.usual(usual_names):
+        return []
+    listed = ", ".join(f"'{name}'" for name in others)
+    return [f"The column '{chosen}' is read as the {meaning}, not {listed}; --{meaning}-column selects another."]
+
+
+def assign_split(value: Any, left_out: Counter) -> str | None:
+    """Return the split that a cell of the split column names; "" for an empty cell, None for an unknown name."""
+    text = normalize_label(value)
+    split = split_name(text) if text else ""
+    if split is None:
+        left_out[text] += 1
+    return split
+
+
+def warn_of_left_out(left_out: Counter, column: str, noun: str) -> list[str]:
+    """Return a warning about the rows whose cell in the split column names no split."""
+    if not left_out:
+        return []
+    listed = ", ".join(f"'{value}' ({count:,})" for value, count in left_out.most_common(UNIQUE_EXAMPLES))
+    return [
+        f"{sum(left_out.values()):,} {noun}s are left out, because their '{column}' is none of {', '.join(SPLITS)}: "
+        f"{listed}."
+    ]
+
+
+def _find_joined(counts: Counter) -> str | None:
+    """Return a label that joins several labels, such as "comedy|drama", or None.
+
+    With "|" and ";" one of its parts, with "," all of them, must occur in other labels too; otherwise, the sign may be
+    part of a name.
+    """
+    for sign, enough in (("|", any), (";", any), (",", all)):
+        parts = {label: {part.strip() for part in label.split(sign)} - {""} for label in counts if sign in label}
+        uses = Counter(part for label in counts for part in parts.get(label, {label}))
+        for label, of_label in parts.items():
+            if len(of_label) > 1 and enough(uses[part] > 1 for part in of_label):
+                return label
+    return None
+
+
+def _several(table: Table, row: int, column: str, cell: Any) -> str:
+    return (
+        f"{table.locate(row)} has several labels in the column '{column}' ('{str(cell)[:40]}'; multi-label "
+        "classification), which dltoolkit does not train: keep one label for each example."
+    )
+
+
+def _quantities(table: Table, column: str, value: str) -> str:
+    return (
+        f"The column '{column}' of {table.path} holds numbers such as {value} (regression), which dltoolkit does not "
+        "train: select a column of classes with --label-column, or divide the numbers into named classes."
+    )

@@ -1,0 +1,246 @@
+"""Records of comma-, semicolon- and tab-separated text, from whole files and from streams."""
+
+import contextlib
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from dltoolkit.data.readers import encoding
+from dltoolkit.errors import InvalidInput, UserError
+
+DELIMITERS = ",;\t"
+SAMPLED_LINES = 50  # lines from which the delimiter is recognized
+MAX_LINE_LENGTH = 100_000_000  # characters; reading a longer line could exhaust the memory
+MAX_RECORD_LENGTH = 10_000_000  # characters of a record of a stream
+MAX_COLUMN_NAME = 40, 4  # characters and words; longer cells of the first row are data, not names of columns
+IMAGE_FILE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif")  # no column is named like these files
+EXCERPT_LENGTH = 80  # characters of an unreadable record that its error shows
+
+
+class Record(NamedTuple):
+    """The cells of a record, and the number of its first line, counted from 1."""
+
+    line: int
+    cells: list[str]
+
+
+def find_delimiter(lines: Sequence[str]) -> str:
+    """Return the delimiter of a table from its first lines.
+
+    It is the delimiter that divides all records into the same number of cells, more than one; if none does, the one
+    that occurs most often in the first line.
+    """
+    widths = {}
+    for delimiter in DELIMITERS:
+        records = [record for record in csv.reader(lines, delimiter=delimiter) if record]
+        if len({len(record) for record in (records[:-1] or records)}) == 1:  # the last record may be cut
+            widths[delimiter] = len(records[0])
+    if widths and max(widths.values()) > 1:
+        return max(widths, key=lambda delimiter: widths[delimiter])
+    first = lines[0] if lines else ""
+    return max(DELIMITERS, key=lambda delimiter: (first.count(delimiter), delimiter == ","))
+
+
+def read_file(path: Path, header: bool | None, encoding_name: str | None) -> tuple[dict[str, list[str]], list[int]]:
+    """Return the columns of a .csv or .tsv file by name, and the line at which each row begins.
+
+    Raises:
+        UserError: If it is not a well-formed table; the message names the line.
+    """
+    limit = csv.field_size_limit(2**31 - 1)  # a cell may contain a long text
+    try:
+        with encoding.open_text(path, encoding_name) as file:
+            records = _parse_lines(list(read_lines(file, path)), path)
+    finally:
+        csv.field_size_limit(limit)
+    if not records:
+        return {}, []
+    if header is None:
+        header = looks_like_header(records[0].cells, [record.cells for record in records[1:]])
+    names = [name.strip() for name in records.pop(0).cells] if header else numbered_names(len(records[0].cells))
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path} has two columns called '{repeated}': rename one.")
+    for line, cells in records:
+        if len(cells) != len(names):
+            raise UserError(
+                f"Line {line} of {path} has {count_cells(cells)}, but the table has {len(names)} columns: enclose "
+                "cells that contain the delimiter in quotation marks."
+            )
+    if not records:
+        return {}, []
+    columns = zip(*(record.cells for record in records), strict=True)
+    return {name: list(cells) for name, cells in zip(names, columns, strict=True)}, [line for line, _ in records]
+
+
+def count_cells(cells: Sequence[str]) -> str:
+    """Return "1 cell" or "2 cells"."""
+    return f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
+
+
+def looks_like_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first row names the columns instead of being data.
+
+    It is data if a cell is empty, repeated, a number, a path or a long text, or occurs again in its column, as labels
+    do.
+    """
+    cells = [cell.strip() for cell in first]
+    if len(set(cells)) < len(cells) or not all(cells):
+        return False
+    max_characters, max_words = MAX_COLUMN_NAME
+    for cell in cells:
+        if _is_number(cell) or "/" in cell or "\\" in cell or Path(cell).suffix.lower() in IMAGE_FILE_SUFFIXES:
+            return False
+        if len(cell) > max_characters or len(cell.split()) > max_words:
+            return False
+    return not any(cell in {row[i].strip() for row in rest if i < len(row)} for i, cell in enumerate(cells))
+
+
+def numbered_names(count: int) -> list[str]:
+    """Return the names of the columns of a table without a header: "1", "2", …."""
+    return [str(i + 1) for i in range(count)]
+
+
+def read_lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines of a file with their ends.
+
+    Raises:
+        UserError: If a line is so long that it could exhaust the memory.
+    """
+    number = 0
+    while line := file.readline(MAX_LINE_LENGTH + 1):
+        number += 1
+        if len(line) > MAX_LINE_LENGTH:
+            raise UserError(
+                f"Line {number} of {path} is longer than {MAX_LINE_LENGTH // 1_000_000} MB, which no table needs: put "
+                "each example on a line of its own."
+            )
+        yield line
+
+
+class RecordParser:
+    """Divide a stream of lines into records, as the lines arrive.
+
+    A quoted cell may contain line breaks, so that a record may have several lines. A record that is not well-formed, or
+    not UTF-8, becomes an `InvalidInput`. If a quotation mark is never closed, its line is a record with an error, and
+    the next line begins another record.
+
+    Args:
+        delimiter: The delimiter; by default, it is recognized from the first line.
+    """
+
+    def __init__(self, delimiter: str | None = None):
+        self._delimiter = delimiter
+        self._width = 0  # cells of the first record
+        self._lines: list[tuple[int, str]] = []  # of the record that is not complete
+        self._length = 0
+
+    def feed(self, number: int, line: str | InvalidInput) -> Iterator[Record | InvalidInput]:
+        """Yield the records that a line completes.
+
+        Args:
+            number: Number of the line, from 1.
+            line: The line with its end; bytes that are not UTF-8 are surrogates.
+        """
+        if isinstance(line, InvalidInput):
+            yield from self.close()
+            yield line
+            return
+        if number == 1:
+            line = line.removeprefix("\ufeff")
+        if self._delimiter is None:
+            self._delimiter = find_delimiter([line])
+        if not self._lines and self._delimiter == "\t" and line.count("\t") + 1 == self._width:
+            yield self._check(number, line, [unquote(cell) for cell in line.rstrip("\r\n").split("\t")])
+            return
+        within_quotes = bool(self._lines)
+        self._lines.append((number, line))
+        self._length += len(line)
+        if self._needs_another_line(f'"{line}' if within_quotes else line):
+            if self._length > MAX_RECORD_LENGTH:
+                yield from self._give_up_first_line("a quotation mark is not closed")
+            return
+        try:
+            cells = next(csv.reader([text for _, text in self._lines], delimiter=self._delimiter, strict=True))
+        except csv.Error:
+            yield from self._give_up_first_line("not a row of CSV")
+            return
+        (first, text), *_ = self._lines
+        self._lines, self._length = [], 0
+        if cells or self._width == 1:  # an empty line is an empty cell only if there is a single column
+            yield self._check(first, text, cells or [""])
+
+    def close(self) -> Iterator[Record | InvalidInput]:
+        """Yield what is left of a record that the end of the stream cuts."""
+        while self._lines:
+            yield from self._give_up_first_line("a quotation mark is not closed")
+
+    def _check(self, number: int, text: str, cells: list[str]) -> Record | InvalidInput:
+        self._width = self._width or len(cells)
+        if len(cells) != self._width:
+            reason = f"{count_cells(cells)}, but the table has {self._width} columns"
+        elif broken := re.search("[\udc80-\udcff]", "".join(cells)):
+            reason = f"not UTF-8 (byte 0x{ord(broken[0]) - 0xDC00:02x})"
+        else:
+            return Record(number, cells)
+        excerpt = text[:EXCERPT_LENGTH].rstrip("\r\n").encode(errors="surrogateescape").decode(errors="replace")
+        return InvalidInput(excerpt, f"line {number}: {reason}")
+
+    def _give_up_first_line(self, reason: str) -> Iterator[Record | InvalidInput]:
+        (number, text), *others = self._lines
+        self._lines, self._length = [], 0
+        yield InvalidInput(text[:EXCERPT_LENGTH].rstrip("\r\n"), f"line {number}: {reason}")
+        for other in others:
+            yield from self.feed(*other)
+
+    def _needs_another_line(self, line: str) -> bool:
+        asked = False
+
+        def lines() -> Iterator[str]:
+            nonlocal asked
+            yield line
+            asked = True
+
+        with contextlib.suppress(csv.Error, StopIteration):
+            next(csv.reader(lines(), delimiter=self._delimiter, strict=True))
+        return asked
+
+
+def unquote(cell: str) -> str:
+    """Return a cell without the quotation marks that enclose all of it."""
+    inside = cell[1:-1]
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if quoted else cell
+
+
+def _parse_lines(lines: list[str], path: Path) -> list[Record]:
+    sample = lines[:SAMPLED_LINES]
+    delimiter = "\t" if ".tsv" in path.suffixes else find_delimiter(sample)
+    if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
+        # Each line is a row, so a quotation mark is an ordinary character unless it encloses the whole cell
+        return [
+            Record(number, [unquote(cell) for cell in line.rstrip("\r\n").split("\t")])
+            for number, line in enumerate(lines, start=1)
+            if line.strip()
+        ]
+    records: list[Record] = []
+    reader, start = csv.reader(lines, delimiter=delimiter, strict=True), 1
+    try:
+        for cells in reader:
+            if cells or (records and len(records[0].cells) == 1):  # in a single column, an empty line is an empty cell
+                records.append(Record(start, cells or [""]))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        reason = "a quotation mark is not closed" if "unexpected end" in str(error) else error
+        raise UserError(f"Line {start} of {path} is not a row of a table: {reason}.") from None
+    return records
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

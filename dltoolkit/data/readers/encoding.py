@@ -1,0 +1,151 @@
+"""Character encodings: decoding of files and bytes, and the likely encoding of bytes that are not UTF-8."""
+
+import codecs
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from dltoolkit.errors import UserError, did_you_mean
+
+SAMPLE_BYTES = 100_000  # bytes from which the likely encoding is guessed
+MIN_ZEROS = 1 / 4  # fraction of zero bytes at even or odd positions from which bytes look like UTF-16
+MIN_ISOLATED = 1 / 2  # fraction of single non-ASCII bytes between ASCII ones from which a text looks Western
+BYTE_ORDER_MARKS = {  # UTF-32 first, because its mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SCRIPTS = {  # encodings of non-Western texts: characters of their script, and the least fraction in a decoded text
+    "shift_jis": ("[\u3040-\u30ff]", 0.3),
+    "euc_jp": ("[\u3040-\u30ff]", 0.3),
+    "euc_kr": ("[\uac00-\ud7af]", 0.85),
+    "cp1251": ("[\u0430-\u044f]", 0.6),
+    "koi8_r": ("[\u0430-\u044f]", 0.6),
+    "gb18030": ("[\u4e00-\u9fff]", 0.6),
+}
+
+
+def check_name(name: str | None) -> None:
+    """Raise a UserError unless Python knows an encoding of this name."""
+    try:
+        is_text = name is None or codecs.lookup(name)._is_text_encoding
+    except (LookupError, ValueError):
+        is_text = False
+    if not is_text:
+        names = ("utf-8", "utf-16", "utf-16-le", "cp1252", "latin-1", *SCRIPTS)
+        raise UserError(
+            f"There is no encoding '{name}'.{did_you_mean(str(name), names)} Common ones: {', '.join(names)}."
+        )
+
+
+def decode(raw: bytes, encoding: str | None = None) -> str:
+    """Return the text of bytes: in ``encoding``, or in UTF-8, UTF-16 or UTF-32 as their byte order mark says.
+
+    Raises:
+        UserError: If they are in another encoding, or binary; the message is a short reason.
+    """
+    name = encoding or _from_mark(raw)
+    if encoding is None and name == "utf-8-sig" and b"\0" in raw:
+        hint = suggestion(raw)
+        raise UserError(f"not UTF-8{hint}" if hint else "binary data, not text")
+    try:
+        return raw.decode(_with_mark(name))
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        hint = suggestion(raw) if encoding is None else ""
+        raise UserError(f"not {display(name)}: byte 0x{raw[error.start]:02x} in line {line}{hint}") from None
+
+
+@contextmanager
+def open_text(path: Path, encoding: str | None = None, errors: str = "strict") -> Iterator[TextIO]:
+    """Open a text file, compressed if its name ends in .gz, with unchanged line ends.
+
+    Without ``encoding``, a byte order mark decides between UTF-8, UTF-16 and UTF-32.
+
+    Raises:
+        UserError: If the file cannot be read, or its text is not in this encoding.
+    """
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+            buffered = io.BufferedReader(file)
+            head = buffered.peek(4)
+            name = encoding or _from_mark(head)
+            if encoding is None and name == "utf-8-sig" and b"\0" in head[:64]:
+                raise UserError(f"{path} is not UTF-8 text{suggestion(head)}.")
+            yield io.TextIOWrapper(buffered, encoding=_with_mark(name), errors=errors, newline="")
+    except UnicodeError:
+        raise UserError(_describe_bad_byte(path, encoding)) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def suggestion(raw: bytes) -> str:
+    """Return a hint that names the likely encoding of bytes that are not UTF-8, or an empty string."""
+    name = guess(raw)
+    return f"; it looks like {display(name)}: give --encoding {name}" if name else ""
+
+
+def guess(raw: bytes) -> str | None:
+    """Return the likely encoding of bytes that are not UTF-8, or None if they look like no text."""
+    raw = raw[:SAMPLE_BYTES]
+    if not raw:
+        return None
+    even, odd = (raw[start::2].count(0) / (len(raw) / 2) for start in (0, 1))
+    if max(even, odd) > MIN_ZEROS and min(even, odd) < MIN_ZEROS / 4:
+        return "utf-16-le" if odd > even else "utf-16-be"
+    if 0 in raw:
+        return None
+    runs = re.findall(rb"[\x80-\xff]+", raw)
+    if runs and sum(len(run) == 1 for run in runs) < MIN_ISOLATED * len(runs):
+        for name, (script, fraction) in SCRIPTS.items():
+            try:
+                text = codecs.getincrementaldecoder(name)().decode(raw)
+            except UnicodeDecodeError:
+                continue
+            others = re.sub(r"[\x00-\x7f]", "", text)
+            if others and len(re.findall(script, others)) >= fraction * len(others):
+                return name
+    try:
+        raw.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
+
+
+def display(name: str) -> str:
+    """Return the usual spelling of an encoding: "UTF-8" for "utf-8-sig"."""
+    return name.upper().removesuffix("-SIG") if name.lower().startswith("utf") else name
+
+
+def _from_mark(head: bytes) -> str:
+    return next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8-sig")
+
+
+def _with_mark(name: str) -> str:
+    """Return the codec that removes a byte order mark, if there is one for this encoding."""
+    return "utf-8-sig" if codecs.lookup(name).name == "utf-8" else name
+
+
+def _describe_bad_byte(path: Path, encoding: str | None) -> str:
+    """Return the message about a file that is not in an encoding: the first invalid byte, its line and a hint."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+        name = encoding or _from_mark(file.read(4))
+        file.seek(0)
+        where = ""
+        if name == "utf-8-sig":
+            for number, line in enumerate(file, start=1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    where = f" (byte 0x{line[error.start]:02x} in line {number})"
+                    sample = line + file.read(SAMPLE_BYTES)
+                    break
+            hint = suggestion(sample) if where else ""
+            return f"{path} is not UTF-8 text{where}{hint or ': save it as UTF-8, or give --encoding'}."
+    return f"{path} is not {display(name)} text: give another --encoding, or save it as UTF-8."

@@ -1,0 +1,197 @@
+"""Tables in JSON, Excel, Parquet, Arrow and fastText files: their columns by name."""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dltoolkit.data.readers import delimited, encoding
+from dltoolkit.errors import UserError
+
+FASTTEXT_LABEL = "__label__"  # begins a label in the training files of fastText
+MAX_EXCEL_BYTES = 2_000_000_000  # size of an unpacked workbook; a larger one would exhaust the memory
+
+Columns = dict[str, list]
+
+
+def read_json(path: Path, encoding_name: str | None) -> tuple[Columns, list[int]]:
+    """Return the columns of a .jsonl file, or of a .json file with an array of objects, and the line of each row.
+
+    Raises:
+        UserError: If the file contains anything else.
+    """
+    with encoding.open_text(path, encoding_name) as file:
+        begin = next((line.lstrip("\ufeff \t\r\n") for line in file if line.strip("\ufeff \t\r\n")), "")
+    if begin.startswith("["):
+        return _read_json_array(path, encoding_name), []
+    rows: list[dict] = []
+    lines: list[int] = []
+    with encoding.open_text(path, encoding_name) as file:
+        for number, line in enumerate(delimited.read_lines(file, path), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                if number == 1 and path.name.lower().removesuffix(".gz").endswith(".json"):
+                    raise UserError(
+                        f"{path} is neither an array of JSON objects nor one object per line: write a list of "
+                        "{column: value} objects."
+                    ) from None
+                raise UserError(f"Line {number} of {path} is not JSON: {getattr(error, 'msg', error)}.") from None
+            if not isinstance(row, dict):
+                raise UserError(f"Line {number} of {path} is not a JSON object with named values.")
+            rows.append(row)
+            lines.append(number)
+    return _to_columns(rows), lines
+
+
+def read_excel(path: Path, header: bool | None) -> Columns:
+    """Return the columns of an .xlsx file with a single sheet that is not empty.
+
+    Raises:
+        UserError: If openpyxl is not installed, or the file is not such a workbook.
+    """
+    try:
+        import openpyxl
+    except ImportError:
+        raise UserError(f"Reading {path} needs openpyxl: pip install 'dltoolkit[excel]'.") from None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_EXCEL_BYTES:
+                raise UserError(f"{path} is too large for a workbook: save it as .csv.")
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        try:
+            sheets = {
+                sheet.title: rows
+                for sheet in book.worksheets
+                if (rows := [row for row in sheet.iter_rows(values_only=True) if any(cell is not None for cell in row)])
+            }
+        finally:
+            book.close()
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, SyntaxError) as error:
+        raise UserError(f"{path} is not a readable .xlsx file: {error}.") from None
+    if len(sheets) > 1:
+        raise UserError(f"{path} has several sheets ({', '.join(sheets)}): keep the one with the examples.")
+    rows = next(iter(sheets.values()), [])
+    if not rows:
+        return {}
+    width = max(index + 1 for row in rows for index, cell in enumerate(row) if cell is not None)
+    rows = [(*row, *(None,) * (width - len(row)))[:width] for row in rows]
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows[: delimited.SAMPLED_LINES]]
+    if header or (header is None and delimited.looks_like_header(texts[0], texts[1:])):
+        names, rows = [name.strip() for name in texts[0]], rows[1:]
+    else:
+        names = delimited.numbered_names(width)
+    if len(set(names)) < len(names):
+        raise UserError(f"{path} has two columns called '{next(n for n in names if names.count(n) > 1)}': rename one.")
+    return {name: [row[index] for row in rows] for index, name in enumerate(names)}
+
+
+def read_arrow(path: Path) -> Columns:
+    """Return the columns of a .parquet file, or of an .arrow file that Hugging Face's ``save_to_disk`` has written.
+
+    Labels that Hugging Face stores as numbers of a ClassLabel become the names of the classes, and -1 becomes None.
+
+    Raises:
+        UserError: If pyarrow is not installed, or the file is of another type.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(f"Reading {path} needs pyarrow: pip install 'dltoolkit[parquet]'.") from None
+    is_parquet = path.suffix.lower() == ".parquet"
+    try:
+        if is_parquet:
+            table = pyarrow.parquet.read_table(path)
+        else:
+            with pyarrow.memory_map(str(path)) as file:
+                table = pyarrow.ipc.open_stream(file).read_all()
+    except pyarrow.ArrowException as error:
+        kind = "a Parquet" if is_parquet else "an Arrow stream"
+        raise UserError(f"{path} is not {kind} file: {(str(error).splitlines() or ['damaged'])[0][:120]}.") from None
+    class_names = _class_labels((table.schema.metadata or {}).get(b"huggingface"))
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    for name, names in class_names.items():
+        if name in columns:
+            columns[name] = [_class_name(value, names, path) for value in columns[name]]
+    return columns
+
+
+def is_fasttext(path: Path) -> bool:
+    """Return whether a text file begins with a label of fastText."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(FASTTEXT_LABEL) + 3).removeprefix(b"\xef\xbb\xbf").startswith(FASTTEXT_LABEL.encode())
+    except OSError:
+        return False
+
+
+def read_fasttext(path: Path, encoding_name: str | None) -> tuple[Columns, list[int]]:
+    """Return the columns "label" and "text" of a training file of fastText, and the line of each row.
+
+    Raises:
+        UserError: If a line does not have exactly one label at its beginning.
+    """
+    labels: list[str] = []
+    texts: list[str] = []
+    lines: list[int] = []
+    with encoding.open_text(path, encoding_name) as file:
+        for number, line in enumerate(delimited.read_lines(file, path), start=1):
+            words = line.removeprefix("\ufeff").split(maxsplit=1)
+            if not words:
+                continue
+            text = words[1].strip() if len(words) > 1 else ""
+            if not words[0].startswith(FASTTEXT_LABEL) or len(words[0]) == len(FASTTEXT_LABEL):
+                raise UserError(f"Line {number} of {path} does not begin with a label such as {FASTTEXT_LABEL}good.")
+            if text.startswith(FASTTEXT_LABEL):
+                raise UserError(
+                    f"Line {number} of {path} has several labels (multi-label classification), which dltoolkit does "
+                    "not train: keep one label in each line."
+                )
+            labels.append(words[0].removeprefix(FASTTEXT_LABEL))
+            texts.append(text)
+            lines.append(number)
+    return {"label": labels, "text": texts}, lines
+
+
+def _read_json_array(path: Path, encoding_name: str | None) -> Columns:
+    with encoding.open_text(path, encoding_name) as file:
+        try:
+            rows = json.loads(file.read().removeprefix("\ufeff"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} is not JSON: {error.msg} in line {error.lineno}.") from None
+        except RecursionError:
+            raise UserError(f"{path} is nested too deeply: write a list of {{column: value}} objects.") from None
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"Entry {number} of {path} is not a JSON object with named values.")
+    return _to_columns(rows)
+
+
+def _to_columns(rows: Sequence[dict]) -> Columns:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _class_labels(metadata: bytes | None) -> dict[str, list[str]]:
+    """Return the class names of each ClassLabel column in the metadata of Hugging Face."""
+    try:
+        features = json.loads(metadata or b"{}")["info"]["features"]
+        return {
+            name: [str(label) for label in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _class_name(value: Any, names: Sequence[str], path: Path) -> str | None:
+    if value is None or value == -1:
+        return None
+    if not isinstance(value, int) or not 0 <= value < len(names):
+        raise UserError(f"{path} has the label {value}, but names only {len(names)} classes.")
+    return names[value]
