@@ -192,7 +192,7 @@ def evaluate_run(run: Run, splits: ImageSplits, other: str | None, read: ImageRe
     run.check_data(splits.describe())
     real = splits.images[splits.test], splits.labels[splits.test]
     if other is not None:
-        real = image_classification.read_labeled(run, other, splits.image_shape, read)
+        real = image_classification.read_labeled(run, other, read)
     extractor = feature_extractor.for_dataset(splits)
     train_features, _ = extractor.features(splits.images[splits.train])
     return evaluate(run, run.model, splits, extractor, train_features, real)

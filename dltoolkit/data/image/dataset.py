@@ -157,8 +157,6 @@ def labeled(
     Raises:
         UserError: If the model does not have the class of an image, or an image cannot be read.
     """
-    if not isinstance(preprocessing, Preprocessing):
-        preprocessing = Preprocessing(tuple(preprocessing))
     resolved = source.resolve(data) if isinstance(data, str) else data
     listing = select_split(list_images(resolved, read, progress=progress), split)
     class_numbers = label_mapping(listing, classes, resolved.spec)
@@ -189,8 +187,6 @@ def read(
     Raises:
         UserError: If the image cannot be read; the message is a short reason, such as "not an image".
     """
-    if not isinstance(preprocessing, Preprocessing):
-        preprocessing = Preprocessing(tuple(preprocessing))
     if isinstance(image, np.ndarray) and image.ndim not in (2, 3):
         raise UserError(f"an array of shape {image.shape} is not one image")
     try:

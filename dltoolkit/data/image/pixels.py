@@ -21,6 +21,8 @@ from dltoolkit.data.readers.source import File
 from dltoolkit.data.readers.tfds import EncodedImages
 
 CACHE_VERSION = 3  # raised whenever decoding or the metadata change, so that older caches are ignored
+MIN_LEVELS = 16  # range of the pixels of 8-bit images, of 256, below which a warning is due
+SAMPLED_PIXELS = 1000  # images that are looked at for this warning
 SAMPLED_HEADERS = 8  # first images, whose headers predict whether all images are of one size and color
 
 
@@ -105,6 +107,8 @@ def decode_listing(
         except BaseException:
             cache.discard()
             raise
+    if preprocessing.scale.is_8_bit:
+        facts["warnings"] = [*facts["warnings"], *_warn_of_low_contrast(images)]
     listing, findings = checks.drop_invalid(listing, unreadable)
     listing = replace(listing, warnings=[*listing.warnings, *facts["warnings"]])
     return DecodedImages(
@@ -204,6 +208,15 @@ def _decode_array(
         return disk_cache.aligned(pixels), {}
     out = disk_cache.aligned_empty((len(pixels), *preprocessing.image_shape))
     return out, decode.decode_all(pixels, out, preprocessing, progress)
+
+
+def _warn_of_low_contrast(images: np.ndarray) -> list[str]:
+    """Return a warning if images of 8 bits per channel use hardly any of the 256 levels, as masks of 0 and 1 do."""
+    sample = images[:: -(-len(images) // SAMPLED_PIXELS)]
+    low, high = int(sample.min()), int(sample.max())
+    if high - low >= MIN_LEVELS:
+        return []
+    return [f"All pixels are between {low} and {high} of 255, which models hardly distinguish: spread the values."]
 
 
 def _is_outdated(listing: Listing, images: np.ndarray, metadata: dict) -> bool:
