@@ -180,6 +180,9 @@ def test_read_names_the_reason_of_a_failure(tmp_path):
     (tmp_path / "text.jpg").write_text("this is not an image")
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "film.png").write_bytes(b"\0\0\0\x18ftypisom\0\0\2\0isomiso2")
+    (tmp_path / "drawing.png").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     complete = save_image(tmp_path / "complete.jpg", toy_image(0, 0, side=32))
     (tmp_path / "half.jpg").write_bytes(complete.read_bytes()[:400])
     for name, reason in [
@@ -188,9 +191,21 @@ def test_read_names_the_reason_of_a_failure(tmp_path):
         ("half.jpg", "truncated"),
         ("missing.jpg", "no such file"),
         ("folder.png", "a folder without images"),
+        ("phone.jpg", "a HEIC image, which cannot be read: convert it to JPEG"),
+        ("film.png", "a video: extract its frames as images"),
+        ("drawing.png", "a vector drawing: convert it to PNG"),
     ]:
         with pytest.raises(OSError, match=f"^{reason}$"):
             read(tmp_path / name, (8, 8, 3))
+
+
+def test_read_downloads_nothing():
+    with pytest.raises(OSError, match="^a URL, which is not downloaded: save the image and give its path$"):
+        read("https://example.com/cat.jpg", (8, 8, 3))
+
+
+def test_read_takes_the_bytes_of_a_file():
+    assert (read(encode(gradient(8, 8), "PNG"), (8, 8, 3)) == np.asarray(gradient(8, 8))).all()
 
 
 def test_read_ignores_a_wrong_suffix(tmp_path):
@@ -212,7 +227,7 @@ def test_decode_all_with_threads_keeps_the_order(monkeypatch):
 def test_survey_side_is_that_of_small_squares_or_the_median():
     def side(*sizes: tuple[int, int]) -> int:
         nothing = np.zeros(len(sizes), bool)
-        return decode.Survey(np.array(sizes), nothing, nothing).side("crop")
+        return decode.Survey(np.array(sizes), nothing, nothing, nothing).side("crop")
 
     assert side((28, 28), (28, 28)) == 28
     assert side((224, 224)) == 224

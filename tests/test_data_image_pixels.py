@@ -62,6 +62,20 @@ def test_load_names_unreadable_images_and_skips_them_on_request(image_folder):
         assert (data.images[row] == np.asarray(Image.open(data.names[row]))).all()
 
 
+def test_load_says_that_only_the_first_frame_is_used(make_folder):
+    folder = make_folder(side=20)
+    frames = [Image.fromarray(toy_image(label, 99, side=20)) for label in range(3)]
+    frames[0].save(folder / CLASSES[0] / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / CLASSES[1] / "pages.tif", save_all=True, append_images=frames[1:])
+    data = load(folder)
+    moving = (
+        f"2 images have several frames or pages, such as {folder / CLASSES[0] / 'moving.gif'}; only the first is used."
+    )
+    assert moving in data.warnings
+    pages = data.names.index(str(folder / CLASSES[1] / "pages.tif"))
+    assert (data.images[pages] == np.asarray(frames[0])).all()
+
+
 def test_load_lists_many_unreadable_images_in_a_file(image_folder, isolated_cache):
     for i in range(7):
         (image_folder / CLASSES[1] / f"bad{i}.png").touch()

@@ -6,6 +6,7 @@ Decoded images are uint8 (height, width, channels) as :class:`Preprocessing` mak
 import contextlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,11 +35,24 @@ Progress = Callable[[str, int, int], None]
 
 
 class Header(NamedTuple):
-    """What is known of an image before its pixels are read: upright size, whether it is grayscale and deep."""
+    """What is known of an image before its pixels are read: its upright size and its kind."""
 
     size: tuple[int, int]
     grayscale: bool
     deep: bool
+    animated: bool = False
+
+
+# First bytes of files that are no images or that Pillow does not read, by position, and what to do with the files
+_OTHER_FILES = (
+    (4, b"ftypheic ftypheix ftyphevc ftypmif1 ftypmsf1", "a HEIC image, which cannot be read: convert it to JPEG"),
+    (4, b"ftypavif ftypavis", "an AVIF image, which cannot be read: convert it to JPEG"),
+    (4, b"ftyp moov mdat", "a video: extract its frames as images"),
+    (8, b"AVI", "a video: extract its frames as images"),
+    (0, b"\x1aE\xdf\xa3 \x00\x00\x01\xba FLV OggS", "a video: extract its frames as images"),
+    (0, b"%PDF", "a PDF document: convert its pages to images"),
+    (0, b"<svg <?xml", "a vector drawing: convert it to PNG"),
+)
 
 
 class UnexpectedImageError(Exception):
@@ -57,6 +71,7 @@ class Survey:
         sizes: Width and height of the upright images, int64 (n, 2); 0 for unreadable images.
         grayscale: Whether each image is grayscale, bool (n,).
         deep: Whether each image has more than 8 bits per channel, bool (n,).
+        animated: Whether each image has several frames or pages, of which the first is read, bool (n,).
         unreadable: Reason for each unreadable image, by position.
         values: Range of the values of the deep images.
     """
@@ -64,6 +79,7 @@ class Survey:
     sizes: np.ndarray
     grayscale: np.ndarray
     deep: np.ndarray
+    animated: np.ndarray
     unreadable: dict[int, str] = field(default_factory=dict)
     values: ValueStatistics = field(default_factory=lambda: ValueStatistics(1))
 
@@ -74,6 +90,7 @@ class Survey:
             np.tile(np.array(header.size, np.int64), (total, 1)),
             np.full(total, header.grayscale),
             np.full(total, header.deep),
+            np.full(total, header.animated),
             values=ValueStatistics(total),
         )
 
@@ -141,9 +158,8 @@ def survey_array(array: np.ndarray, names: Sequence[str]) -> Survey:
 
 def survey(images: Iterable[ImageSource], total: int, progress: Progress | None = None) -> Survey:
     """Read the headers of ``total`` images, and the values of the deep ones, which determine the scale of all."""
-    result = Survey(
-        np.zeros((total, 2), np.int64), np.zeros(total, bool), np.zeros(total, bool), values=ValueStatistics(total)
-    )
+    flags = (np.zeros(total, bool) for _ in range(3))
+    result = Survey(np.zeros((total, 2), np.int64), *flags, values=ValueStatistics(total))
 
     def read_header(position: int, source: ImageSource) -> None:
         with open_image(source) as image:
@@ -151,7 +167,8 @@ def survey(images: Iterable[ImageSource], total: int, progress: Progress | None 
             if header.deep:
                 values = image if isinstance(image, np.ndarray) else modes.deep_values(image)
                 result.values.add(position, values[..., :3] if values.ndim == 3 else values)
-            result.sizes[position], result.grayscale[position], result.deep[position] = header
+            result.grayscale[position], result.deep[position], result.animated[position] = header[1:]
+            result.sizes[position] = header.size
 
     result.unreadable = _for_each(read_header, images, _reporter(progress, "Reading image headers", total))
     return result
@@ -212,7 +229,7 @@ def read(source: ImageSource, preprocessing: Preprocessing) -> tuple[np.ndarray,
 
 def failure_reason(error: Exception) -> str:
     """Return a short reason why an image could not be read."""
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, UnidentifiedImageError)):
         return str(error)
     if isinstance(error, FileNotFoundError):
         return "no such file"
@@ -220,8 +237,6 @@ def failure_reason(error: Exception) -> str:
         return "permission denied"
     if isinstance(error, IsADirectoryError):
         return "a folder without images"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels"
     if isinstance(error, EOFError) or "truncated" in str(error).lower() or "unexpected end" in str(error).lower():
@@ -242,17 +257,35 @@ def open_image(source: ImageSource) -> Iterator[Image.Image | np.ndarray]:
         size, file = len(source), io.BytesIO(source)
     elif isinstance(source, File):
         size, file = source.size or os.path.getsize(source.path), source.path
+    elif re.match(r"[a-z][a-z0-9+.-]+://", os.fspath(source), re.IGNORECASE):
+        raise UserError("a URL, which is not downloaded: save the image and give its path")
     else:
         file = os.path.expanduser(source)
         size = os.path.getsize(file)
     if not size:
         raise EmptyFileError
-    with Image.open(file) as image:
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError(_identify(source if isinstance(source, bytes) else file)) from None
+    with image:
         yield image
 
 
+def _identify(file: bytes | str) -> str:
+    """Return what a file is that is no image, from its first bytes: "a video: …"."""
+    head = file[:64]
+    if isinstance(file, str):
+        with open(file, "rb") as opened:
+            head = opened.read(64)
+    for position, signatures, name in _OTHER_FILES:
+        if any(head[position:].startswith(signature) for signature in signatures.split(b" ")):
+            return name
+    return "not an image"
+
+
 def _header(image: Image.Image | np.ndarray) -> Header:
-    return Header(modes.size(image), modes.is_grayscale(image), modes.is_deep(image))
+    return Header(modes.size(image), modes.is_grayscale(image), modes.is_deep(image), modes.is_animated(image))
 
 
 def _for_each(

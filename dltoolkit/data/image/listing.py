@@ -18,7 +18,10 @@ from dltoolkit.errors import UserError
 IMAGES = ExampleType(
     "image",
     decode.SUFFIXES,
-    unsupported=(".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jp2", ".jxl"),
+    unsupported=(
+        *(".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jp2", ".jxl", ".pdf"),
+        *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"),
+    ),
 )
 MAX_DECODED_BYTES = 2**29  # bytes; larger TFDS data sets are read as encoded images instead of pixels
 

@@ -52,6 +52,11 @@ def is_grayscale(image: Image.Image | np.ndarray) -> bool:
     return image.mode in gray or image.mode.startswith("I;16") or _deep_color_mode(image) == _GRAY_ALPHA
 
 
+def is_animated(image: Image.Image | np.ndarray) -> bool:
+    """Return whether a file has several frames or pages; the previews and depth maps of cameras (MPO) do not count."""
+    return getattr(image, "is_animated", False) and image.format != "MPO"
+
+
 def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation that remains to be applied; Pillow itself applies that of a TIFF file."""
     if "exif" not in image.info:

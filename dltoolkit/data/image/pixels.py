@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -140,7 +140,11 @@ def _decode(
         side = image_size or survey.side(mode)
         selected = Preprocessing((side, side, survey.channels()), mode, survey.scale())
         facts = geometry.describe(survey.sizes, listing.names, selected, is_default=image_size is None)
-        facts["warnings"] = [*selected.scale.warnings(), *facts["warnings"]]
+        facts["warnings"] = [
+            *selected.scale.warnings(),
+            *facts["warnings"],
+            *_warn_of_frames(survey.animated, listing.names),
+        ]
         return _Pixels(*decode_as(selected, **options), selected, facts)
 
     def survey_all() -> decode.Survey:
@@ -208,6 +212,19 @@ def _decode_array(
         return disk_cache.aligned(pixels), {}
     out = disk_cache.aligned_empty((len(pixels), *preprocessing.image_shape))
     return out, decode.decode_all(pixels, out, preprocessing, progress)
+
+
+def _warn_of_frames(animated: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return a warning about images with several frames or pages."""
+    if not animated.any():
+        return []
+    count, first = int(animated.sum()), names[int(animated.argmax())]
+    subject = (
+        f"1 image has several frames or pages: {first}"
+        if count == 1
+        else (f"{count:,} images have several frames or pages, such as {first}")
+    )
+    return [f"{subject}; only the first is used."]
 
 
 def _warn_of_low_contrast(images: np.ndarray) -> list[str]:
