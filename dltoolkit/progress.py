@@ -27,6 +27,7 @@ from dltoolkit import cluster
 LIVE_INTERVAL = 0.1  # minimum seconds between two updates of the live display, so that it costs almost no time
 LINE_WIDTH = 80  # maximum columns of the line about an epoch
 BAR_WIDTH = 16  # columns of a progress bar, which leaves room for its description and two metrics
+LOSSES = ("loss", "validation_loss")
 NOT_METRICS = ("epoch", "step", "seconds", "learning_rate")  # columns of history.csv
 # Names of metrics that would make the line about an epoch too long, and their abbreviations
 ABBREVIATIONS = {
@@ -47,9 +48,10 @@ def console() -> Console:
 
 @functools.lru_cache(maxsize=2)  # a live display makes room for messages only if they go through the same console
 def _console(file: Any, quiet: bool) -> Console:
-    if file.isatty():  # a copy of the file descriptor shows progress also while TensorFlow is kept from writing
+    is_terminal = file.isatty()
+    if is_terminal:  # a copy of the file descriptor shows progress also while TensorFlow is kept from writing
         file = os.fdopen(os.dup(file.fileno()), "w", encoding=file.encoding, errors="replace")
-    return Console(file=file, highlight=False, soft_wrap=True, quiet=quiet)
+    return Console(file=file, highlight=False, soft_wrap=not is_terminal, quiet=quiet)
 
 
 def note(message: str) -> None:
@@ -94,8 +96,10 @@ def _live(*columns: Any) -> Iterator[Bar]:
         display.close()
 
 
-def _text(template: str) -> TextColumn:
-    return TextColumn(template, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+def _text(template: str, max_width: int) -> TextColumn:
+    """Return a column of text that is cut to a width, so that the columns next to it keep theirs."""
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=max_width)
+    return TextColumn(template, markup=False, table_column=column)
 
 
 @contextmanager
@@ -108,7 +112,7 @@ def phase(activity: str) -> Iterator[None]:
     if not console().is_terminal:
         yield
         return
-    with _live(_text("{task.description}"), TimeElapsedColumn()) as bar:
+    with _live(_text("{task.description}", 64), TimeElapsedColumn()) as bar:
         bar.add_task(activity, total=None)
         yield
 
@@ -119,7 +123,7 @@ def counting() -> Iterator[Any]:
     if not console().is_terminal:
         yield lambda label, done, total: None
         return
-    columns = _text("{task.description}"), BarColumn(BAR_WIDTH), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = _text("{task.description}", 30), BarColumn(BAR_WIDTH), MofNCompleteColumn(), TimeRemainingColumn()
     with _live(*columns) as bar:
         tasks: dict[str, Any] = {}
 
@@ -154,8 +158,13 @@ class EpochDisplay:
             return
         values = ""
         if self._live is None:
-            columns = BarColumn(BAR_WIDTH), MofNCompleteColumn(), TimeRemainingColumn(), _text("{task.fields[values]}")
-            self._live = _Live(_text("{task.description}"), *columns)
+            columns = (
+                BarColumn(BAR_WIDTH),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                _text("{task.fields[values]}", 26),
+            )
+            self._live = _Live(_text("{task.description}", 16), *columns)
             self._task = self._live.open().add_task("", total=steps, values="")
             values = "compiling the model"
         description = f"epoch {_format_epoch(epoch, epochs)}"
@@ -199,12 +208,13 @@ def epoch_line(epoch: int, epochs: int | None, row: Mapping[str, float], best: b
     end = f"{row['seconds']:.1f} s{'  best' if best else ''}"
     metrics = _format_metrics({name: value for name, value in row.items() if name not in NOT_METRICS})
     width, shown = len(f"{begin}  {end}") if best else len(f"{begin}  {end}  best"), set()
-    for name in sorted(metrics, key=lambda name: (name != monitor, name != "loss", not name.startswith("validation_"))):
+    rank = {name: (name != monitor, name not in LOSSES, not name.startswith("validation_")) for name in metrics}
+    for name in sorted(metrics, key=rank.get):
         if width + 2 + len(metrics[name]) <= LINE_WIDTH:
             width += 2 + len(metrics[name])
             shown.add(name)
     shown = [name for name in metrics if name in shown]
-    shown.sort(key=lambda name: (name.startswith("validation_"), "loss" not in name))
+    shown.sort(key=lambda name: (name.startswith("validation_"), name.removeprefix("validation_") != "loss"))
     return "  ".join([begin, *(metrics[name] for name in shown), end])
 
 
@@ -233,7 +243,7 @@ def _format_epoch(epoch: int, epochs: int | None) -> str:
 
 
 def _format_metrics(values: Mapping[str, float]) -> dict[str, str]:
-    """Return metrics as text, by name. Beside the loss of a discriminator, the other loss is the generator's."""
+    """Return metrics as text, by name. Next to the loss of a discriminator, the other loss is the generator's."""
     return {
         name: _format_metric("G loss" if name == "loss" and "discriminator_loss" in values else name, value)
         for name, value in values.items()

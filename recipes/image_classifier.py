@@ -13,7 +13,7 @@ import functools
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, evaluation, models, progress, report, training
+from dltoolkit import data, evaluation, models, plan, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.run import Run
@@ -131,6 +131,8 @@ def train_spec(config: Config, splits: ImageSplits, augment: Augment | None) -> 
             metrics=["accuracy"],
         ),
         epochs=min(25, max(10, 500_000 // len(splits.train))),
+        summary=[*splits.summary(), ("Augmentation", plan.settings(asdict(augment) if augment else {}))],
+        evaluation=evaluation.duration.of_images(splits),
     )
 
 

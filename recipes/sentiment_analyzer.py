@@ -157,6 +157,8 @@ def train_spec(config: Config, splits: TextSplits) -> training.train_spec.TrainS
         ),
         epochs=min(10, max(4, 100_000 // len(splits.train))),
         variable_shapes=True,
+        summary=splits.summary(),
+        evaluation=evaluation.duration.of_texts(splits),
     )
 
 

@@ -136,6 +136,8 @@ def train_spec(run: Run, config: Config, corpus: Corpus, network: keras.Model | 
         max_steps=None if config.epochs else config.steps,
         steps_per_execution=STEPS_PER_EXECUTION,
         xla_on_cpu=True,
+        summary=[*corpus.summary(), ("Context", f"{context_length} tokens")],
+        evaluation=evaluation.duration.of_corpus(corpus, context_length),
         on_epoch_end=evaluation.text_generation.sampler(
             run, corpus, tokens=config.sample_tokens, context_length=context_length, seed=config.seed
         ),

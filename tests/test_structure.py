@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a room imports only rooms of lower floors. Modules of the ground floor may import each other.
 GROUND = {
     *("cluster", "config", "errors", "files", "interrupt", "lazy", "lines", "machine", "network", "option_names"),
-    *("progress", "recipe"),
+    *("plan", "progress", "recipe"),
 }
 FLOORS = [
     *(GROUND, {"data"}, {"models"}, {"run"}, {"saved_runs"}, {"training"}, {"evaluation"}, {"finetuning"}, {"report"}),

@@ -26,6 +26,7 @@ from dltoolkit.training.train_spec import TrainSpec
 
 CHECKPOINT_SECONDS = 60.0  # seconds after which a checkpoint is written within an epoch and not only at its end
 MAX_CHECKPOINT_SHARE = 0.01  # maximum fraction of the time spent on checkpoints, except the last one
+ANNOUNCE_SECONDS = 3.0  # seconds after compilation in which steps are measured before the rest is estimated
 EXPECTED_SECONDS = 0.1  # assumed duration of a checkpoint before the first has been measured
 
 
@@ -91,6 +92,8 @@ class ProgressDisplay(keras.callbacks.Callback):
         super().__init__()
         self._state, self._budget, self._steps_per_epoch, self._monitor = state, budget, steps_per_epoch, monitor
         self._display = progress.EpochDisplay()
+        self._first: tuple[float, int] | None = None  # time and number of the first step, which includes compilation
+        self._announced = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._steps_before = self._steps_per_epoch - self.params["steps"]  # steps of a resumed epoch that were done
@@ -98,6 +101,8 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._display.step(self._steps_before + batch + 1, logs)
+        if not self._announced:
+            self._announce_length()
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._display.validating(self._steps_per_epoch)
@@ -105,6 +110,17 @@ class ProgressDisplay(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         is_best = self._state.stale_epochs == 0
         self._display.end(epoch + 1, self._budget.epochs, self._state.history[-1], is_best, self._monitor)
+
+    def _announce_length(self) -> None:
+        """Print the planned length, when the first steps have been measured and the length is planned."""
+        now, step, steps = time.monotonic(), self._state.step, self._budget.steps
+        self._first = self._first or (now, step)
+        start, first_step = self._first
+        if now - start >= ANNOUNCE_SECONDS and step > first_step and steps is not None:
+            seconds = (now - start) / (step - first_step) * (steps - step)
+            length = f"{self._budget.epochs} epoch{'s' if self._budget.epochs > 1 else ''}, {steps:,} steps"
+            progress.note(f"Planned: {length}, about {progress.rough_duration(seconds)} and the validations to go")
+            self._announced = True
 
     def close(self) -> None:
         """Remove the progress bar."""

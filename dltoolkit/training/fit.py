@@ -17,6 +17,7 @@ from dltoolkit.errors import UserError, WorkerLost
 from dltoolkit.models import keras_internals
 from dltoolkit.run import Run
 from dltoolkit.training import callbacks, checkpoint, optimizer
+from dltoolkit.training.announcement import announce
 from dltoolkit.training.checkpoint import TrainingState
 from dltoolkit.training.distribute import replicas, strategy
 from dltoolkit.training.distribute.strategy import Devices
@@ -116,6 +117,7 @@ def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_s
         run, spec, state, budget, clock, setup.schedule, config.optimizer, best_weights
     )
     display = callbacks.ProgressDisplay(state, budget, setup.steps_per_epoch, spec.monitor)
+    announce(run, config, spec, budget, setup.steps_per_epoch, inference_model)
     all_callbacks = [
         callbacks.StopOnNaN(),
         callbacks.HistoryCSV(run, state, setup.schedule, clock),

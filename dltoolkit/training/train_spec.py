@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 
+from dltoolkit import plan
 from dltoolkit.training import optimizer
 
 
@@ -38,6 +39,8 @@ class TrainSpec:
         inference_model: Returns the functional model that is saved and returned, by default the trained model.
         on_epoch_end: Called by the chief with the model and the epoch (from 1) after each validation. If it returns
             True, training stops.
+        summary: Rows of the plan about the data and what is done to them. Without them, the recipe announces its plan.
+        evaluation: What follows training, for the plan.
     """
 
     build_model: Callable[[], keras.Model]
@@ -57,3 +60,5 @@ class TrainSpec:
     seconds_before: float = 0.0
     inference_model: Callable[[keras.Model], keras.Model] = lambda model: model
     on_epoch_end: Callable[[keras.Model, int], bool | None] | None = None
+    summary: Sequence[plan.Row] = ()
+    evaluation: plan.Evaluation | None = None

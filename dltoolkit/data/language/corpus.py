@@ -69,6 +69,16 @@ class Corpus:
             "warnings": self.warnings,
         }
 
+    def summary(self) -> list[tuple[str, str]]:
+        """Return labels and values of what was read, for the block that is printed before training."""
+        splits = ", ".join(f"{end - begin:,} {name}" for name, (begin, end) in self.splits.items())
+        kind = type(self.tokenizer).__name__.removesuffix("Tokenizer")
+        return [
+            ("Data", self.source),
+            ("Text", f"{sum(self.characters.values()):,} characters"),
+            ("Tokens", f"{splits}; {kind} tokenizer, {self.tokenizer.vocab_size:,} different tokens"),
+        ]
+
 
 def load(
     data: Source | str,

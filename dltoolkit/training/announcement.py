@@ -1,0 +1,66 @@
+"""The rows of the plan about the model and its training, which are known when the model is compiled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dltoolkit import plan, progress
+from dltoolkit.config import RunConfig
+
+if TYPE_CHECKING:
+    import keras
+
+    from dltoolkit.run import Run
+    from dltoolkit.training.time_budget import TimeBudget
+    from dltoolkit.training.train_spec import TrainSpec
+
+
+def announce(
+    run: Run, config: RunConfig, spec: TrainSpec, budget: TimeBudget, steps_per_epoch: int, inference_model: keras.Model
+) -> None:
+    """Print the plan of a run and store it in run.json.
+
+    Args:
+        run: The run, whose run.json describes the device and the model.
+        config: The options.
+        spec: The training specification; without a summary, the recipe announces its plan itself.
+        budget: The plan of the number of steps.
+        steps_per_epoch: Optimizer steps in an epoch.
+        inference_model: The model that will be evaluated.
+    """
+    if not spec.summary:
+        return
+    model, device = run.info["model"], run.info["device"]
+    evaluation = spec.evaluation
+    if evaluation and device["workers"] > 1:  # a probe on the chief alone would wait for the others
+        evaluation = plan.Evaluation(evaluation.what)
+    several = f" × {device['replicas']}" if device["replicas"] > 1 else ""
+    rows = [
+        *spec.summary,
+        ("Model", f"{model['name']}, {model['parameters']:,} parameters"),
+        ("Device", f"{device['kind']}{several}, {device['precision']}{', XLA' if device['xla'] else ''}"),
+        *_length_rows(run, config, budget, steps_per_epoch),
+        ("Selection", f"the epoch with the best {spec.monitor.replace('_', ' ')}{_patience(config)}"),
+        *([evaluation.row(inference_model, config.max_time)] if evaluation else []),
+        ("Result", str(run.path)),
+    ]
+    plan.announce(run, rows)
+
+
+def _length_rows(run: Run, config: RunConfig, budget: TimeBudget, steps_per_epoch: int) -> list[plan.Row]:
+    step = f"of {run.info['plan']['batch_size']:,} examples, {config.optimizer}"
+    if budget.epochs:
+        epochs = f"{budget.epochs} epoch{'s' if budget.epochs > 1 else ''}"
+        return [
+            ("Training", f"{epochs} of {steps_per_epoch:,} steps {step}"),
+            ("Time", "announced when the first steps have been measured"),
+        ]
+    limit = f" or {config.epochs} epochs" if config.epochs else ""
+    return [
+        ("Training", f"epochs of {steps_per_epoch:,} steps {step}"),
+        ("Time", f"{progress.duration(config.max_time)}{limit}, compilation and validation included"),
+    ]
+
+
+def _patience(config: RunConfig) -> str:
+    return f"; stops after {config.patience} epochs without a better one" if config.patience else ""

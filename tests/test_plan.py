@@ -1,0 +1,48 @@
+"""The block of rows that says, before training, what was understood."""
+
+from types import SimpleNamespace
+
+from dltoolkit import plan
+
+
+def test_render_aligns_and_wraps_at_80_columns():
+    rows = [("Data", "flowers (folder)"), ("Classes", "3: " + ", ".join(["a long class name 12"] * 6)), ("Empty", "")]
+    lines = plan.render(rows).splitlines()
+    assert lines[0] == "Data     flowers (folder)"
+    assert lines[1].startswith("Classes  3: a long class name 12, ")
+    assert all(line.startswith(" " * 9) for line in lines[2:])
+    assert len(lines) == 3, "rows without a value are left out"
+    assert max(map(len, lines)) <= 80
+
+
+def test_render_fits_long_paths_and_replaces_control_characters():
+    lines = plan.render([("Data", "/data/" + "x" * 100), ("Columns", "label from 'a\x1b[2J\nb'")]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "Columns  label from 'a?[2J?b'"
+
+
+def test_announce_stores_and_prints_the_rows(capfd):
+    updates = {}
+    run = SimpleNamespace(writes=True, update=lambda **fields: updates.update(fields))
+    plan.announce(run, [("Data", "digits"), ("Columns", "")])
+    assert updates == {"plan": {"summary": [["Data", "digits"]]}}
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "Data  digits\n")
+    run.writes = False
+    plan.announce(run, [("Data", "digits")])
+    assert capfd.readouterr().err == "", "only the chief prints"
+
+
+def test_evaluation_row_says_whether_it_takes_longer_than_training():
+    evaluation = plan.Evaluation("270 test images", lambda model: 42.0)
+    assert evaluation.row(None, None) == ("Evaluation", "about 40 s: 270 test images")
+    assert evaluation.row(None, 60.0) == ("Evaluation", "about 40 s: 270 test images")
+    assert evaluation.row(None, 30.0) == ("Evaluation", "about 40 s, longer than training: 270 test images")
+    assert plan.Evaluation("270 test images").row(None, 30.0) == ("Evaluation", "270 test images")
+
+
+def test_settings_names_what_is_on():
+    assert plan.settings({"flip": True, "shift": 2, "color_jitter": 0.25, "mixup": 0.0}) == (
+        "flip, shift 2, color jitter 0.25"
+    )
+    assert plan.settings({"flip": False}) == plan.settings({}) == "none"
