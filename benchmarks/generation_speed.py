@@ -1,8 +1,11 @@
-"""Measure the characters per second of a text generator, against a loop that reads the whole context for each token.
+"""Measure how fast a text generator starts and writes, against a loop that reads the whole context for each token.
 
 python benchmarks/generation_speed.py RUN
 """
 
+import os
+import subprocess
+import sys
 import time
 
 import click
@@ -14,14 +17,16 @@ import machine
 @click.option("--tokens", default=1000, show_default=True, help="Tokens per text.")
 @click.option("--streams", default=32, show_default=True, help="Texts that are generated together.")
 def main(name: str, tokens: int, streams: int) -> None:
-    """Generate one text and several texts at once with the run NAME, and print the speed without compilation."""
+    """Print the seconds until the first token of a cold command, and the speed of one text and of several at once."""
     import dltoolkit
 
     run = dltoolkit.load(name)
     click.echo(machine.describe())
+    first, total = seconds_of_command(name, tokens)
+    click.echo(f"cold command: first token after {first:.1f} s, {tokens} tokens after {total:.1f} s")
     for count in (1, streams):
         options = {"max_tokens": tokens, "count": count, "temperature": 0.8}
-        run.generate("\n", **options)  # compiles
+        run.generate("\n", **options)  # loads the network
         start = time.monotonic()
         texts = run.generate("\n", **options)
         seconds = time.monotonic() - start
@@ -32,6 +37,19 @@ def main(name: str, tokens: int, streams: int) -> None:
     start = time.monotonic()
     generate_without_cache(run, baseline_tokens)
     click.echo(f"  without a cache: {baseline_tokens / (time.monotonic() - start):,.0f} tokens per second")
+
+
+def seconds_of_command(name: str, tokens: int) -> tuple[float, float]:
+    """Return the seconds from the start of ``dltoolkit generate`` to its first token, and to its end."""
+    prompt = "The "
+    command = ["generate", name, "--prompt", prompt, "--max-tokens", str(tokens)]
+    start, first, written = time.monotonic(), 0.0, 0
+    with subprocess.Popen([sys.executable, "-m", "dltoolkit", *command], stdout=subprocess.PIPE) as process:
+        while chunk := os.read(process.stdout.fileno(), 1 << 16):
+            written += len(chunk)
+            if not first and written > len(prompt):
+                first = time.monotonic() - start
+    return first, time.monotonic() - start
 
 
 def generate_without_cache(run, tokens: int) -> None:

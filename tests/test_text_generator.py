@@ -3,6 +3,8 @@
 import itertools
 import json
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import keras
@@ -76,6 +78,34 @@ def test_generate_depends_on_the_seed_alone(run):
     assert text == dltoolkit.load(run.path).generate("the ", seed=1, **options)
     assert text != run.generate("the ", seed=2, **options)
     assert "".join(piece for (piece,) in run.stream_text(["the "], seed=1, **options)) == text
+
+
+def test_generate_writes_the_same_text_whatever_stands_beside_a_prompt(run):
+    options = {"max_tokens": 40, "temperature": 1.5, "top_p": 0.95}
+    alone = run.generate("the cat", **options)
+    together = run.generate(["the dog sat on the log.", "the cat", "the cat"], **options)
+    assert together[1] == alone
+    assert together[2] != alone
+
+
+def test_generate_never_writes_the_unknown_character(run):
+    text = run.generate("the ", max_tokens=300, temperature=50.0)
+    assert len(set(text)) == len(set(TEXT))  # at this temperature, every token is about equally probable
+    assert "\ufffd" not in text
+
+
+def test_generate_says_that_a_prompt_is_longer_than_the_context(run, capfd):
+    code, out, err = run_command(capfd, "generate", str(run.path), "--prompt", TEXT[:30], "--max-tokens", "1")
+    assert (code, len(out)) == (0, 32)
+    assert err == "Warning: The prompt has 30 tokens; the model reads only the last 16 of them.\n"
+    read = run.generate(TEXT[14:30], max_tokens=9, temperature=0)
+    assert run.generate(TEXT[:30], max_tokens=9, temperature=0) == read
+
+
+def test_generate_does_without_tensorflow(run):
+    """Importing TensorFlow and compiling its functions takes longer than writing a page."""
+    code = f"import sys, dltoolkit; dltoolkit.load({str(run.path)!r}).generate('the ', max_tokens=5)"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'tensorflow' not in sys.modules"], check=True)
 
 
 def test_generate_continues_several_prompts_and_stops(run):

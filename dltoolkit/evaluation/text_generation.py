@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import models, progress
+from dltoolkit import progress
 from dltoolkit.data.language import corpus as corpora
 from dltoolkit.data.language import tokenizers
 from dltoolkit.errors import UserError
-from dltoolkit.evaluation import language
+from dltoolkit.models.language import decoders, sampling
 
 if TYPE_CHECKING:
     import keras
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from dltoolkit.data.language.corpus import Corpus
     from dltoolkit.data.language.tokenizers import IncrementalDetokenizer, Tokenizer
-    from dltoolkit.models.language.sampling import SamplingParams
     from dltoolkit.run import Run
 
 VOCABULARY = "vocabulary.json"  # the tokenizer's file in a run
@@ -42,7 +41,7 @@ def load_tokenizer(run: Run) -> Tokenizer:
 def stream_text(
     run: Run,
     prompts: Sequence[str],
-    sampling: SamplingParams,
+    params: sampling.SamplingParams,
     *,
     max_tokens: int,
     seed: int = 0,
@@ -54,7 +53,7 @@ def stream_text(
     Args:
         run: A run of text-generator.
         prompts: The texts to continue; an empty one begins on a new line.
-        sampling: How the next token is drawn.
+        params: Options for sampling.
         max_tokens: Number of new tokens per prompt.
         seed: Seed of the sampling.
         stop: Strings before which a text ends.
@@ -63,7 +62,7 @@ def stream_text(
     Raises:
         UserError: If a number is out of its range, or a prompt holds unknown characters.
     """
-    _check_ranges(max_tokens, sampling)
+    _check_ranges(max_tokens, params)
     tokenizer = load_tokenizer(run)
     if unknown := tokenizer.unknown("".join(prompts)):
         if unknown_chars == "refuse":
@@ -72,13 +71,19 @@ def stream_text(
                 "--unknown-chars drop."
             )
         prompts = ["".join(character for character in prompt if character not in unknown) for prompt in prompts]
-    chunks = models.language.sampling.generate(
-        run.model,
+    token_ids, context_length = (
         [tokenizer.encode(prompt or "\n").tolist() for prompt in prompts],
+        run.info["resolved"]["context_length"],
+    )
+    _warn_of_long_prompts(token_ids, context_length)
+    chunks = sampling.generate(
+        decoders.load(run.model_path) or decoders.build(run.model),
+        token_ids,
         max_tokens=max_tokens,
-        context_length=run.info["resolved"]["context_length"],
-        params=sampling,
+        context_length=context_length,
+        params=params,
         seed=seed,
+        unknown_id=tokenizer.unknown_id,
     )
     stops = [stop] if isinstance(stop, str) else stop
     return _detokenize(chunks, [tokenizers.IncrementalDetokenizer(tokenizer, stops) for _ in prompts], max_tokens)
@@ -136,13 +141,14 @@ def sampler(
         if not tokens:
             return
         prompt = corpus.split("validation")[: context_length // 4].tolist()
-        chunks = models.language.sampling.generate(
-            model,
+        chunks = sampling.generate(
+            decoders.build(model),
             [prompt],
             max_tokens=tokens,
             context_length=context_length,
-            params=models.language.sampling.SamplingParams(temperature=SAMPLE_TEMPERATURE),
+            params=sampling.SamplingParams(temperature=SAMPLE_TEMPERATURE),
             seed=seed,
+            unknown_id=corpus.tokenizer.unknown_id,
         )
         new = [token_id for chunk in chunks for token_id in chunk[0].tolist()]
         decode = corpus.tokenizer.decode
@@ -165,6 +171,8 @@ def evaluate(
     Raises:
         UserError: If the corpus has changed, or there is no text to score.
     """
+    from dltoolkit.evaluation import language  # imports TensorFlow, which generation does without
+
     tokenizer, context_length = load_tokenizer(run), run.info["resolved"]["context_length"]
     if other is None:
         corpus = load_corpus(tokenizer)
@@ -188,9 +196,15 @@ def _quote(characters: Sequence[str]) -> str:
     return quoted + (f" and {more} more characters" if more > 0 else "")
 
 
-def _check_ranges(max_tokens: int, sampling: SamplingParams) -> None:
-    temperature, top_k, top_p, min_p = sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
-    penalty = sampling.repetition_penalty
+def _warn_of_long_prompts(prompts: list[list[int]], context_length: int) -> None:
+    longest = max(map(len, prompts))
+    if longest > context_length:
+        progress.warn(f"The prompt has {longest:,} tokens; the model reads only the last {context_length:,} of them.")
+
+
+def _check_ranges(max_tokens: int, params: sampling.SamplingParams) -> None:
+    temperature, top_k, top_p, min_p = params.temperature, params.top_k, params.top_p, params.min_p
+    penalty = params.repetition_penalty
     conditions = {
         f"--max-tokens must be at least 1, not {max_tokens}": max_tokens >= 1,
         f"--temperature must be 0 (the most probable token) or more, not {temperature}": 0 <= temperature < 1e6,

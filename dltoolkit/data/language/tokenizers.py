@@ -22,9 +22,15 @@ MAX_VOCAB_SIZE = 1 << 16  # token IDs are stored in 16 bits
 
 
 class Tokenizer(Protocol):
-    """Interface of the tokenizers."""
+    """Interface of the tokenizers.
+
+    Attributes:
+        vocab_size: Number of tokens.
+        unknown_id: Token of unknown characters, or None if no character is unknown.
+    """
 
     vocab_size: int
+    unknown_id: int | None
 
     def encode(self, text: str) -> np.ndarray:
         """Return the token IDs of a text, uint16 (n,)."""
@@ -45,6 +51,8 @@ class CharTokenizer:
     Args:
         characters: The characters of the tokens 1, 2, ….
     """
+
+    unknown_id = UNKNOWN
 
     def __init__(self, characters: str):
         self._characters = characters
@@ -86,6 +94,7 @@ class ByteTokenizer:
     """A tokenizer with one token per byte of UTF-8. No character is unknown."""
 
     vocab_size = 256
+    unknown_id = None
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.uint16)
@@ -106,6 +115,8 @@ class BPETokenizer:
     Args:
         definition: The definition of a tokenizer of the tokenizers library, as JSON.
     """
+
+    unknown_id = None
 
     def __init__(self, definition: str):
         self._tokenizer = _tokenizers().Tokenizer.from_str(definition)
@@ -145,6 +156,8 @@ class KerasHubTokenizer:
     Raises:
         UserError: If it has more than ``MAX_VOCAB_SIZE`` tokens.
     """
+
+    unknown_id = None
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer

@@ -6,10 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dltoolkit.models.language import cached_layers
+
 BLOCK_SIZE = 64  # queries per attention block; a block does not compute the keys behind it, about half of all products
-MASKED_SCORE = -1e9  # attention score of a masked position, whose weight after the softmax is 0
-ROTARY_BASE = 10_000.0  # longest wavelength of the rotary embeddings, as in Su et al. (2021)
-EPSILON = 1e-6  # added to the mean square, so that a zero vector is not divided by zero
 
 
 @keras.saving.register_keras_serializable(package="dltoolkit")
@@ -38,13 +37,9 @@ class BigramEmbedding(keras.layers.Layer):
         )
 
     def call(self, token_ids):
-        return self.embed(tf.pad(token_ids[:, :-1], [[0, 0], [1, 0]]), token_ids)
-
-    def embed(self, previous_ids, token_ids):
-        """Return the vectors of ``token_ids`` that follow ``previous_ids``, which has the same shape."""
-        bigrams = tf.cast(previous_ids, tf.int64) * self.vocab_size + tf.cast(token_ids, tf.int64)
-        if self.vocab_size**2 > self.buckets:
-            bigrams = bigrams * 2_654_435_761 % (1 << 32) % self.buckets  # Knuth's multiplicative hash
+        token_ids = tf.cast(token_ids, tf.int64)
+        previous_ids = tf.pad(token_ids[:, :-1], [[0, 0], [1, 0]])
+        bigrams = cached_layers.hash_bigrams(previous_ids, token_ids, self.vocab_size, self.buckets)
         return tf.gather(tf.cast(tf.convert_to_tensor(self.embeddings), self.compute_dtype), bigrams)
 
     def compute_output_shape(self, input_shape):
@@ -90,44 +85,12 @@ class DecoderBlock(keras.layers.Layer):
         self.fc2 = dense("fc2", embedding_dim, "zeros", hidden_dim)
 
     def call(self, x, training=False):
-        attended, _ = self._causal_attention(x, prompt_start=None)
-        return self._add_branches(x, attended, training)
+        x += self._apply_dropout(self.proj(self._causal_attention(x)), training)
+        hidden = tf.square(tf.nn.relu(self.fc1(rms_norm(x))))
+        return x + self._apply_dropout(self.fc2(hidden), training)
 
-    def prefill(self, x, prompt_start):
-        """Return the outputs for prompts, and the KV cache for the tokens that follow.
-
-        Args:
-            x: Vectors of shape (batch, time, embedding_dim).
-            prompt_start: Position at which each prompt starts, int32 (batch,); padding precedes it.
-
-        Returns:
-            Outputs of the shape of ``x``, and keys and values of shape (batch, heads, time, head_dim).
-        """
-        attended, kv_cache = self._causal_attention(x, prompt_start)
-        return self._add_branches(x, attended, training=False), kv_cache
-
-    def decode_step(self, x, kv_cache, position, prompt_start):
-        """Return the output for one more token, and the KV cache that includes it.
-
-        Args:
-            x: Vectors of shape (batch, embedding_dim).
-            kv_cache: Keys and values of shape (batch, heads, window, head_dim).
-            position: Position of the token in the window, an int32 scalar.
-            prompt_start: As in :meth:`prefill`.
-        """
-        batch, embedding_dim = x.shape
-        query, key, value = self._project_heads(x[:, None], position)
-        keys, values = (
-            keras.ops.slice_update(cached, (0, 0, position, 0), new)
-            for cached, new in zip(kv_cache, (key, value), strict=True)
-        )
-        positions = tf.range(keys.shape[2])
-        attention_mask = (positions <= position) & (positions >= prompt_start[:, None])  # (batch, window)
-        attended = _attention(query, keys, values, attention_mask[:, None, None])
-        return self._add_branches(x, tf.reshape(attended, (batch, embedding_dim)), training=False), (keys, values)
-
-    def _causal_attention(self, x, prompt_start):
-        """Return attended values (batch, time, embedding_dim), and keys and values (batch, heads, time, head_dim)."""
+    def _causal_attention(self, x):
+        """Return attended values (batch, time, embedding_dim)."""
         batch, time, embedding_dim = _shape(x)
         query, key, value = self._project_heads(x)
         positions = tf.range(time)
@@ -135,27 +98,19 @@ class DecoderBlock(keras.layers.Layer):
         def attend_block(begin, end):
             """Attend from the positions ``begin`` to ``end`` to all positions before ``end``."""
             attention_mask = positions[None, None, None, :end] <= positions[begin:end, None]  # (1, 1, queries, keys)
-            if prompt_start is not None:
-                attention_mask &= positions[:end] >= prompt_start[:, None, None, None]
             return _attention(query[:, :, begin:end], key[:, :, :end], value[:, :, :end], attention_mask)
 
         ends = [*range(BLOCK_SIZE, time, BLOCK_SIZE), time] if isinstance(time, int) else [time]
         blocks = [attend_block(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
         attended = tf.transpose(tf.concat(blocks, axis=2), (0, 2, 1, 3))  # (batch, time, heads, head_dim)
-        return tf.reshape(attended, (batch, time, embedding_dim)), (key, value)
+        return tf.reshape(attended, (batch, time, embedding_dim))
 
-    def _project_heads(self, x, position=None):
-        """Return queries, keys and values, each (batch, heads, time, head_dim).
-
-        Args:
-            x: Vectors of shape (batch, time, embedding_dim).
-            position: Position of the only token; None if the positions count from 0.
-        """
+    def _project_heads(self, x):
+        """Return queries, keys and values, each (batch, heads, time, head_dim), for x (batch, time, embedding_dim)."""
         batch, time, embedding_dim = _shape(x)
         head_dim = embedding_dim // self.heads
-        positions = tf.range(time) if position is None else position[None]
-        inv_freq = (ROTARY_BASE ** (-np.arange(0, head_dim, 2) / head_dim)).astype("float32")
-        angles = tf.cast(positions, tf.float32)[:, None] * inv_freq  # (time, head_dim / 2)
+        inv_freq = cached_layers.inverse_frequencies(head_dim)
+        angles = tf.cast(tf.range(time), tf.float32)[:, None] * inv_freq  # (time, head_dim / 2)
         cos, sin = (tf.cast(function(angles), x.dtype)[:, None] for function in (tf.cos, tf.sin))
 
         parts = tf.split(self.qkv(rms_norm(x)), 3, axis=-1)
@@ -163,11 +118,6 @@ class DecoderBlock(keras.layers.Layer):
         query = apply_rotary(rms_norm(query), cos, sin) * head_dim**-0.5
         key = apply_rotary(rms_norm(key), cos, sin)
         return (tf.transpose(part, (0, 2, 1, 3)) for part in (query, key, value))
-
-    def _add_branches(self, x, attended, training):
-        x += self._apply_dropout(self.proj(attended), training)
-        hidden = tf.square(tf.nn.relu(self.fc1(rms_norm(x))))
-        return x + self._apply_dropout(self.fc2(hidden), training)
 
     def _apply_dropout(self, x, training):
         """Apply dropout that uses each byte of a random number, because drawing them takes a quarter of a step."""
@@ -245,13 +195,13 @@ def apply_rotary(x, cos, sin):
 
 def rms_norm(x):
     """Divide vectors by their root mean square (Zhang & Sennrich 2019)."""
-    return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + EPSILON)
+    return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + cached_layers.EPSILON)
 
 
 def _attention(query, key, value, attention_mask):
     """Return the attended values (batch, heads, queries, head_dim) of the keys that the boolean mask allows."""
     scores = tf.matmul(query, key, transpose_b=True)
-    masked = tf.where(attention_mask, scores, tf.constant(MASKED_SCORE, scores.dtype))
+    masked = tf.where(attention_mask, scores, tf.constant(cached_layers.MASKED_SCORE, scores.dtype))
     return tf.matmul(tf.nn.softmax(masked), value)
 
 

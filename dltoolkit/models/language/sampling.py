@@ -1,23 +1,22 @@
-"""Sampling of text from a language model, with a compiled loop over the tokens."""
+"""Sampling of text from a language model."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import functools
-import os
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from dltoolkit.models.language import decoders
+from dltoolkit.errors import UserError
 
-MIN_ROWS = 4  # prompts per core; a core continues fewer prompts hardly faster than this number
-CHUNK_TOKENS = 64  # maximum number of tokens that are generated between two outputs
-EXCLUDED_LOGIT = -1e9  # logit of an excluded token, whose probability is 0
-MIN_UNIFORM = 1e-20  # lower bound of the random numbers, because Gumbel noise takes their logarithm
+if TYPE_CHECKING:
+    from dltoolkit.models.language.decoders import CachedDecoder, EnsembleDecoder, UncachedDecoder
+
+CHUNK_TOKENS = 16  # tokens that are generated between two outputs; the first one is returned at once
+TOP_P_TOLERANCE = 1e-6  # rounding error of a probability from logits in float32
 
 
 @dataclass(frozen=True)
@@ -41,192 +40,113 @@ class SamplingParams:
 
 
 def sample(
-    logits: tf.Tensor, params: SamplingParams, uniform: tf.Tensor, occurred: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Return a token for each row, int32 (batch,).
+    logits: np.ndarray, params: SamplingParams, uniform: np.ndarray, occurred: np.ndarray | None = None
+) -> np.ndarray:
+    """Return a token for each row, int (rows,).
 
     Args:
-        logits: float32 (batch, vocab_size).
+        logits: float (rows, vocab_size); a logit of -inf excludes a token.
         params: Options for sampling.
-        uniform: Random numbers between 0 and 1, both excluded, of the shape of ``logits``.
-        occurred: Tokens to which the repetition penalty applies, bool (batch, vocab_size).
+        uniform: A random number in [0, 1) for each row.
+        occurred: Tokens to which the repetition penalty applies, bool (rows, vocab_size).
+
+    Raises:
+        UserError: If the logits of a row are not finite.
     """
+    logits = logits.astype(np.float64)
     if params.repetition_penalty != 1.0 and occurred is not None:
         penalty = params.repetition_penalty
-        penalized = tf.where(logits > 0, logits / penalty, logits * penalty)
-        logits = tf.where(occurred, penalized, logits)
+        logits = np.where(occurred, np.where(logits > 0, logits / penalty, logits * penalty), logits)
+    highest = logits.max(axis=-1, keepdims=True)
+    if not np.isfinite(highest).all():
+        raise UserError(
+            "The network computes numbers that are not finite, so it cannot generate text: train it again, with a "
+            "lower --learning-rate."
+        )
     if not params.temperature:
-        return tf.argmax(logits, axis=-1, output_type=tf.int32)
-    logits /= params.temperature
-    if params.min_p:
-        threshold = tf.reduce_max(logits, axis=-1, keepdims=True) + np.log(params.min_p)
-        logits = tf.where(logits >= threshold, logits, EXCLUDED_LOGIT)
-    top_k = params.top_k if 0 < params.top_k < logits.shape[-1] else 0
-    if top_k or params.top_p < 1:
-        descending = tf.sort(logits, axis=-1, direction="DESCENDING")
-        if top_k:
-            logits = tf.where(logits >= descending[:, top_k - 1 : top_k], logits, EXCLUDED_LOGIT)
-            descending = tf.where(tf.range(logits.shape[-1]) < top_k, descending, EXCLUDED_LOGIT)
+        return logits.argmax(axis=-1)
+    with np.errstate(over="ignore"):  # a very low temperature makes a probability 0
+        probabilities = np.exp((logits - highest) / params.temperature)  # relative to the most probable token
+    probabilities[probabilities < params.min_p] = 0
+    if params.top_k or params.top_p < 1:
+        order = np.argsort(-probabilities, axis=-1, kind="stable")
+        descending = np.take_along_axis(probabilities, order, axis=-1)
+        if params.top_k:
+            descending[:, params.top_k :] = 0
         if params.top_p < 1:
-            probabilities = tf.nn.softmax(descending)
-            # The cumulative probability excludes the token itself, so that the token that reaches top_p is included
-            cumulative = tf.cumsum(probabilities, axis=-1, exclusive=True)
-            included = tf.where(cumulative < params.top_p, descending, -EXCLUDED_LOGIT)
-            threshold = tf.reduce_min(included, axis=-1, keepdims=True)
-            logits = tf.where(logits >= threshold, logits, EXCLUDED_LOGIT)
-    gumbel = -tf.math.log(-tf.math.log(uniform))  # the maximum of logits plus Gumbel noise is a sample
-    return tf.argmax(logits + gumbel, axis=-1, output_type=tf.int32)
+            cumulative = np.cumsum(descending, axis=-1)
+            # The token that reaches top_p is included, so the probability of the tokens before it counts
+            before = (cumulative - descending) / cumulative[:, -1:]
+            descending[before >= params.top_p - TOP_P_TOLERANCE] = 0
+            descending[:, 0] = 1  # the most probable token, also if top_p is below the tolerance
+        np.put_along_axis(probabilities, order, descending, axis=-1)
+    cumulative = np.cumsum(probabilities, axis=-1)
+    return (cumulative > uniform[:, None] * cumulative[:, -1:]).argmax(axis=-1)
 
 
 def generate(
-    model: keras.Model,
+    decoder: CachedDecoder | EnsembleDecoder | UncachedDecoder,
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
     context_length: int,
     params: SamplingParams = SamplingParams(),
     seed: int = 0,
+    unknown_id: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Continue prompts, and yield new tokens int32 (batch, time) until each prompt has ``max_tokens`` of them.
+    """Continue prompts, and yield new tokens int (rows, time) until each prompt has ``max_tokens`` of them.
 
-    When the window of ``context_length`` tokens is full, its second half becomes the first half of the next window. On
-    a CPU, each core continues some of the prompts, which is faster than all cores continuing all prompts.
+    When the window of ``context_length`` tokens of a row is full, its second half becomes the first half of the next
+    window.
 
     Args:
-        model: A model of ``gpt.build`` or ``gpt.from_preset``.
+        decoder: A decoder of ``decoders``.
         prompts: Token IDs of each prompt, at least one; the model reads the end of a prompt that is too long.
         max_tokens: Number of new tokens per prompt.
         context_length: Tokens of the window, as in training.
         params: Options for sampling.
-        seed: Any integer. Equal seeds give equal texts on any number of cores.
+        seed: Any integer. The text of a prompt depends on the prompt, the seed and, if the prompt is repeated, on how
+            many equal prompts precede it, but not on the other prompts.
+        unknown_id: Token that is never drawn.
     """
-    group_size = len(prompts)
-    if not tf.config.list_physical_devices("GPU"):
-        group_size = max(-(-group_size // (os.cpu_count() or 1)), min(group_size, MIN_ROWS))
-    groups = [
-        _Group(model, prompts, begin, group_size, context_length, params, seed % 2**31)
-        for begin in range(0, len(prompts), group_size)
-    ]
-    generated = 0
-    with concurrent.futures.ThreadPoolExecutor(len(groups)) as threads:
-        while generated < max_tokens:
-            chunks = list(threads.map(_Group.generate_chunk, groups))
-            tokens = np.concatenate(chunks)[: len(prompts), : max_tokens - generated]
-            generated += tokens.shape[1]
-            yield tokens
+    texts = [list(prompt) for prompt in prompts]
+    generators = _random_generators(texts, seed)
+    occurred = None
+    if params.repetition_penalty != 1.0:
+        occurred = np.zeros((len(texts), decoder.vocab_size), bool)
+        for row, text in enumerate(texts):
+            occurred[row, text] = True
+    state = decoder.new_state(len(texts), context_length)
+    logits = np.stack([decoder.prefill(state, row, text[-context_length:]) for row, text in enumerate(texts)])
+    lengths = [min(len(text), context_length) for text in texts]
+    chunk: list[np.ndarray] = []
+    for generated in range(1, max_tokens + 1):
+        if unknown_id is not None:
+            logits[:, unknown_id] = -np.inf
+        token_ids = sample(logits, params, np.array([generator.random() for generator in generators]), occurred)
+        chunk.append(token_ids)
+        if generated % CHUNK_TOKENS == 1 or generated == max_tokens:
+            yield np.stack(chunk, axis=1)
+            chunk = []
+        if generated == max_tokens:
+            return
+        if occurred is not None:
+            occurred[np.arange(len(texts)), token_ids] = True
+        for row, text in enumerate(texts):
+            if lengths[row] == context_length:
+                lengths[row] = max(1, context_length // 2)
+                decoder.prefill(state, row, text[-lengths[row] :])
+            lengths[row] += 1
+            text.append(int(token_ids[row]))
+        logits = decoder.decode_step(state, token_ids)
 
 
-class _Group:
-    """Prompts that are continued together.
-
-    Args:
-        model: The language model.
-        prompts: All prompts.
-        begin: Index of the first prompt of the group.
-        size: Number of rows; the last group repeats the last prompt, so that all groups share a compiled function.
-        context_length: Tokens of the window.
-        params: Options for sampling.
-        seed: Seed of the sampling.
-    """
-
-    def __init__(
-        self,
-        model: keras.Model,
-        prompts: Sequence[Sequence[int]],
-        begin: int,
-        size: int,
-        context_length: int,
-        params: SamplingParams,
-        seed: int,
-    ):
-        self._rows = np.minimum(np.arange(begin, begin + size), len(prompts) - 1)
-        self._texts = [list(prompts[row]) for row in self._rows]
-        self._context_length, self._seed, self._generated = context_length, seed, 0
-        self._chunk_tokens = max(1, min(CHUNK_TOKENS, context_length // 2))
-        self._prefill, self._generate_chunk = _compile(
-            model, size, len(prompts), context_length, self._chunk_tokens, params
-        )
-        self._occurred = np.zeros((size, model.output_shape[-1]), bool)
-        for row, text in enumerate(self._texts):
-            self._occurred[row, text] = True
-        self._prompt_tokens = context_length - self._chunk_tokens
-        self._position = context_length  # the first chunk needs a new window
-
-    def generate_chunk(self) -> np.ndarray:
-        """Return the next tokens of each text, int32 (rows, time)."""
-        if self._position + self._chunk_tokens > self._context_length:
-            window, self._prompt_start, self._position = _window(self._texts, self._prompt_tokens, self._context_length)
-            self._logits, self._state = self._prefill(window, self._prompt_start, tf.constant(self._position))
-            self._prompt_tokens = self._context_length // 2
-        tokens, self._logits, self._state, self._occurred = self._generate_chunk(
-            self._logits,
-            self._state,
-            tf.constant(self._position),
-            self._prompt_start,
-            self._occurred,
-            tf.constant([self._seed, self._generated]),
-            self._rows,
-        )
-        tokens = tokens.numpy()
-        for text, new in zip(self._texts, tokens.tolist(), strict=True):
-            text += new
-        self._position += self._chunk_tokens
-        self._generated += self._chunk_tokens
-        return tokens
-
-
-def _window(texts: list[list[int]], prompt_tokens: int, context_length: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the last tokens of texts, aligned at their ends and padded on the left.
-
-    Args:
-        texts: Token IDs.
-        prompt_tokens: Maximum number of tokens of each text.
-        context_length: Tokens of the window.
-
-    Returns:
-        Tokens int32 (batch, time), the position at which each text starts int32 (batch,), and the position after all
-        texts. The time is ``context_length`` or half of it, because each time is compiled separately.
-    """
-    prompts = [text[-prompt_tokens:] for text in texts]
-    length = max(map(len, prompts))
-    time = context_length // 2 if length <= context_length // 2 else context_length
-    window, prompt_start = np.zeros((len(prompts), time), np.int32), np.zeros(len(prompts), np.int32)
-    for row, prompt in enumerate(prompts):
-        prompt_start[row] = length - len(prompt)
-        window[row, prompt_start[row] : length] = prompt
-    return window, prompt_start, length
-
-
-@functools.lru_cache(maxsize=4)
-def _compile(
-    model: keras.Model, batch: int, total_rows: int, context_length: int, chunk_tokens: int, params: SamplingParams
-) -> tuple:
-    """Return compiled functions that prefill a window and generate a chunk of tokens."""
-    decoder = decoders.build(model)
-
-    @tf.function(jit_compile=True)
-    def prefill(window, prompt_start, length):
-        return decoder.prefill(window, prompt_start, length, context_length)
-
-    @tf.function(jit_compile=True)
-    def generate_chunk(logits, state, position, prompt_start, occurred, seed, rows):
-        vocab_size = logits.shape[-1]
-
-        def generate_token(i, tokens, logits, state, occurred):
-            # Random numbers for all rows, from which the rows of the group are taken
-            shape, token_seed = (total_rows, vocab_size), seed + tf.stack([0, i])
-            uniform = tf.random.stateless_uniform(shape, token_seed, minval=MIN_UNIFORM)
-            token = sample(logits, params, tf.gather(uniform, rows), occurred)
-            if params.repetition_penalty != 1.0:
-                occurred |= tf.one_hot(token, vocab_size, on_value=True, off_value=False)
-            tokens = tf.where(tf.range(chunk_tokens) == i, token[:, None], tokens)
-            logits, state = decoder.decode_step(token, state, position + i, prompt_start)
-            return i + 1, tokens, logits, state, occurred
-
-        loop_variables = (0, tf.zeros((batch, chunk_tokens), tf.int32), logits, state, occurred)
-        _, *results = tf.while_loop(
-            lambda i, *_: i < chunk_tokens, generate_token, loop_variables, maximum_iterations=chunk_tokens
-        )
-        return results
-
-    return prefill, generate_chunk
+def _random_generators(texts: list[list[int]], seed: int) -> list[np.random.Generator]:
+    """Return a generator for each text, from the seed, the text and the number of equal texts before it."""
+    copies: Counter[bytes] = Counter()
+    generators = []
+    for text in texts:
+        digest = hashlib.blake2b(np.array(text, np.int64).tobytes(), digest_size=16).digest()
+        generators.append(np.random.default_rng([seed % 2**63, copies[digest], int.from_bytes(digest, "little")]))
+        copies[digest] += 1
+    return generators
