@@ -322,13 +322,22 @@ class Run:
             UserError: If there is no model yet, or the file is damaged or contains code.
         """
         if self._model is None:
-            path, state = self.path / "model.keras", self.info["state"]
-            if not path.exists():
-                raise UserError(f"{self.path} has no model yet; its state is '{state}'.")
-            self._model = model_file.load_model(path)
-            if state != "finished":
-                _warn(f"{self.path} has not finished (its state is '{state}'); this is its best epoch so far.")
+            self._model = model_file.load_model(self.model_path)
         return self._model
+
+    @property
+    def model_path(self) -> Path:
+        """The file of the trained model. If the run has not finished, the best epoch so far, with a warning.
+
+        Raises:
+            UserError: If there is no model yet.
+        """
+        path, state = self.path / "model.keras", self.info["state"]
+        if not path.exists():
+            raise UserError(f"{self.path} has no model yet; its state is '{state}'.")
+        if state != "finished":
+            _warn(f"{self.path} has not finished (its state is '{state}'); this is its best epoch so far.")
+        return path
 
     def predict(self, inputs: Any, **options: Any) -> Any:
         """Classify one input or many: one gives a :class:`dltoolkit.Prediction`, many give a list of the same length.
