@@ -75,15 +75,16 @@ def test_launch_ends_all_workers_when_one_is_lost(tmp_path, fault):
     assert error.startswith("Error: "), errors
     assert error.endswith(f"dltoolkit launch --workers 2 -- resume {run}"), error
     assert dltoolkit.load(run).info["state"] in ("interrupted", "running")
-    if fault == signal.SIGKILL:
-        steps = dltoolkit.load(run).history[-1]["step"]
-        again = launch(tmp_path, "resume", str(run), "--epochs", "3")
+    if fault == signal.SIGSTOP:  # the slow case also resumes the run
+        epochs = len(dltoolkit.load(run).history) + 1
+        again = launch(tmp_path, "resume", str(run), "--epochs", str(epochs))
         _, errors = again.communicate(timeout=240)
         assert again.returncode == 0, errors
         assert dltoolkit.load(run).info["state"] == "finished"
-        assert dltoolkit.load(run).history[-1]["step"] >= min(steps, 24)
+        assert len(dltoolkit.load(run).history) == epochs
 
 
+@pytest.mark.slow
 def test_launch_forwards_a_signal_and_the_run_is_saved(tmp_path):
     run = tmp_path / "toy-recipe" / "cut"
     launcher = launch(tmp_path, "train", FILE, "--epochs", "100000", "--name", "cut", *EXACT)
