@@ -12,11 +12,12 @@ from dltoolkit.data.image.dataset import ImageSplits
 COUNT, CLASSES = 24, 4
 EVERY = {
     "move": Augment(flip=True, shift=3),
+    "crop": Augment(min_crop_area=0.3),
     "cutout": Augment(cutout=5),
     "color_jitter": Augment(color_jitter=0.3),
     "mixup": Augment(mixup=0.4),
     "cutmix": Augment(cutmix=1.0),
-    "all": Augment(flip=True, shift=2, cutout=4, color_jitter=0.1, mixup=0.2, cutmix=1.0),
+    "all": Augment(flip=True, shift=2, min_crop_area=0.5, cutout=4, color_jitter=0.1, mixup=0.2, cutmix=1.0),
 }
 
 
@@ -77,6 +78,26 @@ def test_shift_moves_images_and_reflects_their_edge(examples):
     assert {y for y, _ in moves} == set(range(5)) and {x for _, x in moves} == set(range(5))
 
 
+def test_random_resized_crop_enlarges_boxes_of_the_images():
+    """The pixels of a ramp tell which box was enlarged, and that nothing was distorted."""
+    size, count = 64, 200
+    ramp = np.broadcast_to(np.arange(size) * 255 / (size - 1), (size, size))
+    images = np.repeat(np.stack([ramp.T, ramp, ramp], axis=-1)[None], count, axis=0).round().astype(np.uint8)
+    cropped, _ = apply((images, np.ones((count, 1), "float32")), Augment(min_crop_area=0.3))
+    rows, columns = cropped[:, :, size // 2, 0] / 255, cropped[:, size // 2, :, 1] / 255
+    height, width = (np.ptp(values, axis=1) * (1 - 1 / size) + 1 / size for values in (rows, columns))
+    assert 0.27 < (height * width).min() < 0.4
+    assert (height * width).max() > 0.9
+    inside = (height < 0.97) & (width < 0.97)
+    ratios = (width / height)[inside]
+    assert 0.72 < ratios.min() < 0.85
+    assert 1.18 < ratios.max() < 1.39
+    for values in (rows, columns):
+        line = np.linspace(values[:, 0], values[:, -1], size, axis=1)
+        assert np.abs(values - line).max() < 0.03  # edges are repeated where a box touches the border
+    assert rows[:, 0].min() < 0.03 and rows[:, 0].max() > 0.25  # boxes lie everywhere
+
+
 def test_cutout_fills_a_square_with_the_mean_color(examples):
     images, _ = apply(examples, Augment(cutout=5))
     areas = []
@@ -133,6 +154,11 @@ def rows_with_light(count=300, side=12, channels=1):
     for image, row in zip(images, np.array([2, 6, 10])[labels]):
         image[row] += 150
     return images, labels
+
+
+def test_default_augmentation_with_strength_crops_and_changes_colors():
+    strong = augment.default_augmentation((32, 32, 3), flip=True, strength="strong")
+    assert strong == Augment(flip=True, min_crop_area=0.35, color_jitter=0.4)
 
 
 def test_flip_preserves_label_of_symmetric_images_but_not_of_digits():
