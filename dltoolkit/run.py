@@ -144,15 +144,17 @@ class Run:
         return self.write(name, text.getvalue())
 
     def save_model(self, model: keras.Model) -> Path:
-        """Save a model for inference, without its optimizer, as model.keras."""
-        import keras
+        """Save a model for inference as model.keras, without its optimizer and with Keras' own layers where it can.
+
+        Language models keep layers of this package; see :mod:`dltoolkit.models.portable`.
+        """
+        from dltoolkit.models import portable
 
         path = self.path / "model.keras"
         if not self.writes:
             return path
-        inference_model = keras.Model(model.input, model.output, name=model.name)
         with files.atomic_write(path, suffix=".keras") as partial:
-            inference_model.save(partial)
+            portable.to_keras_layers(model).save(partial)
         self._model = None
         return path
 

@@ -1,9 +1,6 @@
 """The image classifiers and their layers: shapes, learning, saving, and equality with the layers of Keras."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -76,27 +73,6 @@ def test_build_depends_on_the_seed_only(family):
         return np.concatenate([w.ravel() for w in model.get_weights()])
 
     assert np.array_equal(weights(1), weights(1)) and not np.array_equal(weights(1), weights(2))
-
-
-def test_build_reloads_in_a_new_process(tmp_path):
-    """Only the registered layers are needed, as the safe mode of Keras requires."""
-    x, expected = noise((12, 20, 3)), {}
-    np.save(tmp_path / "x.npy", x)
-    for family in ("resnet", "vit"):
-        model = classifiers.build(family, (12, 20, 3), 3, widths=SMALL[family])
-        expected[family] = model(x).numpy()
-        model.save(tmp_path / f"{family}.keras")
-    code = """
-import sys, keras, numpy as np
-from dltoolkit.models.image import layers
-layers.BatchNorm
-for family in ("resnet", "vit"):
-    np.save(f"{family}.npy", keras.models.load_model(f"{family}.keras")(np.load("x.npy")))
-"""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path, env=environment)
-    for family, logits in expected.items():
-        np.testing.assert_allclose(np.load(tmp_path / f"{family}.npy"), logits, atol=1e-5)
 
 
 @pytest.mark.skipif(os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2", reason="oneDNN then lacks bfloat16")

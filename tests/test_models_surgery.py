@@ -87,3 +87,9 @@ def test_freeze_batch_normalization_keeps_moving_statistics_in_training():
     for old, new in zip(before, model.get_layer("stage1_a_norm").get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert model.get_layer("stage1_a_conv").trainable
+
+
+def test_without_head_takes_a_sequential_model():
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    images = np.ones((2, 8, 8, 1), "float32")
+    np.testing.assert_array_equal(surgery.without_head(model, "it")(images), np.ones((2, 64)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dltoolkit import models, progress
 from dltoolkit.evaluation import calibration, metrics, prediction
 
 if TYPE_CHECKING:
@@ -73,12 +74,14 @@ class Evaluation:
         ]
 
 
+@progress.phase("Evaluating the model")
 def measure(model: keras.Model, split: LabeledBatches, classes: list[str]) -> dict[str, Any]:
     """Return the classification metrics of a model on one split."""
     labels, batches = split
     return metrics.classification(labels, prediction.softmax(prediction.logits(model, batches)), classes)
 
 
+@progress.phase("Evaluating the model")
 def calibrate_and_evaluate(run: Run, model: keras.Model, splits: Mapping[str, LabeledBatches]) -> Evaluation:
     """Fit a temperature on validation, save the calibrated model, and measure validation and test once.
 
@@ -90,6 +93,8 @@ def calibrate_and_evaluate(run: Run, model: keras.Model, splits: Mapping[str, La
         splits: Labels and batches of ``validation`` and ``test``.
     """
     classes = run.labels
+    model = models.portable.to_keras_layers(model)  # so that what is measured is what is saved
+    model.jit_compile = False
     labels, batches = splits["validation"]
     logits = prediction.logits(model, batches)
     temperature = calibration.fit_temperature(logits, labels)

@@ -18,17 +18,21 @@ def without_head(model: keras.Model, name: str) -> keras.Model:
     Raises:
         UserError: If the model does not end in a dense layer.
     """
-    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    if len(inner) == 1:  # the model averages the logits of an image and of its mirror image
-        model = inner[0]
-    head = model.layers[-1]
-    if not isinstance(head, keras.layers.Dense) or len(head.input.shape) != 2:
+    model = without_tta(model)
+    inputs = dict(_dense_inputs(model)).get(model.layers[-1].name)  # None if the last layer is of another kind
+    if inputs is None:
         raise UserError(f"{name} does not end in a dense layer that could be replaced; give a classifier.")
-    return keras.Model(model.input, head.input, name=model.name)
+    return keras.Model(model.input, inputs, name=model.name)
+
+
 def without_tta(model: keras.Model) -> keras.Model:
-    """Return the classifier in a model with flip test-time augmentation, which averages its logits; others as is."""
+    """Return a classifier without flip test-time augmentation, and a sequential one as a functional model."""
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    return inner[0] if inner and isinstance(model.layers[-1], keras.layers.Average) else model
+    if inner and isinstance(model.layers[-1], keras.layers.Average):  # of the logits of an image and its mirror image
+        model = inner[0]
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
 
 
 def features(model: keras.Model) -> keras.Model:
@@ -40,16 +44,25 @@ def features(model: keras.Model) -> keras.Model:
         UserError: If the model has no dense layer.
     """
     model = without_tta(model)
-    dense = [each for each in model.layers if isinstance(each, keras.layers.Dense) and len(each.input.shape) == 2]
-    if not dense:
+    dense_inputs = _dense_inputs(model)
+    if not dense_inputs:
         raise UserError(
             f"The {model.name} model has no embeddings, because it has no dense layer: train another family of models."
         )
-    result = keras.Model(model.input, keras.ops.cast(dense[-1].input, "float32"), name=f"{model.name}_features")
+    _, inputs = dense_inputs[-1]
+    result = keras.Model(model.input, keras.ops.cast(inputs, "float32"), name=f"{model.name}_features")
     result.jit_compile = False
     return result
 
 
+def _dense_inputs(model: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
+    """Return name and input, of shape (batch, features), of the dense layers of a model on vectors, in order.
+
+    The attribute ``input`` of a layer may belong to another model that shares the layer.
+    """
+    nodes = keras_internals.graph_nodes(model)
+    dense = [node for node in nodes if isinstance(node.operation, keras.layers.Dense)]
+    return [(node.operation.name, node.inputs[0]) for node in dense if len(node.inputs[0].shape) == 2]
 
 
 def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from dltoolkit import interrupt, progress
 from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError, WorkerLost
-from dltoolkit.models import keras_internals
+from dltoolkit.models import keras_internals, portable
 from dltoolkit.run import Run
 from dltoolkit.training import callbacks, checkpoint, optimizer
 from dltoolkit.training.announcement import announce
@@ -131,9 +131,9 @@ def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_s
         _train(spec, setup, state, trainer, all_callbacks, metric_values)
 
     setup.model.set_weights(trainer.best_weights)
-    run.save_model(inference_model)
     # built outside the strategy's scope, so that it predicts on one device
-    result = keras.Model(inference_model.input, inference_model.output, name=inference_model.name)
+    result = portable.to_keras_layers(inference_model)
+    run.save_model(result)
     result.jit_compile = False
     return result
 

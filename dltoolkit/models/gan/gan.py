@@ -132,7 +132,7 @@ class Gan(keras_internals.EvaluateByFunction, keras.Model):
     def inference_generator(self) -> keras.Model:
         """Return the averaged generator as a model for one device. Call this outside any strategy's scope."""
         if self._inference_generator is None:
-            self._inference_generator = keras.Model(self.ema_generator.inputs, self.ema_generator.outputs)
+            self._inference_generator = keras.Model(self.ema_generator.input, self.ema_generator.output)
             self._inference_generator.jit_compile = False
         return self._inference_generator
 
@@ -194,9 +194,9 @@ class Gan(keras_internals.EvaluateByFunction, keras.Model):
     def test_step(self, data):
         return self.get_metrics_result()  # evaluation does not depend on batches, see evaluation_metrics
 
-    def _inputs(self, x: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
+    def _inputs(self, x: tf.Tensor, labels: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
         """Return the inputs of a network: latents or images, and the class numbers if it is conditional."""
-        return [x, labels] if self.classes else [x]
+        return [x, labels] if self.classes else x
 
     def _penalty(self, real, fake, labels):
         """Return the gradient penalty, which is zero between two intervals."""

@@ -67,7 +67,7 @@ def build_generator(
     margins = _margins(*image_shape[:2])
     if margins != ((0, 0), (0, 0)):
         x = keras.layers.Cropping2D(margins, name="crop")(x)
-    return keras.Model(inputs, x, name="generator")
+    return keras.Model(inputs if classes else latents, x, name="generator")
 
 
 def build_discriminator(
@@ -112,7 +112,7 @@ def build_discriminator(
         projection = ClassProjection(classes, name="projection")([x, label])
         logit = keras.layers.Add(name="sum")([logit, projection])
     logit = keras.layers.Reshape((), name="flat", dtype="float32")(logit)
-    return keras.Model(inputs, logit, name="discriminator")
+    return keras.Model(inputs if classes else image, logit, name="discriminator")
 
 
 def _normal(stddev: float) -> keras.initializers.Initializer:

@@ -64,6 +64,9 @@ def generate_images(generator: keras.Model, latents: np.ndarray, labels: np.ndar
         latents: Latents float32 (count, 64).
         labels: Class numbers int (count,); an unconditional generator ignores them.
     """
-    inputs = [latents] if len(generator.inputs) == 1 else [latents, np.asarray(labels, "int32")]
-    images = batches.predict_in_batches(generator.predict_on_batch, inputs, BATCH_SIZE)
+    if len(generator.inputs) == 1:
+        images = batches.predict_in_batches(lambda rows: generator.predict_on_batch(rows[0]), [latents], BATCH_SIZE)
+    else:
+        inputs = [latents, np.asarray(labels, "int32")]
+        images = batches.predict_in_batches(generator.predict_on_batch, inputs, BATCH_SIZE)
     return np.clip(np.round((images + 1) * 127.5), 0, 255).astype("uint8")

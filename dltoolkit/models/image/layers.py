@@ -125,14 +125,18 @@ class UpConv2D(keras.layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="he_normal")
 
     def call(self, inputs):
-        # Each value of the 4x4 kernel is a sum of values of the flipped 3x3 kernel, selected by a matrix of ones.
+        kernel = self.transposed_kernel(self.compute_dtype)
+        shape = (tf.shape(inputs)[0], *self.compute_output_shape(inputs.shape)[1:])
+        return tf.nn.conv2d_transpose(inputs, kernel, shape, 2)
+
+    def transposed_kernel(self, dtype="float32"):
+        """Return the kernel of the transposed convolution, (4, 4, filters, channels)."""
+        # Each of its values is a sum of values of the flipped 3x3 kernel, selected by a matrix of ones.
         rows = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), dtype)
         channels = kernel.shape[2]
         kernel3 = tf.reshape(tf.transpose(kernel, (0, 1, 3, 2)), (9, self.filters * channels))
-        kernel4 = tf.reshape(tf.constant(np.kron(rows, rows), kernel.dtype) @ kernel3, (4, 4, self.filters, channels))
-        shape = (tf.shape(inputs)[0], *self.compute_output_shape(inputs.shape)[1:])
-        return tf.nn.conv2d_transpose(inputs, kernel4, shape, 2)
+        return tf.reshape(tf.constant(np.kron(rows, rows), dtype) @ kernel3, (4, 4, self.filters, channels))
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape

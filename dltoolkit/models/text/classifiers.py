@@ -22,6 +22,7 @@ from dltoolkit.models.text.layers import (
 FAMILIES = ("ngram", "cnn", "lstm", "gru", "rnn", "transformer")
 KERNEL_SIZES = (3, 4, 5)  # words that the filters of cnn read, as in Kim (2014)
 HEADS = 4  # attention heads of transformer
+NGRAM_WEIGHTS = "ngram_weights"  # name of the embedding of ngram after its conversion to Keras' own layers
 INITIAL_ENTRIES = 4.0  # initial weight of ngram times the mean number of entries of a text; naive Bayes has all of them
 
 
@@ -91,9 +92,12 @@ def set_naive_bayes(model: keras.Model, ratios: np.ndarray, entries_per_text: fl
 
 
 def ngram_weights(model: keras.Model) -> np.ndarray:
-    """Return the weight of each entry in the logits of an ngram model, float (vocab_size, classes)."""
-    layer = model.get_layer("logits")
-    return keras.ops.convert_to_numpy(layer.ratio * layer.weight)
+    """Return the weight of each entry in the logits of a trained ngram model, float (vocab_size, classes).
+
+    Args:
+        model: An ngram model of Keras' own layers, as ``training.fit.fit`` returns it.
+    """
+    return model.get_layer("logits").get_layer(NGRAM_WEIGHTS).get_weights()[0]
 
 
 def _logits(x, classes, dropout):

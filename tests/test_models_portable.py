@@ -1,0 +1,163 @@
+"""Saved models open with Keras alone, and give the answers of the trained networks."""
+
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import toy_language_models
+from conftest import toy_images
+from dltoolkit.recipes import fine_tune, image_classifier, image_gan, sentiment_analyzer, text_generator
+from toy_runs import finished_run
+
+import dltoolkit
+from dltoolkit import finetuning
+from dltoolkit.models import portable, surgery
+from dltoolkit.models.gan import networks, sampling
+from dltoolkit.models.image import classifiers
+from dltoolkit.models.image.layers import ImageNetPixels
+
+ANSWERS = 20
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+# A Python that imports neither this package nor KerasHub, and in which warnings are errors
+KERAS_ALONE = """
+import sys, warnings
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("dltoolkit", "keras_hub"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+import keras, numpy as np
+from pathlib import Path
+warnings.simplefilter("error", UserWarning)
+answers = {}
+for path in sorted(Path(".").rglob("model.keras")):
+    inputs = np.load(path.with_name("inputs.npz"))
+    inputs = [inputs[name] for name in inputs.files]
+    try:
+        model = keras.saving.load_model(path)
+    except TypeError as error:
+        answers[str(path.parent)] = str(error)
+        continue
+    call = model.predict_on_batch if path.parent.name == "tta" else model  # predicting takes a second to compile
+    answers[str(path.parent)] = call(inputs[0] if len(inputs) == 1 else inputs)
+np.savez("answers.npz", **answers)
+"""
+
+
+def randomize(model: keras.Model) -> keras.Model:
+    """Add noise to all weights, so that none has its initial value."""
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.dtype == "float32":
+            value = variable + 0.1 * rng.normal(size=variable.shape)
+            variable.assign(np.abs(value) if "variance" in variable.path else value)
+    return model
+
+
+def random_texts(vocab_size: int) -> np.ndarray:
+    """Return padded token IDs int32 (ANSWERS, 12) of texts of one word and more."""
+    rng = np.random.default_rng(1)
+    token_ids = rng.integers(1, vocab_size, (ANSWERS, 12))
+    token_ids[np.arange(12) >= rng.integers(1, 13, (ANSWERS, 1))] = 0
+    return token_ids.astype("int32")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Save an untrained network of every kind in a run; return the runs' folder, and inputs and answers by run."""
+    folder = tmp_path_factory.mktemp("runs")
+    expected = {}
+
+    def save(recipe, name, model, *inputs, **info):
+        run = finished_run(recipe, folder, name, randomize(model), **info)
+        np.savez(run.path / "inputs.npz", *inputs)
+        answers = model(inputs[0] if len(model.inputs) == 1 and not isinstance(model.input, list) else list(inputs))
+        expected[str(run.path.relative_to(folder))] = inputs, np.asarray(answers)
+        return run
+
+    images, labels = toy_images(20, side=16)
+    np.savez(folder / "toys.npz", x=images, y=labels)
+    config = image_classifier.Config(data=str(folder / "toys.npz"))
+    widths = {"resnet": (8, 8, 8), "cnn": (8, 8), "alexnet": (8,) * 7, "mlp": (16,), "vit": (32,)}
+    splits = image_classifier.build_data(config)
+    for family in classifiers.FAMILIES:
+        model = image_classifier.build_model(replace(config, model=family, widths=widths[family]), splits)
+        backbone = save(image_classifier, family, model, images[:ANSWERS])
+    model = image_classifier.build_model(replace(config, widths=widths["resnet"]), splits)
+    save(image_classifier, "tta", classifiers.with_flip_tta(model), images[:ANSWERS])
+    save(
+        fine_tune,
+        "images",
+        fine_tune.build_model(fine_tune.Config(data=config.data, backbone=str(backbone.path)), splits),
+        images[:ANSWERS],
+    )
+    for mode in ("tf", "torch", "caffe"):
+        image = keras.Input((16, 16, 3), name="image")
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(ImageNetPixels(mode)(image)))
+        save(fine_tune, mode, keras.Model(image, keras.layers.Dense(3, name="logits")(x)), images[:ANSWERS])
+
+    config = sentiment_analyzer.Config(limit=100)
+    splits = {family: sentiment_analyzer.build_data(replace(config, model=family)) for family in ("ngram", "cnn")}
+    for family in ("ngram", "lstm", "gru", "rnn", "transformer", "cnn"):
+        data = splits["ngram" if family == "ngram" else "cnn"]
+        model = sentiment_analyzer.build_model(replace(config, model=family), data)
+        backbone = save(sentiment_analyzer, family, model, random_texts(len(data.encoder.vocabulary)))
+    data.encoder.save(backbone.path)
+    tuned = fine_tune.Config(data=config.data, backbone=str(backbone.path), limit=100)
+    tuned = fine_tune.resolve_defaults(tuned, finetuning.tasks.resolve(tuned))
+    save(fine_tune, "texts", fine_tune.build_model(tuned, data), random_texts(len(data.encoder.vocabulary)))
+
+    latents = sampling.sample_latents(ANSWERS, seed=0)
+    for architecture in ("dcgan", "resnet"):
+        generator = networks.build_generator(architecture, (16, 16, 3), width=8)
+        save(image_gan, f"{architecture}-unconditional", generator, latents)
+        generator = networks.build_generator(architecture, (20, 28, 3), 3, width=8)
+        save(image_gan, architecture, generator, latents, np.arange(ANSWERS, dtype="int32") % 3)
+    save(text_generator, "gpt", toy_language_models.build_model("gpt"), random_texts(toy_language_models.VOCAB_SIZE))
+    return folder, expected
+
+
+def test_saved_models_open_with_keras_alone_and_give_equal_answers(trained):
+    folder, expected = trained
+    environment = {**os.environ, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", KERAS_ALONE], check=True, capture_output=True, cwd=folder, env=environment)
+    actual = np.load(folder / "answers.npz")
+    assert set(actual.files) == set(expected)
+    for name, (_, answers) in expected.items():
+        if name == "text-generator/gpt":  # docs/python.md quotes this message
+            assert "Could not locate class 'BigramEmbedding'" in str(actual[name])
+            continue
+        assert len(actual[name]) == ANSWERS
+        np.testing.assert_allclose(actual[name], answers, **TOLERANCE, err_msg=name)
+
+
+def test_run_model_has_one_tensor_in_and_one_out_and_gives_equal_answers(trained):
+    folder, expected = trained
+    for name, (inputs, answers) in expected.items():
+        model = dltoolkit.load(str(folder / name)).model
+        conditional = name in ("image-gan/dcgan", "image-gan/resnet")  # these also take class numbers
+        assert isinstance(model.input, list) == conditional, name
+        assert isinstance(model.output, keras.KerasTensor), name
+        np.testing.assert_allclose(
+            model(list(inputs) if conditional else inputs[0]), answers, **TOLERANCE, err_msg=name
+        )
+
+
+def test_conversion_shares_keras_layers_and_leaves_the_model_and_random_numbers_as_they_are():
+    model = classifiers.build("resnet", (12, 12, 3), 3, widths=(4, 8, 8), dropout=0.1)
+    names, state = [type(layer) for layer in model.layers], random.getstate()
+    converted = portable.to_keras_layers(model)
+    assert random.getstate() == state
+    assert [type(layer) for layer in model.layers] == names
+    assert converted.get_layer("logits") is model.get_layer("logits")
+    assert converted.get_layer("stage1_norm") is not model.get_layer("stage1_norm")
+    again = portable.to_keras_layers(converted)
+    assert all(one is other for one, other in zip(again.layers, converted.layers, strict=True))
+    assert surgery.without_head(classifiers.with_flip_tta(converted), "it").output.shape == (None, 8)
