@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NewType, Self
 
-from dltoolkit import option_names
+from dltoolkit import data_object, option_names
+from dltoolkit.data_object import DataObject
 from dltoolkit.errors import UserError, did_you_mean
 
 Duration = NewType("Duration", float)  # seconds; written as 90, 90s, 10m or 1h30m
@@ -56,6 +57,9 @@ def option(
         raise ValueError(f"group must be one of {', '.join(GROUPS)}, not {group!r}")
     metadata = {"help": help, "minimum": minimum, "maximum": maximum, "group": group, "applies_to": applies_to or {}}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+MAX_SHOWN = 200  # characters of a wrong value that an error message shows
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,14 @@ class Option:
         if self.choices:
             if value in self.choices:
                 return value
-            hint = did_you_mean(str(value), self.choices)
-            raise UserError(f"{label} must be one of {', '.join(self.choices)}, not '{value}'.{hint}")
+            if self.kind is bool:
+                raise UserError(f"{label} must be true, false or {', '.join(self.choices)}, not {_show(value)}.")
+            hint = did_you_mean(value, self.choices) if isinstance(value, str) else ""
+            raise UserError(f"{label} must be one of {', '.join(self.choices)}, not {_show(value)}.{hint}")
         try:
             parsed = _PARSERS[self.kind](value)
         except (ValueError, TypeError, OverflowError):
-            raise UserError(f"{label} must be {_KIND_NAMES[self.kind]}, not '{value}'.") from None
+            raise UserError(f"{label} must be {_KIND_NAMES[self.kind]}, not {_show(value)}.") from None
         if self.minimum is not None and parsed < self.minimum:
             raise UserError(f"{label} must be at least {self.minimum:g}, not {value}.")
         if self.maximum is not None and parsed > self.maximum:
@@ -175,6 +181,8 @@ def _parse_bool(value: Any) -> bool:
 
 
 def _parse_str(value: Any) -> str:
+    if isinstance(value, DataObject):
+        return value
     if not isinstance(value, (str, Path, int, float)) or isinstance(value, bool):
         raise ValueError(value)
     return str(value)
@@ -243,6 +251,12 @@ def _mode(name: str, value: Any, allowed: tuple[Any, ...], is_option: bool) -> s
     return f"{mode}: leave it out, or use {_join_or([_spell(name, first), *map(str, others)])}"
 
 
+def _show(value: Any) -> str:
+    """Return a value for a message: simple ones in quotes, and of an array or another object its type only."""
+    simple = isinstance(value, str | int | float | Path)
+    return f"'{str(value)[:MAX_SHOWN]}'" if simple else data_object.describe(value)
+
+
 def _spell(name: str, value: Any) -> str:
     """Return the command-line spelling of an option and its value."""
     flag = name.replace("_", "-")
@@ -294,6 +308,10 @@ class RunConfig(Options):
     xla: Literal["auto", "on", "off"] = option(
         "auto", "Compilation with XLA; auto selects the faster setting", group="device"
     )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", data_object.wrap(self.data))
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,7 +189,13 @@ def test_probabilities_embeddings_and_preprocessed_inputs_fit_together(images_ru
 
 def test_embeddings_of_a_model_with_flips_are_those_of_the_image(tmp_path, images_run, pixels):
     model = image_models.with_flip_tta(images_run.model)
-    run = finished_run(recipe.load("image-classifier"), tmp_path, "flips", model, data={"classes": ["a", "b", "c"], "image_shape": [8, 8, 3]})
+    run = finished_run(
+        recipe.load("image-classifier"),
+        tmp_path,
+        "flips",
+        model,
+        data={"classes": ["a", "b", "c"], "image_shape": [8, 8, 3]},
+    )
     assert run.embed(pixels) == near(images_run.embed(pixels))
 
 

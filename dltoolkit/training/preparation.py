@@ -21,13 +21,14 @@ def read_data(config: RunConfig, build_data: Callable[[], Splits], needs_tensorf
     Args:
         config: Options with ``data`` and ``device``.
         build_data: Reads the data.
-        needs_tensorflow: Whether ``build_data`` runs TensorFlow. Reading a TFDS data set always does.
+        needs_tensorflow: Whether ``build_data`` runs TensorFlow. Reading a TFDS data set always does, and objects of a
+            program may be tensors.
 
     Raises:
         UserError: If the device or the data are wrong.
     """
     machine.parse_device(config.device)
-    if not needs_tensorflow and source.resolve(config.data).kind != "tfds":
+    if not needs_tensorflow and source.resolve(config.data).kind not in ("tfds", "object"):
         with progress.phase(f"Reading {config.data}"):
             splits = build_data()
         start(config)

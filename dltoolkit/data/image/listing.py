@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from dltoolkit.data import disk_cache
 from dltoolkit.data.image import decode
 from dltoolkit.data.image.arrays import with_channels
 from dltoolkit.data.options import ImageReadOptions
-from dltoolkit.data.readers import arrays, catalog, columns, keras_datasets, listing, tables, tfds
+from dltoolkit.data.readers import arrays, catalog, columns, keras_datasets, listing, objects, tables, tfds
 from dltoolkit.data.readers.arrays import SplitArrays
 from dltoolkit.data.readers.file_names import find_file
 from dltoolkit.data.readers.listing import ExampleType, Listing
@@ -44,6 +45,13 @@ def list_images(
         return listing.from_folder(source, IMAGES, labeled=labeled, label_pattern=read.label_pattern)
     if source.kind == "table":
         return listing.from_tables(source, IMAGES, read, lambda table: _find_columns(table, read), _parse_cell)
+    if source.kind == "object":
+        contents = objects.read(source, "image", labeled=labeled)
+        if isinstance(contents, dict):
+            return _from_arrays(source, contents)
+        return listing.from_tables(
+            source, IMAGES, read, lambda table: _find_columns(table, read), _parse_cell, contents
+        )
     if source.kind == "npz":
         return _from_arrays(source, arrays.read_npz(source.path))
     if source.kind == "bundled" and source.reference == "digits":
@@ -70,13 +78,17 @@ def _find_columns(table: tables.Table, read: ImageReadOptions) -> tuple[str, str
     return table.find(image, tables.IMAGE_COLUMNS, "image"), columns.find_label(table, label, tables.LABEL_COLUMNS)
 
 
-def _parse_cell(cell: object, folder: Path, name: str) -> tuple[str, File | bytes | None]:
-    """Return the name and the image of a cell: a path relative to the table's ``folder``, or the encoded bytes."""
+def _parse_cell(cell: object, folder: Path, name: str) -> tuple[str, File | bytes | np.ndarray | None]:
+    """Return the name and the image of a cell: a path relative to the table's ``folder``, encoded bytes or pixels."""
+    if isinstance(cell, Image.Image):
+        return name, _pixels(cell)
+    if hasattr(cell, "__array__") and np.ndim(cell):
+        return name, np.asarray(cell)
     if isinstance(cell, dict):  # Hugging Face stores images in Parquet like this
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
         return name, cell
-    text = "" if cell is None else str(cell).strip()
+    text = "" if cell is None or cell != cell else str(cell).strip()  # NaN differs from itself
     if not text:
         return name, None
     path = find_file(text, folder, decode.SUFFIXES)
@@ -85,6 +97,16 @@ def _parse_cell(cell: object, folder: Path, name: str) -> tuple[str, File | byte
     except (OSError, ValueError):
         return str(path), File(str(path), 0, 0)
     return str(path), File(str(path), status.st_size, status.st_mtime_ns)
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Return a Pillow image as an array (h, w) or (h, w, c), upright and without a palette."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("P", "PA", "LA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
+        image = image.convert("RGB")
+    return np.asarray(image)
 
 
 def _from_arrays(source: Source, splits: SplitArrays, classes: list[str] | None = None) -> Listing:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dltoolkit.data import disk_cache
 from dltoolkit.data.language.tokenizers import UNKNOWN, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
-from dltoolkit.data.readers import source, tables, tfds
+from dltoolkit.data.readers import objects, source, tables, tfds
 from dltoolkit.data.readers.source import SPLITS, TEXT_SUFFIXES, Source
 from dltoolkit.errors import UserError
 
@@ -301,6 +301,8 @@ def _list_documents(src: Source, text_column: str | None) -> dict[str, list[Path
         from pydoc_data import topics
 
         return {"": [topics.topics[name] for name in sorted(topics.topics)]}
+    if src.kind == "object":
+        return objects.documents(src, text_column)
     if src.kind == "tfds":
         return tfds.read_texts(src.reference)
     raise UserError(

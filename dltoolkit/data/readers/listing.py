@@ -182,6 +182,7 @@ def from_tables(
     read: ReadOptions,
     find_columns: Callable[[tables.Table], tuple[str, str]],
     parse_cell: Callable[[Any, Path, str], tuple[str, Any]],
+    contents: Sequence[tuple[str, tables.Table]] = (),
 ) -> Listing:
     """List the rows of a table, or of one table for each split.
 
@@ -192,17 +193,26 @@ def from_tables(
         find_columns: Returns the names of the columns of the examples and of the labels in the first table.
         parse_cell: Takes a cell, the folder of the table and a name for the row; returns the name of the example and
             the example, or None for an empty cell.
+        contents: Split and table of a source that is no file; see ``objects``.
 
     Raises:
         UserError: If a table cannot be read, or a row has no example or not exactly one label.
     """
+    if contents:
+        paths_by_split = {split: (table.path,) for split, table in contents}
+        source = replace(source, path=contents[0][1].path, splits={} if "" in paths_by_split else paths_by_split)
     files = [(split, path) for split, paths in source.splits.items() for path in paths] or [("", source.path)]
-    contents = tables.read_tables([path for _, path in files], header=read.header, encoding=read.encoding)
+    if contents:
+        contents = [table for _, table in contents]
+        tables.require_same_columns(contents)
+    else:
+        contents = tables.read_tables([path for _, path in files], header=read.header, encoding=read.encoding)
     noun = example_type.noun
     item_column, label_column = find_columns(contents[0])
     split_column, warnings = columns.find_split(contents, source, read, (item_column, label_column))
     labels, more = columns.labels_of(contents, label_column)
     warnings = [*source.warnings, *warnings, *more]
+    warnings += columns.warn_of_alternatives(contents[0], {noun: item_column, "label": label_column}, read)
     rows: list[tuple[str, Any, str, str]] = []
     incomplete: list[str] = []
     left_out: Counter[str] = Counter()
@@ -230,6 +240,7 @@ def from_tables(
     warnings += columns.warn_of_left_out(left_out, split_column, noun)
     taken = {noun: item_column, "label": label_column} | ({"split": split_column} if split_column else {})
     origin = f"the column '{split_column}'" if split_column else "file names"
+    origin = "the dictionary" if source.kind == "object" and not split_column else origin
     return replace(_from_rows(rows, warnings, noun), columns=taken, split_origin=origin)
 
 

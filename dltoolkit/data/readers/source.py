@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from dltoolkit import data_object
 from dltoolkit.data.readers import archives, catalog, table_files
+from dltoolkit.data_object import DataObject
 from dltoolkit.errors import UserError, did_you_mean
 
 SPLITS = ("train", "validation", "test")
@@ -50,6 +52,7 @@ KINDS = {  # kinds of sources in words
     "bundled": "bundled",
     "keras": "Keras data set",
     "tfds": "TensorFlow data set",
+    "object": "object of a Python program",
 }
 IGNORED_FOLDERS = ("__MACOSX", "@eaDir")  # left by archives made on a Mac, and by network drives with thumbnails
 MAX_NAME_LENGTH = 40  # characters of a source's short name, which becomes part of a run's name
@@ -72,15 +75,17 @@ class Source:
             split may have several files. Empty otherwise.
         reference: The bundled, Keras or TFDS name ("mnist", "mnist_corrupted/spatter").
         warnings: Sentences for the user about ignored data.
+        value: The data of the kind "object"; see ``objects``.
     """
 
     spec: str
-    kind: Literal["folder", "table", "npz", "text", "bundled", "keras", "tfds"]
+    kind: Literal["folder", "table", "npz", "text", "bundled", "keras", "tfds", "object"]
     name: str
     path: Path | None = None
     splits: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     reference: str = ""
     warnings: tuple[str, ...] = ()
+    value: Any = field(default=None, repr=False, compare=False)
 
     @property
     def description(self) -> str:
@@ -104,6 +109,8 @@ def resolve(spec: str) -> Source:
     Raises:
         UserError: If the value is none of these, or a folder that is empty or has an unusable layout.
     """
+    if isinstance(spec, DataObject):
+        return Source(spec, "object", spec.kind, value=spec.value)
     spec = str(spec)
     path = Path(os.path.expanduser(spec))
     if is_url(spec):
@@ -112,6 +119,11 @@ def resolve(spec: str) -> Source:
         return _resolve_folder(spec, path) if path.is_dir() else _resolve_file(spec, path)
     if spec in BUNDLED:
         return Source(spec, "bundled", spec, reference=spec)
+    if data_object.is_lost(spec):
+        raise UserError(
+            f"{spec} stands for data that a Python program held, and that are not stored: resume the run from Python, "
+            "as dltoolkit.resume(run, data=…), or evaluate it on other data."
+        )
     scheme, colon, name = spec.partition(":")
     if colon and scheme == "keras":
         if name not in catalog.KERAS_CLASSES:
@@ -146,6 +158,8 @@ def table_suffix(path: Path) -> str | None:
 
 def same_examples(spec: str, other: str) -> bool:
     """Return whether two values of ``--data`` mean the same examples, without predefined splits."""
+    if data_object.SCHEME in (spec[: len(data_object.SCHEME)], other[: len(data_object.SCHEME)]):
+        return spec is other
     first, second = resolve(spec), resolve(other)
     return (first.path, first.reference) == (second.path, second.reference) and not first.splits
 

@@ -114,7 +114,12 @@ def read_tables(paths: Sequence[Path], *, header: bool | None = None, encoding: 
         UserError: As in :func:`read_table`, or if a table lacks a column of the first one.
     """
     tables = [read_table(path, header=header, encoding=encoding) for path in paths]
+    require_same_columns(tables)
+    return tables
+
+
+def require_same_columns(tables: Sequence[Table]) -> None:
+    """Raise a UserError if a table lacks a column of the first one."""
     for table in tables[1:]:
         if missing := [name for name in tables[0].columns if name not in table.columns]:
             raise UserError(f"{table.path} lacks the column '{missing[0]}' that {tables[0].path} has.")
-    return tables

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.data.options import TextReadOptions
-from dltoolkit.data.readers import columns, listing, tables, tfds
+from dltoolkit.data.readers import columns, listing, objects, tables, tfds
 from dltoolkit.data.readers.listing import ExampleType, Listing
 from dltoolkit.data.readers.source import Source
 from dltoolkit.errors import UserError
@@ -38,6 +38,16 @@ def list_texts(
     if source.kind == "table":
         return listing.from_tables(
             source, TEXTS, read, lambda table: _find_columns(table, read), lambda cell, _, name: (name, cell_text(cell))
+        )
+    if source.kind == "object":
+        contents = objects.read(source, "text")
+        return listing.from_tables(
+            source,
+            TEXTS,
+            read,
+            lambda table: _find_columns(table, read),
+            lambda cell, _, name: (name, cell_text(cell)),
+            contents,
         )
     if source.kind == "tfds":
         return _from_tfds(source, tfds.prepare(source.reference, "text", progress))
