@@ -342,6 +342,18 @@ def make(config_class: type, values: Mapping[str, Any], *, flags: bool = False) 
     """Make a config from a mapping of option names to values; arguments and errors are those of :func:`parse`.
 
     Raises:
+@dataclass(frozen=True, kw_only=True)
+class SelectionOptions(Options):
+    """The class weights of a classifier, and the validation metric that selects its epoch."""
+
+    class_weights: Literal["none", "balanced"] = option("none", "Class weights in the loss", group="optimization")
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "loss"] | None = option(
+        None,
+        "Validation metric that selects the epoch (default: accuracy, balanced_accuracy with balanced class weights)",
+        group="evaluation",
+    )
+
+
         UserError: Also if an option has no effect in the chosen mode.
     """
     return config_class(**parse(config_class, values, flags=flags))

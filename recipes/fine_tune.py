@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, finetuning, models, progress, report, training
-from dltoolkit.config import RunConfig, option
+from dltoolkit import data, finetuning, models, report, training
+from dltoolkit.config import RunConfig, SelectionOptions, option
 from dltoolkit.data.options import ImageReadOptions, SplitOptions, TextReadOptions
 from dltoolkit.errors import UserError
 from dltoolkit.finetuning.options import TransferOptions
@@ -41,11 +41,12 @@ PRETRAINED_DEFAULTS = {
 PRETRAINED_EPOCHS, SMALL_BACKBONE_EPOCHS = {"image": 6, "text": 2}, 10
 SMALL_BACKBONE_DEFAULTS = {"learning_rate": 2e-3, "unfreeze": "all", "layer_decay": 1.0}
 LORA_DEFAULTS = {"learning_rate": 3e-3, "unfreeze": "all", "layer_decay": 1.0}
+PATIENCE = 10  # epochs without improvement after which training stops: few labels are overfitted soon
 BATCH_SIZE, MAX_BATCH_TOKENS = 32, 4096  # per step; the tokens bound the memory of a step on long texts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TransferOptions, ImageReadOptions, TextReadOptions, SplitOptions, RunConfig):
+class Config(TransferOptions, ImageReadOptions, TextReadOptions, SplitOptions, RunConfig, SelectionOptions):
     """The options of fine-tuning."""
 
     data: str = option(
@@ -64,9 +65,11 @@ class Config(TransferOptions, ImageReadOptions, TextReadOptions, SplitOptions, R
         applies_to={"the backbone": ("a keras.applications network",)},
     )
     method: Literal["full", "linear-probe", "lora"] = option(
-        "full", "Training of the upper layers, of a linear probe only, or of low-rank adapters (LoRA)", group="model"
+        "full",
+        "Training of the upper layers, of a linear probe only, or of low-rank adapters (LoRA); linear-probe has no "
+        "training loop and refuses its options, such as --epochs, --max-time, --patience, --metric and --optimizer",
+        group="model",
     )
-    class_weights: Literal["none", "balanced"] = option("none", "Class weights in the loss", group="optimization")
     learning_curve: str | None = option(
         None, "Learning curve over labels per class, such as 5,10,20,all, with three runs each", group="evaluation"
     )
@@ -78,7 +81,7 @@ def resolve_defaults(config: Config, task: Task | TaskSpec, max_length: int = 1)
     defaults = LORA_DEFAULTS if config.method == "lora" else defaults
     batch_size = config.batch_size or min(BATCH_SIZE, max(1, MAX_BATCH_TOKENS // max_length))
     learning_rate = defaults["learning_rate"] * math.sqrt(batch_size / BATCH_SIZE)
-    defaults = {**defaults, "batch_size": batch_size, "learning_rate": learning_rate}
+    defaults = {**defaults, "batch_size": batch_size, "learning_rate": learning_rate, "patience": PATIENCE}
     config = config.resolve(**{name: value for name, value in defaults.items() if getattr(config, name) is None})
     finetuning.unfreeze.parse(config.unfreeze)  # refuses a wrong value
     return config
@@ -133,26 +136,19 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         task.backbone.check_unchanged(run)
         config = resolve_defaults(given, task, task.max_length(splits))
         task.save_encoder(run, splits)
-        trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-        run.update(task=task.name, model={"trainable_parameters": trainable})
         transfer = finetuning.transfer.Transfer(config, task, model, splits)
-        run.update(linear_probe=transfer.fit_linear_probe())
+        run.update(task=task.name, model=transfer.describe_model(), linear_probe=transfer.fit_linear_probe())
         spent = time.monotonic() - started
-        baselines = {"linear_probe": transfer.test_linear_probe()}
-        progress.note(f"Linear probe: validation accuracy {100 * transfer.probe_scores['accuracy']:.2f} %")
-        selected = "linear_probe"
+        baselines = {}
         if config.method == "linear-probe":
             run.chief_only()
             run.update(state="running", time={"train_seconds": round(spent, 2)})
         else:
+            baselines["linear_probe"] = transfer.test_linear_probe()
             epochs = PRETRAINED_EPOCHS[task.name] if task.backbone.pretrained_at_scale else SMALL_BACKBONE_EPOCHS
             left = config.max_time and max(1.0, config.max_time - spent)
             training.fit.fit(run, config.resolve(max_time=left), transfer.train_spec(epochs, spent))
-            selected = "fine-tuned" if transfer.is_better(run.history) else "linear_probe"
-            progress.note(f"Selected on validation: {selected}")
-        if selected == "linear_probe":
-            transfer.restore_linear_probe()
-        run.update(selected=selected)
+        run.update(selected=transfer.select(run.history))
         baselines["from_scratch"] = task.evaluator.from_scratch(splits, seed=config.seed)
         if config.method == "lora":  # saving merges the adapters into the layers, which bfloat16 rounds
             run.save_model(model)
@@ -160,7 +156,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         if curve_shots:
             run.update(learning_curve=finetuning.learning_curve.measure(run, task.backbone, curve_shots, train))
         writer = {"image": report.image_classification, "text": report.text_classification}[task.name]
-        writer.evaluate_and_report(run, task.inference_model(config, model), splits, baselines=baselines)
+        writer.evaluate_and_report(run, task.inference_model(model), splits, baselines=baselines)
     return run
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, plan, progress, report, training
-from dltoolkit.config import OptimizerOptions, RunConfig, option
+from dltoolkit.config import OptimizerOptions, RunConfig, SelectionOptions, option
 from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.run import Run
 
@@ -108,8 +108,6 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         augment = build_augmentation(config, splits)
         run.update(augment=asdict(augment) if augment else None)
         model = training.fit.fit(run, config, train_spec(config, splits, augment))
-        if data.image.augment.resolve_tta(config.tta, augment):
-            model = models.image.classifiers.with_flip_tta(model)
         augmented = next(iter(training_batches(config, splits, augment, 36, 0)))[0].numpy()
         report.image_classification.evaluate_and_report(run, model, splits, samples={"augmented": augmented})
     return run
@@ -121,17 +119,21 @@ def train_spec(config: Config, splits: ImageSplits, augment: Augment | None) -> 
 
     return training.train_spec.TrainSpec(
         build_model=lambda: build_model(config, splits),
+    tta = data.image.augment.resolve_tta(config.tta, augment)
         batches=lambda batch_size, start: training_batches(config, splits, augment, batch_size, start),
         validation=lambda batch_size: data.image.pipeline.evaluation_pipeline(splits, "validation", batch_size),
         train_examples=len(splits.train),
         validation_examples=len(splits.validation),
         compile=functools.partial(
-            training.optimizer.compile,
+            training.selection.compile,
+            classes=len(splits.classes),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-            metrics=["accuracy"],
         ),
         epochs=min(25, max(10, 500_000 // len(splits.train))),
         summary=[*splits.summary(), ("Augmentation", plan.settings(asdict(augment) if augment else {}))],
+        monitor=training.selection.monitor(config),
+        inference_model=models.image.classifiers.with_flip_tta if tta else lambda model: model,
+        validation_views=training.selection.flipped_views if tta else None,
         evaluation=evaluation.duration.of_images(splits),
     )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, progress, report, training
-from dltoolkit.config import OptimizerOptions, RunConfig, option
+from dltoolkit.config import OptimizerOptions, RunConfig, SelectionOptions, option
 from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.text.options import LAYERED, SEQUENCE, VocabularyOptions
 from dltoolkit.run import Run
@@ -32,7 +32,7 @@ SMALL = 10_000  # training texts up to which rare words and small batches pay of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig, TextReadOptions, SplitOptions, VocabularyOptions, OptimizerOptions):
+class Config(RunConfig, TextReadOptions, SplitOptions, VocabularyOptions, OptimizerOptions, SelectionOptions):
     """The options of the sentiment analyzer."""
 
     data: str = option("reviews", "Training data: a folder, a table, reviews or a TFDS name", group="data")
@@ -54,7 +54,6 @@ class Config(RunConfig, TextReadOptions, SplitOptions, VocabularyOptions, Optimi
         None, "Texts per step, over all devices (default: 32 or by family)", minimum=1, group="optimization"
     )
     label_smoothing: float = option(0.0, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization")
-    class_weights: Literal["none", "balanced"] = option("none", "Class weights in the loss", group="optimization")
     validation_fraction: float = option(
         0.1, "Fraction of each class for validation, if none is predefined", minimum=0.01, maximum=0.5, group="data"
     )
@@ -151,10 +150,11 @@ def train_spec(config: Config, splits: TextSplits) -> training.train_spec.TrainS
         train_examples=len(splits.train),
         validation_examples=len(splits.validation),
         compile=functools.partial(
-            training.optimizer.compile,
+            training.selection.compile,
+            classes=len(splits.classes),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-            metrics=["accuracy"],
         ),
+        monitor=training.selection.monitor(config),
         epochs=min(10, max(4, 100_000 // len(splits.train))),
         variable_shapes=True,
         summary=splits.summary(),

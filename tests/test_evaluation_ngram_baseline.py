@@ -20,7 +20,8 @@ def reviews() -> tuple[TokenizedTexts, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_linear_classifies_by_words_and_names_them(reviews):
-    scores, features = ngram_baseline.linear(*reviews, CLASSES)
+    scored, features = ngram_baseline.linear(*reviews, CLASSES)
+    scores = scored.scores()
     assert scores["accuracy"] == 1.0
     assert scores["macro_f1"] == 1.0
     assert scores["accuracy_ci95"] == pytest.approx([0.94, 1.0], abs=0.01)
@@ -46,14 +47,14 @@ def test_linear_learns_from_the_training_rows_only(reviews):
     corpus, labels, train, test = reviews
     flipped = labels.copy()
     flipped[test] = 1 - flipped[test]
-    assert ngram_baseline.linear(corpus, flipped, train, test, CLASSES)[0]["accuracy"] == 0.0
+    assert ngram_baseline.linear(corpus, flipped, train, test, CLASSES)[0].scores()["accuracy"] == 0.0
 
 
 def test_linear_takes_more_than_two_classes():
     texts = [f"{color} thing number {i}" for i in range(30) for color in ("red", "green", "blue")]
     labels = np.arange(90) % 3
-    scores, features = ngram_baseline.linear(
+    scored, features = ngram_baseline.linear(
         TokenizedTexts(texts), labels, np.arange(60), np.arange(60, 90), ["red", "green", "blue"]
     )
-    assert scores["accuracy"] == 1.0
+    assert scored.scores()["accuracy"] == 1.0
     assert [of_class[0].ngram.split()[0] for of_class in features] == ["red", "green", "blue"]

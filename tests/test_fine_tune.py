@@ -54,11 +54,14 @@ def run(config):
         return fine_tune.train(replace(config, name="first"))
 
 
+def majority(splits, seed):
+    return evaluation.baseline.majority(splits.labels, splits.train, splits.test, splits.classes)
+
+
 @pytest.fixture(autouse=True)
 def stub_baseline_and_report(run, monkeypatch):
     """Replace the network trained from scratch and the report, which the first run has, in all other runs."""
-    scores = run.metrics["baseline"]["from_scratch"]
-    monkeypatch.setattr(evaluation.image_classification, "from_scratch", lambda splits, seed: scores)
+    monkeypatch.setattr(evaluation.image_classification, "from_scratch", majority)
     monkeypatch.setattr(page, "write", lambda *args, **kwargs: None)
 
 
@@ -82,13 +85,13 @@ def test_train_writes_metrics_baselines_and_report(run, folder, capfd):
     assert "Linear probe on frozen features" in (run.path / "report.html").read_text()
     predictions = run.predict([str(folder / "toys" / "bars" / "000.png"), np.zeros((16, 16, 3), np.uint8)])
     assert all(prediction.label in CLASSES for prediction in predictions)
-    with pytest.raises(UserError, match="classifies images: leave --text-column out"):
-        run.predict([np.zeros((16, 16, 3), np.uint8)], text_column="text")
 
 
 def test_cli_predicts_and_shows_a_run(run, folder, capfd):
     code, out, _ = run_command(capfd, "predict", str(run.path), str(folder / "toys" / "dots"), "--format", "jsonl")
     assert (code, len(out.splitlines())) == (0, 24)
+    code, _, err = run_command(capfd, "predict", str(run.path), str(folder / "toys" / "dots"), "--text-column", "text")
+    assert (code, "classifies images: leave --text-column out" in err) == (2, True)
     code, _, _ = run_command(capfd, "show", str(run.path))
     assert code == 0
 
@@ -127,6 +130,22 @@ def test_lora_trains_fewer_parameters(config, run):
     assert lora.evaluate() == lora.metrics["test"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("method", ["full", "linear-probe", "lora"])
+def test_every_method_selects_and_answers_with_its_test_time_augmentation(config, method, tta):
+    options = {"epochs": None, "batch_size": None} if method == "linear-probe" else {"epochs": 2}
+    run = fine_tune.train(replace(config, method=method, tta=tta, name=f"answers-{method}-{tta}", **options))
+    assert run.evaluate() == run.metrics["test"]
+    accuracies = [row["validation_accuracy"] for row in run.history] + [run.info["linear_probe"]["accuracy"]]
+    assert run.metrics["validation"]["accuracy"] == pytest.approx(max(accuracies), abs=1e-4)
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    mirrored = [run.predict(list(batch)) for batch in (images, images[:, :, ::-1])]
+    for one, other in zip(*mirrored, strict=True):
+        assert (one.probability == pytest.approx(other.probability, abs=1e-5)) == tta
+    assert dltoolkit.resume(run).metrics == run.metrics
+
+
 def test_train_continues_from_a_kerashub_preset(config, tmp_path):
     hub = pytest.importorskip("keras_hub")
     options = {"stackwise_num_filters": [64], "stackwise_num_blocks": [1], "stackwise_num_strides": [1]}
@@ -145,7 +164,8 @@ def test_linear_probe_has_no_training_loop(config):
     run = fine_tune.train(config)
     assert (run.info["selected"], run.history) == ("linear_probe", [])
     assert run.metrics["validation"]["accuracy"] == pytest.approx(run.info["linear_probe"]["accuracy"], abs=1e-4)
-    assert run.metrics["test"]["accuracy"] == pytest.approx(run.metrics["baseline"]["linear_probe"]["accuracy"])
+    assert run.metrics["baseline"].keys() == {"majority", "linear", "from_scratch"}, "no comparison with itself"
+    assert run.info["model"]["trainable_parameters"] < run.info["model"]["parameters"]
 
 
 def test_train_keeps_the_linear_probe_if_training_is_worse(config, monkeypatch):

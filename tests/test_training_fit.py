@@ -99,7 +99,7 @@ def test_fit_keeps_averaged_weights(train):
 def test_patience_stops_after_epochs_without_improvement(train, monkeypatch, capfd):
     scripted_scores(monkeypatch, [0.5, 0.6, 0.4, 0.7, 0.3, 0.2, 0.9])
     assert len(train(epochs=7, patience=2).history) == 6
-    assert "Training stops: no better validation accuracy for 2 epochs." in capfd.readouterr().err
+    assert "Training stops after epoch 6: no higher validation accuracy for 2 epochs (--patience 2)." in capfd.readouterr().err
 
 
 def test_nan_loss_stops_with_advice(train, tmp_path, monkeypatch):

@@ -3,9 +3,16 @@
 They put the score of a network into perspective, on the same test split.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 
-from dltoolkit.evaluation import logistic_regression, metrics
+from dltoolkit import progress
+from dltoolkit.evaluation import logistic_regression, metrics, significance
 
 MAX_SIDES = {1: 32, 2: 24, 3: 16, 4: 16}  # channels -> longest side for the linear model: about 1,000 features
 MAX_VALUES = 48_000_000  # values of the training matrix, 190 MB as float32: 60,000 images of 28 x 28
@@ -16,13 +23,75 @@ CANDIDATES = (0.3, 0.03, 0.003)  # values of C, the inverse regularization stren
 DEFAULT_C = 0.01  # value of C for training splits that are too small or too large to tune it
 
 
-def majority(train_labels: np.ndarray, test_labels: np.ndarray, classes: list[str]) -> dict[str, float | str]:
-    """Score always predicting the most frequent class of the training split: accuracy, macro_f1 and that label."""
-    most = int(np.bincount(np.asarray(train_labels, np.int64), minlength=len(classes)).argmax())
-    scores = metrics.score(test_labels, np.full(len(test_labels), most), len(classes))
-    return {"accuracy": scores["accuracy"], "macro_f1": scores["macro_f1"], "label": classes[most]}
+@dataclass(frozen=True)
+class Baseline:
+    """The predictions of a baseline on the test split, or on a sample of it.
+
+    Attributes:
+        rows: Rows of the data set that are classified, int (n,), each once.
+        labels: True class indices, int (n,).
+        predictions: Predicted class indices, int (n,).
+        classes: Number of classes.
+        facts: What else ``metrics.json`` says about the baseline, such as a note.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    classes: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def scores(self, *, seed: int = 0) -> dict[str, Any]:
+        """Return accuracy, accuracy_ci95, balanced_accuracy, macro_f1 and the facts."""
+        scores = metrics.score(self.labels, self.predictions, self.classes)
+        return {
+            "accuracy": scores["accuracy"],
+            "accuracy_ci95": metrics.interval(
+                int((self.predictions == self.labels).sum()), len(self.labels), seed=seed
+            ),
+            "balanced_accuracy": scores["balanced_accuracy"],
+            "macro_f1": scores["macro_f1"],
+            **self.facts,
+        }
 
 
+def compare(
+    baselines: Mapping[str, Baseline], rows: np.ndarray, predictions: np.ndarray, test: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return the scores of baselines, each with its ``comparison`` with a network on the same examples.
+
+    Args:
+        baselines: Baselines by name.
+        rows: Rows of the data set in the test split, int (n,), in the order of ``predictions``.
+        predictions: Class indices that the network predicts, int (n,).
+        test: Metrics of the network on the test split.
+    """
+    metric = significance.main_metric(test)
+    position = {row: index for index, row in enumerate(np.asarray(rows).tolist())}
+    compared = {}
+    for name, each in baselines.items():
+        own = predictions[[position[row] for row in np.asarray(each.rows).tolist()]]
+        compared[name] = {
+            **each.scores(),
+            "comparison": significance.compare(each.labels, own, each.predictions, metric),
+        }
+    return compared
+
+
+def majority(labels: np.ndarray, train: np.ndarray, test: np.ndarray, classes: list[str]) -> Baseline:
+    """Predict the most frequent class of the training split for every example of the test split.
+
+    Args:
+        labels: Labels, int (n,).
+        train: Rows of the training split.
+        test: Rows of the test split.
+        classes: Label of each class index.
+    """
+    most = int(np.bincount(np.asarray(labels[train], np.int64), minlength=len(classes)).argmax())
+    return Baseline(test, labels[test], np.full(len(test), most), len(classes), {"label": classes[most]})
+
+
+@progress.phase("Fitting the linear baseline")
 def linear(
     train_x: np.ndarray,
     train_y: np.ndarray,
@@ -33,8 +102,8 @@ def linear(
     seed: int = 0,
     train_rows: np.ndarray | None = None,
     test_rows: np.ndarray | None = None,
-) -> dict[str, float | list | str]:
-    """Score multinomial logistic regression on standardized pixels, trained on the same training split.
+) -> Baseline:
+    """Classify by multinomial logistic regression on standardized pixels, trained on the same training split.
 
     Large images are downsampled first (see ``pixels``), and of a very large training split a random subset is used,
     so that the fit takes about ten seconds on two cores and at most 400 MB; the note says which.
@@ -51,7 +120,7 @@ def linear(
         test_rows: Rows of ``test_x`` that form the test split; by default all.
 
     Returns:
-        accuracy, accuracy_ci95, macro_f1, and a note on the training.
+        The predictions for ``test_rows``, and a note on the training.
     """
     train_y, test_y = np.asarray(train_y, np.int64), np.asarray(test_y, np.int64)
     train_rows = np.arange(len(train_x)) if train_rows is None else np.asarray(train_rows)
@@ -91,18 +160,7 @@ def linear(
     shape = _feature_shape(train_x)
     description = f"pixels downsampled to {shape[1]}×{shape[0]}" if shape != train_x.shape[1:] else "pixels"
     note = f"logistic regression (C = {C:g}) on standardized {description}{subset}"
-    return score(predictions, test_y, len(classes), note, seed=seed)
-
-
-def score(predictions: np.ndarray, labels: np.ndarray, classes: int, note: str, *, seed: int) -> dict:
-    """Return accuracy, accuracy_ci95 and macro_f1 of a baseline's predictions, together with the note."""
-    scores = metrics.score(labels, predictions, classes)
-    return {
-        "accuracy": scores["accuracy"],
-        "accuracy_ci95": metrics.interval(int((predictions == labels).sum()), len(labels), seed=seed),
-        "macro_f1": scores["macro_f1"],
-        "note": note,
-    }
+    return Baseline(test_rows, test_y, predictions, len(classes), {"note": note})
 
 
 def pixels(images: np.ndarray, rows: np.ndarray) -> np.ndarray:

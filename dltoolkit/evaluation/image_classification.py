@@ -14,7 +14,8 @@ from dltoolkit.data.image import dataset as images
 from dltoolkit.data.image import pipeline
 from dltoolkit.data.image.preprocessing import Preprocessing
 from dltoolkit.errors import UserError
-from dltoolkit.evaluation import baseline, classification, predictor
+from dltoolkit.evaluation import classification, predictor
+from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.evaluation.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -29,8 +30,14 @@ FROM_SCRATCH_SIDE = 32  # longest side in pixels of the images that the network 
 FROM_SCRATCH_MIN_STEPS = 150  # training steps of that network on small data
 
 
-def from_scratch(splits: ImageSplits, *, seed: int) -> dict[str, Any]:
-    """Train a small network from scratch on the same images, downsampled, and score it on the test split."""
+def from_scratch(splits: ImageSplits, *, seed: int, max_seconds: float | None = None) -> Baseline:
+    """Train a small network from scratch on the same images, downsampled, and classify the test split.
+
+    Args:
+        splits: The images.
+        seed: Seed of the training.
+        max_seconds: Time limit of the training.
+    """
     from dltoolkit.evaluation import feature_extractor
 
     train, test = (downsample(splits, rows) for rows in (splits.train, splits.test))
@@ -40,7 +47,7 @@ def from_scratch(splits: ImageSplits, *, seed: int) -> dict[str, Any]:
     )
     note = f"a small residual network trained from scratch on images of {train.shape[2]}x{train.shape[1]}"
     _, predictions = network.features(test)
-    return baseline.score(predictions, labels[splits.test], len(splits.classes), note, seed=seed)
+    return Baseline(splits.test, labels[splits.test], predictions, len(splits.classes), {"note": note})
 
 
 def max_batch_size(shape: tuple[int, ...]) -> int:

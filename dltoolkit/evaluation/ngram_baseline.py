@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dltoolkit import progress
 from dltoolkit.data.text.ragged import Ragged
 from dltoolkit.data.text.vocabulary import FIRST_ID, Vocabulary, log_count_ratios
 from dltoolkit.data.text.words import TokenizedTexts
@@ -30,6 +31,7 @@ class NgramWeight(NamedTuple):
     texts: int
 
 
+@progress.phase("Fitting the linear baseline")
 def linear(
     tokenized: TokenizedTexts,
     labels: np.ndarray,
@@ -38,8 +40,8 @@ def linear(
     classes: list[str],
     *,
     seed: int = 0,
-) -> tuple[dict[str, float | list | str], list[list[NgramWeight]]]:
-    """Score the NBSVM classifier of Wang & Manning (2012), trained on the same training split.
+) -> tuple[baseline.Baseline, list[list[NgramWeight]]]:
+    """Classify by the NBSVM classifier of Wang & Manning (2012), trained on the same training split.
 
     Args:
         tokenized: All texts, tokenized into words.
@@ -50,8 +52,8 @@ def linear(
         seed: Draws the held-out fifth that C is tuned on.
 
     Returns:
-        ``(scores, top features)``: accuracy, accuracy_ci95, macro_f1 and a note on the training, and the n-grams
-        with the largest weights of each class.
+        ``(predictions, top features)``: the predictions for ``test`` with a note on the training, and the n-grams with
+        the largest weights of each class.
     """
     min_df = 2 if len(train) > 1000 else 1
     vocabulary = Vocabulary.build(tokenized, train, ngrams=2, max_size=MAX_FEATURES, min_df=min_df)
@@ -77,8 +79,8 @@ def linear(
     weights, biases = _fit(x, y, ratios, C)
     predictions = (_to_csr(bags.take(test), size) @ weights + biases).argmax(axis=1)
     note = f"logistic regression (C = {C:g}) on naive-Bayes-weighted words and word pairs"
-    scores = baseline.score(predictions, labels[test], len(classes), note, seed=seed)
-    return scores, top_features(vocabulary, weights, train_bags)
+    scored = baseline.Baseline(test, labels[test], predictions, len(classes), {"note": note})
+    return scored, top_features(vocabulary, weights, train_bags)
 
 
 def top_features(vocabulary: Vocabulary, weights: np.ndarray, bags: Ragged) -> list[list[NgramWeight]]:

@@ -16,7 +16,8 @@ from dltoolkit.data.text.encoders import VocabularyEncoder
 from dltoolkit.data.text.vocabulary import Vocabulary
 from dltoolkit.data.text.words import TokenizedTexts
 from dltoolkit.errors import UserError
-from dltoolkit.evaluation import baseline, classification, prediction, predictor
+from dltoolkit.evaluation import classification, prediction, predictor
+from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.evaluation.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -35,8 +36,15 @@ FROM_SCRATCH_LEARNING_RATE = 7e-4
 FROM_SCRATCH_MAX_LENGTH = 256
 
 
-def from_scratch(splits: TextSplits, *, seed: int) -> dict[str, Any]:
-    """Train a small convolutional network from scratch on the same texts, and score it on the test split."""
+@progress.phase("Training a small network from scratch for comparison")
+def from_scratch(splits: TextSplits, *, seed: int, max_seconds: float | None = None) -> Baseline:
+    """Train a small convolutional network from scratch on the same texts, and classify the test split.
+
+    Args:
+        splits: The texts.
+        seed: Seed of the training.
+        max_seconds: Time limit of the training.
+    """
     import keras
 
     from dltoolkit.config import OptimizerOptions
@@ -59,7 +67,7 @@ def from_scratch(splits: TextSplits, *, seed: int) -> dict[str, Any]:
     labels, test_batches = labeled_batches(encoded, "test")
     note = "a small convolutional network of words (Kim 2014) trained from scratch"
     predictions = prediction.logits(model, test_batches).argmax(axis=1)
-    return baseline.score(predictions, labels, classes, note, seed=seed)
+    return Baseline(encoded.sort_by_length("test"), labels, predictions, classes, {"note": note})
 
 
 def labeled_batches(splits: TextSplits, split: str) -> LabeledBatches:

@@ -30,7 +30,8 @@ class CachedFeatures:
 
     Attributes:
         values: float16 (copies * n, …), or uint8 if the network is empty and the images are stored as they are; in an
-            unnamed file. All images come first as they are, then all of the second copy, and so on.
+            unnamed file. All images come first as they are, then all of the second copy, and so on. With test-time
+            augmentation, those of the validation are (n, 2, …): of each image and of its mirror image.
         labels: int (copies * n,).
         classes: Number of classes.
     """
@@ -71,6 +72,7 @@ def compute(
     *,
     augment_copies: int = 1,
     augment: Augment | None = None,
+    tta: bool = False,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda label, done, total: None,
 ) -> tuple[CachedFeatures, CachedFeatures]:
@@ -81,6 +83,7 @@ def compute(
         splits: The images.
         augment_copies: Copies of each training image; the first is the image as it is, the others are augmented.
         augment: Augmentation of the copies.
+        tta: Whether the validation images are also run through the network as mirror images.
         seed: Seed of the augmentation.
         progress: Called with a label, the number of finished images and their total number.
 
@@ -91,7 +94,11 @@ def compute(
     is_empty = len(model.layers) == 1  # an input alone: the images are stored as they are
     dtype = np.uint8 if is_empty else np.float16
 
-    def compute_split(split: str, copies: int) -> CachedFeatures:
+    def compute_features(images: np.ndarray | tf.Tensor) -> np.ndarray:
+        features = predict(tf.cast(images, tf.float32)).numpy()
+        return np.rint(features) if is_empty else features
+
+    def compute_split(split: str, copies: int, flip: bool = False) -> CachedFeatures:
         rows, done, values = getattr(splits, split), 0, None
         for copy, start in itertools.product(range(copies), range(0, len(rows), BATCH_SIZE)):
             batch_rows = rows[np.minimum(np.arange(start, start + BATCH_SIZE), len(rows) - 1)]  # one shape for all
@@ -99,9 +106,10 @@ def compute(
             if copy:
                 one_hot = np.zeros((BATCH_SIZE, len(splits.classes)), np.float32)
                 images, _ = augmentation.augment_batch(images, one_hot, np.array([seed, done], np.int32), augment)
-            features = predict(tf.cast(images, tf.float32)).numpy()[: len(rows) - start]
-            if is_empty:
-                features = np.rint(features)
+            features = compute_features(images)
+            if flip:
+                features = np.stack([features, compute_features(images[:, :, ::-1])], axis=1)
+            features = features[: len(rows) - start]
             if values is None:
                 values = _array_on_disk((copies * len(rows), *features.shape[1:]), dtype)
             values[done : done + len(features)] = features
@@ -109,7 +117,7 @@ def compute(
             progress(f"computing {split} features", done, len(values))
         return CachedFeatures(values, np.tile(splits.labels[rows], copies), len(splits.classes))
 
-    return compute_split("train", augment_copies), compute_split("validation", 1)
+    return compute_split("train", augment_copies), compute_split("validation", 1, tta)
 
 
 def _compile(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:

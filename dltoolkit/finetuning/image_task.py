@@ -15,6 +15,7 @@ from dltoolkit.finetuning.backbone import Backbone
 from dltoolkit.finetuning.task import Task
 from dltoolkit.models import surgery
 from dltoolkit.models.image import classifiers
+from dltoolkit.training import selection
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -71,6 +72,7 @@ class ImageTask(Task):
         self._splits, self._seed = splits, config.seed
         self._class_weights = splits.balanced_weights() if config.class_weights == "balanced" else None
         self._augment = augmentation(config, splits)
+        self._tta = augment.resolve_tta(config.tta, self._augment)
         head = model.layers[-1]
         fraction = 0.0 if config.method == "linear-probe" else unfreeze.parse(config.unfreeze)
         split_point = surgery.split_point(keras.Model(model.input, head.input), 1.0 if fraction is None else fraction)
@@ -83,22 +85,34 @@ class ImageTask(Task):
                 splits,
                 augment_copies=config.augment_copies if self._augment else 1,
                 augment=self._augment,
+                tta=self._tta,
                 seed=config.seed,
                 progress=on_progress,
             )
 
     def features(self) -> tuple[Labeled, Labeled]:
-        """Return the input of the head for the training images (all copies) and the validation images."""
+        """Return the input of the head for the training images (all copies) and the validation images.
+
+        With test-time augmentation, the features of a validation image are the mean of those of its views, because the
+        head is linear: its logits are the mean of their logits.
+        """
+        return self._head_input(self._train), self._head_input(self._validation, self.validation_views)
+
+    def _head_input(self, cached: CachedFeatures, views: selection.Views | None = None) -> Labeled:
         if len(self._trainable_features.layers) == 1:  # the head is the only trainable layer
-            return tuple((np.asarray(cached.values), cached.labels) for cached in (self._train, self._validation))
+            values = np.asarray(cached.values)
+            return values if views is None else values.mean(axis=1, dtype=np.float32), cached.labels
         self._trainable_features.jit_compile = False
-        return tuple(
-            (
-                self._trainable_features.predict(cached.evaluation_batches(PREDICT_BATCH_SIZE), verbose=0),
-                cached.labels,
-            )
-            for cached in (self._train, self._validation)
-        )
+        batches = cached.evaluation_batches(PREDICT_BATCH_SIZE)
+        if views is None:
+            return self._trainable_features.predict(batches, verbose=0), cached.labels
+        view_batches = [batches.map(lambda inputs, _, view=view: views(inputs)[view]) for view in range(2)]
+        features = [self._trainable_features.predict(each, verbose=0) for each in view_batches]
+        return np.mean(features, axis=0), cached.labels
+
+    @property
+    def validation_views(self) -> selection.Views | None:
+        return selection.stacked_views if self._tta else None
 
     def training_batches(self, batch_size: int, start_step: int) -> tf.data.Dataset:
         return self._train.training_batches(batch_size, self._seed, start_step, self._class_weights)
@@ -107,13 +121,12 @@ class ImageTask(Task):
         return self._validation.evaluation_batches(batch_size)
 
     def test_batches(self) -> tuple[np.ndarray, tf.data.Dataset, str]:
-        """Return labels and batches of the test split, and an empty note, because all of it is used."""
-        return *image_classification.labeled_batches(self._splits, "test"), ""
+        """Return rows and batches of the test split, and an empty note, because all of it is used."""
+        return self._splits.test, image_classification.labeled_batches(self._splits, "test")[1], ""
 
-    def inference_model(self, config: Any, model: keras.Model) -> keras.Model:
+    def inference_model(self, model: keras.Model) -> keras.Model:
         """Return the model that predicts: with ``--tta``, the mean of the image and its mirror image."""
-        tta = augment.resolve_tta(config.tta, self._augment)
-        return classifiers.with_flip_tta(model) if tta else model
+        return classifiers.with_flip_tta(model) if self._tta else model
 
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
         config = config.resolve(image_size=run.model.input_shape[1])

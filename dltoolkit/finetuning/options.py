@@ -116,4 +116,10 @@ class TransferOptions(OptimizerOptions, ImageTaskOptions, TextTaskOptions):
     )
     label_smoothing: float = option(
         0.1, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization", applies_to=TRAINED
+    patience: int | None = option(
+        None,
+        "Epochs without improvement on the validation split before training stops (default: 10)",
+        minimum=1,
+        group="optimization",
+    )
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dltoolkit.evaluation.predictor import Predictor
     from dltoolkit.finetuning.backbone import Backbone
     from dltoolkit.run import Run
+    from dltoolkit.training.selection import Views
 
     Splits = ImageSplits | TextSplits
     Labeled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
@@ -28,6 +29,8 @@ class Task(Protocol):
         backbone: The pretrained network; None for a task that only evaluates and predicts.
         head_model: The layers that training runs, up to the logits; set by :meth:`prepare`.
         validation_batch_size: Minimum number of examples per validation batch.
+        validation_views: Maps the inputs of a validation batch to the views whose logits are averaged; None without
+            test-time augmentation.
         variable_shapes: Whether batches differ in shape.
         depthwise: Whether the network may hold depthwise convolutions.
     """
@@ -37,6 +40,7 @@ class Task(Protocol):
     backbone: Backbone | None
     head_model: keras.Model
     validation_batch_size: int
+    validation_views: Views | None
     variable_shapes: bool
     depthwise: bool
 
@@ -74,10 +78,10 @@ class Task(Protocol):
         """Return one pass over the validation split for ``head_model``."""
 
     def test_batches(self) -> tuple[np.ndarray, tf.data.Dataset, str]:
-        """Return test labels and batches for the full network, and a note if they are a sample of the test split."""
+        """Return rows of the test split, their batches for the full network, and a note if they are a sample."""
 
-    def inference_model(self, config: Any, model: keras.Model) -> keras.Model:
-        """Return the model that predicts."""
+    def inference_model(self, model: keras.Model) -> keras.Model:
+        """Return the model that predicts, with test-time augmentation if the options ask for it."""
 
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
         """Evaluate a run on its test split, or on ``other``, a value of ``--data``, read as the options say."""

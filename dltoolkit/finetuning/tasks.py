@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from dltoolkit.finetuning.task import Task
     from dltoolkit.run import Run
 
-LOOP_OPTIONS = ("epochs", "max_time", "patience", "optimizer", "weight_decay", "ema_decay")  # common to all recipes
+# Options of the training loop that other recipes have too
+LOOP_OPTIONS = ("epochs", "max_time", "patience", "metric", "optimizer", "weight_decay", "ema_decay")
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class TextTask(Task):
     evaluator = text_classification
     validation_batch_size = BATCH_SIZE
     variable_shapes = True
+    validation_views = None
     depthwise = False
 
     def __init__(self, backbone: Backbone | None = None):
@@ -117,13 +118,13 @@ class TextTask(Task):
         return text_pipeline.evaluation_pipeline(self._splits, "validation", batch_size, LENGTH_MULTIPLE)
 
     def test_batches(self) -> tuple[np.ndarray, tf.data.Dataset, str]:
-        """Return labels and batches of a sample of the test texts, and a note if that is not all of them."""
+        """Return rows and batches of a sample of the test texts, and a note if that is not all of them."""
         rows, total = self.sample("test"), len(self._splits.test)
         note = f", on {len(rows):,} of the {total:,} test texts" if len(rows) < total else ""
         batches = text_pipeline.rows_pipeline(self._splits, rows, BATCH_SIZE, LENGTH_MULTIPLE)
-        return self._splits.labels[rows], batches, note
+        return rows, batches, note
 
-    def inference_model(self, config: Any, model: keras.Model) -> keras.Model:
+    def inference_model(self, model: keras.Model) -> keras.Model:
         return model
 
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:

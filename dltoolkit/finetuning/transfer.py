@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
-from dltoolkit.evaluation import baseline, prediction
+from dltoolkit import progress
+from dltoolkit.evaluation import metrics, prediction
+from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.finetuning import linear_probe
 from dltoolkit.models import surgery
-from dltoolkit.training import optimizer
+from dltoolkit.training import selection
 from dltoolkit.training.train_spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -29,17 +32,19 @@ class Transfer:
 
     Attributes:
         full_model: The full network.
-        probe_scores: Validation accuracy and loss of the linear probe.
+        probe_scores: Validation accuracy and loss of the linear probe, and the metric that selects, if it is another.
     """
 
     def __init__(self, config: Any, task: Task, model: keras.Model, splits: ImageSplits | TextSplits):
         linear_probe.import_in_background()
         self.config, self.task, self.full_model, self.splits = config, task, model, splits
         self.head = model.layers[-1]
+        self._metric = selection.metric(config)
         task.prepare(config, model, splits)
 
+    @progress.phase("Fitting the linear probe")
     def fit_linear_probe(self) -> dict[str, float]:
-        """Set the head to a linear probe on the frozen features; return its C, validation accuracy and loss."""
+        """Set the head to a linear probe on the frozen features; return its C and its validation scores."""
         classes = len(self.splits.classes)
         train, validation = self.task.features()
         balanced = self.config.class_weights == "balanced"
@@ -49,28 +54,58 @@ class Transfer:
         features, labels = validation
         logits = features @ kernel + bias
         loss = self._loss()(keras.ops.one_hot(labels, classes), logits)
-        self.probe_scores = {
-            "accuracy": round(float((logits.argmax(axis=1) == labels).mean()), 6),
-            "loss": round(float(loss), 6),
-        }
+        scores = {**metrics.score(labels, logits.argmax(axis=1), classes), "loss": float(loss)}
+        self.probe_scores = {name: round(scores[name], 6) for name in dict.fromkeys(("accuracy", self._metric, "loss"))}
         return {"C": C, **self.probe_scores}
 
-    def test_linear_probe(self) -> dict[str, Any]:
-        """Score the linear probe on the test split; the network must still hold its weights."""
-        labels, batches, remark = self.task.test_batches()
-        predicted = prediction.logits(self.full_model, batches).argmax(axis=1)
+    @progress.phase("Testing the linear probe")
+    def test_linear_probe(self) -> Baseline:
+        """Classify the test split by the linear probe; the network must still hold its weights."""
+        rows, batches, remark = self.task.test_batches()
+        predicted = prediction.logits(self.task.inference_model(self.full_model), batches).argmax(axis=1)
         note = f"logistic regression on frozen features{remark}"
-        return baseline.score(predicted, labels, len(self.splits.classes), note, seed=self.config.seed)
+        return Baseline(rows, self.splits.labels[rows], predicted, len(self.splits.classes), {"note": note})
+
+    def describe_model(self) -> dict[str, Any]:
+        """Return name, input shape and numbers of parameters of the network, before training."""
+        return {
+            "name": self.full_model.name,
+            "input_shape": list(self.full_model.input_shape[1:]),
+            "parameters": self.full_model.count_params(),
+            "trainable_parameters": sum(math.prod(v.shape) for v in self.task.head_model.trainable_variables),
+        }
+
+    def select(self, history: list[dict[str, float]]) -> Literal["fine-tuned", "linear_probe"]:
+        """Return what is better on validation. If that is the linear probe, the network gets its weights back.
+
+        Args:
+            history: Rows of the epochs; none if only the linear probe was fitted.
+        """
+        words = self._metric.replace("_", " ")
+        probe = f"the linear probe (validation {words} {self.probe_scores[self._metric]:.4f})"
+        if not history:
+            progress.note(f"Fitted {probe}.")
+            return "linear_probe"
+        best = max(history, key=lambda row: self._rank(row, "validation_"))
+        score = best[f"validation_{self._metric}"]
+        tuned = f"epoch {best['epoch']:g} of fine-tuning ({score:.4f})"
+        if self._rank(best, "validation_") > self._rank(self.probe_scores):
+            better = "equal but for its lower loss to" if score == self.probe_scores[self._metric] else "better than"
+            progress.note(f"Selected on validation: {tuned}, which is {better} {probe}.")
+            return "fine-tuned"
+        progress.note(f"Selected on validation: {probe}, because {tuned} is not better.")
+        self.restore_linear_probe()
+        return "linear_probe"
+
+    def _rank(self, scores: dict[str, float], prefix: str = "") -> tuple[float, float]:
+        """Return the score in the metric that selects and, for equal scores, the negative loss; higher is better."""
+        loss, score = scores[f"{prefix}loss"], scores[prefix + self._metric]
+        return -score if self._metric == "loss" else score, -loss
 
     def restore_linear_probe(self) -> keras.Model:
         """Set the trainable layers back to the backbone's weights with the linear probe, and return them."""
         self.task.head_model.set_weights(self._probe_weights)
         return self.task.head_model
-
-    def is_better(self, history: list[dict[str, float]]) -> bool:
-        """Return whether the best epoch beats the linear probe on validation, in accuracy or, if equal, in loss."""
-        best = max((row["validation_accuracy"], -row["validation_loss"]) for row in history)
-        return best > (self.probe_scores["accuracy"], -self.probe_scores["loss"])
 
     def train_spec(self, epochs: int, seconds_before: float) -> TrainSpec:
         """Return the training specification: model, batches and loss.
@@ -90,7 +125,9 @@ class Transfer:
             compile=self._compile,
             epochs=epochs,
             seconds_before=seconds_before,
-            inference_model=lambda head_model: self.full_model,
+            monitor=selection.monitor(self.config),
+            inference_model=lambda head_model: self.task.inference_model(self.full_model),
+            validation_views=self.task.validation_views,
         )
 
     def _loss(self) -> keras.losses.Loss:
@@ -107,12 +144,12 @@ class Transfer:
             for depth, variables in enumerate(filter(None, reversed(trainable)))
             for variable in variables
         }
-        return optimizer.compile(
+        return selection.compile(
             head_model,
             config,
             batch_size,
+            classes=len(self.splits.classes),
             loss=self._loss(),
-            metrics=["accuracy"],
             rate_factors=factors,
             **options,
         )

@@ -138,6 +138,15 @@ def update_loss_tracker(model: keras.Model, loss: tf.Tensor, examples: tf.Tensor
     model._loss_tracker.update_state(loss, examples)
 
 
+def create_metric_variables(model: keras.Model, batch: tuple[Any, ...]) -> None:
+    """Create the variables of a compiled model's metrics, which ``fit`` otherwise creates in its first step.
+
+    Relies on ``Trainer._symbolic_build``, which creates only what does not exist yet.
+    """
+    with model.distribute_strategy.scope():
+        model._symbolic_build(data_batch=batch)
+
+
 class BuildFromReplicaBatch:
     """Mixin for a model that builds its metrics and loss from one replica's part of the first batch.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit.evaluation import classification, metrics
+from dltoolkit.evaluation import baseline, classification, metrics, ranking
 from dltoolkit.report import page
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def evaluate_and_report(
     model: keras.Model,
     splits: Mapping[str, LabeledBatches],
     *,
-    baseline: Mapping[str, Mapping[str, Any]],
+    baselines: Mapping[str, baseline.Baseline],
+    rows: np.ndarray,
+    names: Sequence[str],
     describe: Callable[[int], dict[str, Any]],
     samples: Mapping[str, np.ndarray] | None = None,
     top_features: Mapping[str, Sequence[NgramWeight]] | None = None,
@@ -34,17 +36,50 @@ def evaluate_and_report(
         run: Trained run.
         model: Model of the best epoch, whose last layer is named ``logits``.
         splits: Labels and batches of ``validation`` and ``test``.
-        baseline: Scores of the baselines on the same test split.
-        describe: Maps a position in the test split to the ``name`` and the ``image`` or ``text`` of a Mistake.
+        baselines: Baselines on the same test split.
+        rows: Rows of the data set in the test split, int (n,), in its order.
+        names: Name of each example of the data set.
+        describe: Maps a position in the test split to the ``image`` or ``text`` of a Mistake.
         samples: Image grids for the report, by name.
         top_features: N-grams with the largest weights of each class.
     """
     evaluation = classification.calibrate_and_evaluate(run, model, splits)
-    run.write_json("metrics.json", {**evaluation.metrics, "baseline": baseline})
+    compared = baseline.compare(baselines, rows, evaluation.probabilities.argmax(axis=1), evaluation.metrics["test"])
+    run.write_json("metrics.json", {**evaluation.metrics, "baseline": compared})
+    short = relative_names(names)
+    run.write_rows("predictions.csv", prediction_rows(evaluation, rows, short))
     page.write(
         run,
-        mistakes=evaluation.worst_mistakes(describe),
+        mistakes=evaluation.worst_mistakes(lambda i: {"name": short[rows[i]], **describe(i)}),
         samples=samples,
         reliability=metrics.reliability(evaluation.labels, evaluation.probabilities),
         top_features=top_features,
     )
+
+
+def prediction_rows(evaluation: Evaluation, rows: np.ndarray, names: Sequence[str]) -> list[dict[str, str]]:
+    """Return a row of predictions.csv for each example of the test split, in the order of the data set.
+
+    Args:
+        evaluation: Predictions on the test split.
+        rows: Rows of the data set in the test split, int (n,), in the order of the predictions.
+        names: Name of each example of the data set.
+    """
+    predicted = evaluation.probabilities.argmax(axis=1)
+    return [
+        {
+            "input": names[rows[i]],
+            "label": evaluation.classes[evaluation.labels[i]],
+            "predicted_label": evaluation.classes[predicted[i]],
+            "probability": f"{evaluation.probabilities[i, predicted[i]]:.6f}",
+        }
+        for i in np.argsort(rows)
+    ]
+
+
+def relative_names(names: Sequence[str]) -> list[str]:
+    """Return the names of examples relative to the folder that contains all of them, which need not be named."""
+    first, last = min(names), max(names)  # what these two begin with, all names begin with
+    shared = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    start = max(first.rfind("/", 0, shared), first.rfind("\\", 0, shared)) + 1
+    return [name[start:] for name in names]

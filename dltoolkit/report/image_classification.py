@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def evaluate_and_report(
     model: keras.Model,
     splits: ImageSplits,
     *,
-    baselines: Mapping[str, Mapping[str, Any]] | None = None,
+    baselines: Mapping[str, baseline.Baseline] | None = None,
     samples: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Evaluate an image classifier next to its baselines, and write metrics.json and report.html.
@@ -31,13 +31,13 @@ def evaluate_and_report(
         run: Trained run.
         model: Model of the best epoch: raw pixels in, logits out of a last layer named ``logits``.
         splits: Images that the run was trained on.
-        baselines: Scores of further baselines on the test split, besides the majority class and the linear model.
+        baselines: Further baselines, besides the majority class and the linear model.
         samples: Image grids for the report, by name.
     """
     labels, train, test = splits.labels, splits.train, splits.test
     images, classes = splits.images, splits.classes
     simple = {
-        "majority": baseline.majority(labels[train], labels[test], classes),
+        "majority": baseline.majority(labels, train, test, classes),
         "linear": baseline.linear(
             images, labels[train], images, labels[test], classes, train_rows=train, test_rows=test
         ),
@@ -46,7 +46,9 @@ def evaluate_and_report(
         run,
         model,
         {split: image_classification.labeled_batches(splits, split) for split in ("validation", "test")},
-        baseline={**simple, **(baselines or {})},
-        describe=lambda i: {"name": splits.names[test[i]], "image": images[test[i]]},
+        baselines={**simple, **(baselines or {})},
+        rows=test,
+        names=splits.names,
+        describe=lambda i: {"image": images[test[i]]},
         samples=samples,
     )

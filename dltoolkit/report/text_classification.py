@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dltoolkit.evaluation import baseline, ngram_baseline, text_classification
 from dltoolkit.report import classification
@@ -21,7 +21,7 @@ def evaluate_and_report(
     model: keras.Model,
     splits: TextSplits,
     *,
-    baselines: Mapping[str, Mapping[str, Any]] | None = None,
+    baselines: Mapping[str, baseline.Baseline] | None = None,
     top_features: Sequence[Sequence[NgramWeight]] | None = None,
 ) -> None:
     """Evaluate a text classifier next to its baselines, and write metrics.json and report.html.
@@ -30,17 +30,19 @@ def evaluate_and_report(
         run: Trained run.
         model: Model of the best epoch: token IDs (batch, time) in, logits out of its last layer ``logits``.
         splits: Texts that the run was trained on.
-        baselines: Scores of further baselines on the test split, besides the majority class and the linear model.
+        baselines: Further baselines, besides the majority class and the linear model.
         top_features: N-grams with the largest weights of each class; by default those of the linear model.
     """
     labels, train, test = splits.labels, splits.train, splits.sort_by_length("test")
     linear, linear_features = ngram_baseline.linear(splits.tokenized, labels, train, test, splits.classes)
-    simple = {"majority": baseline.majority(labels[train], labels[test], splits.classes), "linear": linear}
+    simple = {"majority": baseline.majority(labels, train, test, splits.classes), "linear": linear}
     classification.evaluate_and_report(
         run,
         model,
         {split: text_classification.labeled_batches(splits, split) for split in ("validation", "test")},
-        baseline={**simple, **(baselines or {})},
-        describe=lambda i: {"name": splits.names[test[i]], "text": splits.texts[test[i]]},
+        baselines={**simple, **(baselines or {})},
+        rows=test,
+        names=splits.names,
+        describe=lambda i: {"text": splits.texts[test[i]]},
         top_features=dict(zip(splits.classes, top_features or linear_features, strict=True)),
     )

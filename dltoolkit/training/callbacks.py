@@ -150,8 +150,11 @@ class Patience(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._patience and self._state.stale_epochs >= self._patience:
-            monitor = self._monitor.replace("_", " ")
-            progress.note(f"Training stops: no better {monitor} for {self._patience} epochs.")
+            better = f"{'lower' if lower_is_better(self._monitor) else 'higher'} {self._monitor.replace('_', ' ')}"
+            progress.note(
+                f"Training stops after epoch {epoch + 1}: no {better} for {self._patience} epochs "
+                f"(--patience {self._patience})."
+            )
             self._state.finished = self.model.stop_training = True
 
 
@@ -242,8 +245,8 @@ class TrainingStateCallback(keras.callbacks.Callback):
 
     def on_test_end(self, logs: Any = None) -> None:
         state, score = self._state, logs[self._spec.monitor.removeprefix("validation_")]
-        lower_is_better = self._spec.monitor.endswith(("loss", "distance"))
-        scores = self._clock.broadcast((-score if lower_is_better else score, -logs.get("loss", 0.0)))
+        is_lower_better = lower_is_better(self._spec.monitor)
+        scores = self._clock.broadcast((-score if is_lower_better else score, -logs.get("loss", 0.0)))
         if state.best_score is None or scores > state.best_score:
             state.best_score, state.stale_epochs = scores, 0
             self.best_weights = self.model.get_weights()  # the moving averages of the weights, if there are any
@@ -299,6 +302,11 @@ class TrainingStateCallback(keras.callbacks.Callback):
             self._best_is_saved = True
         self._last_save = self._clock.now()
         (self._save_seconds,) = self._clock.broadcast([time.monotonic() - start])
+
+
+def lower_is_better(monitor: str) -> bool:
+    """Return whether lower values are better in this column of history.csv: losses and distances."""
+    return monitor.endswith(("loss", "distance"))
 
 
 def _history_columns(logs: dict[str, float]) -> dict[str, float]:

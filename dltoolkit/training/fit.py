@@ -16,7 +16,7 @@ from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError, WorkerLost
 from dltoolkit.models import keras_internals, portable
 from dltoolkit.run import Run
-from dltoolkit.training import callbacks, checkpoint, optimizer
+from dltoolkit.training import callbacks, checkpoint, optimizer, selection
 from dltoolkit.training.announcement import announce
 from dltoolkit.training.checkpoint import TrainingState
 from dltoolkit.training.distribute import replicas, strategy
@@ -102,7 +102,7 @@ class _Setup:
 def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: int) -> keras.Model:
     setup = _set_up(config, spec, devices, batch_size)
     inference_model = spec.inference_model(setup.model)
-    _record_setup(run, setup, inference_model)
+    _record_setup(run, config, spec, setup, inference_model)
 
     clock = SharedClock(devices)
     max_time, state, best_weights, metric_values = _restore(run, config, setup, clock)
@@ -138,6 +138,7 @@ def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_s
     return result
 
 
+@progress.phase("Building the model")
 def _set_up(config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: int) -> _Setup:
     """Set the precision and the seed, and build and compile the model in the strategy's scope."""
     xla = strategy.use_xla(config.xla, devices, xla_on_cpu=spec.xla_on_cpu, variable_shapes=spec.variable_shapes)
@@ -152,7 +153,11 @@ def _set_up(config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: in
     )
     keras.utils.set_random_seed(config.seed)
     with devices.strategy.scope():
-        model = replicas.wrap_for_strategy(spec.build_model(), devices, xla=xla)
+        model = spec.build_model()
+        if spec.validation_views:
+            model = replicas.to_strategy_scope(model, devices)  # a copy would not keep the changed class
+            model = selection.validate_views(model, spec.validation_views)
+        model = replicas.wrap_for_strategy(model, devices, xla=xla)
         if xla and devices.mirrored and not model.compiled_by_xla:
             progress.note("XLA is off, because the replicas of this network exchange more than gradients.")
             xla = False
@@ -166,7 +171,8 @@ def _set_up(config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: in
     return _Setup(devices, model, schedule, batch_size, validation_batch_size, steps_per_epoch, precision, xla)
 
 
-def _record_setup(run: Run, setup: _Setup, inference_model: keras.Model) -> None:
+def _record_setup(run: Run, config: RunConfig, spec: TrainSpec, setup: _Setup, inference_model: keras.Model) -> None:
+    plan = {"steps_per_epoch": setup.steps_per_epoch, "monitor": spec.monitor, "patience": config.patience}
     run.update(
         state="running",
         device={
@@ -176,10 +182,11 @@ def _record_setup(run: Run, setup: _Setup, inference_model: keras.Model) -> None
             "precision": setup.precision,
             "xla": setup.xla,
         },
-        plan={"batch_size": setup.batch_size},
+        plan={"batch_size": setup.batch_size, **plan},
         model={
             "name": inference_model.name,
-            "parameters": setup.model.count_params(),
+            # a recipe may train a part of the network that it saves, or save a part of the one that it trains
+            "parameters": max(setup.model.count_params(), inference_model.count_params()),
             "input_shape": list(inference_model.inputs[0].shape[1:]),
         },
     )
@@ -264,7 +271,7 @@ def _train(
     while not state.finished:
         epoch, done = divmod(state.step, setup.steps_per_epoch)
         if done:
-            model.test_on_batch(*next(iter(validation)))  # creates the metric variables
+            keras_internals.create_metric_variables(model, next(iter(spec.batches(setup.batch_size, state.step))))
             trainer.resume_epoch(metric_values)
         model.fit(
             replicas.distribute_dataset(spec.batches(setup.batch_size, state.step), setup.devices),

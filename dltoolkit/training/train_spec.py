@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from dltoolkit import plan
-from dltoolkit.training import optimizer
+from dltoolkit.training import optimizer, selection
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class TrainSpec:
             validated on every example.
         seconds_before: Seconds of training that took place before the loop; added to the training time.
         inference_model: Returns the functional model that is saved and returned, by default the trained model.
+        validation_views: Maps the inputs of a validation batch to the views whose logits are averaged, as the inference
+            model averages them; None if the validation uses the inputs as they are.
         on_epoch_end: Called by the chief with the model and the epoch (from 1) after each validation. If it returns
             True, training stops.
         summary: Rows of the plan about the data and what is done to them. Without them, the recipe announces its plan.
@@ -59,6 +61,7 @@ class TrainSpec:
     ensemble_size: int = 1
     seconds_before: float = 0.0
     inference_model: Callable[[keras.Model], keras.Model] = lambda model: model
+    validation_views: selection.Views | None = None
     on_epoch_end: Callable[[keras.Model, int], bool | None] | None = None
     summary: Sequence[plan.Row] = ()
     evaluation: plan.Evaluation | None = None

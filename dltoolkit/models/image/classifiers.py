@@ -73,6 +73,7 @@ def with_flip_tta(model: keras.Model) -> keras.Model:
 
     It has the inputs, outputs and weights of the given model, and takes twice its time.
     """
+    model = keras.Model(model.input, model.output, name=model.name)  # training may have changed the class of the model
     image = keras.Input(model.input_shape[1:], name="image")
     logits = [model(image), model(keras.ops.flip(image, axis=2))]
     return keras.Model(image, keras.layers.Average(dtype="float32", name="mean")(logits), name=model.name)
