@@ -93,6 +93,11 @@ def test_scale_is_the_usual_range_that_the_values_fill(values, expected):
     assert scale.to_pixels(np.array([low, high])).tolist() == [0, 255]
 
 
+def test_scale_distinguishes_values_on_a_very_high_offset():
+    values = 10**9 + np.arange(256)
+    assert Scale(1e9, 1e9 + 255, 1e9, 1e9 + 255).to_pixels(values).tolist() == list(range(256))
+
+
 def test_load_clips_a_few_outliers_and_says_so(tmp_path):
     images = counts() // 20  # 0 to 204
     images[3, 5, 5] = 65535  # a hot pixel
@@ -173,7 +178,7 @@ def test_read_says_which_values_leave_the_scale_of_training():
     assert "has 8 bits per channel" in remark_of(square.astype(np.uint8), trained)
     assert "becomes nearly black" in remark_of(square / 255.0, trained)
     assert remark_of(square.astype(np.uint8), Scale(0, 1, 0.1, 0.9)) is None
-    assert "trained on 8-bit images: it may be too dark" in remark_of((10 * square).astype(np.uint16), Scale())
+    assert "trained on 8-bit images: 1023 is taken as white" in remark_of((10 * square).astype(np.uint16), Scale())
     assert remark_of((400 * square).astype(np.uint16), Scale()) is None
 
 
@@ -188,6 +193,15 @@ def test_labeled_warns_of_values_outside_the_scale_and_of_other_depths(tmp_path)
     images, *_ = dataset.labeled(str(folder), CLASSES, Preprocessing(shape), warn=warnings.append)
     assert "The model was trained on images of 8 bits per channel, these have 0 to 4095" in warnings[1]
     assert (images[..., 0] == np.round(counts() / 4095 * 255)).all()
+
+
+def test_models_of_8_bits_take_deep_images_in_their_usual_range(tmp_path):
+    faint = 1940 + counts() // 40
+    folder = write(tmp_path / "files", faint.astype(np.uint16), ".png")
+    images, _, names = dataset.labeled(str(folder), CLASSES, Preprocessing((12, 12, 1)))
+    assert (images[..., 0] == np.round(faint / 4095 * 255)).all()
+    assert (dataset.read(names[0], Preprocessing((12, 12, 1))) == images[0]).all()
+    assert load(folder).images.max() == 255  # for training, the faint values are spread
 
 
 @pytest.mark.parametrize("scale", [{"low": 1, "high": 1}, {"low": "0", "high": 2}, {"low": 0, "high": float("inf")}, 3])

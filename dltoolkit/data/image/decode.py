@@ -98,10 +98,10 @@ class Survey:
         """Return the sizes of the readable images, int64 (n, 2)."""
         return self.sizes[self.sizes[:, 0] > 0]
 
-    def scale(self) -> Scale:
-        """Return the scale of the values of all images."""
+    def scale(self, *, like_8_bit: bool = False) -> Scale:
+        """Return the scale of the values of all images; see ``ValueStatistics.scale``."""
         deep = self.deep[self.sizes[:, 0] > 0]
-        return self.values.scale(mixed=bool(deep.any() and not deep.all()))
+        return self.values.scale(mixed=bool(deep.any() and not deep.all()), like_8_bit=like_8_bit)
 
     def resize_mode(self) -> ResizeMode:
         """Return ``letterbox`` if crops to squares would lose more than a fifth of the pixels, otherwise ``crop``."""

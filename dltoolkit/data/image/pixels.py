@@ -190,7 +190,7 @@ def _decode_as_trained(
             expected["is_expected"] = lambda header: not header.deep
         images, unreadable = decode_as(preprocessing, **expected)
     except decode.UnexpectedImageError:
-        scale = survey_all().scale()
+        scale = survey_all().scale(like_8_bit=True)
         warnings.append(f"The model was trained on images of 8 bits per channel, these have {scale.describe()}.")
         preprocessing = replace(preprocessing, scale=scale)
         images, unreadable = decode_as(preprocessing, **({} if is_array else {"remarks": remarks}))

@@ -20,6 +20,7 @@ MIN_RANGE_USED = 0.25  # part of a usual range that the values must span; otherw
 OUTLIERS = 0.001  # fraction of the values at each end that may be outliers, such as hot pixels
 MAX_OUTLIER_RATIO = 16  # ratio of the range with outliers to the range without them, above which they are clipped
 MAX_AMBIGUOUS = 16383.0  # largest value of a 16-bit image that may have been recorded with fewer bits
+MAX_EXACT = 2**24  # largest whole number that float32 stores exactly
 SAMPLED_VALUES = 4_000_000  # values of a data set that determine the outliers
 SAMPLED_PER_ITEM = (64, 65_536)  # least and greatest number of them from one image
 
@@ -76,7 +77,8 @@ class Scale:
 
         Args:
             values: An image, or several. With 8 bits per channel, they are returned unchanged. If the data set of this
-                scale has only such images, other values are taken as 16 bits, or as floats 0..1 or 0..255.
+                scale has only such images, other values are taken as floats 0..1, as 0..255, or as the fewest bits that
+                hold them.
 
         Raises:
             UserError: If a value is NaN or infinite, or does not fit 8-bit data at all; the message is a short reason.
@@ -86,7 +88,8 @@ class Scale:
         if values.dtype.kind == "b":
             return values.astype(np.uint8) * np.uint8(255)
         low, high = self._limits(values)
-        scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+        exact = np.float32 if max(abs(low), abs(high)) <= MAX_EXACT else np.float64
+        scaled = (values.astype(exact) - exact(low)) * exact(255 / (high - low))
         return np.round(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype(np.uint8)
 
     def _limits(self, values: np.ndarray) -> tuple[float, float]:
@@ -97,8 +100,8 @@ class Scale:
             return 0.0, 1.0
         if minimum >= 0 and maximum <= 255.5:
             return 0.0, 255.0
-        if minimum >= 0 and maximum <= 65535:
-            return 0.0, 65535.0
+        if minimum >= 0 and (usual := usual_range(minimum, maximum)):
+            return usual
         raise UserError(f"has values from {minimum:g} to {maximum:g}, but the images of the model have 0 to 255")
 
     def remark(self, values: np.ndarray) -> str | None:
@@ -112,7 +115,8 @@ class Scale:
         if self.is_8_bit:
             if not 255.5 < high <= MAX_AMBIGUOUS:
                 return None
-            return f"has values up to {high:g} of 65535, but the model was trained on 8-bit images: it may be too dark"
+            _, white = self._limits(values)
+            return f"has values up to {high:g}, but the model was trained on 8-bit images: {white:g} is taken as white"
         if low < min(self.low, self.minimum) or high > max(self.high, self.maximum):
             return f"has values from {low:g} to {high:g}, but {trained}: those outside are clipped"
         if values.dtype.kind == "f" and 0 < high <= MAX_UNIT_VALUE and self.high >= 255:
@@ -170,30 +174,38 @@ class ValueStatistics:
         sampled = np.random.default_rng(position).integers(0, flat.size, min(self._sampled, flat.size))
         self._samples[position] = flat[sampled].astype(np.float64)
 
-    def scale(self, *, mixed: bool = False) -> Scale:
+    def scale(self, *, mixed: bool = False, like_8_bit: bool = False) -> Scale:
         """Return the scale of the data set; that of 8-bit images if no others were added.
 
         Args:
             mixed: Whether the data set also has images of 8 bits per channel.
+            like_8_bit: Whether the images must look like others of 8 bits per channel, so that a usual range is not
+                stretched.
         """
         if not self._ranges:
             return Scale()
         minimum = min(low for low, _ in self._ranges.values())
         maximum = max(high for _, high in self._ranges.values())
-        low, high = self._limits(minimum, maximum)
+        low, high = self._limits(minimum, maximum, stretch=not (mixed or like_8_bit))
         return Scale(low, high, minimum, maximum, mixed)
 
-    def _limits(self, low: float, high: float) -> tuple[float, float]:
+    def _limits(self, low: float, high: float, *, stretch: bool) -> tuple[float, float]:
         sample = np.concatenate([self._samples[position] for position in sorted(self._samples)])
         core_low, core_high = np.quantile(sample, [OUTLIERS, 1 - OUTLIERS]).tolist()
         if 0 < core_high - core_low < (high - low) / MAX_OUTLIER_RATIO:
             low, high = core_low, core_high
-        for usual_low, usual_high in USUAL_RANGES:
-            if usual_low <= low and high <= (MAX_UNIT_VALUE if (usual_low, usual_high) == (0, 1) else usual_high):
-                if high - low >= MIN_RANGE_USED * (usual_high - usual_low):
-                    return usual_low, usual_high
-                break
+        usual = usual_range(low, high)
+        if usual and not (stretch and high - low < MIN_RANGE_USED * (usual[1] - usual[0])):
+            return usual
         return (low, high) if low < high else (min(low, 0.0), max(high, 1.0))
+
+
+def usual_range(low: float, high: float) -> tuple[float, float] | None:
+    """Return the smallest of the usual ranges that has these values, or None."""
+    for usual_low, usual_high in USUAL_RANGES:
+        if usual_low <= low and high <= (MAX_UNIT_VALUE if usual_high == 1 and low >= 0 else usual_high):
+            return usual_low, usual_high
+    return None
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
