@@ -5,9 +5,9 @@
         model: Literal["gpt", "lstm"] = option("gpt", "Network family", group="model")
         heads: int | None = option(None, "Attention heads", minimum=1, group="model", applies_to={"model": ("gpt",)})
 
-Supported types: ``bool``, ``int``, ``float``, ``str``, :data:`Duration`, ``Literal`` of strings, ``tuple[T, ...]`` of
-those, and ``T | None``. Every value is checked when a config is constructed, from flags, a file or Python alike: its
-type, its bounds, and that the chosen mode does not ignore it.
+Supported types: ``bool``, ``int``, ``float``, ``str``, :data:`Duration`, ``Literal`` of strings, ``bool | Literal``,
+``tuple[T, ...]`` of those, and ``T | None``. Every value is checked when a config is constructed, from flags, a file or
+Python alike: its type, its bounds, and that the chosen mode does not ignore it.
 """
 
 import copy
@@ -101,7 +101,7 @@ class Option:
 
     def _parse_one(self, value: Any, label: str) -> Any:
         if self.choices:
-            if value in self.choices:
+            if (isinstance(value, str) and value in self.choices) or (self.kind is bool and isinstance(value, bool)):
                 return value
             if self.kind is bool:
                 raise UserError(f"{label} must be true, false or {', '.join(self.choices)}, not {_show(value)}.")
@@ -135,9 +135,13 @@ def _names_in_order(config_class: type) -> dict[str, None]:
 
 def _read_field(field: dataclasses.Field, hint: Any) -> Option:
     optional = multiple = False
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    if type(None) in parts:
         optional = True
+        parts = tuple(part for part in parts if part is not type(None))
+    if len(parts) == 2 and parts[0] is bool:  # on, off or a stronger form
+        return Option(field.name, bool, field.default, choices=typing.get_args(parts[1]), **field.metadata)
+    (hint,) = parts
     if typing.get_origin(hint) is tuple:
         hint, multiple = typing.get_args(hint)[0], True
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
@@ -338,10 +342,6 @@ class OptimizerOptions(Options):
     )
 
 
-def make(config_class: type, values: Mapping[str, Any], *, flags: bool = False) -> Any:
-    """Make a config from a mapping of option names to values; arguments and errors are those of :func:`parse`.
-
-    Raises:
 @dataclass(frozen=True, kw_only=True)
 class SelectionOptions(Options):
     """The class weights of a classifier, and the validation metric that selects its epoch."""
@@ -354,6 +354,10 @@ class SelectionOptions(Options):
     )
 
 
+def make(config_class: type, values: Mapping[str, Any], *, flags: bool = False) -> Any:
+    """Make a config from a mapping of option names to values; arguments and errors are those of :func:`parse`.
+
+    Raises:
         UserError: Also if an option has no effect in the chosen mode.
     """
     return config_class(**parse(config_class, values, flags=flags))

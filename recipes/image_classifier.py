@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from dltoolkit.evaluation.predictor import Predictor
 
 
-AUGMENTED = {"augment": (True,)}  # the modes in which an option of the augmentation has an effect
+AUGMENTED = {"augment": (True, "strong")}  # the modes in which an option of the augmentation has an effect
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig, ImageReadOptions, SplitOptions, OptimizerOptions):
+class Config(RunConfig, ImageReadOptions, SplitOptions, OptimizerOptions, SelectionOptions):
     """The options of the image classifier."""
 
     data: str = option(
@@ -48,9 +48,11 @@ class Config(RunConfig, ImageReadOptions, SplitOptions, OptimizerOptions):
     dropout: float | None = option(None, "Dropout rate (default: by family)", minimum=0, maximum=0.9, group="model")
     optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer", group="optimization")
     label_smoothing: float = option(0.2, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization")
-    class_weights: Literal["none", "balanced"] = option("none", "Class weights in the loss", group="optimization")
-    augment: bool = option(
-        True, "Augmentation of training images: shifts and label-preserving flips", group="augmentation"
+    augment: bool | Literal["strong"] = option(
+        True,
+        "Augmentation of training images: shifts and label-preserving flips; strong: random resized crops, color "
+        "jitter and flips, for photographs",
+        group="augmentation",
     )
     flip: bool | None = option(
         None, "Horizontal flips (default: if they preserve the labels)", group="augmentation", applies_to=AUGMENTED
@@ -117,9 +119,9 @@ def train_spec(config: Config, splits: ImageSplits, augment: Augment | None) -> 
     """Return the training specification: model, batches, loss and length."""
     import keras
 
+    tta = data.image.augment.resolve_tta(config.tta, augment)
     return training.train_spec.TrainSpec(
         build_model=lambda: build_model(config, splits),
-    tta = data.image.augment.resolve_tta(config.tta, augment)
         batches=lambda batch_size, start: training_batches(config, splits, augment, batch_size, start),
         validation=lambda batch_size: data.image.pipeline.evaluation_pipeline(splits, "validation", batch_size),
         train_examples=len(splits.train),
@@ -129,11 +131,11 @@ def train_spec(config: Config, splits: ImageSplits, augment: Augment | None) -> 
             classes=len(splits.classes),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         ),
-        epochs=min(25, max(10, 500_000 // len(splits.train))),
-        summary=[*splits.summary(), ("Augmentation", plan.settings(asdict(augment) if augment else {}))],
         monitor=training.selection.monitor(config),
         inference_model=models.image.classifiers.with_flip_tta if tta else lambda model: model,
         validation_views=training.selection.flipped_views if tta else None,
+        epochs=min(25, max(10, 500_000 // len(splits.train))),
+        summary=[*splits.summary(), ("Augmentation", plan.settings(asdict(augment) if augment else {}))],
         evaluation=evaluation.duration.of_images(splits),
     )
 
@@ -143,9 +145,10 @@ def build_augmentation(config: Config, splits: ImageSplits) -> Augment | None:
     if not config.augment:
         return None
     flip = data.image.augment.resolve_flip(config.flip, splits)
-    augment = data.image.augment.default_augmentation(splits.image_shape, flip=flip)
+    augment = data.image.augment.default_augmentation(splits.image_shape, flip=flip, strength=config.augment)
+    color_jitter = config.color_jitter or augment.color_jitter
     return replace(
-        augment, cutout=config.cutout, color_jitter=config.color_jitter, mixup=config.mixup, cutmix=config.cutmix
+        augment, cutout=config.cutout, color_jitter=color_jitter, mixup=config.mixup, cutmix=config.cutmix
     )
 
 

@@ -140,4 +140,5 @@ def augmentation(config: Any, splits: ImageSplits) -> Augment | None:
     """Return the augmentation of the training images; by default it flips them if flipping preserves their labels."""
     if not config.augment:
         return None
-    return augment.default_augmentation(splits.image_shape, flip=augment.resolve_flip(config.flip, splits))
+    flip = augment.resolve_flip(config.flip, splits)
+    return augment.default_augmentation(splits.image_shape, flip=flip, strength=config.augment)

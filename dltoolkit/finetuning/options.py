@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from dltoolkit.config import OptimizerOptions, Options, option
 
 TRAINED = {"method": ("full", "lora")}  # a linear probe has no training loop, so it ignores the options of one
 IMAGES, TEXTS = {"task": ("image",)}, {"task": ("text",)}
-AUGMENTED = {**IMAGES, "augment": (True,)}
+AUGMENTED = {**IMAGES, "augment": (True, "strong")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,10 @@ class ImageTaskOptions(Options):
         group="data",
         applies_to=IMAGES,
     )
-    augment: bool = option(
+    augment: bool | Literal["strong"] = option(
         True,
-        "Augmentation of the training images: shifts and, if flipping preserves the labels, flips",
+        "Augmentation of the training images: shifts and label-preserving flips; strong: random resized crops, color "
+        "jitter and flips",
         group="augmentation",
         applies_to=IMAGES,
     )
@@ -114,12 +116,12 @@ class TransferOptions(OptimizerOptions, ImageTaskOptions, TextTaskOptions):
         group="optimization",
         applies_to=TRAINED,
     )
-    label_smoothing: float = option(
-        0.1, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization", applies_to=TRAINED
     patience: int | None = option(
         None,
         "Epochs without improvement on the validation split before training stops (default: 10)",
         minimum=1,
         group="optimization",
     )
+    label_smoothing: float = option(
+        0.1, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization", applies_to=TRAINED
     )
