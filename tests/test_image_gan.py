@@ -68,7 +68,8 @@ def test_train_saves_the_epoch_with_the_lowest_kernel_distance(run):
     splits = image_gan.build_data(run.config)
     eval_fn = evaluation.gan.validation_metrics(splits, evaluation.feature_extractor.for_dataset(splits))
     best = min(row["validation_kernel_distance"] for row in run.history)
-    assert eval_fn(run.model)["kernel_distance"] == pytest.approx(best, rel=1e-3)
+    # With bfloat16, the saved generator rounds its kernels once, and the one in training rounds them twice
+    assert eval_fn(run.model)["kernel_distance"] == pytest.approx(best, rel=1e-2)
 
 
 def test_generate_depends_on_seed_and_class(run):
