@@ -87,6 +87,20 @@ def test_wrong_input_is_one_line_and_leaves_no_file(capfd, tmp_path, monkeypatch
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize(
+    ("flags", "augment"),
+    [
+        (["--augment", "strong"], "strong"),
+        (["--no-augment"], False),
+        (["--epochs", "3", "--augment"], True),
+        ([], True),
+    ],
+)
+def test_train_takes_an_option_that_is_on_off_or_strong(flags, augment, capfd, trained):
+    assert run_command(capfd, "train", "image-classifier", "digits", *flags)[0] == 0
+    assert trained[0].augment == augment
+
+
 @pytest.mark.parametrize("name", ["image-classifier", "image_classifier", "Image-Classifier"])
 def test_train_takes_the_recipe_with_underscores_and_the_data_as_an_argument(name, capfd, trained):
     assert run_command(capfd, "train", name, "digits", "--epochs", "3", "--no-augment")[0] == 0

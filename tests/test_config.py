@@ -63,6 +63,17 @@ def test_make_names_the_wrong_value(values, message):
     assert message in str(caught.value)
 
 
+def test_an_option_may_be_on_off_or_a_stronger_form():
+    @dataclass(frozen=True, kw_only=True)
+    class Switched(RunConfig):
+        augment: bool | Literal["strong"] = option(True, "Augmentation")
+
+    assert [Switched(augment=value).augment for value in (True, False, "strong")] == [True, False, "strong"]
+    for value in ("weak", 1.5, None):
+        with pytest.raises(UserError, match="augment (must be true, false or strong|needs a value)"):
+            Switched(augment=value)
+
+
 def test_constructor_checks_values_from_python():
     with pytest.raises(UserError, match="epochs must be at least 1, not 0"):
         Toy(epochs=0)

@@ -45,17 +45,24 @@ class Flag(click.Option):
 
     def __init__(self, option: Option, rank: int):
         self.option, self.rank = option, rank
-        if option.kind is bool:
+        if option.kind is bool and option.choices:
+            super().__init__([option.flag], is_flag=False, flag_value=True, type=click.UNPROCESSED)
+        elif option.kind is bool:
             super().__init__([f"{option.flag}/--no-{option.flag.removeprefix('--')}"], default=option.default)
         else:
             super().__init__([option.flag], multiple=option.multiple, type=str)
+
+
+def _no_flag(option: Option) -> click.Option:
+    """Return the flag ``--no-NAME`` of an option whose own flag takes a value; its parameter is ``no_NAME``."""
+    return click.Option([f"--no-{option.flag.removeprefix('--')}"], is_flag=True, hidden=True)
 
 
 def help_row(option: Option, options: Mapping[str, Option]) -> tuple[str, str]:
     """Return the spelling of a flag, and its help with its default and the modes in which it has an effect."""
     choices, text = "|".join(option.choices), option.help
     if option.kind is bool:
-        spelling = f"--[no-]{option.flag.removeprefix('--')}"
+        spelling = f"--[no-]{option.flag.removeprefix('--')}" + (f" [{choices}]" if choices else "")
     elif len(choices) > MAX_CHOICES_LENGTH:
         spelling, text = f"{option.flag} NAME", f"{text}: {', '.join(option.choices[:-1])} or {option.choices[-1]}"
     else:
@@ -83,7 +90,7 @@ def _condition(name: str, allowed: tuple[Any, ...], other: Option | None) -> str
         return f"if {name} is {' or '.join(allowed)}"
     if allowed == (None,):
         return f"without {other.flag}"
-    if allowed == (True,):
+    if True in allowed:
         return f"with {other.flag}"
     excluded = [choice for choice in other.choices if choice not in allowed]
     if 0 < len(excluded) < len(allowed):
@@ -109,6 +116,9 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
             for key, value in flags.items()
             if context.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
         }
+        for option in switches:
+            if values.pop(f"no_{option.name}", False):
+                values[option.name] = False
         if words:
             if len(words) == 1 and "data" in values:
                 raise UserError(f"The data are given twice, as '{words[0]}' and with --data: leave one of them out.")
@@ -122,6 +132,7 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
 
     shared, declared = configuration.options(configuration.RunConfig), inspect.get_annotations(module.Config)
     options = configuration.options(module.Config)
+    switches = [option for option in options.values() if option.kind is bool and option.choices]
     flags = [Flag(option, 0 if name in shared else 1 if name in declared else 2) for name, option in options.items()]
     return RecipeCommand(
         name=name,
@@ -129,6 +140,7 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
         params=[
             click.Argument(["words"], nargs=-1, metavar="[DATA]"),
             *flags,
+            *map(_no_flag, switches),
             click.Option(["--config", "config_file"], metavar="FILE", help="YAML or JSON file; flags take precedence"),
         ],
         help=(module.__doc__ or "").strip().partition("\n")[0],
