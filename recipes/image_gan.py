@@ -111,7 +111,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         run.describe_data(splits.describe(), splits.findings)
         config = resolve_defaults(config, splits)
         run.update(conditional=config.conditional)
-        extractor = evaluation.feature_extractor.for_dataset(splits)
+        extractor = evaluation.feature_extractor.for_run(run, splits, config.max_time)
         generator = training.fit.fit(run, config, train_spec(run, config, splits, extractor))
         report.image_generation.evaluate_and_report(run, generator, splits, extractor)
     return run
@@ -134,6 +134,8 @@ def train_spec(run: Run, config: Config, splits: ImageSplits, extractor: Feature
         monitor="validation_kernel_distance",
         epochs=max(8, min(15, 1_000_000 // len(splits.train))),
         inference_model=lambda gan: gan.ema_generator,
+        summary=[*splits.summary(), *models.gan.options.summary(config, flips is not None)],
+        evaluation=evaluation.duration.of_gan(splits, extractor, config.conditional),
         on_epoch_end=report.image_generation.sampler(run, splits, stop_on_collapse=config.stop_on_collapse),
     )
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dltoolkit.data.text.words import TokenizedTexts
-from dltoolkit.evaluation import baseline, language, ngram_baseline
+from dltoolkit.evaluation import baseline, feature_extractor, gan, language, ngram_baseline
+from dltoolkit.models.gan import sampling
 from dltoolkit.plan import Evaluation
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.data.language.corpus import Corpus
     from dltoolkit.data.text.dataset import TextSplits
+    from dltoolkit.evaluation.feature_extractor import FeatureExtractor
 
 PROBE_BATCH_SIZE = 32  # examples of a forward pass that is timed
 PROBE_TRAIN, PROBE_TEST = 400, 100  # examples that a baseline is fitted to and classifies when it is timed
 PROBE_TOKENS = 20_000  # training tokens of the baselines of a language model when they are timed
 UNTUNED = 0.3  # time of a linear baseline whose C is not tuned, as a fraction of the time with tuning
+BACKWARD = 3  # time of a training step as a multiple of the time of its forward pass
 REPORT_SECONDS = 4.0  # time of the plots and the page, and of the compilation of the prediction
 
 
@@ -78,6 +81,31 @@ def of_corpus(corpus: Corpus, context_length: int) -> Evaluation:
 
     counts = " and ".join(f"{tokens[split]:,} {split}" for split in splits)
     return Evaluation(f"{counts} tokens, unigram, n-gram and gzip baselines, report", seconds)
+
+
+def of_gan(splits: ImageSplits, extractor: FeatureExtractor, conditional: bool) -> Evaluation:
+    """Return the evaluation of a generator, of which the training of a classifier on its images takes longest."""
+    steps, size = extractor.limited_steps, feature_extractor.BATCH_SIZE
+    train = min(len(splits.train), steps * size) if steps else len(splits.train)
+    steps = steps or min(feature_extractor.MAX_STEPS, max(feature_extractor.MIN_STEPS, 10 * train // size))
+
+    def seconds(generator: keras.Model) -> float:
+        latents = [sampling.sample_latents(PROBE_BATCH_SIZE, 0), np.zeros(PROBE_BATCH_SIZE, np.int32)]
+        inputs = latents if len(generator.inputs) > 1 else latents[0]
+        sample = _timed(lambda: generator(inputs, training=False)) / PROBE_BATCH_SIZE
+        images = splits.images[splits.train[:size]]
+        features, _ = extractor.features(images)
+        forward = _timed(lambda: extractor.features(images)) / len(images)
+        compared = min(len(splits.test), gan.MAX_COMPARED) / len(features)
+        compare = _timed(lambda: gan.compare(features, features, features)) * compared**2
+        generated, read = len(splits.test) + train * conditional, len(splits.train) + 2 * len(splits.test)
+        fit = BACKWARD * forward * steps * min(size, train) * conditional
+        return sample * generated + forward * read + compare + fit + 2 * REPORT_SECONDS
+
+    what = f"generated images compared with {len(splits.test):,} test images"
+    if conditional:
+        what += f", classifier trained on {train:,} generated images in {steps:,} steps"
+    return Evaluation(f"{what}, report", seconds)
 
 
 def _describe(splits: ImageSplits | TextSplits, what: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dltoolkit import cluster
+from dltoolkit import cluster, progress
 from dltoolkit.data import batches, disk_cache
 from dltoolkit.data.image import augment, dataset, pipeline
 from dltoolkit.errors import UserError
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     import keras
 
     from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.run import Run
 
 WIDTHS = (16, 32, 64)  # channels of the stages; small, because the network is trained for each data set
 BATCH_SIZE = 128
 EPOCHS, MIN_STEPS, MAX_STEPS = 10, 300, 800  # training takes this many epochs within these bounds
+FILE = "feature_extractor.keras"  # a classifier in a run directory whose training a time limit has shortened
 MAX_ROTATED = 10_000  # images that are rotated; each becomes four
 WHITENING_IMAGES = 500  # training images from which the first layer is initialized
 CACHE_VERSION = 1  # raised whenever training changes, so that older classifiers in the cache are ignored
@@ -32,12 +34,13 @@ class FeatureExtractor:
 
     Args:
         model: Model of :func:`dltoolkit.models.image.classifiers.build`.
+        limited_steps: Number of its training steps if a time limit has reduced it, otherwise None.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, limited_steps: int | None = None):
         import keras
 
-        self.model = model
+        self.model, self.limited_steps = model, limited_steps
         self._features_and_logits = keras.Model(model.input, [model.get_layer("logits").input, model.output])
         self._features_and_logits.jit_compile = False
 
@@ -57,6 +60,8 @@ def train(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
     min_steps: int = MIN_STEPS,
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
 ) -> FeatureExtractor:
     """Train a classifier.
 
@@ -67,12 +72,15 @@ def train(
         seed: Seed of the weights, the order and the augmentation.
         batch_size: Images per step.
         min_steps: Minimum number of training steps.
+        max_steps: Maximum number of training steps, by default :data:`MAX_STEPS`.
+        max_seconds: Time limit, see :class:`dltoolkit.training.time_limit.TimeLimit`.
     """
     import keras
 
     from dltoolkit.config import OptimizerOptions
     from dltoolkit.models.image import classifiers
     from dltoolkit.training import optimizer
+    from dltoolkit.training.time_limit import TimeLimit
 
     rows = np.arange(len(images))
     splits = dataset.ImageSplits(
@@ -90,15 +98,17 @@ def train(
     model = classifiers.build("resnet", splits.image_shape, len(classes), widths=WIDTHS)
     classifiers.whiten(model, images[:: -(-len(images) // WHITENING_IMAGES)])
     batch_size = min(batch_size, len(images))
-    steps = min(MAX_STEPS, max(min_steps, EPOCHS * len(images) // batch_size))
+    steps = min(max_steps or MAX_STEPS, max(min_steps, EPOCHS * len(images) // batch_size))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
     options = {"jit_compile": False, "steps_per_execution": 10}
     schedule = optimizer.compile(model, OptimizerOptions(optimizer="muon"), batch_size, loss=loss, **options)
     schedule.steps = steps
     shifts = augment.default_augmentation(splits.image_shape, flip=False)
     training = pipeline.training_pipeline(splits, batch_size=batch_size, seed=seed, augment=shifts)
-    model.fit(training, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
-    return FeatureExtractor(model)
+    limit = TimeLimit(schedule, max_seconds)
+    with progress.phase("Training a small classifier for comparison"):
+        model.fit(training, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[limit])
+    return FeatureExtractor(model, limit.limited_steps)
 
 
 def rotation_pretext(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +124,31 @@ def rotation_pretext(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(copies), np.repeat(np.arange(4), len(images))
 
 
-def for_dataset(splits: ImageSplits, *, seed: int = 0, cache_dir: Path | None = None) -> FeatureExtractor:
+def for_run(run: Run, splits: ImageSplits, max_time: float | None = None) -> FeatureExtractor:
+    """Return the classifier with which a run compares images: from its directory, from the cache, or a new one.
+
+    Args:
+        run: Run of a generator.
+        splits: Images that the run is trained on.
+        max_time: Time limit of training; the training of a new classifier takes at most a quarter of it. A classifier
+            that it shortens is saved in the run, so that each evaluation of the run uses the same one.
+    """
+    from dltoolkit.models.model_file import load_model
+
+    path = run.path / FILE
+    if path.exists():
+        return FeatureExtractor(load_model(path), run.info["plan"]["extractor_steps"])
+    extractor = for_dataset(splits, max_seconds=max_time and max_time / 4)
+    if extractor.limited_steps and run.writes:
+        run.update(plan={"extractor_steps": extractor.limited_steps})
+        with atomic_write(path, suffix=".keras") as target:
+            extractor.model.save(target)
+    return extractor
+
+
+def for_dataset(
+    splits: ImageSplits, *, seed: int = 0, cache_dir: Path | None = None, max_seconds: float | None = None
+) -> FeatureExtractor:
     """Return a classifier trained on the training split, from the cache if possible.
 
     If there is only one class, the classifier predicts the rotation of an image.
@@ -123,6 +157,7 @@ def for_dataset(splits: ImageSplits, *, seed: int = 0, cache_dir: Path | None = 
         splits: Images and labels.
         seed: Seed of the training.
         cache_dir: Folder of the cache.
+        max_seconds: Time limit of the training, see :func:`train`. A classifier that it shortens is not cached.
     """
     from dltoolkit.models.model_file import load_model
 
@@ -133,10 +168,11 @@ def for_dataset(splits: ImageSplits, *, seed: int = 0, cache_dir: Path | None = 
             return FeatureExtractor(load_model(path))
     rows = splits.train
     if len(splits.classes) > 1:
-        extractor = train(splits.images[rows], splits.labels[rows], splits.classes, seed=seed)
+        data = splits.images[rows], splits.labels[rows], splits.classes
     else:
-        extractor = train(*rotation_pretext(splits.images[rows[:MAX_ROTATED]]), list("0123"), seed=seed)
-    if cluster.is_chief():
+        data = *rotation_pretext(splits.images[rows[:MAX_ROTATED]]), list("0123")
+    extractor = train(*data, seed=seed, max_seconds=max_seconds)
+    if cluster.is_chief() and not extractor.limited_steps:
         with contextlib.suppress(UserError), atomic_write(path, suffix=".keras") as target:
             extractor.model.save(target)  # if the disk is full, the next run trains the classifier again
     return extractor

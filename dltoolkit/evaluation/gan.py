@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dltoolkit import progress
 from dltoolkit.data.labeled import class_index
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.evaluation import feature_extractor, image_classification
@@ -136,6 +137,7 @@ def compare(generated: np.ndarray, real: np.ndarray, train: np.ndarray) -> tuple
     return _rounded(metrics), _rounded(baseline)
 
 
+@progress.phase("Comparing generated with real images")
 def evaluate(
     run: Run,
     generator: keras.Model,
@@ -167,9 +169,12 @@ def evaluate(
     )
     metrics, baseline = compare(generated_features, real_features, train_features)
     if run.info["conditional"]:
-        train_labels = splits.labels[splits.train]
+        # a classifier whose training is shortened sees a part of the images only
+        steps = extractor.limited_steps
+        stride = -(-len(splits.train) // (steps * feature_extractor.BATCH_SIZE)) if steps else 1
+        train_labels = splits.labels[splits.train[::stride]]
         train_images = sampling.sample_images(generator, len(train_labels), labels=train_labels, seed=seed + 2)
-        classifier = feature_extractor.train(train_images, train_labels, splits.classes)
+        classifier = feature_extractor.train(train_images, train_labels, splits.classes, max_steps=steps)
         metrics["gan_train_accuracy"] = _accuracy(classifier.features(images)[1], labels)
         metrics["gan_test_accuracy"] = _accuracy(generated_predictions, labels)
     if len(splits.classes) > 1:
@@ -193,7 +198,7 @@ def evaluate_run(run: Run, splits: ImageSplits, other: str | None, read: ImageRe
     real = splits.images[splits.test], splits.labels[splits.test]
     if other is not None:
         real = image_classification.read_labeled(run, other, read)
-    extractor = feature_extractor.for_dataset(splits)
+    extractor = feature_extractor.for_run(run, splits)
     train_features, _ = extractor.features(splits.images[splits.train])
     return evaluate(run, run.model, splits, extractor, train_features, real)
 

@@ -42,10 +42,10 @@ def from_scratch(splits: ImageSplits, *, seed: int, max_seconds: float | None = 
 
     train, test = (downsample(splits, rows) for rows in (splits.train, splits.test))
     labels = splits.labels
-    network = feature_extractor.train(
-        train, labels[splits.train], splits.classes, seed=seed, batch_size=32, min_steps=FROM_SCRATCH_MIN_STEPS
-    )
-    note = f"a small residual network trained from scratch on images of {train.shape[2]}x{train.shape[1]}"
+    options = {"batch_size": 32, "min_steps": FROM_SCRATCH_MIN_STEPS, "max_seconds": max_seconds}
+    network = feature_extractor.train(train, labels[splits.train], splits.classes, seed=seed, **options)
+    limited = f" in {network.limited_steps} steps because of --max-time" if network.limited_steps else ""
+    note = f"a small residual network trained from scratch{limited} on images of {train.shape[2]}x{train.shape[1]}"
     _, predictions = network.features(test)
     return Baseline(splits.test, labels[splits.test], predictions, len(splits.classes), {"note": note})
 

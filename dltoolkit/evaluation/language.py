@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dltoolkit import progress
 from dltoolkit.data.language import pipeline as token_pipeline
 from dltoolkit.errors import UserError
 
@@ -34,6 +35,7 @@ def token_losses(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.nd
     return lambda token_ids, next_ids: losses(token_ids, next_ids).numpy()
 
 
+@progress.phase("Measuring the loss")
 def measure(model: keras.Model, texts: Iterable[np.ndarray], characters: int, context_length: int) -> dict[str, Any]:
     """Score every token of a text except the first.
 
@@ -69,6 +71,7 @@ def loss_metrics(loss: float, tokens: int, characters: int) -> dict[str, Any]:
     }
 
 
+@progress.phase("Counting n-grams for the baselines")
 def baselines(
     train_ids: np.ndarray, token_ids: np.ndarray, characters: int, vocab_size: int, text: str
 ) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -52,16 +53,26 @@ def fit(
         return model.fit(x, y)
 
 
-def search(candidates: Sequence[float], evaluate: Callable[[float], tuple[float, Model]]) -> tuple[float, Model]:
+def search(
+    candidates: Sequence[float],
+    evaluate: Callable[[float], tuple[float, Model]],
+    *,
+    max_seconds: float | None = None,
+) -> tuple[float, Model]:
     """Return the candidate C with the highest score and its model; the first candidate wins a tie.
 
     Args:
-        candidates: Values of C to try.
+        candidates: Values of C to try, in ascending order if there is a time limit, because a higher C takes longer.
         evaluate: Maps C to ``(score, model)``.
+        max_seconds: Time limit. A candidate is left out if the one before it suggests that it would exceed the limit.
     """
-    best = None
+    best, start, last = None, time.monotonic(), 0.0
     for C in candidates:
+        now = time.monotonic()
+        if best is not None and max_seconds is not None and now - start + last > max_seconds:
+            break
         score, model = evaluate(C)
+        last = time.monotonic() - now
         if best is None or score > best[0]:
             best = score, C, model
     return best[1], best[2]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dltoolkit import progress
 from dltoolkit.data.readers import source
 from dltoolkit.data.text import dataset as text
 from dltoolkit.data.text import pipeline as text_pipeline
@@ -50,6 +51,7 @@ def from_scratch(splits: TextSplits, *, seed: int, max_seconds: float | None = N
     from dltoolkit.config import OptimizerOptions
     from dltoolkit.models.text import classifiers
     from dltoolkit.training import optimizer
+    from dltoolkit.training.time_limit import TimeLimit
 
     min_df = 2 if len(splits.train) > 1000 else 1
     vocabulary = Vocabulary.build(splits.tokenized, splits.train, max_size=20_000, min_df=min_df)
@@ -61,11 +63,14 @@ def from_scratch(splits: TextSplits, *, seed: int, max_seconds: float | None = N
     steps = min(max_steps, max(min_steps, FROM_SCRATCH_EPOCHS * len(splits.train) // batch_size))
     options = OptimizerOptions(optimizer="adamw", learning_rate=FROM_SCRATCH_LEARNING_RATE)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    optimizer.compile(model, options, batch_size, loss=loss, jit_compile=False).steps = steps
+    schedule = optimizer.compile(model, options, batch_size, loss=loss, jit_compile=False)
+    schedule.steps = steps
+    limit = TimeLimit(schedule, max_seconds)
     batches = text_pipeline.training_pipeline(encoded, batch_size=batch_size, seed=seed)
-    model.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+    model.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[limit])
     labels, test_batches = labeled_batches(encoded, "test")
-    note = "a small convolutional network of words (Kim 2014) trained from scratch"
+    limited = f" in {limit.limited_steps} steps because of --max-time" if limit.limited_steps else ""
+    note = f"a small convolutional network of words (Kim 2014) trained from scratch{limited}"
     predictions = prediction.logits(model, test_batches).argmax(axis=1)
     return Baseline(encoded.sort_by_length("test"), labels, predictions, classes, {"note": note})
 
@@ -91,8 +96,6 @@ def evaluate(
     Raises:
         UserError: If the data of the run have changed, or the other data contain a class that the run does not have.
     """
-    from dltoolkit import progress
-
     if other is None:
         splits = build_splits()
         run.check_data(splits.describe())

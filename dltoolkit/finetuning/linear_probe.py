@@ -25,6 +25,8 @@ def fit(
     classes: int,
     *,
     balanced: bool = False,
+    C: float | None = None,
+    max_seconds: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Fit multinomial logistic regression with the C that has the lowest cross-entropy on validation.
 
@@ -33,6 +35,8 @@ def fit(
         validation: Features and labels like those of ``train``.
         classes: Number of classes.
         balanced: Whether all classes have the same total weight.
+        C: Inverse regularization strength, instead of a search.
+        max_seconds: Time limit of the search.
 
     Returns:
         Kernel float32 (units, classes) and bias float32 (classes,) of a dense layer, and C.
@@ -58,6 +62,7 @@ def fit(
         true_logits = logits[np.arange(len(validation_y)), validation_y]
         return -np.mean(np.logaddexp.reduce(logits, axis=1) - true_logits), (kernel, bias)
 
-    C, (kernel, bias) = logistic_regression.search(CANDIDATES, evaluate)
+    candidates = CANDIDATES if C is None else (C,)
+    C, (kernel, bias) = logistic_regression.search(candidates, evaluate, max_seconds=max_seconds)
     kernel = (kernel if basis is None else basis @ kernel) / scale[:, None]
     return kernel.astype("float32"), (bias - mean @ kernel).astype("float32"), C

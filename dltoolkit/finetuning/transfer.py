@@ -43,12 +43,18 @@ class Transfer:
         task.prepare(config, model, splits)
 
     @progress.phase("Fitting the linear probe")
-    def fit_linear_probe(self) -> dict[str, float]:
-        """Set the head to a linear probe on the frozen features; return its C and its validation scores."""
+    def fit_linear_probe(self, C: float | None = None) -> dict[str, float]:
+        """Set the head to a linear probe on the frozen features; return its C and its validation scores.
+
+        Args:
+            C: Inverse regularization strength, if a run that is resumed has found it. Otherwise a search selects it,
+                which takes at most a third of ``--max-time``.
+        """
         classes = len(self.splits.classes)
         train, validation = self.task.features()
         balanced = self.config.class_weights == "balanced"
-        kernel, bias, C = linear_probe.fit(train, validation, classes, balanced=balanced)
+        limits = {"C": C, "max_seconds": self.config.max_time and self.config.max_time / 3}
+        kernel, bias, C = linear_probe.fit(train, validation, classes, balanced=balanced, **limits)
         self.head.set_weights([kernel, bias])
         self._probe_weights = self.task.head_model.get_weights()
         features, labels = validation

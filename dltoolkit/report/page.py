@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
+from dltoolkit import progress
 from dltoolkit.report import formatting, plots, sections
 from dltoolkit.report.contents import Contents
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 
 
+@progress.phase("Writing the report")
 def write(
     run: Run,
     *,

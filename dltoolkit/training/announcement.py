@@ -41,7 +41,7 @@ def announce(
         ("Device", f"{device['kind']}{several}, {device['precision']}{', XLA' if device['xla'] else ''}"),
         *_length_rows(run, config, budget, steps_per_epoch),
         ("Selection", f"the epoch with the best {spec.monitor.replace('_', ' ')}{_patience(config)}"),
-        *([evaluation.row(inference_model, config.max_time)] if evaluation else []),
+        *([_evaluation_row(evaluation, inference_model, config)] if evaluation else []),
         ("Result", str(run.path)),
     ]
     plan.announce(run, rows)
@@ -64,3 +64,8 @@ def _length_rows(run: Run, config: RunConfig, budget: TimeBudget, steps_per_epoc
 
 def _patience(config: RunConfig) -> str:
     return f"; stops after {config.patience} epochs without a better one" if config.patience else ""
+
+
+@progress.phase("Estimating the time of the evaluation")
+def _evaluation_row(evaluation: plan.Evaluation, inference_model: keras.Model, config: RunConfig) -> plan.Row:
+    return evaluation.row(inference_model, config.max_time)

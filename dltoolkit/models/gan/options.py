@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dltoolkit import plan
 from dltoolkit.config import Options, option
 
 if TYPE_CHECKING:
@@ -87,3 +88,19 @@ def resolve_defaults(config: Any, splits: ImageSplits) -> Any:
     }
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     return config.resolve(diff_augment=diff_augment, **missing)
+
+
+def summary(config: Any, flip: bool) -> list[tuple[str, str]]:
+    """Return rows of the plan about the networks and the augmentation.
+
+    Args:
+        config: Options with every default resolved.
+        flip: Whether training flips images.
+    """
+    regularization = {"gradient_penalty": config.gradient_penalty, "mode_seeking": config.mode_seeking}
+    augmentation = {"flip": flip, f"{config.diff_augment} for the discriminator": config.diff_augment != "none"}
+    return [
+        ("Networks", f"{config.architecture}, width {config.width}, {'' if config.conditional else 'un'}conditional"),
+        ("Loss", f"{config.loss}, {plan.settings(regularization)}"),
+        ("Augmentation", plan.settings(augmentation)),
+    ]
