@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
-from dltoolkit.errors import InvalidInput
+from dltoolkit.errors import InvalidInput, UserError
 
 CHUNK_BYTES = 1 << 16  # maximum number of bytes to read at once; a read returns fewer if fewer have arrived
 MAX_LINE_BYTES = 10_000_000  # a longer line is reported and skipped, so that a stream without line ends fits in memory
+MAX_IMAGE_BYTES = 500_000_000
+IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")  # first bytes of images
 EXCERPT_LENGTH = 80  # characters of an unreadable line that its error shows
 
 
@@ -18,72 +18,61 @@ class Line(str):
     """A line of a stream or a cell of a table: always a text, never the name of a file."""
 
 
-def read_lines(descriptor: int) -> Iterator[Line | InvalidInput | None]:
+class StdinBytes(bytes):
+    """All bytes of stdin, which are one input."""
+
+
+def read_image(descriptor: int) -> tuple[StdinBytes | None, bytes]:
+    """Return the image that a file descriptor holds, and the bytes that were read.
+
+    The image is None if the bytes do not begin like an image file; the rest of them is not read then.
+
+    Raises:
+        UserError: If the image is larger than ``MAX_IMAGE_BYTES``.
+    """
+    chunk = os.read(descriptor, CHUNK_BYTES)
+    if not chunk.startswith(IMAGE_SIGNATURES):
+        return None, chunk
+    chunks, size = [chunk], len(chunk)
+    while chunk := os.read(descriptor, CHUNK_BYTES):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_IMAGE_BYTES:
+            raise UserError(f"The image on stdin is larger than {MAX_IMAGE_BYTES // 1_000_000} MB.")
+    return StdinBytes(b"".join(chunks)), b""
+
+
+def read_lines(descriptor: int, *, raw: bool = False, begin: bytes = b"") -> Iterator[Line | InvalidInput | None]:
     """Yield the lines of a file descriptor without their ends, and None when the next line has not arrived yet.
 
     A line of more than ``MAX_LINE_BYTES`` bytes, or one that is not UTF-8, becomes a `InvalidInput`.
+
+    Args:
+        descriptor: The file descriptor.
+        raw: Whether lines keep their ends, and bytes that are not UTF-8 become surrogates.
+        begin: Bytes that were read from the descriptor before.
     """
     number, rest, skipping = 0, b"", False
-    while chunk := os.read(descriptor, CHUNK_BYTES):
+    chunk = begin or os.read(descriptor, CHUNK_BYTES)
+    while chunk:
         *complete, rest = (rest + chunk).split(b"\n")
         for line in complete:
             number += 1
-            yield _too_long(line, number) if skipping else _decode(line, number)
+            yield _too_long(line, number) if skipping else _decode(line, number, b"\n", raw)
             skipping = False
         if len(rest) > MAX_LINE_BYTES or skipping:
             skipping, rest = True, rest[:EXCERPT_LENGTH]
         yield None
+        chunk = os.read(descriptor, CHUNK_BYTES)
     if rest:
-        yield _too_long(rest, number + 1) if skipping else _decode(rest, number + 1)
+        yield _too_long(rest, number + 1) if skipping else _decode(rest, number + 1, b"", raw)
 
 
-def read_column(
-    stream: Iterable[Line | InvalidInput | None], form: str, find_column: Callable[[Sequence[str]], str]
-) -> Iterator[Line | InvalidInput | None]:
-    """Yield one cell of each line of a stream of JSON objects or CSV rows; the first line of CSV names the columns.
-
-    A line that cannot be parsed becomes a `InvalidInput`, and so does a JSON object without the column.
-
-    Args:
-        stream: Lines from :func:`read_lines`.
-        form: "jsonl" or "csv".
-        find_column: Function from the names of the columns, in the first line that has any, to the name of the column
-            to yield.
-    """
-    column, number = None, 0
-    for line in stream:
-        if not isinstance(line, Line):
-            number += line is not None
-            yield line
-            continue
-        number += 1
-        try:
-            row = _parse_object(line) if form == "jsonl" else dict(enumerate(next(csv.reader([line], strict=True), [])))
-        except (ValueError, csv.Error, RecursionError):
-            expected = "a JSON object" if form == "jsonl" else "a row of CSV"
-            yield InvalidInput(line[:EXCERPT_LENGTH], f"line {number}: not {expected}")
-            continue
-        if form == "csv" and column is None:
-            names = list(row.values())
-            column = names.index(find_column(names))
-            continue
-        if column is None and row:
-            column = find_column(list(row))
-        if row.get(column) is None:
-            yield InvalidInput(line[:EXCERPT_LENGTH], f"line {number}: no value in the column")
-        else:
-            yield Line(row[column])
-
-
-def _parse_object(line: str) -> dict[str, object]:
-    if not isinstance(row := json.loads(line), dict):
-        raise ValueError
-    return row
-
-
-def _decode(line: bytes, number: int) -> Line | InvalidInput:
+def _decode(line: bytes, number: int, end: bytes, raw: bool) -> Line | InvalidInput:
     if len(line) > MAX_LINE_BYTES:
         return _too_long(line, number)
+    if raw:
+        return Line((line + end).decode(errors="surrogateescape"))
     try:
         return Line(line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:

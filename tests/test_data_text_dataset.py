@@ -12,8 +12,7 @@ from conftest import toy_texts, write_texts
 from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.readers import delimited
 from dltoolkit.data.text import dataset
-from dltoolkit.errors import InvalidInput, UserError
-from dltoolkit.lines import Line
+from dltoolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
 
@@ -124,15 +123,6 @@ def test_load_reads_a_tfds_data_set(tmp_path, monkeypatch):
     assert splits.names[0].startswith("toy_texts/train[")
 
 
-@pytest.mark.parametrize(
-    "raw",
-    ["naïve 😀 שלום".encode(), b"\xef\xbb\xbf" + "naïve 😀 שלום".encode(), "naïve 😀 שלום".encode("utf-16")],
-    ids=["utf-8", "utf-8 with BOM", "utf-16"],
-)
-def test_decode_detects_the_encoding(raw):
-    assert dataset.decode(raw) == "naïve 😀 שלום"
-
-
 def test_load_names_the_file_and_line_of_an_invalid_byte(tmp_path):
     folder = write_texts(tmp_path / "texts", toy_texts(60))
     bad = folder / "good" / "001.txt"
@@ -143,7 +133,8 @@ def test_load_names_the_file_and_line_of_an_invalid_byte(tmp_path):
     assert "--skip-invalid" in message
     splits = load(folder, SKIP_INVALID)
     assert len(splits.texts) == 59
-    assert (str(bad), "not UTF-8: byte 0xef in line 3") in splits.findings
+    hint = "not UTF-8: byte 0xef in line 3; it looks like cp1252: give --encoding cp1252"
+    assert (str(bad), hint) in splits.findings
     path = tmp_path / "a.csv"
     path.write_bytes(b"text,label\nfine,1\nna\xefve,0\n")
     assert "byte 0xef in line 3" in error_message(path)
@@ -249,20 +240,6 @@ def test_with_encoder_encodes_the_texts_again(text_table):
     assert all(other.tokenized.texts is splits.texts for other in encoded)
 
 
-def test_expand_yields_files_rows_and_plain_texts(tmp_path, text_table):
-    folder = write_texts(tmp_path / "texts", toy_texts(4))
-    rows = [Line(text) for _, text in toy_texts(60)]
-    names = [str(folder / "bad"), "A plain text.", str(text_table), str(folder / "*" / "001.txt")]
-    items = list(dataset.expand(names))
-    assert items[:2] == sorted((folder / "bad").iterdir())
-    assert items[2] == "A plain text."
-    assert items[3:63] == rows
-    assert items[63:] == [folder / "good" / "001.txt"]
-    assert [dataset.read_text(item) for item in items[:2]] == [text for label, text in toy_texts(4) if label == "bad"]
-    assert list(dataset.expand(["gone.txt"])) == [InvalidInput("gone.txt", "no such file")]
-    assert list(dataset.expand([Line(str(text_table)), None])) == [str(text_table), None]  # a line is never a file
-
-
 def test_summary_says_what_was_read(text_table, tmp_path):
     splits = load(text_table)
     assert splits.summary()[:5] == [
@@ -281,3 +258,156 @@ def test_summary_says_what_was_read(text_table, tmp_path):
         "34 train, 6 validation, 20 test; test predefined by folders, validation split from train by class and content"
     )
     assert "Columns" not in rows
+
+
+def test_load_reads_the_split_column_of_a_table(tmp_path):
+    """The names of the columns, of the splits, and rows of other splits are reported."""
+    texts = toy_texts(60)
+    names = ["train"] * 40 + ["dev"] * 10 + ["Test"] * 9 + ["unsup"]
+    rows = [("label", "text", "Partition"), *((*pair, split) for pair, split in zip(texts, names, strict=True))]
+    path = write_table(tmp_path / "a.csv", rows)
+    splits = load(path)
+    assert splits.counts() == {"train": 40, "validation": 10, "test": 9}
+    assert [splits.texts[i] for i in splits.test] == [text for _, text in texts[50:59]]
+    assert splits.describe()["columns"] == {"text": "text", "label": "label", "split": "Partition"}
+    assert dict(splits.summary())["Splits"] == "40 train, 10 validation, 9 test; predefined by the column 'Partition'"
+    assert any("'unsup' (1)" in warning for warning in splits.warnings)
+    assert load(path, TextReadOptions(split_column="none")).counts()["train"] == 44
+    assert len(load(path, TextReadOptions(split_column="none")).texts) == 60
+
+
+def test_load_says_why_a_split_column_is_not_used(tmp_path):
+    rows = [("label", "text", "fold"), *((*pair, i % 5) for i, pair in enumerate(toy_texts(60)))]
+    path = write_table(tmp_path / "a.csv", rows)
+    assert any("The column 'fold'" in warning and "0, 1, 2, …" in warning for warning in load(path).warnings)
+    assert "none of which is train" in error_message(path, TextReadOptions(split_column="fold"))
+    rows = [("label", "text", "split"), *((*pair, "test") for pair in toy_texts(60))]
+    assert "none of which is train" in error_message(write_table(tmp_path / "b.csv", rows))
+
+
+def test_labels_that_unicode_considers_equal_are_one_class(tmp_path):
+    composed, decomposed = "soir\u00e9e", "soire\u0301e"
+    texts = [
+        (decomposed if i % 4 == 0 else composed if i % 2 == 0 else "travail", text)
+        for i, (_, text) in enumerate(toy_texts(60))
+    ]
+    splits = load(write_table(tmp_path / "a.csv", [("label", "text"), *texts]))
+    assert splits.classes == [composed, "travail"]
+    assert np.bincount(splits.labels).tolist() == [30, 30]
+    write_texts(
+        tmp_path / "folders" / "train", [(composed if i % 2 else "travail", t) for i, (_, t) in enumerate(texts)]
+    )
+    test = write_texts(tmp_path / "folders" / "test", [(decomposed, "un"), ("travail", "deux")])
+    splits = load(tmp_path / "folders")
+    assert splits.classes == [composed, "travail"]
+    assert splits.labels[splits.test].tolist() == [0, 1]
+    _, labels, _ = dataset.labeled(str(test), [composed.upper(), "travail"])
+    assert labels.tolist() == [0, 1]
+    assert dataset.labeled(str(test), [decomposed, "travail"])[1].tolist() == [0, 1]
+
+
+def test_load_leaves_out_unlabeled_training_folders(tmp_path):
+    """IMDb as published has train/unsup; another class that the test folders lack is refused."""
+    texts = toy_texts(60)
+    write_texts(tmp_path / "imdb" / "train", [*texts[:40], *(("unsup", f"{text} again") for _, text in texts)])
+    write_texts(tmp_path / "imdb" / "test", texts[40:])
+    splits = load(tmp_path / "imdb")
+    assert splits.classes == ["bad", "good"]
+    assert set(splits.labels.tolist()) == {0, 1}
+    assert len(splits.texts) == 60
+    assert any("60 texts in train/unsup are left out" in warning for warning in splits.warnings)
+    (tmp_path / "imdb" / "train" / "unsup").rename(tmp_path / "imdb" / "train" / "neutral")
+    assert "'neutral' has a folder in train but no texts in test" in error_message(tmp_path / "imdb")
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "words"),
+    [
+        ("text,genres,label", "{text},x,comedy|drama", "several labels in the column 'label' ('comedy|drama'"),
+        ("text,label", '{text},"red, blue"', "several labels"),
+        ("text,label", "{text},['red']", "several labels"),
+        ("text,toxic,rude", "{text},1,1", "The columns toxic, rude of"),
+        ("text,happy,sad", "{text},0,1", "are one-hot labels"),
+        ("text,rating", "{text},3.5", "numbers such as 3.5 (regression)"),
+        ("premise,hypothesis,label", "{text},{text},yes", "'premise' and 'hypothesis' of"),
+        ("text1,text2,label", "{text},{text},yes", "are pairs of texts"),
+    ],
+)
+def test_load_refuses_other_tasks_by_name(tmp_path, header, row, words):
+    other = {"text,happy,sad": "{text},1,0", "text,toxic,rude": "{text},0,0"}.get(header)
+    values = {"text,label": "red", "text,rating": "3"}.get(header, "comedy")
+    other = other or row.rsplit(",", 1 if '"' not in row else 2)[0] + f",{values}"
+    extra = "{text},blue" if '"' in row else other
+    lines = [pattern.format(text=f"words {i}") for i in range(10) for pattern in (row, other, extra)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([header, *lines]))
+    assert words in error_message(path)
+
+
+def test_load_takes_names_with_commas_and_whole_numbers_as_classes(tmp_path):
+    names = {"bad": "tench, Tinca tinca", "good": "goldfish, Carassius auratus"}
+    rows = [("text", "label"), *((text, names[label]) for label, text in toy_texts(60))]
+    assert load(write_table(tmp_path / "a.csv", rows)).classes == sorted(names.values())
+    rows = [("text", "label"), *((text, f"{i % 5 + 1}.0") for i, (_, text) in enumerate(toy_texts(60)))]
+    assert load(write_table(tmp_path / "b.csv", rows)).classes == ["1", "2", "3", "4", "5"]
+
+
+def test_load_warns_of_a_second_column_of_texts(tmp_path):
+    rows = [("review", "text", "label"), *((f"{text} really", text, label) for label, text in toy_texts(60))]
+    (warning,) = load(write_table(tmp_path / "a.csv", rows)).warnings
+    assert warning == "The column 'text' is read as the text, not 'review'; --text-column selects another."
+
+
+def test_load_refuses_options_that_have_no_effect(tmp_path):
+    folder = write_texts(tmp_path / "texts", toy_texts(40))
+    assert "--label-column has no effect on" in error_message(folder, TextReadOptions(label_column="kind"))
+    assert "--no-header has no effect on" in error_message(folder, TextReadOptions(header=False))
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for label, text in toy_texts(40)))
+    assert "--header has no effect on" in error_message(path, TextReadOptions(header=True))
+    options = TextReadOptions(label_column="kind")  # of a run that was trained on a table
+    assert len(dataset.labeled(str(folder), ["bad", "good"], options)[0]) == 40
+
+
+def test_load_reads_other_encodings(tmp_path):
+    texts = [(label, f"{text} naïve café") for label, text in toy_texts(40)]
+    table = "".join(f'"{label}","{text}"\n' for label, text in [("label", "text"), *texts])
+    for number, (encoding, option) in enumerate([("utf-16", None), ("cp1252", "cp1252"), ("utf-16-le", "utf-16-le")]):
+        path = tmp_path / f"{number}.csv"
+        path.write_bytes(table.encode(encoding))
+        assert labeled_texts(load(path, TextReadOptions(encoding=option))) == set(texts)
+        if option:
+            assert f"give --encoding {option}" in error_message(path)
+    folder = write_texts(tmp_path / "texts", texts)
+    for path in folder.rglob("*.txt"):
+        path.write_bytes(path.read_text(encoding="utf-8").encode("cp1252"))
+    assert "give --encoding cp1252" in error_message(folder)
+    assert labeled_texts(load(folder, TextReadOptions(encoding="cp1252"))) == set(texts)
+    with pytest.raises(UserError, match="no encoding 'cp12x'"):
+        TextReadOptions(encoding="cp12x")
+
+
+def test_load_finds_labels_in_file_names(tmp_path):
+    (tmp_path / "flat").mkdir()
+    for number, (label, text) in enumerate(toy_texts(40)):
+        (tmp_path / "flat" / f"{label}.{number}.txt").write_text(text)
+    assert "--label-pattern" in error_message(tmp_path / "flat")
+    assert labeled_texts(load(tmp_path / "flat", TextReadOptions(label_pattern=r"^(\w+)\."))) == set(toy_texts(40))
+    message = error_message(tmp_path / "flat", TextReadOptions(label_pattern="(good)"))
+    assert "does not match the name of 20 texts" in message
+    for pattern in ("good", "(a)(b)", "("):
+        with pytest.raises(UserError, match="--label-pattern"):
+            TextReadOptions(label_pattern=pattern)
+
+
+def test_labeled_says_what_was_read(tmp_path, text_table):
+    notes = []
+    dataset.labeled(str(text_table), ["bad", "good"], note=notes.append)
+    write_texts(tmp_path / "imdb" / "train", toy_texts(40))
+    test = write_texts(tmp_path / "imdb" / "test", toy_texts(6, seed=1))
+    dataset.labeled(str(tmp_path / "imdb"), ["bad", "good"], note=notes.append)
+    assert notes == [
+        f"Evaluating 60 texts of {text_table}: all of it, as it has no predefined test split; text from 'text', label "
+        "from 'label'.",
+        f"Evaluating 6 texts of {tmp_path / 'imdb'}: its test split, predefined by folders ({test}).",
+    ]

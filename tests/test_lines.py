@@ -56,23 +56,23 @@ def test_read_lines_yields_lines_before_the_stream_ends():
     os.close(out)
 
 
-def text_column(names: list[str]) -> str:
-    return next(name for name in names if name == "text")
+def test_read_lines_divides_at_line_feeds_only(tmp_path):
+    raw = "a b\r\nc\u2028d\ne\x0bf\x85 x\n\ng \x1c h\ni".encode()
+    assert read_all(raw, tmp_path) == ["a b", "c\u2028d", "e\x0bf\x85 x", "", "g \x1c h", "i"]
 
 
-def test_read_column_of_json_objects():
-    objects = ('{"id": 1, "text": "a, b"}', "oops", "[1]", '{"id": 2}', '{"text": 3}')
-    cells = lines.read_column([lines.Line(text) for text in objects], "jsonl", text_column)
-    text, malformed, array, without_column, number = cells
-    assert (text, number) == ("a, b", "3")
-    assert [cell.error for cell in (malformed, array)] == [f"line {number}: not a JSON object" for number in (2, 3)]
-    assert without_column.error == "line 4: no value in the column"
+def test_read_lines_keeps_ends_and_bytes_of_raw_lines(tmp_path):
+    (tmp_path / "stream").write_bytes(b"a\r\nna\xefve\nlast")
+    with open(tmp_path / "stream", "rb") as file:
+        kept = [line for line in lines.read_lines(file.fileno(), raw=True) if line is not None]
+    assert kept == ["a\r\n", "na\udcefve\n", "last"]
 
 
-def test_read_column_of_csv_rows():
-    header, first, unclosed, short, last = map(lines.Line, ("id,text", '1,"a, b"', '2,"open', "3", "4,last"))
-    invalid = InvalidInput("x", "line 3: not UTF-8")
-    cells = list(lines.read_column([header, first, None, invalid, unclosed, short, last], "csv", text_column))
-    assert cells[:3] == ["a, b", None, invalid]
-    assert [cell.error for cell in cells[3:5]] == ["line 4: not a row of CSV", "line 5: no value in the column"]
-    assert cells[5] == "last"
+def test_read_image_tells_images_from_lines(tmp_path):
+    for content, is_image in ((b"\x89PNG\r\n\x1a\n...", True), (b"a.png\nb.png\n", False)):
+        (tmp_path / "stream").write_bytes(content)
+        with open(tmp_path / "stream", "rb") as file:
+            image, begin = lines.read_image(file.fileno())
+            rest = [line for line in lines.read_lines(file.fileno(), begin=begin) if line is not None]
+        assert (image, begin) == ((content, b"") if is_image else (None, content))
+        assert rest == ([] if is_image else ["a.png", "b.png"])

@@ -97,7 +97,6 @@ def test_predict_takes_literals_files_tables_and_folders(run, reviews, capfd, tm
             "a lovely film",
             str(folder / "bad"),
             str(reviews),
-            "gone.txt",
             "",
             "--format",
             "json",
@@ -105,12 +104,24 @@ def test_predict_takes_literals_files_tables_and_folders(run, reviews, capfd, tm
     )
     predictions = json.loads(out)
     assert code == 2
-    assert len(predictions) == 1 + 2 + 240 + 2
+    assert len(predictions) == 1 + 2 + 240 + 1
     assert (predictions[0]["input"], predictions[0]["label"]) == ("a lovely film", "good")
     assert predictions[0]["probability"] == predictions[0]["top"][0]["probability"] > 0.5
     assert [prediction["label"] for prediction in predictions[1:3]] == ["bad", "bad"]
     assert predictions[1]["input"].endswith("000.txt")
-    assert [prediction.get("error") for prediction in predictions[-2:]] == ["no such file", "empty"]
+    assert predictions[-1].get("error") == "empty"
+
+
+def test_predict_takes_arguments_as_texts_or_files_as_told(run, reviews, capfd):
+    words = ["predict", str(run.path), str(reviews), "lovely.txt", "--format", "jsonl"]
+    code, out, err = run_command(capfd, *words)
+    assert (code, len(out.splitlines())) == (0, 241)
+    assert "There is no file lovely.txt, so it is classified as a text" in err
+    code, out, err = run_command(capfd, *words, "--text")
+    assert (code, err) == (0, "")
+    assert [json.loads(line)["input"] for line in out.splitlines()] == [str(reviews), "lovely.txt"]
+    code, out, err = run_command(capfd, *words, "--files")
+    assert (code, json.loads(out.splitlines()[-1])["error"], err) == (2, "no such file", "")
 
 
 def test_predict_prints_every_format_and_unsure(run, capfd):
@@ -163,6 +174,33 @@ def test_predict_reads_a_column_of_csv_from_stdin(run, capfd, tmp_path, monkeypa
     assert "Its columns are: id, review" in err
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_predict_answers_each_record_of_csv_once(run, capfd, tmp_path, monkeypatch, delimiter):
+    """A quoted line break does not shift the answers, and a file gives the same answers as stdin."""
+    path = tmp_path / "new.csv"
+    content = b'id,text\r\n1,a lovely film\r\n2,"a dreadful\r\n\r\nfilm: really"\r\n3,superb\r\n'
+    path.write_bytes(content.replace(b",", delimiter.encode()))
+    words = ["predict", str(run.path), "--format", "jsonl"]
+    with open(path) as rows:
+        monkeypatch.setattr(sys, "stdin", rows)
+        code, out, err = run_command(capfd, *words, "-", "--stdin", "csv")
+    assert (code, err) == (0, "")
+    assert [json.loads(line)["label"] for line in out.splitlines()] == ["good", "bad", "good"]
+    assert json.loads(out.splitlines()[1])["input"] == "a dreadful\r\n\r\nfilm: really"
+    assert run_command(capfd, *words, str(path)) == (0, out, "")
+
+
+def test_predict_answers_each_line_once_whatever_it_holds(run, capfd, tmp_path, monkeypatch):
+    raw = "superb\r\nwarm\u2028dull\r\nwitty\x0brude\x85 x\n\nbland \x1c film\nlast".encode()
+    (tmp_path / "lines.txt").write_bytes(raw)
+    for form, header in (("jsonl", 0), ("table", 1)):
+        with open(tmp_path / "lines.txt") as rows:
+            monkeypatch.setattr(sys, "stdin", rows)
+            code, out, _ = run_command(capfd, "predict", str(run.path), "-", "--format", form)
+        assert code == 2  # the empty line has an error
+        assert len(out.splitlines()) == 6 + header
+
+
 def test_predict_refuses_a_format_of_stdin_without_stdin(run, capfd):
     code, out, err = run_command(capfd, "predict", str(run.path), "a lovely film", "--stdin", "csv")
     assert (code, out) == (2, "")
@@ -174,6 +212,10 @@ def test_evaluate_takes_other_texts(run, capfd, tmp_path):
     path.write_text("".join(f"{label},{written}\n" for label, written in [("label", "text"), *toy_texts(20, seed=5)]))
     code, out, err = run_command(capfd, "evaluate", str(run.path), "--data", str(path), "--format", "json")
     assert code == 0, err
+    assert err.splitlines()[0] == (
+        f"Evaluating 20 texts of {path}: all of it, as it has no predefined test split; text from 'text', label from "
+        "'label'."
+    )
     assert json.loads(out)["accuracy"] > 0.8
     assert sum(row["support"] for row in json.loads(out)["per_class"].values()) == 20
     path.write_text(path.read_text().replace("bad,", "Awful,"))
@@ -188,6 +230,15 @@ def test_evaluate_takes_other_texts(run, capfd, tmp_path):
     assert code == 0
     _, _, err = run_command(capfd, "evaluate", str(run.path), "--data", run.config.data)
     assert "was trained on these data" in err
+    _, _, err = run_command(capfd, "evaluate", str(run.path))
+    assert err.startswith(f"Evaluating {run.info['data']['splits']['test']} texts: the test split of {run.config.data}")
+    code, _, err = run_command(capfd, "evaluate", str(run.path), "--label-column", "label")
+    assert (code, "--label-column is about other data" in err) == (2, True)
+    folder = write_texts(tmp_path / "folder", toy_texts(4, seed=9))
+    words = ["evaluate", str(run.path), "--data", str(folder)]
+    code, _, err = run_command(capfd, *words, "--label-column", "label")
+    assert (code, "--label-column has no effect on" in err) == (2, True)
+    assert run_command(capfd, *words)[0] == 0
 
 
 def test_train_trains_a_recurrent_network(config):

@@ -6,8 +6,7 @@ import csv
 import inspect
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,28 +15,40 @@ import dltoolkit
 from dltoolkit import config, lines
 from dltoolkit.cli import image_files
 from dltoolkit.cli.tables import percent, print_json, print_table
-from dltoolkit.cli.verb_options import out_dir_option, refuse_unsupported, table_or_json_option
+from dltoolkit.cli.verb_options import out_dir_option, read_options, refuse_unsupported, table_or_json_option
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
     from dltoolkit.evaluation.prediction import Prediction
+
+# Characters within a JSON string that many readers take as the end of a line, and their escapes
+LINE_SEPARATORS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
 
 
 @click.command(epilog="Example: dltoolkit evaluate latest --data ~/new-flowers --format json")
 @click.argument("run")
 @click.option("--data", metavar="DATA", help="Other labeled data.  [default: test split of the run]")
 @table_or_json_option
-@click.option("--label-column", metavar="NAME", help="Column of the labels, if it differs from training.")
-@click.option("--image-column", metavar="NAME", help="Column of the image paths, if it differs from training.")
-@click.option("--text-column", metavar="NAME", help="Column of the texts, if it differs from training.")
-@click.option("--header/--no-header", default=None, help="Whether the table begins with column names.")
-@click.option("--skip-invalid", is_flag=True, default=None, help="Skip unreadable examples instead of stopping.")
+@read_options
 @out_dir_option
 def evaluate(run: str, data: str | None, form: str, out_dir: str, **options: Any) -> None:
-    """Evaluate RUN on its test split, or on other labeled data."""
+    """Evaluate RUN on its test split, or on other labeled data.
+
+    The options for reading replace those of the training. A line on stderr says which examples are evaluated.
+    """
     opened = dltoolkit.load(run, out_dir)
     given = {name: value for name, value in options.items() if value is not None}
     refuse_unsupported(opened, given, config.options(opened.recipe.Config))
+    if given:
+        from dltoolkit.data import checks
+        from dltoolkit.data.readers import source
+
+        if data is None:
+            raise UserError(
+                f"--{next(iter(given)).replace('_', '-')} is about other data: add --data, or leave it out."
+            )
+        noun = opened.info.get("task") or ("text" if hasattr(opened.config, "text_column") else "image")
+        checks.refuse_unused(given, source.resolve(data), noun)
     metrics = opened.evaluate(data, **given)
     print_json(metrics) if form == "json" else print_evaluation(metrics)
 
@@ -58,14 +69,20 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, **options: Any
     "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Probability below which the label is 'unsure'."
 )
 @click.option("--text-column", metavar="NAME", help="Column of the texts in tables.")
+@click.option("--text", "meaning", flag_value="text", help="Read each INPUT as a text, even if it names a file.")
+@click.option("--files", "meaning", flag_value="file", help="Read each INPUT as the name of a file.")
 @click.option(
     "--stdin", type=click.Choice(["text", "jsonl", "csv"]), default="text", show_default=True, help="Format of stdin."
 )
 @out_dir_option
-def predict(run: str, inputs: tuple[str, ...], form: str, stdin: str, out_dir: str, **options: Any) -> int:
-    """Classify files, folders, globs, texts or lines of stdin.
+def predict(
+    run: str, inputs: tuple[str, ...], form: str, stdin: str, meaning: str | None, out_dir: str, **options: Any
+) -> int:
+    """Classify files, folders, globs, texts or what stdin holds.
 
-    Each INPUT is a file, a folder, a glob, a literal text, or - for stdin.
+    Each INPUT is a file, a folder, a glob, or - for stdin. A classifier of texts takes an INPUT that names no file as
+    a text, and stdin as one text per line, or as records of CSV or JSON; a classifier of images takes stdin as one
+    image, or as one file name per line.
 
     An input that cannot be read becomes a row with its error, the others are classified, and the exit code is 2.
     """
@@ -77,7 +94,9 @@ def predict(run: str, inputs: tuple[str, ...], form: str, stdin: str, out_dir: s
         refuse_unsupported(opened, ["stdin"], ["stdin"] if predictor.noun == "text" else [])
         if "-" not in inputs:
             raise UserError(f"--stdin {stdin} is the format of stdin, but - is not among the inputs: add it.")
-    items = predictor.expand(_read_inputs(inputs, stdin, text_column), text_column)
+    if predictor.noun == "text" and meaning is None:
+        _warn_of_missing_files(inputs)
+    items = predictor.expand(_read_inputs(inputs, stdin, text_column, predictor.noun), text_column, meaning or "auto")
     return 2 if print_predictions(predictor.stream(items, **given), form) else 0
 
 
@@ -178,7 +197,8 @@ def print_predictions(predictions: Iterable[Prediction], form: str) -> bool:
         print_json([prediction.to_dict() for prediction in noting_errors()])
     elif form == "jsonl":
         for prediction in noting_errors():
-            sys.stdout.write(json.dumps(prediction.to_dict(), ensure_ascii=False) + "\n")
+            line = json.dumps(prediction.to_dict(), ensure_ascii=False)
+            sys.stdout.write(line.translate(LINE_SEPARATORS) + "\n")
             sys.stdout.flush()
     elif form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -191,32 +211,44 @@ def print_predictions(predictions: Iterable[Prediction], form: str) -> bool:
         rows = []
         for prediction in noting_errors():
             if prediction.error is not None:
-                rows.append([prediction.input, "-", "-", prediction.error])
+                rows.append([_one_line(prediction.input), "-", "-", prediction.error])
                 continue
             others = "  ".join(f"{item['label']} {percent(item['probability'])}" for item in prediction.top[1:])
-            rows.append([prediction.input, prediction.label, percent(prediction.probability), others])
+            rows.append([_one_line(prediction.input), prediction.label, percent(prediction.probability), others])
         print_table(["input", "label", "probability", "next"], rows)
     return failed
 
 
-def _read_inputs(words: Iterable[str], stdin: str, text_column: str | None) -> Iterator[Any]:
-    """Yield the arguments of predict, with the lines or cells of stdin in place of -."""
+def _read_inputs(words: Iterable[str], stdin: str, text_column: str | None, noun: str) -> Iterator[Any]:
+    """Yield the arguments of predict, with the image, the lines or the cells of stdin in place of -."""
+    from dltoolkit.data.readers import streams
     from dltoolkit.evaluation.prediction import FLUSH
 
     for word in words:
         if word != "-":
             yield word
             continue
-        stream = lines.read_lines(sys.stdin.fileno())
-        rows = stream if stdin == "text" else lines.read_column(stream, stdin, _column_finder(text_column))
+        descriptor = sys.stdin.fileno()
+        image, begin = lines.read_image(descriptor) if noun == "image" else (None, b"")
+        if image is not None:
+            yield image
+            continue
+        stream = lines.read_lines(descriptor, raw=stdin != "text", begin=begin)
+        rows = stream if stdin == "text" else streams.read_texts(stream, stdin, text_column)
+        if noun == "image":  # the lines are names of files
+            rows = (str(row) if isinstance(row, lines.Line) else row for row in rows)
         yield from (FLUSH if row is None else row for row in rows)
 
 
-def _column_finder(text_column: str | None):
-    """Return the function that selects the column of the texts among the names of the columns of stdin."""
-    from dltoolkit.data.readers.tables import TEXT_COLUMNS, Table
+def _warn_of_missing_files(words: Iterable[str]) -> None:
+    """Print a warning about arguments that are classified as texts although they look like names of files."""
+    from dltoolkit import progress
+    from dltoolkit.data.text.inputs import looks_like_file
 
-    def find(names: Sequence[str]) -> str:
-        return Table(Path("stdin"), {name: [] for name in names}).find(text_column, TEXT_COLUMNS, "text")
+    for word in filter(looks_like_file, words):
+        progress.warn(f"There is no file {word}, so it is classified as a text; --files reports it instead.")
 
-    return find
+
+def _one_line(text: str) -> str:
+    """Return a text with spaces in place of line breaks of every kind, so that it fills one row of a table."""
+    return " ".join(text.splitlines())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import click
 
 import dltoolkit
+from dltoolkit import config
+from dltoolkit.data.options import ImageReadOptions, TextReadOptions
 from dltoolkit.errors import UserError
 
 FLAGS = {"label": "class", "form": "format"}  # flags whose names are not those of the Python parameters
@@ -17,6 +19,21 @@ out_dir_option = click.option(
 table_or_json_option = click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
 )
+
+
+def read_options(command: Callable) -> Callable:
+    """Add the options for reading labeled data that the recipes share, with the help that the recipes give."""
+    options = config.options(ImageReadOptions) | config.options(TextReadOptions)
+    del options["resize"]  # images are resized as in training
+    for option in reversed(options.values()):
+        flag = option.flag
+        if option.kind is bool:
+            names, metavar = [f"{flag}/--no-{flag.removeprefix('--')}" if option.optional else flag], None
+        else:
+            names, metavar = [flag], "TEXT"
+        is_flag = option.kind is bool
+        command = click.option(*names, default=None, metavar=metavar, is_flag=is_flag, help=option.help)(command)
+    return command
 
 
 def refuse_unsupported(run: dltoolkit.Run, names: Iterable[str], supported: Iterable[str]) -> None:

@@ -2,19 +2,22 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dltoolkit.data import split
 from dltoolkit.data.options import ReadOptions
 from dltoolkit.data.readers.listing import Listing
-from dltoolkit.data.readers.source import SPLITS
+from dltoolkit.data.readers.source import SPLITS, Source, table_suffix
 from dltoolkit.errors import UserError
 
 MAX_IMBALANCE = 10  # ratio of the largest to the smallest class above which a warning recommends class weights
+UNLABELED = ("unsup", "unsupervised", "unlabeled", "unlabelled", "unlab", "nolabel")  # folders that are no classes
 MAX_LISTED = 5  # names in a message; more names would hide the message itself
 MAX_NAME_LENGTH = 200  # characters of a name in a message
 
@@ -22,6 +25,32 @@ MAX_NAME_LENGTH = 200  # characters of a name in a message
 def needs_split(listing: Listing) -> bool:
     """Return whether the data have no predefined held-out split, so that the toolkit splits them."""
     return listing.splits is None or not listing.splits.any()
+
+
+def refuse_unused(values: Mapping[str, Any], source: Source, noun: str) -> None:
+    """Raise a UserError if an option for reading has no effect on a source.
+
+    Args:
+        values: Values of options by name; None and options of other kinds are ignored.
+        source: The source.
+        noun: What is read, "image" or "text".
+    """
+    is_table, is_folder = source.kind in ("table", "object"), source.kind == "folder"
+    suffix = table_suffix(next((path for paths in source.splits.values() for path in paths), source.path or Path()))
+    effective = {
+        "label_column": is_table,
+        "image_column": is_table,
+        "text_column": is_table,
+        "split_column": is_table,
+        "header": is_table and suffix in (".csv", ".tsv", ".xlsx"),
+        "encoding": (is_table and suffix not in (".xlsx", ".parquet", ".arrow")) or (is_folder and noun == "text"),
+        "label_pattern": is_folder,
+    }
+    for name, has_effect in effective.items():
+        if values.get(name) is not None and not has_effect:
+            flag = "--no-header" if values[name] is False else f"--{name.replace('_', '-')}"
+            kind = f"{suffix} files" if is_table and suffix else source.description
+            raise UserError(f"{flag} has no effect on {source.spec} ({kind}): leave it out.")
 
 
 def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
@@ -35,6 +64,7 @@ def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
     Raises:
         UserError: If there are too few classes, or a class that cannot be both trained on and tested.
     """
+    listing = leave_out_unlabeled(listing) if labeled else listing
     noun, warnings = listing.noun, listing.warnings
     used, labels, counts = np.unique(listing.labels, return_inverse=True, return_counts=True)
     classes = [listing.classes[index] for index in used]
@@ -59,13 +89,54 @@ def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
                 f"Class '{classes[missing[0]]}' is only in {' and '.join(splits)}: add training {noun}s of it or "
                 "remove it there."
             )
+        if labeled and listing.split_origin == "folders":
+            held_out = listing.splits == listing.splits.max()
+            if absent := set(range(len(classes))) - set(labels[held_out].tolist()):
+                split_index = int(listing.splits.max())
+                raise UserError(
+                    f"The class '{classes[min(absent)]}' has a folder in train but no {noun}s in {SPLITS[split_index]}, "
+                    f"so it cannot be tested: add some, or remove its folder in train if it is no class."
+                )
     similar: dict[str, str] = {}
     for name in classes:
-        folded = " ".join(name.casefold().split())
+        folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         if folded in similar:
             warnings = [*warnings, f"The labels '{similar[folded]}' and '{name}' differ only in case or spaces."]
         similar[folded] = name
     return replace(listing, labels=labels.astype(np.int32), classes=classes, warnings=warnings)
+
+
+def leave_out_unlabeled(listing: Listing) -> Listing:
+    """Return a listing without the class folders that hold unlabeled examples, and with a warning about them.
+
+    Such a folder has one of the names in ``UNLABELED``, and the predefined test folders lack it.
+    """
+    if listing.split_origin != "folders" or needs_split(listing):
+        return listing
+    tested = set(listing.labels[listing.splits > 0].tolist())
+    left_out = [
+        index
+        for index in np.unique(listing.labels).tolist()
+        if index not in tested and listing.classes[index].lower() in UNLABELED
+    ]
+    if not left_out:
+        return listing
+    is_unlabeled = np.isin(listing.labels, left_out)
+    names = ", ".join(listing.classes[index] for index in left_out)
+    warning = (
+        f"The {int(is_unlabeled.sum()):,} {listing.noun}s in train/{names} are left out: by its name the folder is "
+        "unlabeled, and the test folders lack it."
+    )
+    labeled = listing.take(np.flatnonzero(~is_unlabeled))
+    unused = set(left_out)
+    classes = [name for index, name in enumerate(listing.classes) if index not in unused]
+    mapping = np.cumsum([index not in unused for index in range(len(listing.classes))]) - 1
+    return replace(
+        labeled,
+        labels=mapping[labeled.labels].astype(np.int32),
+        classes=classes,
+        warnings=[*listing.warnings, warning],
+    )
 
 
 def warnings(listing: Listing, hashes: np.ndarray, splits: dict[str, np.ndarray]) -> list[str]:

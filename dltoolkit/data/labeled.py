@@ -1,6 +1,7 @@
 """Labeled examples and their splits, for images and texts alike."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,11 @@ class LabeledSplits:
             "warnings": self.warnings,
         }
 
+    def describe_evaluated(self) -> str:
+        """Return a sentence that says that the test split is evaluated, with its size and its origin."""
+        origin = f" ({self.split_origin})" if self.split_origin else ""
+        return f"Evaluating {len(self.test):,} {self.noun}s: the test split of {self.source}{origin}."
+
     def summary(self) -> list[tuple[str, str]]:
         """Return labels and values of what was read, for the block that is printed before training."""
         used = sum(self.counts().values())
@@ -82,7 +88,7 @@ class LabeledSplits:
         splits = ", ".join(f"{count:,} {name}" for name, count in self.counts().items())
         rows.append(("Splits", f"{splits}; {self.split_origin}" if self.split_origin else splits))
         if self.columns:
-            rows.append(("Columns", ", ".join(f"{meaning} from '{name}'" for meaning, name in self.columns.items())))
+            rows.append(("Columns", _join_columns(self.columns)))
         return rows
 
     def _describe_classes(self) -> str:
@@ -177,10 +183,37 @@ def select_split(listing: Listing, name: str) -> Listing:
     return listing.take(np.flatnonzero(listing.splits == SPLITS.index(name))) if name in present else listing
 
 
+def describe_evaluated(everything: Listing, selected: Listing, source: Source) -> str:
+    """Return a sentence that says which examples of other data are evaluated: their number, split and columns.
+
+    Args:
+        everything: All examples of the source.
+        selected: Those of them that are evaluated.
+        source: The source.
+    """
+    count = f"{len(selected.names):,} {selected.noun}s"
+    if everything.splits is None or len(np.unique(selected.splits)) > 1:
+        which = "all of it, as it has no predefined test split"
+    else:
+        split = SPLITS[selected.splits[0]]
+        files = ", ".join(str(path) for path in source.splits.get(split, ()))
+        which = f"its {split} split, predefined by {everything.split_origin}{f' ({files})' if files else ''}"
+    columns = f"; {_join_columns(selected.columns)}" if selected.columns else ""
+    return f"Evaluating {count} of {source.spec}: {which}{columns}."
+
+
+def _join_columns(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{meaning} from {_quote_column(name)}" for meaning, name in columns.items())
+
+
+def _quote_column(name: str) -> str:
+    return f"column {name}" if name.isdigit() else f"'{name}'"
+
+
 def label_mapping(listing: Listing, classes: Sequence[str], spec: str) -> np.ndarray:
     """Return the index in a model's ``classes`` of each class of a listing, int32 (classes of the listing,).
 
-    Names are matched without regard to case.
+    Names are matched without regard to case and to the form of their Unicode characters.
 
     Args:
         listing: The listing.
@@ -204,10 +237,14 @@ def label_mapping(listing: Listing, classes: Sequence[str], spec: str) -> np.nda
 
 
 def class_index(name: str, classes: Sequence[str]) -> int:
-    """Return the index of a label in ``classes``, first with the same and then with any case; -1 if it is absent."""
-    if name in classes:
-        return list(classes).index(name)
-    return next((index for index, other in enumerate(classes) if other.lower() == name.lower()), -1)
+    """Return the index of a label in ``classes``, first with the same and then with any case; -1 if it is absent.
+
+    Names that Unicode considers equal are the same, whether their characters are composed or not.
+    """
+    name, composed = (unicodedata.normalize("NFC", name), [unicodedata.normalize("NFC", other) for other in classes])
+    if name in composed:
+        return composed.index(name)
+    return next((index for index, other in enumerate(composed) if other.lower() == name.lower()), -1)
 
 
 def _describe_origin(listing: Listing) -> str:

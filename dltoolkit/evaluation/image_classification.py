@@ -85,9 +85,12 @@ def evaluate(
     Raises:
         UserError: If the data of the run have changed, or the other data contain a class that the run does not have.
     """
+    from dltoolkit import progress
+
     if other is None:
         splits = build_splits()
         run.check_data(splits.describe())
+        progress.note(splits.describe_evaluated())
         return classification.measure(run.model, labeled_batches(splits, "test"), run.labels)
     pixels, labels = read_labeled(run, other, read)
     size = max_batch_size(pixels.shape[1:])
@@ -110,8 +113,10 @@ def read_labeled(run: Run, other: str, read: ImageReadOptions) -> tuple[np.ndarr
     """
     from dltoolkit import progress
 
+    pixels, labels, _ = images.labeled(
+        other, run.labels, preprocessing(run), read, note=progress.note, warn=progress.warn
+    )
     run.warn_of_training_data(other)
-    pixels, labels, _ = images.labeled(other, run.labels, preprocessing(run), read, warn=progress.warn)
     return pixels, labels
 
 
@@ -162,7 +167,7 @@ class ImagePredictor(Predictor):
             )
         return ([array], True) if single else (array, False)
 
-    def expand(self, words: Iterable[Any], text_column: str | None = None) -> Iterator[Any]:
-        if text_column:
-            raise UserError("This run classifies images: leave --text-column out.")
+    def expand(self, words: Iterable[Any], text_column: str | None = None, meaning: str = "auto") -> Iterator[Any]:
+        if text_column or meaning == "text":
+            raise UserError(f"This run classifies images: leave --text{'-column' if text_column else ''} out.")
         return images.expand(words)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dltoolkit.errors import InvalidInput, UserError
+from dltoolkit.lines import StdinBytes
 
 if TYPE_CHECKING:
     import keras
@@ -113,6 +114,8 @@ def _name(item: Any, number: int) -> str:
     """Return how a prediction names its input; long or unprintable inputs are named by their type and position."""
     if isinstance(item, str | os.PathLike):
         return str(item)
+    if isinstance(item, StdinBytes):
+        return "stdin"
     if item is None or isinstance(item, Number):
         return str(item)
     return f"{'array' if hasattr(item, 'shape') else type(item).__name__} {number}"

@@ -55,8 +55,14 @@ class Predictor:
         """Return the inputs in an array, and whether the array is a single input."""
         raise NotImplementedError
 
-    def expand(self, words: Iterable[Any], text_column: str | None = None) -> Iterator[Any]:
-        """Yield the inputs that arguments of the command line mean: files, folders, patterns, tables or texts."""
+    def expand(self, words: Iterable[Any], text_column: str | None = None, meaning: str = "auto") -> Iterator[Any]:
+        """Yield the inputs that arguments of the command line mean: files, folders, patterns, tables or texts.
+
+        Args:
+            words: The arguments.
+            text_column: Column of the texts in tables.
+            meaning: What an argument is: "text", "file", or "auto" for a text if no file has this name.
+        """
         raise NotImplementedError
 
     def stream(self, items: Iterable[Any], *, top_k: int = 5, threshold: float = 0.0) -> Iterator[Prediction]:

@@ -12,8 +12,10 @@ import numpy as np
 from dltoolkit import progress
 from dltoolkit.data.readers import source
 from dltoolkit.data.text import dataset as text
+from dltoolkit.data.text import inputs
 from dltoolkit.data.text import pipeline as text_pipeline
 from dltoolkit.data.text.encoders import VocabularyEncoder
+from dltoolkit.data.text.inputs import Meaning
 from dltoolkit.data.text.vocabulary import Vocabulary
 from dltoolkit.data.text.words import TokenizedTexts
 from dltoolkit.errors import UserError
@@ -99,10 +101,11 @@ def evaluate(
     if other is None:
         splits = build_splits()
         run.check_data(splits.describe())
+        progress.note(splits.describe_evaluated())
         splits.encoder = encoder
         return classification.measure(run.model, labeled_batches(splits, "test"), run.labels)
+    texts, labels, _ = text.labeled(other, run.labels, read, note=progress.note, warn=progress.warn)
     run.warn_of_training_data(other)
-    texts, labels, _ = text.labeled(other, run.labels, read, warn=progress.warn)
     token_ids = encoder(TokenizedTexts(texts))
     order = token_ids.sort_by_length(np.arange(len(token_ids)))
     batches = text_pipeline.padded_batches(token_ids, order, BATCH_SIZE)
@@ -135,7 +138,7 @@ class TextPredictor(Predictor):
             path = Path(item)
             if path.is_dir():
                 raise UserError("a folder, not a file with one text")
-            if path.suffix.lower() in source.TABLE_SUFFIXES:
+            if source.table_suffix(path):
                 raise UserError("a table, not a file with one text: read it, and give its texts")
         return text.read_text(item)
 
@@ -149,5 +152,7 @@ class TextPredictor(Predictor):
         column = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
         return (array.ravel().tolist() if column else array), False
 
-    def expand(self, words: Iterable[Any], text_column: str | None = None) -> Iterator[Any]:
-        return text.expand(words, text_column=text_column)
+    def expand(
+        self, words: Iterable[Any], text_column: str | None = None, meaning: Meaning = "auto"
+    ) -> Iterator[Any]:
+        return inputs.expand(words, text_column=text_column, meaning=meaning)

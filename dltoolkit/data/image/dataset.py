@@ -15,7 +15,14 @@ from dltoolkit.data.image import decode
 from dltoolkit.data.image.listing import list_images
 from dltoolkit.data.image.pixels import decode_listing
 from dltoolkit.data.image.preprocessing import Preprocessing
-from dltoolkit.data.labeled import LabeledSplits, label_mapping, select_split, split_dataset, subsample
+from dltoolkit.data.labeled import (
+    LabeledSplits,
+    describe_evaluated,
+    label_mapping,
+    select_split,
+    split_dataset,
+    subsample,
+)
 from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.data.readers import source
 from dltoolkit.data.readers.source import Source
@@ -100,6 +107,7 @@ def load(
         UserError: If the data cannot be trained on as they are.
     """
     resolved = source.resolve(data) if isinstance(data, str) else data
+    checks.refuse_unused(vars(read), resolved, "image")
     listing = list_images(resolved, read, labeled=labeled, progress=progress)
     listing = subsample(checks.validate(listing, resolved.spec, labeled=labeled), resolved, limit, seed)
     decoded = decode_listing(
@@ -136,6 +144,7 @@ def labeled(
     cache_dir: Path | None = None,
     progress: decode.Progress | None = None,
     warn: Callable[[str], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Read other labeled images for a trained model.
 
@@ -150,6 +159,7 @@ def labeled(
         cache_dir: Folder for decoded images that do not fit in memory.
         progress: Function that is called with the task, the number of processed images and the total.
         warn: Function that is called with each warning.
+        note: Function that is called with a sentence about the images that were read.
 
     Returns:
         Images uint8 (n, h, w, c), their class numbers int32 (n,), and their names.
@@ -158,7 +168,8 @@ def labeled(
         UserError: If the model does not have the class of an image, or an image cannot be read.
     """
     resolved = source.resolve(data) if isinstance(data, str) else data
-    listing = select_split(list_images(resolved, read, progress=progress), split)
+    everything = list_images(resolved, read, progress=progress)
+    listing = select_split(everything, split)
     class_numbers = label_mapping(listing, classes, resolved.spec)
     if limit is not None and limit < len(listing.names):
         hashes = name_hashes(listing.names)
@@ -166,6 +177,8 @@ def labeled(
     decoded = decode_listing(
         listing, resolved.name, read, preprocessing=preprocessing, cache_dir=cache_dir, progress=progress
     )
+    if note:
+        note(describe_evaluated(everything, decoded.listing, resolved))
     for warning in decoded.listing.warnings if warn else ():
         warn(warning)
     return decoded.images, class_numbers[decoded.listing.labels], decoded.listing.names

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dltoolkit.data.options import ReadOptions
@@ -152,13 +152,25 @@ def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], 
     return labels, []
 
 
-def ambiguous(table: Table, chosen: str, option: str | None, usual_names: Sequence[str], meaning: str) -> list[str]:
-    """Return a warning if other columns have usual names of the same meaning as the chosen one."""
-    others = [name for name in table.usual(usual_names) if name != chosen and not name.lower().endswith("id")]
-    if option is not None or not others or chosen not in table.usual(usual_names):
-        return []
-    listed = ", ".join(f"'{name}'" for name in others)
-    return [f"The column '{chosen}' is read as the {meaning}, not {listed}; --{meaning}-column selects another."]
+def warn_of_alternatives(table: Table, taken: Mapping[str, str], read: ReadOptions) -> list[str]:
+    """Return warnings about columns whose names mean the same as those that were taken by their usual names.
+
+    Args:
+        table: The table.
+        taken: The columns that are read, by their meaning: "text" or "image", and "label".
+        read: Options for reading; a column that the user has selected needs no warning.
+    """
+    usual_names = {"image": tables.IMAGE_COLUMNS, "text": tables.TEXT_COLUMNS, "label": tables.TEXT_LABEL_COLUMNS}
+    warnings = []
+    for meaning, column in taken.items():
+        usual = table.usual(usual_names[meaning])
+        others = [f"'{name}'" for name in usual if name not in taken.values() and not name.lower().endswith("id")]
+        if getattr(read, f"{meaning}_column", None) is None and column in usual and others:
+            warnings.append(
+                f"The column '{column}' is read as the {meaning}, not {', '.join(others)}; --{meaning}-column selects "
+                "another."
+            )
+    return warnings
 
 
 def assign_split(value: Any, left_out: Counter) -> str | None:

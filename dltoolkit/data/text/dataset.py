@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import copy
 import functools
-import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dltoolkit.data import checks, disk_cache
-from dltoolkit.data.labeled import LabeledSplits, label_mapping, select_split, split_dataset, subsample
+from dltoolkit.data.labeled import (
+    LabeledSplits,
+    describe_evaluated,
+    label_mapping,
+    select_split,
+    split_dataset,
+    subsample,
+)
 from dltoolkit.data.options import SplitOptions, TextReadOptions
-from dltoolkit.data.readers import source, tables
+from dltoolkit.data.readers import encoding, source
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import File, Source
-from dltoolkit.data.text.listing import cell_text, list_texts
+from dltoolkit.data.text.listing import list_texts
 from dltoolkit.data.text.ragged import Ragged
 from dltoolkit.data.text.words import TokenizedTexts, standardize
-from dltoolkit.errors import InvalidInput, UserError
-from dltoolkit.lines import Line
+from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
     from dltoolkit.data.text.encoders import TextEncoder
@@ -57,6 +61,40 @@ class TextSplits(LabeledSplits):
         """The token IDs of each text."""
         return self.encoder(self.tokenized)
 
+    def truncation(self) -> dict[str, Any] | None:
+        """Return how many texts are longer than the network reads, their fraction and the limit; None without one.
+
+        The middle of longer texts is removed. The encoder must be set.
+        """
+        if self.encoder is None or self.encoder.max_length is None:
+            return None
+        count = self.token_ids.truncated
+        return {
+            "count": count,
+            "fraction": round(count / len(self.texts), 4),
+            "max_length": self.encoder.max_length,
+            "unit": self.encoder.unit,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return the description of the data for run.json, with the truncated texts if the encoder is set."""
+        description, truncated = super().describe(), self.truncation()
+        if truncated is None:
+            return description
+        warnings = (
+            [*self.warnings, describe_truncation(truncated, len(self.texts))] if truncated["count"] else self.warnings
+        )
+        return {**description, "truncated": truncated, "warnings": warnings}
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return labels and values of what was read, with the length of the texts if the encoder is set."""
+        rows, truncated = super().summary(), self.truncation()
+        if truncated is None:
+            return rows
+        limit = f"at most {truncated['max_length']:,} {truncated['unit']} per text"
+        cut = f"; {truncated['count']:,} texts ({truncated['fraction']:.0%}) are longer" if truncated["count"] else ""
+        return [*rows, ("Length", f"{limit}{cut}")]
+
     def with_encoder(self, encoder: TextEncoder) -> TextSplits:
         """Return the same texts with the encoder of another network."""
         splits = copy.copy(self)
@@ -67,6 +105,14 @@ class TextSplits(LabeledSplits):
     def sort_by_length(self, split: str) -> np.ndarray:
         """Return the rows of a split, the shortest text first; in this order, evaluation computes little padding."""
         return self.token_ids.sort_by_length(getattr(self, split))
+
+
+def describe_truncation(truncated: dict[str, Any], total: int) -> str:
+    """Return a sentence about truncated texts, from :meth:`TextSplits.truncation` and the number of all texts."""
+    return (
+        f"{truncated['count']:,} of {total:,} texts are longer than {truncated['max_length']:,} {truncated['unit']}; "
+        "their middle is removed: a higher --max-length reads more of them."
+    )
 
 
 def load(
@@ -97,6 +143,7 @@ def load(
         UserError: If the texts cannot be trained on.
     """
     src = source.resolve(data) if isinstance(data, str) else data
+    checks.refuse_unused(vars(read), src, "text")
     listing = list_texts(src, read, progress=progress)
     listing = subsample(checks.validate(listing, src.spec), src, limit, seed)
     listing, texts, hashes, bad = _read_listing(listing, src, read, progress)
@@ -111,6 +158,7 @@ def labeled(
     read: TextReadOptions = TextReadOptions(),
     *,
     warn: Callable[[str], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> tuple[list[str], np.ndarray, list[str]]:
     """Read other labeled texts for a trained model, or their test split if splits are predefined.
 
@@ -119,6 +167,7 @@ def labeled(
         classes: Classes of the model, which the labels name in any case.
         read: Options for reading.
         warn: Called with each warning.
+        note: Called with a sentence about the texts that were read.
 
     Returns:
         The texts, the indices of their classes int32 (n,), and their names.
@@ -127,37 +176,23 @@ def labeled(
         UserError: If a label is not one of ``classes``, or texts cannot be read.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    listing = select_split(list_texts(src, read), "test")
+    everything = list_texts(src, read)
+    listing = select_split(everything, "test")
     class_indices = label_mapping(listing, classes, src.spec)
     listing, texts, _, _ = _read_listing(listing, src, read)
+    if note:
+        note(describe_evaluated(everything, listing, src))
     for warning in listing.warnings if warn else ():
         warn(warning)
     return texts, class_indices[listing.labels], listing.names
 
 
-def decode(raw: bytes) -> str:
-    """Return the text of bytes in UTF-8, with or without a byte order mark, or in UTF-16 with one.
-
-    Raises:
-        UserError: If the bytes are too many, binary, or not UTF-8; the message is a short reason.
-    """
-    if len(raw) > MAX_BYTES:
-        raise UserError(TOO_LONG)
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif b"\0" in raw:
-        raise UserError("binary data, not text")
-    else:
-        encoding = "utf-8-sig"
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"not UTF-8: byte 0x{raw[error.start]:02x} in line {line}") from None
-
-
-def read_text(item: File | os.PathLike | str | bytes) -> str:
+def read_text(item: File | os.PathLike | str | bytes, encoding_name: str | None = None) -> str:
     """Return the text of a file, of bytes or of a string.
+
+    Args:
+        item: The file, bytes or string.
+        encoding_name: Character encoding; by default UTF-8, or UTF-16 or UTF-32 with a byte order mark.
 
     Raises:
         UserError: If it cannot be read, or is empty; the message is a short reason.
@@ -169,7 +204,9 @@ def read_text(item: File | os.PathLike | str | bytes) -> str:
             item = _read_bytes(Path(item))
     except OSError as error:
         raise UserError(error.strerror or str(error)) from None
-    text = decode(item) if isinstance(item, bytes) else item
+    if isinstance(item, bytes) and len(item) > MAX_BYTES:
+        raise UserError(TOO_LONG)
+    text = encoding.decode(item, encoding_name) if isinstance(item, bytes) else item
     if len(text) > MAX_BYTES:
         raise UserError(TOO_LONG)
     if not text.strip():
@@ -181,52 +218,6 @@ def _read_bytes(path: Path) -> bytes:
     if path.stat().st_size > MAX_BYTES:
         raise UserError(TOO_LONG)
     return path.read_bytes()
-
-
-def expand(inputs: Iterable[Any], *, text_column: str | None = None) -> Iterator[Any]:
-    """Yield the texts of files, folders (their .txt files), glob patterns, tables and plain texts.
-
-    A plain text stays a str, a file becomes a Path, a row of a table a Line, and an unreadable input an InvalidInput.
-
-    Args:
-        inputs: Names and texts. Other objects are yielded as they are.
-        text_column: Column of the texts in tables, by name or position; by default, found by its usual names.
-    """
-    for item in inputs:
-        if isinstance(item, Line) or not isinstance(item, (str, os.PathLike)):
-            yield item
-            continue
-        text = str(item)
-        try:
-            yield from _expand_name(text, text_column)
-        except (OSError, ValueError):  # a text that is too long for a name
-            yield text
-        except UserError as error:
-            yield InvalidInput(text, str(error))
-
-
-def _expand_name(text: str, text_column: str | None) -> Iterator[Any]:
-    """Yield the inputs that a string names, or the string itself if it names nothing."""
-    path = Path(os.path.expanduser(text))
-    if text.strip() and path.is_dir():
-        files = [Path(file.path) for file in source.list_files(path)]
-        files = [file for file in files if file.suffix.lower() == ".txt"]
-        yield from files or [InvalidInput(text, "no .txt files in this folder")]
-    elif text.strip() and path.exists():
-        yield from _read_rows(path, text_column) if path.suffix.lower() in source.TABLE_SUFFIXES else [path]
-    elif glob.has_magic(text) and (matches := sorted(glob.glob(str(path), recursive=True))):
-        yield from (Path(name) for name in matches if os.path.isfile(name))
-    elif path.suffix.lower() in source.FILE_SUFFIXES and len(text.split()) == 1:
-        yield InvalidInput(text, "no such file")
-    else:
-        yield text
-
-
-def _read_rows(path: Path, text_column: str | None) -> Iterator[Line | bytes]:
-    table = tables.read_table(path)
-    for cell in table.columns[table.find(text_column, tables.TEXT_COLUMNS, "text")]:
-        text = cell_text(cell)
-        yield text if isinstance(text, bytes) else Line(text)
 
 
 def _read_listing(
@@ -245,7 +236,7 @@ def _read_listing(
         if progress and index % PROGRESS_INTERVAL == 0:
             progress(f"Reading {src.name}", index, len(listing.items))
         try:
-            text = read_text(item)
+            text = read_text(item, read.encoding)
             content = " ".join(standardize(text).split())
             if not content:
                 raise UserError("empty")

@@ -1,0 +1,92 @@
+"""Archives of folders: unpacked once and safely."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import toy_texts, write_texts
+
+from dltoolkit.data.readers import archives, source
+from dltoolkit.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("isolated_cache")
+
+
+def make_tar(path: Path, *members: tarfile.TarInfo, content: bytes = b"") -> Path:
+    with tarfile.open(path, "w") as archive:
+        for member in members:
+            member.size = len(content) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
+def test_resolve_unpacks_an_archive_of_a_folder_once(tmp_path, suffix, isolated_cache):
+    write_texts(tmp_path / "reviews", toy_texts(6))
+    path = tmp_path / f"my.{suffix}"
+    if suffix == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted((tmp_path / "reviews").rglob("*.txt")):
+                archive.write(file, file.relative_to(tmp_path))
+    else:
+        with tarfile.open(path, f"w:{suffix.partition('.')[2]}") as archive:
+            archive.add(tmp_path / "reviews", "reviews")
+    first = source.resolve(str(path))
+    assert (first.kind, first.name, first.spec, first.path.name) == ("folder", "my", str(path), "reviews")
+    assert [folder.name for folder in source.subfolders(first.path)] == ["bad", "good"]
+    assert (first.path / "good" / "001.txt").read_text() == toy_texts(6)[1][1]
+    assert source.resolve(str(path)) == first
+    assert len(list((isolated_cache / "archives").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "C:\\evil.txt", "a\\..\\..\\e.txt"])
+def test_unpack_writes_nothing_outside_of_its_folder(tmp_path, name):
+    path = make_tar(tmp_path / "a.tar", member("good/1.txt"), member(name), content=b"text")
+    with pytest.raises(UserError, match="outside of the folder"):
+        archives.unpack(path, tmp_path / "cache")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name.replace("\\", "/")), "text")
+    with pytest.raises(UserError, match="outside of the folder"):
+        archives.unpack(tmp_path / "a.zip", tmp_path / "cache")
+    assert not [file for file in tmp_path.rglob("*") if file.name.endswith(".txt")]
+
+
+def test_unpack_refuses_links_and_devices(tmp_path):
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+        path = make_tar(tmp_path / "a.tar", member("good/1.txt", kind, "/etc/passwd"))
+        with pytest.raises(UserError, match="a link or no regular file"):
+            archives.unpack(path, tmp_path / "cache")
+    link = zipfile.ZipInfo("good/link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(UserError, match="a link or no regular file"):
+        archives.unpack(tmp_path / "a.zip", tmp_path / "cache")
+    assert not any((tmp_path / "cache" / "archives").iterdir())
+
+
+def test_unpack_bounds_what_it_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MIN_LIMIT", 10_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("good/1.txt", bytes(20_000_000))
+    with pytest.raises(UserError, match="more than 200 times as large"):
+        archives.unpack(tmp_path / "a.zip", tmp_path / "cache")
+    assert not any((tmp_path / "cache" / "archives").iterdir())
+
+
+def test_unpack_names_damaged_archives(tmp_path):
+    write_texts(tmp_path / "reviews", toy_texts(6))
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "reviews", "reviews")
+    for name in ("a.zip", "a.tar", "a.tar.gz"):
+        (tmp_path / name).write_bytes((tmp_path / "whole.tar.gz").read_bytes()[:100])
+        with pytest.raises(UserError, match="cannot be unpacked"):
+            archives.unpack(tmp_path / name, tmp_path / "cache")

@@ -1,0 +1,61 @@
+"""Character encodings: byte order marks, and the likely encoding of other bytes."""
+
+import gzip
+
+import pytest
+
+from dltoolkit.data.readers import encoding
+from dltoolkit.errors import UserError
+
+GERMAN = "Das schöne Hotel über der Straße war für uns größer als erwartet. "
+JAPANESE = "この映画はとても楽しかったです。また見たいと思います。"
+CHINESE = "这家酒店的早餐很丰富，房间也很干净，我们还会再来。"
+RUSSIAN = "Очень хороший фильм, советую всем посмотреть его вечером. "
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["naïve 😀 שלום".encode(), b"\xef\xbb\xbf" + "naïve 😀 שלום".encode(), "naïve 😀 שלום".encode("utf-16")],
+    ids=["utf-8", "utf-8 with BOM", "utf-16"],
+)
+def test_decode_detects_byte_order_marks(raw):
+    assert encoding.decode(raw) == "naïve 😀 שלום"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (GERMAN, "cp1252"),
+        (GERMAN, "utf-16-le"),
+        (GERMAN, "utf-16-be"),
+        (JAPANESE, "shift_jis"),
+        (JAPANESE, "euc_jp"),
+        (CHINESE, "gb18030"),
+        (RUSSIAN, "cp1251"),
+        (RUSSIAN, "koi8_r"),
+    ],
+)
+def test_decode_names_the_likely_encoding(text, name):
+    raw = (text * 3).encode(name)
+    with pytest.raises(UserError, match=f"give --encoding {name}"):
+        encoding.decode(raw)
+    assert encoding.decode(raw, name) == text * 3
+
+
+def test_decode_calls_other_bytes_binary():
+    with pytest.raises(UserError, match="binary data, not text"):
+        encoding.decode(b"PK\x03\x04\0\0\0\x08")
+    with pytest.raises(UserError, match="not UTF-8: byte 0xff in line 2"):
+        encoding.decode(b"a\n\xff")
+    with pytest.raises(UserError, match="not cp932: byte 0x81 in line 1$"):
+        encoding.decode(b"\x81", "cp932")
+
+
+def test_open_text_reads_compressed_files(tmp_path):
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(GERMAN.encode("utf-16")))
+    with encoding.open_text(path) as file:
+        assert file.read() == GERMAN
+    path.write_bytes(gzip.compress(GERMAN.encode())[:-9])
+    with pytest.raises(UserError, match="cannot be read"), encoding.open_text(path) as file:
+        file.read()

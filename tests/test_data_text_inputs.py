@@ -1,0 +1,36 @@
+"""Texts that the arguments of predict mean."""
+
+from conftest import toy_texts, write_texts
+
+from dltoolkit.data.text import dataset, inputs
+from dltoolkit.errors import InvalidInput
+from dltoolkit.lines import Line
+
+
+def test_expand_yields_files_rows_and_plain_texts(tmp_path, text_table):
+    folder = write_texts(tmp_path / "texts", toy_texts(4))
+    rows = [Line(text) for _, text in toy_texts(60)]
+    words = [str(folder / "bad"), "A plain text.", str(text_table), str(folder / "*" / "001.txt")]
+    items = list(inputs.expand(words))
+    assert items[:2] == sorted((folder / "bad").iterdir())
+    assert items[2] == "A plain text."
+    assert items[3:63] == rows
+    assert items[63:] == [folder / "good" / "001.txt"]
+    assert [dataset.read_text(item) for item in items[:2]] == [text for label, text in toy_texts(4) if label == "bad"]
+    assert list(inputs.expand([Line(str(text_table)), None])) == [str(text_table), None]  # a line is never a file
+
+
+def test_expand_takes_words_as_it_is_told(text_table):
+    words = [str(text_table), "gone.txt", "https://example.com/a.txt"]
+    assert list(inputs.expand(words, meaning="text")) == words
+    assert list(inputs.expand(words[1:])) == words[1:]  # no such files, so they are texts
+    errors = [item.error for item in inputs.expand(words[1:], meaning="file")]
+    assert errors == ["no such file", "a URL: download the file"]
+
+
+def test_expand_reports_a_table_without_a_column_of_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("id,remark\n1,x\n")
+    (item,) = inputs.expand([str(tmp_path / "a.csv")])
+    assert isinstance(item, InvalidInput)
+    assert "Its columns are: id, remark" in item.error
+    assert list(inputs.expand([str(tmp_path / "a.csv")], text_column="remark")) == ["x"]
