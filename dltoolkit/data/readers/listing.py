@@ -213,7 +213,6 @@ def from_tables(
     labels, more = columns.labels_of(contents, label_column)
     warnings = [*source.warnings, *warnings, *more]
     warnings += columns.warn_of_alternatives(contents[0], {noun: item_column, "label": label_column}, read)
-    warnings += columns.warn_of_alternatives(contents[0], {noun: item_column, "label": label_column}, read)
     rows: list[tuple[str, Any, str, str]] = []
     incomplete: list[str] = []
     left_out: Counter[str] = Counter()
