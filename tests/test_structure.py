@@ -16,7 +16,19 @@ from dltoolkit import config, recipe
 ROOT = Path(__file__).parents[1]
 # From the ground up: a room imports only rooms of lower floors. Modules of the ground floor may import each other.
 GROUND = {
-    *("cluster", "config", "errors", "files", "interrupt", "lazy", "lines", "machine", "network", "option_names"),
+    *(
+        "cluster",
+        "config",
+        "data_object",
+        "errors",
+        "files",
+        "interrupt",
+        "lazy",
+        "lines",
+        "machine",
+        "network",
+        "option_names",
+    ),
     *("plan", "progress", "recipe"),
 }
 FLOORS = [
@@ -276,7 +288,8 @@ def test_options_are_declared_well(name):
         for other, allowed in option.applies_to.items():
             assert other in options or other in facts(), f"{option.flag} depends on {other}, which is no option"
             if other in options and options[other].choices:
-                assert set(allowed) <= {*options[other].choices, None}, option.flag
+                switch = (True, False) if options[other].kind is bool else ()
+                assert set(allowed) <= {*options[other].choices, *switch, None}, option.flag
 
 
 @pytest.mark.parametrize(
