@@ -202,3 +202,61 @@ def test_load_names_folders_without_read_permission(make_folder, request):
     message = error_of(closed.parent)
     assert str(closed) in message
     assert "ermission" in message
+
+
+def test_load_reads_tables_from_other_systems(image_table):
+    """Backslashes, IDs without a suffix, and names of files in a folder below are found."""
+    expected = load(image_table)
+    rows = list(csv.reader(image_table.open()))[1:]
+    variants = {
+        "windows.csv": [(file.replace("/", "\\"), label) for file, label in rows],
+        "ids.csv": [(file.removesuffix(".png"), label) for file, label in rows],
+    }
+    for name, of_table in variants.items():
+        path = image_table.with_name(name)
+        path.write_text("".join(f"{file},{label}\n" for file, label in [("image_id", "label"), *of_table]))
+        data = load(path)
+        assert data.fingerprint == expected.fingerprint
+        assert data.names == expected.names
+
+
+def test_load_reads_the_split_column_of_a_table(image_table):
+    rows = list(csv.reader(image_table.open()))[1:]
+    splits = ["test" if number % 5 == 0 else "train" for number in range(len(rows))]
+    lines = [f"{file},{label},{split}\n" for (file, label), split in zip(rows, splits, strict=True)]
+    image_table.write_text("".join(["file,label,subset\n", *lines]))
+    data = load(image_table)
+    assert data.test.tolist() == [number for number in range(30) if number % 5 == 0]
+    assert data.columns == {"image": "file", "label": "label", "split": "subset"}
+
+
+def test_load_finds_labels_in_file_names(make_folder, tmp_path):
+    folder = make_folder()
+    (tmp_path / "flat").mkdir()
+    for path in folder.rglob("*.png"):
+        path.rename(tmp_path / "flat" / f"{path.parent.name}_{path.name}")
+    assert "--label-pattern" in error_of(tmp_path / "flat")
+    data = load(tmp_path / "flat", ImageReadOptions(label_pattern=r"([a-z]+)_\d"))
+    assert data.classes == list(CLASSES)
+    assert (data.labels == 0).sum() == 10
+
+
+def test_load_says_which_files_it_cannot_read(make_folder, tmp_path):
+    for name in ("cat/1.heic", "dog/2.heic"):
+        (tmp_path / "phone" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "phone" / name).touch()
+    assert "2 files of types that cannot be read" in error_of(tmp_path / "phone")
+    (tmp_path / "clips" / "cat").mkdir(parents=True)
+    (tmp_path / "clips" / "cat" / "1.mp4").touch()
+    assert "extract images from videos" in error_of(tmp_path / "clips")
+    folder = make_folder()
+    save_image(folder / "loose.png", toy_image(0, 900))
+    assert any("1 images in no class folder are left out" in warning for warning in load(folder).warnings)
+    assert "--header has no effect on" in error_of(folder, ImageReadOptions(header=True))
+    assert "--encoding has no effect on" in error_of(folder, ImageReadOptions(encoding="cp1252"))
+
+
+def test_load_refuses_a_class_that_the_test_folders_lack(make_folder):
+    make_folder("split/test", 3, classes=CLASSES[:2])
+    message = error_of(make_folder("split/train", 6).parent)
+    assert "'plain' has a folder in train but no images in test" in message

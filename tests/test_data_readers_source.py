@@ -183,3 +183,58 @@ def test_same_examples_compares_paths_and_references(tmp_path):
     assert source.same_examples(path, f"{path}/")
     assert source.same_examples("tfds:beans", "beans")
     assert not source.same_examples("digits", "reviews")
+
+
+def test_resolve_finds_folders_of_hugging_face(tmp_path):
+    """The layout of the Hub, of its converted files, and of save_to_disk."""
+    hub = tmp_path / "hub"
+    for name in ("README.md", "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"):
+        touch(hub / name)
+    result = source.resolve(str(hub))
+    assert (result.kind, result.name, list(result.splits)) == ("table", "hub", ["train", "test"])
+    touch(hub / "data/unsupervised-00000-of-00001.parquet")
+    assert source.resolve(str(hub)).warnings[0].endswith("are ignored: unsupervised-00000-of-00001.parquet.")
+    for split in ("train", "validation"):
+        touch(tmp_path / "converted" / split / "0000.parquet")
+    result = source.resolve(str(tmp_path / "converted"))
+    assert result.splits["validation"] == (tmp_path / "converted" / "validation" / "0000.parquet",)
+    for name in ("train/data-00000-of-00002.arrow", "train/data-00001-of-00002.arrow", "train/cache-1.arrow"):
+        touch(tmp_path / "saved" / name)
+    for name in ("dataset_dict.json", "unsupervised/data-00000-of-00001.arrow", "test/data-00000-of-00001.arrow"):
+        touch(tmp_path / "saved" / name)
+    result = source.resolve(str(tmp_path / "saved"))
+    assert [path.name for path in result.splits["train"]] == [f"data-0000{i}-of-00002.arrow" for i in range(2)]
+    assert list(result.splits) == ["train", "test"]
+    assert "ignored: unsupervised" in result.warnings[0]
+    for config in ("en", "fr"):
+        touch(tmp_path / "configs" / config / "train-00000-of-00001.parquet")
+    with pytest.raises(UserError, match=r"several data sets \(en, fr\)"):
+        source.resolve(str(tmp_path / "configs"))
+
+
+def test_resolve_finds_fasttext_files_by_their_content(tmp_path):
+    (tmp_path / "cooking.train").write_text("__label__sauce how much salt\n")
+    assert source.resolve(str(tmp_path / "cooking.train")).kind == "table"
+    for split in ("train", "test"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / f"{split}.txt").write_text("__label__sauce how much salt\n")
+    assert list(source.resolve(str(tmp_path / "folder")).splits) == ["train", "test"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("https://example.com/flowers.zip", "is a URL: download it"),
+        ("clip.mp4", "is a video: extract images"),
+        ("photo.HEIC", "convert it to JPEG"),
+        ("table.xls", "save it as .xlsx or .csv"),
+        ("data.rar", "pack it as .zip"),
+        ("model.pkl", "may contain code"),
+    ],
+)
+def test_resolve_says_what_to_do_with_other_data(tmp_path, name, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "://" not in name:
+        touch(tmp_path / name)
+    with pytest.raises(UserError, match=words):
+        source.resolve(name)

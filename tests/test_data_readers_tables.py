@@ -1,11 +1,13 @@
 """Reading of tables: formats, headers, columns and broken files."""
 
 import csv
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
+from dltoolkit.data.readers import delimited
 from dltoolkit.data.readers.tables import read_table, read_tables
 from dltoolkit.errors import UserError
 
@@ -109,3 +111,88 @@ def test_read_tables_refuses_different_columns(tmp_path):
     test = write(tmp_path / "test.csv", "text,sentiment\na b,1\n")
     with pytest.raises(UserError, match="lacks the column 'label'"):
         read_tables([train, test])
+
+
+def test_read_table_reads_compressed_and_json_files(tmp_path):
+    expected = {"text": ["so good", "so bad"], "label": ["1", "0"]}
+    rows = [{"text": "so good", "label": "1"}, {"label": "0", "text": "so bad"}]
+    contents = {
+        "a.csv.gz": "text,label\nso good,1\nso bad,0\n",
+        "a.jsonl.gz": "".join(json.dumps(row) + "\n" for row in rows),
+        "a.json": json.dumps(rows, indent=1),
+        "b.json": "".join(json.dumps(row) + "\n" for row in rows),
+        "c.json": "\ufeff" + json.dumps(rows),
+        "train.txt": "__label__1 so good\n\n__label__0 so bad\n",
+    }
+    for name, content in contents.items():
+        raw = content.encode()
+        (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        columns = read_table(tmp_path / name).columns
+        assert {column: columns[column] for column in expected} == expected, name
+
+
+def test_read_table_reads_excel_files(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["text", "label", None], ["so good", 1, None], [None, None, None], ["so bad", 0.5, None]):
+        book.active.append(row)
+    book.create_sheet("empty")
+    book.save(tmp_path / "a.xlsx")
+    assert read_table(tmp_path / "a.xlsx").columns == {"text": ["so good", "so bad"], "label": [1, 0.5]}
+    assert list(read_table(tmp_path / "a.xlsx", header=False).columns) == ["1", "2"]
+    book["empty"].append(["x"])
+    book.save(tmp_path / "b.xlsx")
+    with pytest.raises(UserError, match=r"several sheets \(Sheet, empty\)"):
+        read_table(tmp_path / "b.xlsx")
+    (tmp_path / "c.xlsx").write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(UserError, match="not a readable .xlsx file"):
+        read_table(tmp_path / "c.xlsx")
+
+
+def test_read_table_replaces_class_labels_of_hugging_face_by_their_names(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    features = {"text": {"dtype": "string"}, "label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}
+    table = pyarrow.table({"text": ["a", "b", "c"], "label": [1, 0, -1]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with (
+        pyarrow.OSFile(str(tmp_path / "data-0.arrow"), "wb") as file,
+        pyarrow.ipc.new_stream(file, table.schema) as out,
+    ):
+        out.write_table(table)
+    for name in ("a.parquet", "data-0.arrow"):
+        assert read_table(tmp_path / name).columns["label"] == ["pos", "neg", None]
+    (tmp_path / "bad.arrow").write_bytes(b"ARROW1 no")
+    with pytest.raises(UserError, match="not an Arrow stream file"):
+        read_table(tmp_path / "bad.arrow")
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        ("text;label\na, b, c;1\nd;0\n", ";"),
+        ("Das ist, wie gesagt, gut;pos\nnein;neg\nja;pos\n", ";"),
+        ('text,label\n"a; b; c; d",1\n', ","),
+        ("text\tlabel\na, b\t1\n", "\t"),
+        ("text\na, b, c\n", ","),
+    ],
+)
+def test_find_delimiter_compares_all_lines(text, delimiter):
+    assert delimited.find_delimiter(text.splitlines(keepends=True)) == delimiter
+
+
+def test_errors_name_the_line_at_which_a_row_begins(tmp_path):
+    path = write(tmp_path / "a.csv", 'text,label\n"a\nb\nc",1\nd,0,x\n')
+    with pytest.raises(UserError, match="Line 5 of .* has 3 cells, but the table has 2 columns"):
+        read_table(path)
+    path = write(tmp_path / "b.csv", 'text,label\na,1\n"b\nc,0\nd,1\n')
+    with pytest.raises(UserError, match="Line 3 of .* a quotation mark is not closed"):
+        read_table(path)
+    path = write(tmp_path / "train.txt", "__label__a x\n__label__a __label__b y\n")
+    with pytest.raises(UserError, match="Line 2 of .* several labels"):
+        read_table(path)
+    path = write(tmp_path / "c.json", '[{"text": "a"}, 3]')
+    with pytest.raises(UserError, match="Entry 2 of"):
+        read_table(path)

@@ -31,6 +31,14 @@ def test_detect_looks_into_files(request, fixture, expected):
     assert task.detect(source.resolve(str(path))) == expected
 
 
+def test_detect_finds_images_named_without_a_suffix(image_table):
+    text = image_table.read_text().replace(".png", "").replace("file,", "id,")
+    image_table.write_text(text.replace("images/", "images\\"), encoding="utf-16")
+    assert task.detect(source.resolve(str(image_table))) == "image"
+    (image_table.parent / "texts.csv").write_text(text.replace("id,", "text,").replace("images/", "about "))
+    assert task.detect(source.resolve(str(image_table.parent / "texts.csv"))) == "text"
+
+
 def test_detect_finds_folders_of_texts(tmp_path):
     folder = write_texts(tmp_path / "texts", toy_texts(6))
     assert task.detect(source.resolve(str(folder))) == "text"

@@ -92,10 +92,10 @@ def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
         if labeled and listing.split_origin == "folders":
             held_out = listing.splits == listing.splits.max()
             if absent := set(range(len(classes))) - set(labels[held_out].tolist()):
-                split_index = int(listing.splits.max())
+                name = SPLITS[listing.splits.max()]
                 raise UserError(
-                    f"The class '{classes[min(absent)]}' has a folder in train but no {noun}s in {SPLITS[split_index]}, "
-                    f"so it cannot be tested: add some, or remove its folder in train if it is no class."
+                    f"The class '{classes[min(absent)]}' has a folder in train but no {noun}s in {name}: "
+                    "add some to test it, or remove its folder in train if it is no class."
                 )
     similar: dict[str, str] = {}
     for name in classes:

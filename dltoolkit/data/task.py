@@ -8,15 +8,21 @@ from typing import Any, Literal
 from PIL import Image
 
 from dltoolkit.data.image import decode
+from dltoolkit.data.options import ReadOptions
 from dltoolkit.data.readers import objects, tables, tfds
+from dltoolkit.data.readers.file_names import find_file
 from dltoolkit.data.readers.source import Source, list_files
 from dltoolkit.data.text.listing import TEXTS
 
 Task = Literal["image", "text"]
 
 
-def detect(source: Source) -> Task:
+def detect(source: Source, read: ReadOptions = ReadOptions()) -> Task:
     """Return the task of a source from the names of its files, the first row of its table or its TFDS features.
+
+    Args:
+        source: The source.
+        read: Options for reading a table.
 
     Raises:
         UserError: If the source cannot be read.
@@ -26,8 +32,11 @@ def detect(source: Source) -> Task:
         images = sum(suffix in decode.SUFFIXES for suffix in suffixes)
         return "image" if images >= sum(suffix in TEXTS.suffixes for suffix in suffixes) else "text"
     if source.kind == "table":
-        table = tables.read_table(next(iter(source.splits.values()), [source.path])[0])
-        return "image" if any(_is_image(cells[0]) for cells in table.columns.values()) else "text"
+        path = next(iter(source.splits.values()), [source.path])[0]
+        table = tables.read_table(path, header=read.header, encoding=read.encoding)
+        if any(_is_image(cells[0]) for cells in table.columns.values()):
+            return "image"
+        return "image" if _names_images(table) else "text"
     if source.kind == "object":
         return "image" if any(_is_image(cell) for cell in objects.first_example(source)) else "text"
     if source.kind == "tfds":
@@ -35,7 +44,16 @@ def detect(source: Source) -> Task:
     return "text" if source.kind == "text" or source.reference in ("reviews", "python-docs") else "image"
 
 
+def _names_images(table: tables.Table) -> bool:
+    """Return whether the first row names an image file without its suffix, and the table has no column of texts."""
+    columns = [] if table.usual(tables.TEXT_COLUMNS) else table.usual(tables.IMAGE_COLUMNS)
+    names = [str(table.columns[column][0]).strip() for column in columns]
+    return any(name and find_file(name, table.path.parent, decode.SUFFIXES).is_file() for name in names)
+
+
 def _is_image(cell: Any) -> bool:
-    if isinstance(cell, bytes | dict | Image.Image) or getattr(cell, "ndim", 0) > 1:
+    if isinstance(cell, dict):  # Hugging Face stores images like this
+        return "bytes" in cell or "path" in cell
+    if isinstance(cell, bytes | Image.Image) or getattr(cell, "ndim", 0) > 1:
         return True
     return Path(str(cell)[:300].strip()).suffix.lower() in decode.SUFFIXES

@@ -61,12 +61,19 @@ def resolve(config: Any) -> TaskSpec:
     if config.image_column or config.text_column:
         name = "image" if config.image_column else "text"
     else:
-        name = data.task.detect(data.readers.source.resolve(config.data))
+        name = data.task.detect(data.readers.source.resolve(config.data), config)
     if name not in backbone.reads:
         cannot = f", which {config.backbone} cannot read" if config.backbone else ""
         raise UserError(
             f"{config.data} holds {name}s{cannot}: give --backbone a KerasHub preset or its folder, or a run of "
             "sentiment-analyzer or text-generator."
+        )
+    if config.weights and backbone.kind != "a keras.applications network":
+        if config.backbone is None:
+            raise UserError("--weights needs the network that they belong to: give --backbone, such as MobileNetV2.")
+        raise UserError(
+            f"--weights has no effect with --backbone {config.backbone}, which is {backbone.kind} with weights of its "
+            "own: leave it out, or give --backbone the name of a network such as MobileNetV2."
         )
     config.refuse_ignored(**{"task": name, "the backbone": backbone.kind})
     if name == "text" and config.method == "lora" and config.unfreeze is not None:

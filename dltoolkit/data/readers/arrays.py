@@ -1,5 +1,6 @@
 """Images and labels that are arrays already: .npz files and the bundled digits."""
 
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -91,6 +92,7 @@ def class_indices(
     if classes is not None and joined.dtype.kind in "iu":
         return joined.astype(np.int32), list(classes)
     names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in joined.tolist()]
+    names = [unicodedata.normalize("NFC", name) for name in names]
     sorted_classes = sort_classes(set(names))
     index = {name: i for i, name in enumerate(sorted_classes)}
     return np.array([index[name] for name in names], np.int32), sorted_classes

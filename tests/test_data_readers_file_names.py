@@ -1,0 +1,31 @@
+"""Files that the cells of a table name."""
+
+from pathlib import Path
+
+import pytest
+
+from dltoolkit.data.readers.file_names import find_file
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("images/cats/1.jpg", "images/cats/1.jpg"),
+        ("images\\cats\\1.jpg", "images/cats/1.jpg"),
+        ("images/cats/1", "images/cats/1.jpg"),
+        ("images/cats/0a1b.2", "images/cats/0a1b.2.PNG"),
+        ("only.jpg", "images/dogs/only.jpg"),
+        ("only", "images/dogs/only.jpg"),
+        ("images/dogs/\u00e9t\u00e9.jpg", "images/dogs/e\u0301te\u0301.jpg"),
+        ("1.jpg", "1.jpg"),  # two files have this name, so that it stays as it is written
+        ("gone.jpg", "gone.jpg"),
+        ("a\0b", "a\0b"),
+        ("x" * 5000, "x" * 5000),
+    ],
+)
+def test_find_file(tmp_path: Path, name: str, expected: str) -> None:
+    files = ("cats/1.jpg", "dogs/1.jpg", "cats/0a1b.2.PNG", "dogs/only.jpg", "dogs/e\u0301te\u0301.jpg")
+    for file in files:
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / file).touch()
+    assert find_file(name, tmp_path, (".jpg", ".png")) == tmp_path / expected
