@@ -253,7 +253,4 @@ def _format_metrics(values: Mapping[str, float]) -> dict[str, str]:
 def _format_metric(name: str, value: float) -> str:
     stem = name.removeprefix("validation_")
     label = ("val " if stem != name else "") + ABBREVIATIONS.get(stem, stem.replace("_", " "))
-    fraction = stem.endswith("accuracy") or stem == "coverage"
-    if fraction:
-        return f"{label} {100 * value:.1f} %"
-    return f"{label} {value:.3f}" if abs(value) >= 0.1 else f"{label} {value:.4f}"
+    return f"{label} {value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{label} {value:.1e}"

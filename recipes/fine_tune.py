@@ -136,8 +136,11 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         task.backbone.check_unchanged(run)
         config = resolve_defaults(given, task, task.max_length(splits))
         task.save_encoder(run, splits)
+        epochs = PRETRAINED_EPOCHS[task.name] if task.backbone.pretrained_at_scale else SMALL_BACKBONE_EPOCHS
+        finetuning.announcement.announce(run, config, task, splits, model, devices, epochs)
         transfer = finetuning.transfer.Transfer(config, task, model, splits)
-        run.update(task=task.name, model=transfer.describe_model(), linear_probe=transfer.fit_linear_probe())
+        probe_C = run.info.get("linear_probe", {}).get("C")  # of a run that is resumed
+        run.update(task=task.name, model=transfer.describe_model(), linear_probe=transfer.fit_linear_probe(probe_C))
         spent = time.monotonic() - started
         baselines = {}
         if config.method == "linear-probe":
@@ -145,11 +148,11 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
             run.update(state="running", time={"train_seconds": round(spent, 2)})
         else:
             baselines["linear_probe"] = transfer.test_linear_probe()
-            epochs = PRETRAINED_EPOCHS[task.name] if task.backbone.pretrained_at_scale else SMALL_BACKBONE_EPOCHS
             left = config.max_time and max(1.0, config.max_time - spent)
             training.fit.fit(run, config.resolve(max_time=left), transfer.train_spec(epochs, spent))
         run.update(selected=transfer.select(run.history))
-        baselines["from_scratch"] = task.evaluator.from_scratch(splits, seed=config.seed)
+        limit = config.max_time and config.max_time / 4
+        baselines["from_scratch"] = task.evaluator.from_scratch(splits, seed=config.seed, max_seconds=limit)
         if config.method == "lora":  # saving merges the adapters into the layers, which bfloat16 rounds
             run.save_model(model)
             model = models.model_file.load_model(run.path / "model.keras")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,14 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     assert (info["recipe"], info["name"], info["state"]) == ("image-classifier", "toys-1", "finished")
     assert info["data"]["splits"] == {"train": 66, "validation": 12, "test": 12}
     assert info["data"]["classes"] == run.labels == ["bars", "dots", "plain"]
+    summary = dict(info["plan"].pop("summary"))
+    assert summary["Splits"].startswith("66 train, 12 validation, 12 test")
+    assert summary["Training"] == "12 epochs of 4 steps of 16 examples, muon"
+    assert summary["Model"] == f"resnet, {info['model']['parameters']:,} parameters"
+    assert summary["Augmentation"] == ", ".join(["flip"] * info["augment"]["flip"] + ["shift 1"])
+    after = "12 test and 12 validation images, majority-class and linear baselines, report"
+    assert re.fullmatch(rf"about \d+ s: {after}", summary["Evaluation"])
+    assert summary["Result"] == str(run.path)
     assert info["plan"] == {"batch_size": 16, "epochs": 12, "steps": 48}
     assert info["config"] == config.to_dict()
     assert info["peak_memory_mb"] > 100

@@ -28,17 +28,17 @@ GAN = {
         (
             CLASSIFIER,
             "validation_accuracy",
-            "epoch   3/100  loss 1.235  val loss 1.111  val acc 93.2 %  12.3 s  best",
+            "epoch   3/100  loss 1.235  val loss 1.111  val acc 0.932  12.3 s  best",
         ),
         (
             CLASSIFIER,
             "validation_balanced_accuracy",
-            "epoch   3/100  loss 1.235  val loss 1.111  val bal. acc 92.0 %  12.3 s  best",
+            "epoch   3/100  loss 1.235  val loss 1.111  val bal. acc 0.920  12.3 s  best",
         ),
         (
             GAN,
             "validation_kernel_distance",
-            "epoch   3/100  G loss 1.200  D loss 0.910  val kernel dist. 0.0123  12.3 s  best",
+            "epoch   3/100  G loss 1.200  D loss 0.910  val kernel dist. 0.012  12.3 s  best",
         ),
     ],
 )
@@ -49,7 +49,7 @@ def test_epoch_line_fits_80_columns_and_shows_the_monitored_metric_first(row, mo
 
 def test_epoch_line_shows_every_metric_that_fits_and_names_the_loss_of_the_generator():
     row = {"loss": 2.5, "accuracy": 0.5, "validation_loss": 0.05, "seconds": 1.0}
-    assert progress.epoch_line(1, None, row, False) == "epoch 1  loss 2.500  acc 50.0 %  val loss 0.0500  1.0 s"
+    assert progress.epoch_line(1, None, row, False) == "epoch 1  loss 2.500  acc 0.500  val loss 0.050  1.0 s"
     assert "  G loss 1.200  D loss 0.910  val " in progress.epoch_line(3, 9, GAN, False, "validation_kernel_distance")
 
 
@@ -116,7 +116,7 @@ def test_live_displays_stay_on_one_line_of_the_terminal():
     last_count = max(number for number, frame in enumerate(frames) if "Reading [images]" in frame)
     assert any("Fitting" in frame for frame in frames[last_count:]), "the outer display comes back"
     assert any("epoch 1/9" in frame and "compiling" in frame for frame in visible)
-    assert any("10/20" in frame and "loss 1.500  acc 50.0 %" in frame for frame in visible)
+    assert any("10/20" in frame and "loss 1.500  acc 0.500" in frame for frame in visible)
 
 
 def test_nothing_live_is_written_to_a_pipe(capfd):

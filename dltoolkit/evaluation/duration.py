@@ -30,33 +30,41 @@ PROBE_TRAIN, PROBE_TEST = 400, 100  # examples that a baseline is fitted to and 
 PROBE_TOKENS = 20_000  # training tokens of the baselines of a language model when they are timed
 UNTUNED = 0.3  # time of a linear baseline whose C is not tuned, as a fraction of the time with tuning
 BACKWARD = 3  # time of a training step as a multiple of the time of its forward pass
+FROM_SCRATCH_SECONDS = 10.0  # time of the small network that fine-tuning trains for comparison
 REPORT_SECONDS = 4.0  # time of the plots and the page, and of the compilation of the prediction
 
 
-def of_images(splits: ImageSplits, what: str = "") -> Evaluation:
-    """Return the evaluation of an image classifier; ``what`` names further baselines."""
+def of_images(splits: ImageSplits, what: str = "", *, extra_seconds: float = 0.0, test_passes: int = 1) -> Evaluation:
+    """Return the evaluation of an image classifier.
+
+    Args:
+        splits: The images.
+        what: Further baselines.
+        extra_seconds: Time that the further baselines take, apart from classifying the test split.
+        test_passes: Number of times that a network of this size classifies the test split.
+    """
 
     def seconds(model: keras.Model) -> float:
         rows = splits.validation[:PROBE_BATCH_SIZE]
         forward = _timed(lambda: model(splits.images[rows], training=False)) / len(rows)
-        count = len(splits.validation) + len(splits.test)
+        count = len(splits.validation) + test_passes * len(splits.test)
         linear = _linear_seconds(splits, baseline.MAX_TUNED, lambda train, test: _fit_pixels(splits, train, test))
-        return count * forward + linear + REPORT_SECONDS
+        return count * forward + linear + extra_seconds + REPORT_SECONDS
 
     return Evaluation(_describe(splits, what), seconds)
 
 
-def of_texts(splits: TextSplits, what: str = "") -> Evaluation:
-    """Return the evaluation of a text classifier; ``what`` names further baselines."""
+def of_texts(splits: TextSplits, what: str = "", *, extra_seconds: float = 0.0, test_passes: int = 1) -> Evaluation:
+    """Return the evaluation of a text classifier; the arguments are those of :func:`of_images`."""
 
     def seconds(model: keras.Model) -> float:
         rows = splits.sort_by_length("validation")
         rows = rows[len(rows) // 2 :][:PROBE_BATCH_SIZE]  # of medium length
         token_ids = splits.token_ids.take(rows).to_padded()
         forward = _timed(lambda: model(token_ids, training=False)) / token_ids.size
-        tokens = splits.token_ids.lengths[np.concatenate([splits.validation, splits.test])].sum()
+        tokens = splits.token_ids.lengths[np.concatenate([splits.validation, *[splits.test] * test_passes])].sum()
         linear = _linear_seconds(splits, ngram_baseline.MAX_TUNED, lambda train, test: _fit_ngrams(splits, train, test))
-        return tokens * forward + linear + REPORT_SECONDS
+        return tokens * forward + linear + extra_seconds + REPORT_SECONDS
 
     return Evaluation(_describe(splits, what), seconds)
 
