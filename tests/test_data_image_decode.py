@@ -130,6 +130,14 @@ def test_read_applies_the_exif_orientation(format, orientation):
     assert np.abs(read(data, upright.shape).astype(int) - upright).mean() < 3
 
 
+def test_read_applies_the_exif_orientation_to_deep_images():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.add.outer(np.arange(8) * 4000, np.arange(6) * 300).astype(np.uint16)
+    pixels = read(encode(Image.fromarray(stored), "PNG", exif=exif), (6, 8, 1))
+    assert (pixels[..., 0] == np.round(stored[::-1].T / 65535 * 255)).all()
+
+
 def test_read_crops_the_center():
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = 200

@@ -76,6 +76,13 @@ def test_load_says_that_only_the_first_frame_is_used(make_folder):
     assert (data.images[pages] == np.asarray(frames[0])).all()
 
 
+def test_load_takes_the_photograph_of_a_camera_file_with_a_preview(make_folder):
+    folder = make_folder(side=20)
+    photograph, preview = (Image.fromarray(toy_image(label, 99, side=20)) for label in (0, 2))
+    photograph.save(folder / CLASSES[0] / "camera.jpg", "MPO", save_all=True, append_images=[preview])
+    assert load(folder).warnings == []
+
+
 def test_load_lists_many_unreadable_images_in_a_file(image_folder, isolated_cache):
     for i in range(7):
         (image_folder / CLASSES[1] / f"bad{i}.png").touch()
