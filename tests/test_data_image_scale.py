@@ -202,7 +202,6 @@ def test_models_of_8_bits_take_deep_images_in_their_usual_range(tmp_path):
     images, _, names = dataset.labeled(str(folder), CLASSES, Preprocessing((12, 12, 1)))
     assert (images[..., 0] == np.round(faint / 4095 * 255)).all()
     assert (dataset.read(names[0], Preprocessing((12, 12, 1))) == images[0]).all()
-    assert load(folder).images.max() == 255  # for training, the faint values are spread
 
 
 @pytest.mark.parametrize("scale", [{"low": 1, "high": 1}, {"low": "0", "high": 2}, {"low": 0, "high": float("inf")}, 3])
