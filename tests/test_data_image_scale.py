@@ -52,7 +52,14 @@ def test_load_scales_12_bits_alike_in_all_forms(tmp_path, form):
     data = load(store(tmp_path, form))
     assert data.preprocessing.scale == Scale(0, 4095, 0, 4095)
     assert (data.images[..., 0] == np.round(counts() / 4095 * 255)).all()
-    assert data.describe()["scale"] == {"low": 0, "high": 4095, "minimum": 0, "maximum": 4095, "mixed": False}
+    assert data.describe()["scale"] == {
+        "low": 0,
+        "high": 4095,
+        "minimum": 0,
+        "maximum": 4095,
+        "mixed": False,
+        "levels": 61,
+    }
     assert ("Values", "0 to 4095; 0 becomes black and 4095 white") in data.summary()
 
 
@@ -88,7 +95,7 @@ def test_scale_is_the_usual_range_that_the_values_fill(values, expected):
     statistics.add(0, np.linspace(values[0], values[-1], 5000).astype(np.asarray(values).dtype))
     scale = statistics.scale()
     assert (scale.low, scale.high) == expected
-    assert scale.warnings() == []
+    assert bool(scale.warnings()) is (values == [7, 7])  # all images are black
     low, high = expected
     assert scale.to_pixels(np.array([low, high])).tolist() == [0, 255]
 
@@ -106,6 +113,16 @@ def test_load_clips_a_few_outliers_and_says_so(tmp_path):
     assert data.images[3].max() == 255
     assert np.median(data.images[-1]) > 100
     assert any("far from the others (0 to 65535)" in warning for warning in data.warnings)
+
+
+def test_load_says_that_one_image_makes_all_others_dark(tmp_path):
+    images = counts()
+    images[7] *= 16
+    warnings = load(write(tmp_path, images.astype(np.uint16), ".png")).warnings
+    expected = "Half of the images span at most 3 of the 256 levels of the scale from 0 to 65535, which models hardly"
+    assert any(warning.startswith(expected) for warning in warnings)
+    np.savez(tmp_path / "a.npz", x=images, y=np.repeat(CLASSES, PER_CLASS))
+    assert any(warning.startswith(expected) for warning in load(tmp_path / "a.npz").warnings)
 
 
 def test_load_says_that_depths_are_mixed_and_leaves_8_bits_unchanged(tmp_path):

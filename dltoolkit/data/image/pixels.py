@@ -14,14 +14,13 @@ import numpy as np
 from dltoolkit.data import checks, disk_cache, split
 from dltoolkit.data.image import arrays, decode, geometry
 from dltoolkit.data.image.preprocessing import Preprocessing
-from dltoolkit.data.image.scale import is_8_bit
+from dltoolkit.data.image.scale import MIN_LEVELS, is_8_bit
 from dltoolkit.data.options import ImageReadOptions
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import File
 from dltoolkit.data.readers.tfds import EncodedImages
 
 CACHE_VERSION = 3  # raised whenever decoding or the metadata change, so that older caches are ignored
-MIN_LEVELS = 16  # range of the pixels of 8-bit images, of 256, below which a warning is due
 SAMPLED_PIXELS = 1000  # images that are looked at for this warning
 SAMPLED_HEADERS = 8  # first images, whose headers predict whether all images are of one size and color
 

@@ -6,7 +6,7 @@ share one scale, so that the order of brightness between images is preserved.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ MAX_UNIT_VALUE = 1.5  # floats up to this value are in 0..1; the margin allows f
 MIN_RANGE_USED = 0.25  # part of a usual range that the values must span; otherwise few of the 256 levels remain
 OUTLIERS = 0.001  # fraction of the values at each end that may be outliers, such as hot pixels
 MAX_OUTLIER_RATIO = 16  # ratio of the range with outliers to the range without them, above which they are clipped
+MIN_LEVELS = 16  # of 256; a warning is due if images span fewer
 MAX_AMBIGUOUS = 16383.0  # largest value of a 16-bit image that may have been recorded with fewer bits
 MAX_EXACT = 2**24  # largest whole number that float32 stores exactly
 SAMPLED_VALUES = 4_000_000  # values of a data set that determine the outliers
@@ -40,6 +41,7 @@ class Scale:
         minimum: Smallest value in the data, or None if all images have 8 bits per channel.
         maximum: Greatest value in the data, or None.
         mixed: Whether the data also have images of 8 bits per channel, which keep their values.
+        levels: Number of the 256 pixel values that the range of a typical (median) image spans, or None.
     """
 
     low: float = 0.0
@@ -47,6 +49,7 @@ class Scale:
     minimum: float | None = None
     maximum: float | None = None
     mixed: bool = False
+    levels: int | None = field(default=None, compare=False)
 
     @property
     def is_8_bit(self) -> bool:
@@ -56,7 +59,7 @@ class Scale:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of run.json."""
         limits = {"low": self.low, "high": self.high}
-        data = {"minimum": self.minimum, "maximum": self.maximum, "mixed": self.mixed}
+        data = {"minimum": self.minimum, "maximum": self.maximum, "mixed": self.mixed, "levels": self.levels}
         return limits if self.is_8_bit else {**limits, **data}
 
     @classmethod
@@ -70,7 +73,7 @@ class Scale:
         numbers = [low, high] if minimum is None else [low, high, minimum, maximum]
         if not all(isinstance(number, (int, float)) and np.isfinite(number) for number in numbers) or low >= high:
             raise ValueError("the scale of the values is damaged")
-        return cls(low, high, minimum, maximum, bool(fields.get("mixed")))
+        return cls(low, high, minimum, maximum, bool(fields.get("mixed")), fields.get("levels"))
 
     def to_pixels(self, values: np.ndarray) -> np.ndarray:
         """Return uint8 pixels of the same shape.
@@ -140,6 +143,11 @@ class Scale:
                 f"A few values of the images are far from the others ({self.minimum:g} to {self.maximum:g}): those "
                 f"outside {self.low:g} to {self.high:g} are clipped."
             )
+        if self.levels is not None and self.levels < MIN_LEVELS:
+            sentences.append(
+                f"Half of the images span at most {self.levels} of the 256 levels of the scale from {self.low:g} to "
+                f"{self.high:g}, which models hardly distinguish: look for a few images with other values."
+            )
         if self.mixed:
             sentences.append(
                 f"Some images have 8 bits per channel and others more: 0 to 255 of the former and {self.low:g} to "
@@ -158,11 +166,12 @@ class ValueStatistics:
     def __init__(self, total: int):
         fewest, most = SAMPLED_PER_ITEM
         self._sampled = min(most, max(fewest, SAMPLED_VALUES // max(1, total)))
+        self._spans: list[np.ndarray] = []
         self._ranges: dict[int, tuple[float, float]] = {}
         self._samples: dict[int, np.ndarray] = {}
 
     def add(self, position: int, values: np.ndarray) -> None:
-        """Add the values of an image, unless it has 8 bits per channel.
+        """Add the values of an image (h, w) or (h, w, c), or of several (n, h, w, c), unless they have 8 bits.
 
         Raises:
             UserError: If a value is NaN or infinite.
@@ -170,6 +179,8 @@ class ValueStatistics:
         if is_8_bit(values):
             return
         self._ranges[position] = value_range(values)
+        axes = tuple(range(1, 4)) if values.ndim == 4 else None
+        self._spans.append(np.atleast_1d(values.max(axis=axes).astype(np.float64) - values.min(axis=axes)))
         flat = values.reshape(-1)
         sampled = np.random.default_rng(position).integers(0, flat.size, min(self._sampled, flat.size))
         self._samples[position] = flat[sampled].astype(np.float64)
@@ -187,7 +198,8 @@ class ValueStatistics:
         minimum = min(low for low, _ in self._ranges.values())
         maximum = max(high for _, high in self._ranges.values())
         low, high = self._limits(minimum, maximum, stretch=not (mixed or like_8_bit))
-        return Scale(low, high, minimum, maximum, mixed)
+        levels = int(min(256, 256 * np.median(np.concatenate(self._spans)) / (high - low)))
+        return Scale(low, high, minimum, maximum, mixed, levels)
 
     def _limits(self, low: float, high: float, *, stretch: bool) -> tuple[float, float]:
         sample = np.concatenate([self._samples[position] for position in sorted(self._samples)])
