@@ -73,15 +73,19 @@ def test_main_metric_is_balanced_where_classes_are_imbalanced(sizes, metric):
 @pytest.mark.parametrize(
     ("network", "linear", "statement"),
     [
-        ((range(80), range(0)), (range(80), range(15)), "No better than always predicting 'ham':"),
-        ((range(78), range(1)), (range(80), range(15)), "Not clearly better than always predicting 'ham':"),
-        ((range(40), range(2)), (range(80), range(15)), "Worse than always predicting 'ham':"),
-        ((range(78), range(18)), (range(70), range(9)), "Better than the linear model:"),
-        ((range(80), range(20)), (range(70), range(9)), "No mistakes,"),
-        ((range(79), range(15)), (range(78), range(14)), "Not clearly better than the linear model:"),
-        ((range(79), range(14)), (range(78), range(15)), "No better than the linear model:"),
-        ((range(70), range(9)), (range(78), range(18)), "Worse than the linear model:"),
-        ((range(78), range(15)), (range(78), range(15)), "No better than the linear model:"),
+        ((range(80), range(0)), (range(80), range(15)), "The network is no better than always predicting 'ham':"),
+        (
+            (range(78), range(1)),
+            (range(80), range(15)),
+            "The network is not clearly better than always predicting 'ham':",
+        ),
+        ((range(40), range(2)), (range(80), range(15)), "The network is worse than always predicting 'ham':"),
+        ((range(78), range(18)), (range(70), range(9)), "The network is better than the linear model:"),
+        ((range(80), range(20)), (range(70), range(9)), "The network makes no mistakes,"),
+        ((range(79), range(15)), (range(78), range(14)), "The network is not clearly better than the linear model:"),
+        ((range(79), range(14)), (range(78), range(15)), "The network is no better than the linear model:"),
+        ((range(70), range(9)), (range(78), range(18)), "The network is worse than the linear model:"),
+        ((range(78), range(15)), (range(78), range(15)), "The network is no better than the linear model:"),
     ],
 )
 def test_verdict_names_what_the_test_examples_show(network, linear, statement):
@@ -100,15 +104,18 @@ def test_verdict_counts_mistakes_where_classes_are_balanced():
         "majority": baseline.Baseline(rows, labels, np.zeros(100, int), 2, {"label": "a"}),
     }
     verdict = significance.verdict({"test": test, "baseline": baseline.compare(scored, rows, network, test)})
-    assert str(verdict) == "75 % fewer mistakes than the linear model: accuracy 90.0 % against 60.0 % (p < 0.001)."
+    assert (
+        str(verdict)
+        == "The network makes 75 % fewer mistakes than the linear model: accuracy 90.0 % against 60.0 % (p < 0.001)."
+    )
 
 
 def test_verdict_takes_the_best_baseline_but_not_the_network_itself():
     network = predictions(range(78), range(18))
     weak, strong = predictions(range(70), range(2)), predictions(range(70), range(9))
     assert significance.verdict(judged(network, linear=weak, from_scratch=strong)).statement == (
-        "Better than the small network trained from scratch:"
+        "The network is better than the small network trained from scratch:"
     )
     probe = significance.verdict(judged(network, linear=weak, linear_probe=network))
-    assert probe.statement == "Better than the linear model:", "the network is the linear probe"
+    assert probe.statement == "The network is better than the linear model:", "the network is the linear probe"
     assert significance.verdict({"test": {}, "baseline": {}}) is None

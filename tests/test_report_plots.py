@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dltoolkit.evaluation.classification import Mistake
-from dltoolkit.report import plots
+from dltoolkit.report import image_grids, plots
 
 NAMES = ["<b>bold</b>", "quo\"te & 's", "猫", "🐱🐶", "$\\frac{$", "cost: $5", "tab\t1\n"]
 HISTORY = [{"epoch": epoch, "loss": 2 / epoch, "validation_loss": 2.1 / epoch, "seconds": 1.0} for epoch in (1, 2, 3)]
@@ -45,23 +45,33 @@ def test_image_grid_shows_every_pixel_of_small_images():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     images[1] = (255, 0, 0)
     images[2] = (0, 0, 255)
-    grid = np.asarray(Image.open(io.BytesIO(plots.image_grid(images))))
-    assert grid.shape == (72, 3 * 72 + 2 * 4, 4)
-    assert grid[36, 36].tolist() == [0, 0, 0, 255]
-    assert grid[36, 76 + 36].tolist() == [255, 0, 0, 255]
-    assert grid[36, 152 + 36].tolist() == [0, 0, 255, 255]
-    assert grid[36, 74, 3] == 0  # transparent between two images
+    grid = np.asarray(Image.open(io.BytesIO(image_grids.image_grid(images))))
+    assert grid.shape == (96, 3 * 96 + 2 * 4, 4)
+    assert grid[48, 48].tolist() == [0, 0, 0, 255]
+    assert grid[48, 100 + 48].tolist() == [255, 0, 0, 255]
+    assert grid[48, 200 + 48].tolist() == [0, 0, 255, 255]
+    assert grid[48, 98, 3] == 0  # transparent between two images
+
+
+def test_paired_grid_shows_each_image_next_to_its_partner():
+    left, right = np.full((5, 32, 32, 1), 10, np.uint8), np.full((5, 32, 32, 1), 200, np.uint8)
+    grid = np.asarray(Image.open(io.BytesIO(image_grids.paired_grid(left, right))))
+    assert grid.shape == (2 * 96 + 20, 4 * (2 * 96 + 2) + 3 * 20, 4)
+    assert grid[48, 48, 0] == 10
+    assert grid[48, 98 + 48, 0] == 200
+    assert grid[48, 2 * 96 + 2 + 10, 3] == 0  # transparent between two pairs
+    assert grid[96 + 20 + 48, 48, 0] == 10  # the fifth pair, in the second row
 
 
 def test_image_grid_and_thumbnail_shrink_large_images():
     large = np.full((2, 300, 200, 3), 7, np.uint8)
-    assert Image.open(io.BytesIO(plots.image_grid(large))).height == 112
-    assert Image.open(io.BytesIO(plots.thumbnail(large[0]))).size == (107, 160)
+    assert Image.open(io.BytesIO(image_grids.image_grid(large))).height == 144
+    assert Image.open(io.BytesIO(image_grids.thumbnail(large[0]))).size == (107, 160)
 
 
 def test_animation_selects_evenly_spaced_frames():
-    pngs = [plots.png(np.full((4, 6, 3), level, np.uint8)) for level in range(0, 200, 2)]
-    with Image.open(io.BytesIO(plots.animation(pngs, max_frames=5))) as gif:
+    pngs = [image_grids.png(np.full((4, 6, 3), level, np.uint8)) for level in range(0, 200, 2)]
+    with Image.open(io.BytesIO(image_grids.animation(pngs, max_frames=5))) as gif:
         assert gif.n_frames == 5
         assert gif.size == (6, 4)
         levels = []
@@ -76,7 +86,7 @@ def test_animation_selects_evenly_spaced_frames():
 def test_png_keeps_the_pixels():
     for channels in (1, 3, 4):
         image = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
-        pixels = np.asarray(Image.open(io.BytesIO(plots.png(image))))
+        pixels = np.asarray(Image.open(io.BytesIO(image_grids.png(image))))
         assert (pixels == image.squeeze()).all()
 
 

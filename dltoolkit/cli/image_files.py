@@ -28,19 +28,19 @@ def write(images: np.ndarray, folder: str, *, grid: bool, animated: bool) -> str
     Raises:
         UserError: If the disk is full or the folder cannot be written; no partial results remain.
     """
-    from dltoolkit.report import plots
+    from dltoolkit.report import image_grids
 
     path, digits = Path(folder).expanduser(), max(4, len(str(len(images))))
     pages = {}
     if grid:
-        pages["grid.png"] = plots.image_grid(images, max_images=len(images))
+        pages["grid.png"] = image_grids.image_grid(images, max_images=len(images))
     if animated:
-        frames = [plots.image_grid(images[[i]]) for i in range(len(images))]
-        pages["interpolation.gif"] = plots.animation(frames, max_frames=len(images))
+        frames = [image_grids.image_grid(images[[i]]) for i in range(len(images))]
+        pages["interpolation.gif"] = image_grids.animation(frames, max_frames=len(images))
 
     def write_png(number: int) -> None:
         with open(f"{partial}/{number + 1:0{digits}}.png", "wb", buffering=0) as file:
-            file.write(plots.png(images[number]))
+            file.write(image_grids.png(images[number]))
 
     with _partial_folder(path) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(write_png, range(len(images))))

@@ -14,9 +14,10 @@ import click
 import dltoolkit
 from dltoolkit import config, lines
 from dltoolkit.cli import image_files
-from dltoolkit.cli.tables import percent, print_json, print_table
+from dltoolkit.cli.tables import print_json, print_table
 from dltoolkit.cli.verb_options import out_dir_option, read_options, refuse_unsupported, table_or_json_option
 from dltoolkit.errors import UserError
+from dltoolkit.formatting import percent
 
 if TYPE_CHECKING:
     from dltoolkit.evaluation.prediction import Prediction
@@ -214,7 +215,8 @@ def print_predictions(predictions: Iterable[Prediction], form: str) -> bool:
                 rows.append([_one_line(prediction.input), "-", "-", prediction.error])
                 continue
             others = "  ".join(f"{item['label']} {percent(item['probability'])}" for item in prediction.top[1:])
-            rows.append([_one_line(prediction.input), prediction.label, percent(prediction.probability), others])
+            probability = "-" if prediction.probability is None else percent(prediction.probability)
+            rows.append([_one_line(prediction.input), prediction.label, probability, others])
         print_table(["input", "label", "probability", "next"], rows)
     return failed
 

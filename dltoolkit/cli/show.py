@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,8 @@ import dltoolkit
 from dltoolkit import recipe
 from dltoolkit.cli.tables import metric_cells, print_json, print_table
 from dltoolkit.cli.verb_options import out_dir_option, table_or_json_option
+from dltoolkit.errors import UserError
+from dltoolkit.formatting import data_rows, metric_label
 
 if TYPE_CHECKING:
     from dltoolkit.run import Run
@@ -21,6 +23,7 @@ DATA_FORMS = [
     ["keras:NAME", "data set that Keras downloads: mnist, fashion_mnist, cifar10, cifar100"],
     ["NAME, tfds:NAME/CONFIG", "TensorFlow data set, such as fashion_mnist"],
 ]
+ABSENT = "–"  # stands for a score or value that a run does not have
 MAX_CLASSES = 12  # class names that show prints, so that a thousand classes do not fill the screen
 
 
@@ -59,8 +62,17 @@ def list_(what: str | None, out_dir: str) -> None:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @out_dir_option
 def compare(runs: tuple[str, ...], out_dir: str) -> None:
-    """Compare the scores and options of runs."""
-    print_comparison([dltoolkit.load(run, out_dir) for run in runs])
+    """Compare the scores, the data and the options of runs.
+
+    Of runs of different recipes, it shows the options that all of them have.
+    """
+    if len(runs) < 2:
+        raise UserError(f"compare needs at least two runs, such as: dltoolkit compare {runs[0]} OTHER_RUN")
+    opened = [dltoolkit.load(run, out_dir) for run in runs]
+    repeated = [run for i, run in enumerate(opened) if run.path.resolve() in {o.path.resolve() for o in opened[:i]}]
+    if repeated:
+        raise UserError(f"{repeated[0].path} is named twice: name different runs.")
+    print_comparison(opened)
 
 
 def print_run(run: Run) -> None:
@@ -73,8 +85,7 @@ def print_run(run: Run) -> None:
         ["run", str(run.path)],
         ["state", info["state"] + (f": {info['error']}" if info.get("error") else "")],
         ["command", info.get("command", "")],
-        ["data", data.get("source", "")],
-        ["splits", ", ".join(f"{split} {count}" for split, count in data.get("splits", {}).items())],
+        *([label, value] for label, value in data_rows(data) if label != "classes"),
         ["classes", ", ".join(classes[:MAX_CLASSES]) + more],
         ["model", "{name}, {parameters:,} parameters".format(**info["model"]) if "model" in info else ""],
         ["device", "{kind} × {replicas}, {precision}".format(**info["device"]) if "device" in info else ""],
@@ -82,10 +93,11 @@ def print_run(run: Run) -> None:
     ]
     for split in ("validation", "test"):
         cells = metric_cells(metrics.get(split, {}))
-        rows += [[f"{split} {name}".replace("_", " "), value] for name, value in cells.items()]
+        rows += [[f"{split} {label}", value] for label, value in cells.items()]
+    main = next(iter(metric_cells(metrics.get("test") or metrics.get("validation") or {})), "")
     for name, values in metrics.get("baseline", {}).items():
         cells = metric_cells(values)
-        rows.append([f"{name} baseline".replace("_", " "), next(iter(cells.values()), "")])
+        rows.append([f"{metric_label(name)} baseline", cells.get(main) or next(iter(cells.values()), "")])
     rows.append(["report", str(run.path / "report.html")])
     print_table([], [row for row in rows if row[1]])
 
@@ -118,24 +130,56 @@ def print_runs(runs: Sequence[Run], out_dir: str) -> None:
         return
     rows = []
     for run in runs:
-        scores = [
-            f"{name.replace('_', ' ')} {value}" for name, value in metric_cells(run.metrics.get("test", {})).items()
-        ]
+        scores = [f"{label} {value}" for label, value in metric_cells(run.metrics.get("test", {})).items()]
         name = f"{run.path.parent.name}/{run.path.name}"
         rows.append([name, run.info["state"], next(iter(scores), ""), run.info.get("created", "")])
     print_table(["run", "state", "test", "created"], rows)
 
 
 def print_comparison(runs: Sequence[Run]) -> None:
-    """Print the scores of runs in columns, and the options in which they differ."""
-    rows = [["state", *(run.info["state"] for run in runs)]]
-    scores = [metric_cells(run.metrics.get("test", {})) for run in runs]
-    for name in dict.fromkeys(name for cells in scores for name in cells):
-        rows.append([f"test {name}".replace("_", " "), *(cells.get(name, "") for cells in scores)])
-    rows.append(["train seconds", *(str(run.info.get("time", {}).get("train_seconds", "")) for run in runs)])
-    rows.append(["parameters", *(f"{run.info.get('model', {}).get('parameters', 0):,}" for run in runs)])
-    for option in dict.fromkeys(option for run in runs for option in run.info["config"]):
-        values = [str(run.info["config"].get(option)) for run in runs]
-        if len(set(values)) > 1 and option != "name":
-            rows.append([option, *values])
-    print_table(["", *(run.path.name for run in runs)], rows)
+    """Print the scores of runs in columns, what their data are, and the options in which they differ.
+
+    A score or value that a run lacks is a dash. Of runs of different recipes, only options that all have are printed.
+    """
+    recipes = [run.info["recipe"] for run in runs]
+    names = [run.path.name for run in runs]
+    if len(set(recipes)) > 1 or len(set(names)) < len(names):
+        names = [f"{run.path.parent.name}/{run.path.name}" for run in runs]
+    data = [run.info.get("data", {}) for run in runs]
+    rows = [["recipe", *recipes]] if len(set(recipes)) > 1 else []
+    rows.append(["state", *(run.info["state"] for run in runs)])
+    cells = [metric_cells(run.metrics.get("test", {})) for run in runs]
+    labels = dict.fromkeys(label for scores in cells for label in scores)
+    rows += [[f"test {label}", *(scores.get(label, ABSENT) for scores in cells)] for label in labels]
+    rows.append(["training time", *(_training_time(run) for run in runs)])
+    parameters = [run.info.get("model", {}).get("parameters") for run in runs]
+    rows.append(["parameters", *(ABSENT if count is None else f"{count:,}" for count in parameters)])
+    rows.append(["data", *(str(each.get("source") or ABSENT) for each in data)])
+    configs = [run.info["config"] for run in runs]
+    for option in configs[0]:
+        if option in ("name", "data") or not all(option in config for config in configs):
+            continue
+        values = [_option_text(config[option]) for config in configs]
+        if len(set(values)) > 1:
+            rows.append([f"--{option.replace('_', '-')}", *values])
+    print_table(["", *names], rows)
+    if len({each.get("fingerprint") for each in data}) > 1:
+        click.echo("The runs were trained on different data: their scores are not comparable.", err=True)
+    elif len(runs) > 1 and not set.intersection(*(set(scores) for scores in cells)):
+        click.echo("The runs have no score in common.", err=True)
+
+
+def _training_time(run: Run) -> str:
+    from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
+
+    seconds = run.info.get("time", {}).get("train_seconds")
+    return ABSENT if seconds is None else progress.duration(seconds)
+
+
+def _option_text(value: Any) -> str:
+    """Return the value of an option as the command line takes it; a dash if it was left to its default."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

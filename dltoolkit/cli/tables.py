@@ -8,7 +8,12 @@ from typing import Any
 
 import click
 
-METRICS = ("accuracy", "macro_f1", "loss", "bits_per_character", "perplexity", "frechet_distance", "coverage")
+from dltoolkit.formatting import metric_label, metric_value
+
+METRICS = (
+    *("accuracy", "balanced_accuracy", "macro_f1", "loss", "bits_per_character", "perplexity"),
+    *("gan_train_accuracy", "frechet_distance", "coverage"),
+)
 
 
 def print_json(value: Any) -> None:
@@ -28,13 +33,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         click.echo(click.style(text, bold=True) if header and number == 0 else text)
 
 
-def percent(fraction: float) -> str:
-    """Return a fraction as a percentage."""
-    return f"{100 * fraction:.1f} %"
-
-
 def metric_cells(metrics: dict[str, Any]) -> dict[str, str]:
-    """Return the main metrics of a split as text, by name."""
-    return {
-        key: percent(metrics[key]) if key == "accuracy" else f"{metrics[key]:.4f}" for key in METRICS if key in metrics
-    }
+    """Return the main metrics of a split as text, by label, the most important first."""
+    from dltoolkit.evaluation import significance  # imports NumPy, which --help does not need
+
+    names = [name for name in METRICS if name in metrics]
+    if significance.main_metric(metrics) == "balanced_accuracy":
+        names.sort(key=lambda name: name != "balanced_accuracy")
+    return {metric_label(name): metric_value(name, metrics[name]) for name in names}

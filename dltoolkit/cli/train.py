@@ -9,8 +9,9 @@ import click
 import dltoolkit
 from dltoolkit import recipe
 from dltoolkit.cli import recipe_command
-from dltoolkit.cli.tables import percent, print_table
+from dltoolkit.cli.tables import print_table
 from dltoolkit.cli.verb_options import out_dir_option
+from dltoolkit.formatting import metric_label, percent
 
 if TYPE_CHECKING:
     from dltoolkit.run import Run
@@ -92,17 +93,21 @@ def copy(recipe_name: str, folder: str) -> None:
 
 def print_summary(run: Run) -> None:
     """Print the scores, the baselines, the time and the next command of a finished training; on the chief only."""
+    from dltoolkit.evaluation import significance
     from dltoolkit.progress import duration
 
     if not run.writes:
         return
     metrics = run.metrics
-    rows = [row for split in ("test", "validation") for row in _score_rows(split, metrics.get(split, {}))]
+    verdict = significance.verdict(metrics)
+    rows = [("result", str(verdict))] if verdict else []
+    rows += [row for split in ("test", "validation") for row in _score_rows(split, metrics.get(split, {}))]
     baselines = dict(metrics.get("baseline", {}))
     rows += _gan_rows(metrics.get("test", {}), baselines.pop("real_vs_real", {}))
     for name, values in baselines.items():
         bits = values.get("bits_per_character")
-        score = percent(values["accuracy"]) if bits is None else f"{bits:.3f} bits per character"
+        metric = significance.main_metric(metrics.get("test", {}))
+        score = percent(values[metric]) if bits is None else f"{bits:.3f} bits per character"
         rows.append((f"{name.replace('_', ' ')} baseline", score))
     times = run.info.get("time", {})
     if "train_seconds" in times:
@@ -119,11 +124,15 @@ def print_summary(run: Run) -> None:
 def _score_rows(split: str, metrics: dict) -> list[tuple[str, str]]:
     """Return names and values of the main scores on a split."""
     if "accuracy" in metrics:
-        low, high = (100 * bound for bound in metrics["accuracy_ci95"])
-        interval = f"(95 % interval {low:.1f} to {high:.1f} %)"
-        return [
-            (f"{split} accuracy", f"{percent(metrics['accuracy'])}  {interval}  macro F1 {metrics['macro_f1']:.3f}")
-        ]
+        from dltoolkit.evaluation import significance
+
+        names, rows = dict.fromkeys((significance.main_metric(metrics), "accuracy")), []
+        for name in names:
+            low, high = (100 * bound for bound in metrics[f"{name}_ci95"])
+            interval = f"(95 % interval {low:.1f} to {high:.1f} %)"
+            rows.append((f"{split} {name.replace('_', ' ')}", f"{percent(metrics[name])}  {interval}"))
+        label, value = rows[0]
+        return [(label, f"{value}  macro F1 {metrics['macro_f1']:.3f}"), *rows[1:]]
     if "bits_per_character" in metrics:
         return [(split, "{bits_per_character:.3f} bits per character  loss {loss:.4f}".format(**metrics))]
     return []
@@ -141,5 +150,5 @@ def _gan_rows(metrics: dict, baseline: dict) -> list[tuple[str, str]]:
     for name in ("frechet_distance", "kernel_distance"):
         if name in metrics:
             value = f"{metrics[name]:.4f}  (real training images: {baseline[name]:.4f})"
-            rows.append((name.replace("_", " "), value))
+            rows.append((metric_label(name), value))
     return rows

@@ -15,6 +15,7 @@ from dltoolkit import progress
 from dltoolkit.data.labeled import class_index
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.evaluation import feature_extractor, image_classification
+from dltoolkit.formatting import percent
 from dltoolkit.models.gan import sampling
 
 if TYPE_CHECKING:
@@ -124,16 +125,21 @@ def compare(generated: np.ndarray, real: np.ndarray, train: np.ndarray) -> tuple
         train: Features of the training images, float32 (k, units).
 
     Returns:
-        The metrics; and the real-vs-real baseline, which is the distance of training images from ``real``.
+        The metrics; and the real-vs-real baseline: distances, precision, recall, density and coverage of as many
+        training images as there are real ones.
     """
     rng = np.random.default_rng(0)
     generated, real = (rows[rng.permutation(len(rows))[:MAX_COMPARED]] for rows in (generated, real))
     train_sample = train[rng.permutation(len(train))[: len(real)]]
     metrics, baseline = (
-        {"frechet_distance": frechet_distance(rows, real), "kernel_distance": kernel_distance(rows, real)}
+        {
+            "frechet_distance": frechet_distance(rows, real),
+            "kernel_distance": kernel_distance(rows, real),
+            **prdc(real, rows),
+        }
         for rows in (generated, train_sample)
     )
-    metrics |= {**prdc(real, generated), "memorization_rate": memorization_rate(generated, real, train)}
+    metrics["memorization_rate"] = memorization_rate(generated, real, train)
     return _rounded(metrics), _rounded(baseline)
 
 
@@ -157,8 +163,8 @@ def evaluate(
         real: Real images uint8 (m, h, w, c) and labels int (m,).
 
     Returns:
-        The metrics, and under "baseline" the same distances between training and real images and, if there are
-        classes, the accuracy on real images of the classifier trained on real images.
+        The metrics, and under "baseline" the same metrics of training images and, if there are classes, the accuracy
+        on real images of the classifier trained on real images.
     """
     images, labels = real
     seed = run.config.seed
@@ -196,7 +202,9 @@ def evaluate_run(run: Run, splits: ImageSplits, other: str | None, read: ImageRe
     """
     run.check_data(splits.describe())
     real = splits.images[splits.test], splits.labels[splits.test]
-    if other is not None:
+    if other is None:
+        progress.note(splits.describe_evaluated())
+    else:
         real = image_classification.read_labeled(run, other, read)
     extractor = feature_extractor.for_run(run, splits)
     train_features, _ = extractor.features(splits.images[splits.train])
@@ -229,8 +237,8 @@ def find_collapse(history: Sequence[Mapping[str, float]]) -> str | None:
     last, best = history[-1], max(row["validation_coverage"] for row in history)
     if last["validation_coverage"] < COLLAPSED_COVERAGE * best:
         return (
-            f"The variety of the images has collapsed: they cover {last['validation_coverage']:.0%} of the validation "
-            f"images, after {best:.0%} in an earlier epoch. The best epoch so far is kept."
+            f"The variety of the images has collapsed: they cover {percent(last['validation_coverage'])} of the "
+            f"validation images, after {percent(best)} in an earlier epoch. The best epoch so far is kept."
         )
     if min(last["real_accuracy"], last["fake_accuracy"]) > SATURATED:
         return (

@@ -7,6 +7,7 @@ All functions take arrays: ``labels``, the true class indices, int (n,), and ``p
 import numpy as np
 
 from dltoolkit.errors import UserError
+from dltoolkit.evaluation import ranking
 
 RESAMPLES = 10_000  # bootstrap draws, enough that the 2.5th percentile is stable in the fourth digit
 MIN_BOOTSTRAP = 10  # mistakes (or correct predictions) below which a bootstrap interval is too narrow
@@ -26,9 +27,11 @@ def classification(
 
     Returns:
         loss (cross-entropy, nats), accuracy, accuracy_ci95 [low, high] (see ``interval``), balanced_accuracy (mean
-        recall of the classes that occur), macro_precision, macro_recall, macro_f1 (means over the classes that occur
-        or are predicted; an undefined ratio is 0), per_class {label: precision, recall, f1, support}, confusion (rows
-        are true, columns predicted classes), and ece, the expected calibration error over 15 bins.
+        recall of the classes that occur), balanced_accuracy_ci95 (see ``balanced_interval``), macro_precision,
+        macro_recall, macro_f1 (means over the classes that occur or are predicted; an undefined ratio is 0), per_class
+        {label: precision, recall, f1, support}, confusion (rows are true, columns predicted classes), and ece, the
+        expected calibration error over 15 bins. If there are two classes and both occur, also roc_auc and
+        average_precision (of the second class).
 
     Raises:
         UserError: If the split is empty, or the probabilities contain NaN.
@@ -44,6 +47,7 @@ def classification(
         "accuracy": scores["accuracy"],
         "accuracy_ci95": interval(int(np.trace(matrix)), len(labels), seed=seed),
         "balanced_accuracy": scores["balanced_accuracy"],
+        "balanced_accuracy_ci95": balanced_interval(matrix, seed=seed),
         "macro_precision": scores["macro_precision"],
         "macro_recall": scores["macro_recall"],
         "macro_f1": scores["macro_f1"],
@@ -58,6 +62,7 @@ def classification(
         },
         "confusion": matrix.tolist(),
         "ece": float((weights * np.abs(bins["accuracy"] - bins["confidence"])).sum()),
+        **(ranking.scores(labels, probabilities[:, 1]) if len(classes) == 2 else {}),
     }
 
 
@@ -105,6 +110,23 @@ def interval(correct: int, count: int, *, seed: int = 0) -> list[float]:
 
     wilson = binomtest(correct, count).proportion_ci(0.95, method="wilson")
     return [float(wilson.low), float(wilson.high)]
+
+
+def balanced_interval(matrix: np.ndarray, *, seed: int = 0) -> list[float]:
+    """Return the 95 % interval [low, high] of the balanced accuracy of a confusion matrix (classes, classes).
+
+    The recall of each class that occurs is drawn from its posterior distribution under Jeffreys' prior, which has a
+    width also if all of its examples are classified correctly, and the interval is that of the mean (Brodersen 2010).
+    """
+    supports, correct = matrix.sum(axis=1), np.diag(matrix)
+    present = supports > 0
+    rng = np.random.default_rng(seed)
+    means = np.zeros(RESAMPLES)
+    for right, wrong in zip(correct[present], (supports - correct)[present], strict=True):
+        means += rng.beta(right + 0.5, wrong + 0.5, RESAMPLES) / present.sum()
+    score = (correct[present] / supports[present]).mean()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return [float(min(low, score)), float(max(high, score))]
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> dict[str, np.ndarray]:

@@ -130,16 +130,24 @@ def _versus(test: Mapping[str, Any], baseline: Mapping[str, Any], name: str) -> 
     against = f"{metric.replace('_', ' ')} {100 * score:.1f} % against {100 * other:.1f} %"
     against += f" ({'p < 0.001' if p_value < 0.001 else f'p = {p_value:.2g}'})"
     if not comparison["network_only"] + comparison["baseline_only"]:
-        return Verdict(f"No better than {name}:", f" both classify the same examples correctly ({100 * score:.1f} %).")
+        return Verdict(
+            f"The network is no better than {name}:",
+            f" both classify the same examples correctly ({100 * score:.1f} %).",
+        )
     if difference > 0 and significant:
         if test["accuracy"] == 1:
-            return Verdict("No mistakes,", f" unlike {name}: {against}.")
+            return Verdict("The network makes no mistakes,", f" unlike {name}: {against}.")
         if metric == "accuracy":
             fewer = difference / (1 - other)
-            return Verdict(f"{100 * fewer:.0f} % fewer mistakes than {name}:", f" {against}.")
-        return Verdict(f"Better than {name}:", f" {against}.")
+            return Verdict(f"The network makes {100 * fewer:.0f} % fewer mistakes than {name}:", f" {against}.")
+        return Verdict(f"The network is better than {name}:", f" {against}.")
     if difference > 0:
-        return Verdict(f"Not clearly better than {name}:", f" {against}, a difference that chance explains.")
+        return Verdict(
+            f"The network is not clearly better than {name}:", f" {against}, a difference that chance explains."
+        )
     if significant:
-        return Verdict(f"Worse than {name}:", f" {against}; train longer, or check the labels and the learning rate.")
-    return Verdict(f"No better than {name}:", f" {against}.")
+        return Verdict(
+            f"The network is worse than {name}:",
+            f" {against}; train longer, or check the labels and the learning rate.",
+        )
+    return Verdict(f"The network is no better than {name}:", f" {against}.")

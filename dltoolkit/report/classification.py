@@ -1,4 +1,4 @@
-"""The last step of a classifier's training: evaluate the best epoch, then write metrics.json and report.html."""
+"""The last step of a classifier's training: evaluate the best epoch, then write its scores, predictions and report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dltoolkit.report import page
 if TYPE_CHECKING:
     import keras
 
-    from dltoolkit.evaluation.classification import LabeledBatches
+    from dltoolkit.evaluation.classification import Evaluation, LabeledBatches
     from dltoolkit.evaluation.ngram_baseline import NgramWeight
     from dltoolkit.run import Run
 
@@ -30,7 +30,7 @@ def evaluate_and_report(
     samples: Mapping[str, np.ndarray] | None = None,
     top_features: Mapping[str, Sequence[NgramWeight]] | None = None,
 ) -> None:
-    """Calibrate and evaluate a classifier, and write metrics.json and report.html.
+    """Calibrate and evaluate a classifier, and write metrics.json, predictions.csv and report.html.
 
     Args:
         run: Trained run.
@@ -53,6 +53,7 @@ def evaluate_and_report(
         mistakes=evaluation.worst_mistakes(lambda i: {"name": short[rows[i]], **describe(i)}),
         samples=samples,
         reliability=metrics.reliability(evaluation.labels, evaluation.probabilities),
+        ranking=ranking.curves(evaluation.labels, evaluation.probabilities),
         top_features=top_features,
     )
 

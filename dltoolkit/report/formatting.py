@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dltoolkit import progress
+from dltoolkit import formatting, progress
 
 
 def percent(fraction: float, digits: int = 1) -> str:
     """Format 0.5 as "50.0 %", with a no-break space."""
-    return f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
+    return formatting.percent(fraction, digits).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def number(value: float) -> str:
-    """Format an integer with thousands separators, any other number with four significant digits."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+def metric_value(name: str, value: float) -> str:
+    """Format a metric, with a no-break space before the sign of percent."""
+    return formatting.metric_value(name, value).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def duration(seconds: float | None) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from dltoolkit import progress
 from dltoolkit.evaluation import gan
 from dltoolkit.models.gan import sampling
-from dltoolkit.report import page, plots
+from dltoolkit.report import image_grids, page
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +36,7 @@ def sampler(run: Run, splits: ImageSplits, *, stop_on_collapse: bool) -> Callabl
 
     def on_epoch_end(model: keras.Model, epoch: int) -> bool:
         images = _generate_grid(run, model.inference_generator(), splits)
-        run.write(f"samples/epoch-{epoch:04}.png", plots.image_grid(images, max_images=GRID))
+        run.write(f"samples/epoch-{epoch:04}.png", image_grids.image_grid(images, max_images=GRID))
         warning = gan.find_collapse(run.history)
         if warning:
             progress.warn(warning)
@@ -64,8 +64,8 @@ def evaluate_and_report(run: Run, generator: keras.Model, splits: ImageSplits, e
     rows, _ = gan.nearest(extractor.features(compared)[0], train_features)
     nearest = splits.images[splits.train[rows]]
     frames = sorted((run.path / "samples").glob("epoch-*.png"))
-    run.write("samples/training.gif", plots.animation([path.read_bytes() for path in frames]))
-    page.write(run, samples={"generated": generated, "compared": compared, "nearest": nearest})
+    run.write("samples/training.gif", image_grids.animation([path.read_bytes() for path in frames]))
+    page.write(run, samples={"generated": generated, "nearest": (compared, nearest)})
 
 
 def _generate_grid(run: Run, generator: keras.Model, splits: ImageSplits) -> np.ndarray:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import numpy as np
 
 from dltoolkit import progress
-from dltoolkit.report import formatting, plots, sections
-from dltoolkit.report.contents import Contents
+from dltoolkit.report import formatting, image_grids, plots, sections
+from dltoolkit.report.contents import Contents, Samples
 
 if TYPE_CHECKING:
     from dltoolkit.evaluation.classification import Mistake
@@ -32,8 +31,9 @@ def write(
     run: Run,
     *,
     mistakes: Sequence[Mistake] = (),
-    samples: Mapping[str, np.ndarray] | None = None,
+    samples: Mapping[str, Samples] | None = None,
     reliability: Mapping[str, Any] | None = None,
+    ranking: Mapping[str, Any] | None = None,
     top_features: Mapping[str, Sequence[NgramWeight]] | None = None,
     texts: Mapping[str, str] | None = None,
 ) -> None:
@@ -42,9 +42,10 @@ def write(
     Args:
         run: Run with path, info (run.json), metrics (metrics.json) and history (history.csv), which writes the files.
         mistakes: Worst mistakes, the most confident first.
-        samples: Image grids, uint8 (n, height, width, channels), by the name of their file in plots/; their headings
-            are ``sections.SAMPLE_TITLES``.
+        samples: Images uint8 (n, height, width, channels) that are shown in a grid, or two such arrays that are shown
+            in pairs, by the name of their file in plots/; their headings are those of ``sections.SAMPLES``.
         reliability: Result of ``metrics.reliability``.
+        ranking: Result of ``ranking.curves``.
         top_features: N-grams with the largest weights of each class, in descending order.
         texts: Generated text after each epoch, by name, in order.
     """
@@ -56,6 +57,7 @@ def write(
         tuple(mistakes),
         samples=samples or {},
         reliability=reliability,
+        ranking=ranking,
         top_features=top_features or {},
         texts=texts or {},
     )
@@ -84,6 +86,6 @@ def _environment() -> jinja2.Environment:
         "percent": formatting.percent,
         "base64": lambda png: base64.b64encode(png).decode(),
         "chart_width": plots.display_width,
-        "thumbnail": plots.thumbnail,
+        "thumbnail": image_grids.thumbnail,
     }
     return environment

@@ -1,4 +1,4 @@
-"""The plots and image grids of a report, each returned as the bytes of a PNG file.
+"""The plots of a report, each returned as the bytes of a PNG file.
 
 Figures are drawn without pyplot, so no global state changes and no window opens. The background is white; the dark
 mode of the report inverts the charts, and their colors remain distinguishable.
@@ -19,7 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from PIL import Image
+
+from dltoolkit.formatting import is_fraction, metric_label, percent
+from dltoolkit.report import image_grids
 
 if TYPE_CHECKING:
     from dltoolkit.evaluation.classification import Mistake
@@ -54,7 +56,6 @@ METHODS = {
 }
 NOT_CURVES = ("epoch", "step", "learning_rate", "seconds")  # columns of a history that are not plotted
 MAX_ANNOTATED = 20  # classes up to which the cells of a confusion matrix show numbers
-MAX_TICKS = 100  # class names along an axis; with more classes every second or third is named
 
 
 def _as_png(plot: Callable[..., Figure]) -> Callable[..., bytes]:
@@ -80,8 +81,7 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: float | None = No
         history: One mapping per epoch; values may be missing. ``X`` and ``validation_X`` share a panel.
         best_epoch: Epoch that a dashed line marks.
     """
-    metrics = dict.fromkeys(name.removeprefix("validation_") for row in history for name in row)
-    names = sorted((name for name in metrics if name not in NOT_CURVES), key=lambda name: name != "loss")
+    names = curve_names(history)
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(5.2 * columns, 3.1 * rows), layout="constrained")
@@ -94,16 +94,27 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: float | None = No
                 axes.plot(*np.transpose(points), color=color, linewidth=1.8, marker=marker, markersize=3.5, label=label)
         if best_epoch is not None:
             axes.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=DASHED, label=f"best epoch ({best_epoch:g})")
-        axes.set(title=name.replace("_", " "), xlabel="epoch")
+        axes.set(title=metric_label(name), xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
-        if name == "accuracy":
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        if is_fraction(name):
+            axes.yaxis.set_major_formatter(_percent_formatter(None))
         axes.grid(True)
         axes.legend(fontsize=8.5)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     return figure
+
+
+def curve_names(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return the metrics of a history that have values in two epochs, and thus a curve; the loss comes first."""
+    metrics = dict.fromkeys(name.removeprefix("validation_") for row in history for name in row)
+
+    def has_curve(name: str) -> bool:
+        columns = ([row.get(column) for row in history] for column in (name, f"validation_{name}"))
+        return name not in NOT_CURVES and any(sum(map(_finite, values)) > 1 for values in columns)
+
+    return sorted(filter(has_curve, metrics), key=lambda name: name != "loss")
 
 
 @_as_png
@@ -128,32 +139,45 @@ def learning_curve(points: Sequence[Mapping[str, float]]) -> Figure:
     axes.set(xscale="log", xlabel="labels per class", title="test accuracy")
     axes.set_xticks(labels, [f"{n:.0f}" for n in labels])
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(_percent_formatter())
     axes.grid(True)
     axes.legend(fontsize=8.5)
     return figure
 
 
 @_as_png
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, normalize: bool = False) -> Figure:
+def confusion(
+    matrix: Sequence[Sequence[int]],
+    classes: Sequence[str],
+    *,
+    normalize: bool = False,
+    shown: Sequence[int] | None = None,
+) -> Figure:
     """Plot a confusion matrix, whose rows are the true classes: counts, or percent of each row.
 
     The color scale is the square root of the value, so that rare confusions are visible next to a strong diagonal.
+
+    Args:
+        matrix: Counts (n, n).
+        classes: Name of each class.
+        normalize: Whether to plot percent of each row.
+        shown: Numbers of the classes whose rows and columns are plotted; by default all. Percentages always refer to
+            all examples of a class.
     """
+    shown = np.arange(len(classes)) if shown is None else np.asarray(shown)
     counts = np.asarray(matrix, float)
     values = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts
-    size = len(classes)
-    side = 5.0 + 0.08 * min(max(0, size - MAX_ANNOTATED), 90) + 0.12 * min(max(0, size - 10), 10)
+    counts, values = (cells[np.ix_(shown, shown)] for cells in (counts, values))
+    size = len(shown)
+    side = 5.0 + 0.08 * max(0, size - MAX_ANNOTATED) + 0.12 * min(max(0, size - 10), 10)
     figure = Figure(figsize=(side + 0.4, side), layout="constrained")
     axes = figure.subplots()
     top = 100.0 if normalize else max(values.max(), 1.0)
     image = axes.imshow(values, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=top), interpolation="nearest")
-    every = math.ceil(size / MAX_TICKS)
-    ticks = range(0, size, every)
-    names = [tick_label(classes[i], i, max_length=16) for i in ticks]
-    style = {"fontsize": 9 if size <= 12 else 7.5 if size <= 30 else 5.5}
-    axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 or size > 40 else 0, **style)
-    axes.set_yticks(ticks, names, **style)
+    names = [tick_label(classes[i], i, max_length=16) for i in shown]
+    style = {"fontsize": 9 if size <= 12 else 7.5 if size <= 30 else 6.5}
+    axes.set_xticks(range(size), names, rotation=90 if max(map(len, names)) > 3 or size > 40 else 0, **style)
+    axes.set_yticks(range(size), names, **style)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted", ylabel="truth", title="percent of each true class" if normalize else "counts")
@@ -192,10 +216,36 @@ def reliability(bins: Mapping[str, Sequence[float]]) -> Figure:
     below.bar(left, count / max(count.sum(), 1), color=FAINT, **style)
     below.set(xlabel="confidence", ylabel="share")
     for axes in (above, below):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(_percent_formatter())
+        axes.xaxis.set_major_formatter(_percent_formatter())
         axes.grid(True, axis="y")
         axes.set_axisbelow(True)
+    return figure
+
+
+@_as_png
+def ranking(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """Plot the ROC curve and the precision-recall curve of one class next to each other.
+
+    Args:
+        curves: Result of ``ranking.curves``.
+    """
+    share = float(curves["prevalence"])
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    roc, precision_recall = figure.subplots(1, 2)
+    roc.plot(curves["false_positive_rate"], curves["true_positive_rate"], color=TRAINING, linewidth=1.8)
+    roc.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle=DASHED, label="chance")
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, AUC {curves['roc_auc']:.3f}")
+    precision_recall.step(curves["recall"], curves["precision"], where="post", color=TRAINING, linewidth=1.8)
+    precision_recall.axhline(share, color=FAINT, linewidth=1.2, linestyle=DASHED, label="chance")
+    title = f"precision and recall, average precision {curves['average_precision']:.3f}"
+    precision_recall.set(xlabel="recall", ylabel="precision", title=title)
+    for axes in (roc, precision_recall):
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        axes.xaxis.set_major_formatter(_percent_formatter())
+        axes.yaxis.set_major_formatter(_percent_formatter())
+        axes.grid(True)
+        axes.legend(fontsize=8.5, loc="lower right" if axes is roc else "lower left")
     return figure
 
 
@@ -212,13 +262,13 @@ def mistakes(wrong: Sequence[Mistake], classes: Sequence[str]) -> Figure:
     axes = figure.add_axes((0, 0, 1, 1))
     for number, mistake in enumerate(wrong):
         top, left = number // columns * (cell + caption), number % columns * (cell + gap) + gap // 2
-        fitted = np.asarray(_fit(mistake.image, cell).convert("RGB"))
+        fitted = np.asarray(image_grids.fit(mistake.image, cell).convert("RGB"))
         y, x = top + (cell - fitted.shape[0]) // 2, left + (cell - fitted.shape[1]) // 2
         canvas[y : y + fitted.shape[0], x : x + fitted.shape[1]] = fitted
         truth, predicted = (tick_label(name, numbers.get(name)) for name in (mistake.truth, mistake.predicted))
         lines = [
             (f"truth: {truth}", INK),
-            (f"{predicted} ({100 * mistake.probability:.0f} %)", "#b42318"),
+            (f"{predicted} ({percent(mistake.probability)})", "#b42318"),
             (tick_label(mistake.name.replace("\\", "/").rpartition("/")[2]), FAINT),
         ]
         for line, (text, color) in enumerate(lines):
@@ -227,51 +277,6 @@ def mistakes(wrong: Sequence[Mistake], classes: Sequence[str]) -> Figure:
     axes.imshow(canvas, interpolation="nearest")
     axes.set_axis_off()
     return figure
-
-
-def image_grid(images: np.ndarray, *, max_images: int = 48) -> bytes:
-    """Arrange images, uint8 (n, height, width, channels), in a grid on a transparent background."""
-    images = images[:max_images]
-    height, width = images.shape[1:3]
-    factor = max(1, 72 // max(height, width))
-    scale = factor if factor > 1 else min(1.0, 112 / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    resampling = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX
-    columns = min(len(images), max(1, 1000 // (size[0] + 4)), math.ceil(math.sqrt(3 * len(images))))
-    rows = math.ceil(len(images) / columns)
-    columns = math.ceil(len(images) / rows)  # the last row is filled as far as possible
-    grid = Image.new("RGBA", (columns * (size[0] + 4) - 4, rows * (size[1] + 4) - 4), (0, 0, 0, 0))
-    for number, image in enumerate(images):
-        corner = number % columns * (size[0] + 4), number // columns * (size[1] + 4)
-        grid.paste(_to_pillow(image).resize(size, resampling), corner)
-    return _encode(grid)
-
-
-def animation(pngs: Sequence[bytes], *, max_frames: int = 60, seconds: float = 8.0) -> bytes:
-    """Return a GIF of images given as PNGs; of more than ``max_frames``, evenly spaced ones are selected."""
-    count = min(max_frames, len(pngs))
-    frames = []
-    for i in np.unique(np.linspace(0, len(pngs) - 1, count).round().astype(int)):
-        with Image.open(io.BytesIO(pngs[i])) as image:
-            image = image.convert("RGBA")
-            frames.append(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
-    gif = io.BytesIO()
-    durations = [max(40, round(1000 * seconds / len(frames)))] * (len(frames) - 1) + [2000]
-    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-    return gif.getvalue()
-
-
-def thumbnail(image: np.ndarray, *, max_side: int = 160) -> bytes:
-    """Return an image, uint8 (height, width, channels), as a PNG of at most ``max_side`` pixels a side."""
-    thumbnail = _to_pillow(image)
-    if max(thumbnail.size) > max_side:
-        thumbnail.thumbnail((max_side, max_side), Image.Resampling.BOX)
-    return _encode(thumbnail)
-
-
-def png(image: np.ndarray) -> bytes:
-    """Return an image, uint8 (height, width, channels), as a PNG."""
-    return _encode(_to_pillow(image))
 
 
 def display_width(png: bytes) -> int:
@@ -305,26 +310,8 @@ def _glyphs() -> frozenset[int]:
     return frozenset(font_manager.get_font(font_manager.findfont(FONT)).get_charmap())
 
 
-def _to_pillow(image: np.ndarray) -> Image.Image:
-    """Return a Pillow image of uint8 (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), or else of the first channel."""
-    image = np.asarray(image, np.uint8)
-    if image.ndim == 3 and image.shape[2] not in (3, 4):
-        image = image[..., 0]
-    return Image.fromarray(np.ascontiguousarray(image))
-
-
-def _encode(image: Image.Image) -> bytes:
-    png = io.BytesIO()
-    image.save(png, "PNG")
-    return png.getvalue()
-
-
-def _fit(image: np.ndarray, side: int) -> Image.Image:
-    """Resize an image to the largest size that fits a square of ``side`` pixels."""
-    image = _to_pillow(image)
-    scale = side / max(image.size)
-    size = tuple(max(1, round(edge * scale)) for edge in image.size)
-    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+def _percent_formatter(decimals: int | None = 0) -> PercentFormatter:
+    return PercentFormatter(1.0, decimals=decimals, symbol=" %")
 
 
 def _finite(value: float | None) -> bool:

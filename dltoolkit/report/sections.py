@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit.report import plots
-from dltoolkit.report.formatting import duration, json_value, number, percent
+from dltoolkit.formatting import data_rows, metric_label
+from dltoolkit.report import generation_scores, headline, plots
+from dltoolkit.report.formatting import duration, json_value, metric_value, percent
 
 if TYPE_CHECKING:
     from dltoolkit.report.contents import Contents
@@ -21,31 +21,23 @@ RECIPE_TITLES = {
     "text-generator": "Text generation",
     "fine-tune": "Fine-tuning",
 }
-SAMPLE_TITLES = {
-    "augmented": "Training images after augmentation",
-    "generated": "Generated images",
-    "compared": "Some generated images …",
-    "nearest": "… and the training images nearest to them",
+SAMPLES = {  # heading and explanation of a grid of images
+    "augmented": (
+        "Training images after augmentation",
+        "Images as the network sees them in training. What is important for the class must still be visible.",
+    ),
+    "generated": ("Generated images", "Of each class equally many, in the order of the classes."),
+    "nearest": (
+        "Generated images and the nearest training images",
+        "Left in each pair a generated image, right the training image that is most like it in the features of a "
+        "classifier. If the two are equal, the generator repeats what it has seen.",
+    ),
 }
-STATES = {
-    "starting": "This run is being prepared.",
-    "running": "This run is still training, or was killed while it trained.",
-    "interrupted": "This run was interrupted; resume it to continue where it stopped.",
-    "failed": "This run failed.",
-}
-BASELINES = {
-    "linear_probe": "Linear probe on frozen features",
-    "from_scratch": "Small network trained from scratch",
-    "linear": "Linear model",
-    "majority": "Majority class",
-}
-FRACTIONS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "ece")  # shown in percent
-METRIC_NAMES = {"ece": "calibration error", "loss": "loss (nats)", "macro_f1": "macro F1"}
-BEST_VALUES = {"validation_loss": "loss", "validation_kernel_distance": "kernel distance"}
 MAX_WARNINGS = 10  # warnings that are shown unfolded
 MAX_CLASS_ROWS = 30  # classes that are shown unfolded
 MAX_CONFUSIONS = 8  # most frequent confusions that are listed
 MAX_TEXT = 400  # characters of a text in the list of mistakes
+MAX_FEATURE_CLASSES = 12  # classes whose top features are shown, so that two hundred do not fill the page
 
 
 def context(run: Contents) -> dict[str, Any]:
@@ -54,23 +46,29 @@ def context(run: Contents) -> dict[str, Any]:
     class_scores = _class_scores(run)
     return {
         "title": RECIPE_TITLES.get(recipe, recipe),
-        "note": _note(run),
-        "score": _score(run),
-        "tiles": _tiles(run),
+        "note": headline.note(run),
+        "lead": headline.lead(run),
+        "score": headline.score(run),
+        "tiles": headline.tiles(run),
         "warnings": run.info.get("data", {}).get("warnings") or [],
         "max_warnings": MAX_WARNINGS,
-        "text_scores": _text_scores(run),
+        "image_scores": generation_scores.image_scores(run),
+        "text_scores": generation_scores.text_scores(run),
         "curve_notes": _curve_notes(run),
+        "epoch_scores": _epoch_scores(run),
+        "learning_curve": _learning_curve(run),
         "confusions": _confusions(run),
+        "confusion_note": _confusion_note(run),
         "class_scores": class_scores,
         "max_class_rows": MAX_CLASS_ROWS,
         "numbered": any(plots.has_missing_glyphs(row["name"]) for row in class_scores),  # the charts show "#number"
         "calibration_note": _calibration_note(run),
+        "features": _features(run, class_scores),
         "features_note": _features_note(run),
         "texts_mistaken": any(mistake.text is not None for mistake in run.mistakes),
         "max_text": MAX_TEXT,
-        "sample_titles": {
-            key: SAMPLE_TITLES.get(key, key.replace("_", " ").capitalize()) for key in run.samples if key in run.plots
+        "samples": {
+            key: SAMPLES.get(key, (key.replace("_", " ").capitalize(), "")) for key in run.samples if key in run.plots
         },
         "facts": _facts(run),
         "options": {
@@ -80,104 +78,47 @@ def context(run: Contents) -> dict[str, Any]:
     }
 
 
-def _note(run: Contents) -> str:
-    """Return the meaning of the state of an unfinished run, and the best score so far."""
-    notes = [STATES.get(run.state, "")]
-    if run.state == "failed":
-        notes.append(str(run.info.get("error") or ""))
-    if not run.test:
-        notes.append(_best_so_far(run.best))
-    return " ".join(filter(None, notes))
-
-
-def _best_so_far(best: Mapping[str, float]) -> str:
-    if not best:
-        return "There are no scores yet."
-    values = (f"{name} {best[key]:.4g}" for key, name in BEST_VALUES.items() if key in best)
-    value = next(values, "")
-    if "validation_accuracy" in best:
-        value = f"accuracy {percent(best['validation_accuracy'])}"
-    return f"There are no test scores yet; the best validation {value} was reached in epoch {best['epoch']:g}."
-
-
-def _score(run: Contents) -> dict[str, Any] | None:
-    """Return the accuracy of a classifier next to its baselines."""
-    test, baselines = run.test, run.metrics.get("baseline") or {}
-    if "accuracy" not in test:
-        return None
-    scores = {"This network": test} | {name: baselines.get(key) or {} for key, name in BASELINES.items()}
-    linear = baselines.get("linear") or {}
-    return {
-        "examples": int(np.sum(test["confusion"])) if test.get("confusion") else None,
-        "interval": test.get("accuracy_ci95"),
-        "bars": [
-            {"name": name, "accuracy": values["accuracy"], "interval": values.get("accuracy_ci95")}
-            for name, values in scores.items()
-            if "accuracy" in values
-        ],
-        "verdict": _verdict(test, linear),
-        "linear_note": linear.get("note"),
-    }
-
-
-def _verdict(test: Mapping[str, Any], linear: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Compare the network with the linear model, as a bold beginning and the rest of a sentence."""
-    if "accuracy" not in linear:
-        return None
-    (low, high), (linear_low, linear_high) = (
-        scores.get("accuracy_ci95", [scores["accuracy"]] * 2) for scores in (test, linear)
-    )
-    if low > linear_high:
-        if test["accuracy"] == 1:
-            return "No mistakes", ", unlike the linear model."
-        fewer = 1 - (1 - test["accuracy"]) / (1 - linear["accuracy"])
-        return f"{percent(fewer, 0)} fewer mistakes", " than the linear model."
-    if high < linear_low:
-        return "Worse than the linear model:", " train longer, or check the data and the learning rate."
-    return "Not clearly better than the linear model:", " the two intervals overlap."
-
-
-def _tiles(run: Contents) -> dict[str, str]:
-    """Return the single numbers among the test scores."""
-    tiles = {
-        METRIC_NAMES.get(key, key.replace("_", " ")): percent(value) if key in FRACTIONS else number(value)
-        for key, value in run.test.items()
-        if isinstance(value, int | float) and key != "accuracy"
-    }
-    real_vs_real = (run.metrics.get("baseline") or {}).get("real_vs_real") or {}
-    tiles |= {f"real vs real: {key.replace('_', ' ')}": number(value) for key, value in real_vs_real.items()}
-    validation = (run.metrics.get("validation") or {}).get("accuracy")
-    if validation is not None:
-        tiles["validation accuracy"] = percent(validation)
-    return tiles
-
-
-def _text_scores(run: Contents) -> list[dict[str, Any]]:
-    """Return the scores of a language model and its baselines, the best first."""
-    if "bits_per_character" not in run.test:
-        return []
-    scores = {"This network": run.test, **(run.metrics.get("baseline") or {})}
-    most = max(score["bits_per_character"] for score in scores.values())
-    return [
-        {
-            "name": name,
-            "share": score["bits_per_character"] / most if most else 0.0,
-            "bits": f"{score['bits_per_character']:.3f}",
-            "loss": f"{score['loss']:.4f}" if "loss" in score else "",
-            "perplexity": f"{score['perplexity']:.2f}" if "perplexity" in score else "",
-        }
-        for name, score in sorted(scores.items(), key=lambda entry: entry[1]["bits_per_character"])
-    ]
-
-
 def _curve_notes(run: Contents) -> str:
-    notes = ["The dashed line marks the best epoch on validation, whose weights are saved."] if run.best else []
+    notes = []
+    if run.selected_probe:
+        notes.append("No epoch is better on validation than the linear probe, whose weights are saved.")
+    elif run.best:
+        notes.append("The dashed line marks the best epoch on validation, whose weights are saved.")
     config = run.info.get("config", {})
     if config.get("augment"):
         notes.append("Training is measured on augmented examples, so validation may look better.")
     if config.get("label_smoothing"):
         notes.append("The losses include label smoothing.")
     return " ".join(notes)
+
+
+def _epoch_scores(run: Contents) -> list[dict[str, str]]:
+    """Return the scores of the only epoch, which are no curve; nothing if there are curves or no scores at all."""
+    if len(run.history) != 1:
+        return []
+    row = run.history[0]
+    names = dict.fromkeys(column.removeprefix("validation_") for column in row if column not in plots.NOT_CURVES)
+    return [
+        {
+            "name": metric_label(name),
+            "training": metric_value(name, row[name]) if name in row else "",
+            "validation": metric_value(name, row[f"validation_{name}"]) if f"validation_{name}" in row else "",
+        }
+        for name in names
+    ]
+
+
+def _learning_curve(run: Contents) -> list[dict[str, Any]]:
+    """Return the mean test accuracy of each method for each number of labels per class."""
+    points = run.info.get("learning_curve") or []
+    methods = {key: name for key, name in plots.METHODS.items() if any(key in point for point in points)}
+    rows = []
+    for labels in sorted({point["labels"] for point in points}):
+        same = [point for point in points if point["labels"] == labels]
+        accuracies = {name: [point[key] for point in same if key in point] for key, name in methods.items()}
+        means = {name: percent(float(np.mean(values))) if values else "" for name, values in accuracies.items()}
+        rows.append({"labels": f"{labels:.0f}", "runs": len(same), "accuracies": means})
+    return rows
 
 
 def _confusions(run: Contents) -> list[dict[str, Any]]:
@@ -199,6 +140,15 @@ def _confusions(run: Contents) -> list[dict[str, Any]]:
     ]
 
 
+def _confusion_note(run: Contents) -> str:
+    if len(run.confused) == len(run.labels):
+        return ""
+    return (
+        f"The matrix shows the {len(run.confused)} of {len(run.labels)} classes that are confused most often. "
+        "Percentages refer to all test examples of a class."
+    )
+
+
 def _class_scores(run: Contents) -> list[dict[str, Any]]:
     """Return precision, recall, F1 and support of every class, the lowest F1 first."""
     scores = run.test.get("per_class") or {}
@@ -207,36 +157,55 @@ def _class_scores(run: Contents) -> list[dict[str, Any]]:
 
 
 def _calibration_note(run: Contents) -> str:
-    note = (
-        "If a bar ends on the dashed line, the network is correct as often as its probability says; below the line it "
-        "is overconfident."
-    )
+    if run.reliability is None:
+        return ""
+    if "reliability" in run.plots:
+        note = (
+            "If a bar ends on the dashed line, the network is correct as often as its probability says; below the line "
+            "it is overconfident."
+        )
+    else:
+        used = int(np.argmax(run.reliability["count"]))
+        confidence, accuracy = (percent(float(run.reliability[key][used])) for key in ("confidence", "accuracy"))
+        note = f"All predictions have about the same probability, {confidence} on average, and {accuracy} are correct."
     if run.test.get("ece") is not None:
         note += f" The expected calibration error over 15 bins is {percent(run.test['ece'])}."
     return note
 
 
+def _features(run: Contents, class_scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the top features of the classes, or of those with the lowest F1 if there are many."""
+    if len(run.top_features) <= MAX_FEATURE_CLASSES:
+        return dict(run.top_features)
+    names = [row["name"] for row in class_scores if row["name"] in run.top_features] or list(run.top_features)
+    return {name: run.top_features[name] for name in names[:MAX_FEATURE_CLASSES]}
+
+
 def _features_note(run: Contents) -> str:
     is_ngram = run.info.get("model", {}).get("name") == "ngram"
     model = "the network" if is_ngram else "the linear baseline (the network itself has no such weights)"
+    many = len(run.top_features) > MAX_FEATURE_CLASSES
+    few = f" Shown are the {MAX_FEATURE_CLASSES} classes with the lowest F1." if many else ""
     return (
         f"Words and phrases with the largest weights in {model}, for each class, and the number of training texts "
-        "that contain them."
+        f"that contain them.{few}"
     )
 
 
 def _facts(run: Contents) -> dict[str, Any]:
     """Return data, model, time and machine of the run."""
     info, config = run.info, run.info.get("config", {})
-    data, time, splits = info.get("data", {}), info.get("time", {}), info.get("data", {}).get("splits") or {}
+    data, time = info.get("data", {}), info.get("time", {})
+    best = f"{run.best['epoch']:g} of {run.history[-1]['epoch']:g}" if run.best else None
+    probe = "linear probe (no epoch of fine-tuning)" if run.selected_probe else None
     return {
-        "Data": data.get("source"),
-        "Splits": " · ".join(f"{name} {json_value(count)}" for name, count in splits.items()),
-        "Classes": json_value(len(run.labels) or None),
+        **{label.capitalize(): value for label, value in data_rows(data)},
         "Fingerprint": data.get("fingerprint"),
         "Model": json_value(info.get("model")),
         "Plan": json_value(info.get("plan")),
-        "Best epoch": f"{run.best['epoch']:g} of {run.history[-1]['epoch']:g}" if run.best else None,
+        "Selected": probe,
+        "Best epoch of fine-tuning" if "selected" in info else "Best epoch": best,
+        "Selected by": metric_label(run.monitor) if run.monitor and not probe else None,
         "Calibration": json_value(info.get("calibration")),
         "Training time": duration(time.get("train_seconds")),
         "Total time": duration(time.get("total_seconds")),
