@@ -178,12 +178,14 @@ def evaluate(
         corpus = load_corpus(tokenizer)
         run.check_data(corpus.describe())
         split = "test" if "test" in corpus.splits else "validation"
+        progress.note(f"Evaluating {corpus.characters[split]:,} characters: the {split} split of {corpus.source}.")
         return language.measure(run.model, [corpus.split(split)], corpus.characters[split], context_length)
-    run.warn_of_training_data(other)
     characters, unknown = 0, []
     for text in corpora.read(other, text_column=text_column):
         characters += len(text)
         unknown = list(dict.fromkeys([*unknown, *tokenizer.unknown(text)]))
+    progress.note(f"Evaluating {characters:,} characters: all of {other}.")
+    run.warn_of_training_data(other)
     if unknown:
         progress.warn(f"The training text does not contain {_quote(unknown)}; they are scored as unknown characters.")
     token_ids = (tokenizer.encode(text) for text in corpora.read(other, text_column=text_column))
