@@ -145,6 +145,14 @@ def test_load_reads_splits_of_different_types(tmp_path):
     assert np.abs(data.images[:18].astype(int) - data.images[18:]).max() <= 1
 
 
+def test_load_refuses_splits_that_no_scale_fits(tmp_path):
+    images, labels = counts().astype(np.uint16), np.repeat(np.arange(3), PER_CLASS)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images / 4095, y_test=labels)
+    message = error_of(tmp_path / "a.npz")
+    assert message.startswith("The test images of ")
+    assert "have values up to 1 (float64), but the train images up to 4095 (uint16): store both" in message
+
+
 def test_load_keeps_8_bits_and_the_old_run_files(image_folder):
     data = load(image_folder)
     assert data.describe()["scale"] == {"low": 0, "high": 255}

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 from dltoolkit.data import disk_cache
 from dltoolkit.data.image import decode
 from dltoolkit.data.image.arrays import with_channels
+from dltoolkit.data.image.scale import MAX_UNIT_VALUE, is_8_bit
 from dltoolkit.data.options import ImageReadOptions
 from dltoolkit.data.readers import arrays, catalog, columns, keras_datasets, listing, objects, tables, tfds
 from dltoolkit.data.readers.arrays import SplitArrays
@@ -129,17 +130,29 @@ def _from_arrays(source: Source, splits: SplitArrays, classes: list[str] | None 
         names=[f"{source.name}/{split}[{i}]" if split else f"{source.name}[{i}]" for split, i in rows],
         labels=indices,
         classes=classes,
-        items=_joined(list(images.values())),
+        items=_joined(images, source.spec),
         splits=listing.split_indices([split for split, _ in rows]),
         warnings=list(source.warnings),
     )
 
 
-def _joined(images: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-    """Return images of all splits as one array, or as one array per image if the splits are of different types."""
-    if len({array.dtype for array in images}) > 1:
-        return [image for array in images for image in array]
-    return np.concatenate(images) if len(images) > 1 else images[0]
+def _joined(images: dict[str, np.ndarray], spec: str) -> np.ndarray | list[np.ndarray]:
+    """Return images of all splits as one array, or as one array per image if the splits are of different types.
+
+    Raises:
+        UserError: If some splits have values up to 1 and others greater ones, so that no scale fits both.
+    """
+    arrays = list(images.values())
+    if len({array.dtype for array in arrays}) > 1:
+        highest = {split: float(array.max()) for split, array in images.items() if not is_8_bit(array)}
+        low, high = min(highest, key=highest.get, default=""), max(highest, key=highest.get, default="")
+        if highest and highest[low] <= MAX_UNIT_VALUE < highest[high]:
+            raise UserError(
+                f"The {low} images of {spec} have values up to {highest[low]:g} ({images[low].dtype}), but the {high} "
+                f"images up to {highest[high]:g} ({images[high].dtype}): store both on one scale."
+            )
+        return [image for array in arrays for image in array]
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
 def _from_tfds(source: Source, dataset: tfds.PreparedDataset, progress: decode.Progress | None) -> Listing:
