@@ -1,8 +1,10 @@
 """Small real files for the tests: separable toy images and texts as folders, tables and arrays."""
 
+import contextlib
 import csv
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +24,18 @@ def run_command(capfd, *words: str) -> tuple[int, str, str]:
         cli.main(words)
     out, err = capfd.readouterr()
     return stop.value.code, out, err
+
+
+@contextlib.contextmanager
+def silence(capfd: pytest.CaptureFixture) -> Iterator[None]:
+    """Assert that the block warns of nothing and prints nothing but the line that says what is evaluated."""
+    capfd.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert [line for line in err.splitlines() if not line.startswith("Evaluating ")] == []
 
 
 def toy_image(label: int, number: int, *, side: int = 16, channels: int = 3) -> np.ndarray:

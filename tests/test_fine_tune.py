@@ -9,7 +9,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import CLASSES, run_command, save_image, toy_image
+from conftest import CLASSES, run_command, save_image, silence, toy_image
 from dltoolkit.recipes import fine_tune, image_classifier
 from toy_runs import finished_run
 from toy_training import equal, stop_at
@@ -319,3 +319,10 @@ def test_resolve_defaults_gives_long_texts_smaller_batches(tmp_path):
     short, long = (fine_tune.resolve_defaults(config, task, max_length) for max_length in (20, 256))
     assert (short.batch_size, long.batch_size) == (32, 16)
     assert long.learning_rate == pytest.approx(short.learning_rate / 2**0.5)
+
+
+def test_load_evaluate_and_predict_print_no_warning(run, folder, capfd):
+    with silence(capfd):
+        loaded = dltoolkit.load(str(run.path))
+        loaded.evaluate()
+        loaded.predict(str(next((folder / "toys" / "dots").iterdir())))

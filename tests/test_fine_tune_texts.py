@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import BAD, GOOD, NEUTRAL, run_command, toy_texts, write_texts
+from conftest import BAD, GOOD, NEUTRAL, run_command, silence, toy_texts, write_texts
 from dltoolkit.recipes import fine_tune, sentiment_analyzer, text_generator
 from test_fine_tune import best_by_history
 from toy_runs import finished_run
@@ -299,3 +299,10 @@ def test_train_refuses_an_incomplete_folder_of_hugging_face(config, hugging_face
         (hugging_face / "pytorch_model.bin").write_bytes(pickle.dumps({}))
     with pytest.raises(UserError, match=f"has no {name}"):
         fine_tune.train(replace(config, backbone=str(hugging_face), name="refused"))
+
+
+def test_load_evaluate_and_predict_print_no_warning(run, capfd):
+    with silence(capfd):
+        loaded = dltoolkit.load(str(run.path))
+        loaded.evaluate()
+        loaded.predict("a lovely film")

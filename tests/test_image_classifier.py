@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_command, write_images
+from conftest import run_command, silence, write_images
 from dltoolkit.recipes import image_classifier
 from PIL import Image
 
@@ -276,3 +276,10 @@ def test_two_logical_cpus_train_evaluate_and_resume(images, tmp_path):
     assert sum(map(sum, run.metrics["test"]["confusion"])) == 12
     subprocess.run([*words, "resume", "two", "--epochs", "2"], cwd=tmp_path, check=True, capture_output=True)
     assert len(dltoolkit.load("two", tmp_path / "saved_models").history) == 2
+
+
+def test_load_evaluate_and_predict_print_no_warning(run, images, capfd):
+    with silence(capfd):
+        loaded = dltoolkit.load(str(run.path))
+        loaded.evaluate()
+        loaded.predict(str(images / "bars" / "0.png"))

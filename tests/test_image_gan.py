@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import run_command, save_image, toy_image, write_images
+from conftest import run_command, save_image, silence, toy_image, write_images
 from dltoolkit.recipes import image_gan
 from PIL import Image
 from toy_training import equal, stop_at
@@ -201,3 +201,8 @@ def test_resume_continues_exactly_from_any_step(config, run, monkeypatch, step):
     name = f"stopped-{step}"
     stop_at(step, lambda: image_gan.train(replace(config, name=name)), monkeypatch)
     assert equal(dltoolkit.resume(dltoolkit.load(f"image-gan/{name}", out_dir=config.out_dir)), run)
+
+
+def test_load_and_generate_print_no_warning(run, capfd):
+    with silence(capfd):
+        dltoolkit.load(str(run.path)).generate(count=2)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import run_command, toy_texts, write_texts
+from conftest import run_command, silence, toy_texts, write_texts
 from dltoolkit.recipes import sentiment_analyzer
 
 import dltoolkit
@@ -271,3 +271,10 @@ def test_evaluate_refuses_options_of_another_recipe(run, capfd):
     code, _, err = run_command(capfd, "evaluate", str(run.path), "--data", run.config.data, "--image-column", "x")
     assert code == 2
     assert "--image-column has no effect on a run of sentiment-analyzer" in err
+
+
+def test_load_evaluate_and_predict_print_no_warning(run, capfd):
+    with silence(capfd):
+        loaded = dltoolkit.load(str(run.path))
+        loaded.evaluate()
+        loaded.predict("a lovely film")

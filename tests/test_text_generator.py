@@ -10,7 +10,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from conftest import run_command, toy_texts
+from conftest import run_command, silence, toy_texts
 from dltoolkit.recipes import text_generator
 from toy_training import equal
 
@@ -332,3 +332,10 @@ def test_train_refuses_a_backbone_that_generates_no_text(other_text, tmp_path, n
     with pytest.raises(UserError, match=message):
         text_generator.train(replace(other_text, backbone=name, out_dir=str(tmp_path)))
     assert not list(tmp_path.glob("text-generator/*"))
+
+
+def test_load_evaluate_and_generate_print_no_warning(run, capfd):
+    with silence(capfd):
+        loaded = dltoolkit.load(str(run.path))
+        loaded.evaluate()
+        loaded.generate(["the "], max_tokens=2)
