@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltoolkit import cluster, files, interrupt, machine, recipe
+from dltoolkit import cluster, data_object, files, interrupt, machine, recipe
 from dltoolkit import config as configuration
 from dltoolkit.errors import NonChiefDone, UserError, WorkerLost
 from dltoolkit.models import model_file
@@ -272,7 +272,9 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """The command that resumes the run."""
+        """The command that resumes the run, or the call if a Python program held its data."""
+        if str(self.info["config"].get("data")).startswith(data_object.SCHEME):
+            return f"dltoolkit.resume({str(self.path)!r}, data=…)"
         return f"{os.environ.get(LAUNCHED_VARIABLE, 'dltoolkit')} resume {shlex.quote(str(self.path))}"
 
     @property
@@ -414,14 +416,15 @@ class Run:
         """Continue prompts like :meth:`generate`, but yield the new text of each prompt while it is generated."""
         return self.verb("stream_text")(self, prompts, **options)
 
-    def evaluate(self, data: str | None = None, **options: Any) -> dict[str, Any]:
+    def evaluate(self, data: Any = None, **options: Any) -> dict[str, Any]:
         """Return the metrics on the run's own test split, or on other labeled data, shaped like ``metrics["test"]``.
 
         Args:
-            data: Other data, as ``--data`` takes them.
+            data: Other data: a path or a name, or arrays, pairs, a DataFrame or tf.data, as ``Config(data=…)`` takes
+                them.
             options: Reading options of the recipe that differ from the run's own.
         """
-        return self.recipe.evaluate(self, data, **options)
+        return self.recipe.evaluate(self, data_object.wrap(data), **options)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, state={self.info['state']!r})"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dltoolkit import config as configuration
+from dltoolkit import data_object
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.run import Run
 
@@ -47,11 +50,16 @@ def load(run: str | Path, out_dir: str | Path = "saved_models") -> Run:
     raise RunNotFound(f"There is no run '{run}' in {out_dir}; 'dltoolkit list runs' lists the runs.{hint}")
 
 
-def resume(run: Run | str | Path, **changes: Any) -> Run:
+def resume(
+    run: Run | str | Path, *, data: Any = None, model: Any = None, callbacks: Sequence[Any] = (), **changes: Any
+) -> Run:
     """Continue a run from the point where it stopped, with the options in its run.json except ``changes``.
 
     Args:
         run: A run, or any value that :func:`load` takes.
+        data: The data that the run began with, if a Python program held them.
+        model: The model, or the function that builds it, if the run began with ``train(model=…)``.
+        callbacks: Callbacks of Keras.
         changes: ``epochs`` (in all), ``max_time`` (from now on) or ``device``. If only one of ``epochs`` and
             ``max_time`` is given, it replaces both.
 
@@ -64,17 +72,49 @@ def resume(run: Run | str | Path, **changes: Any) -> Run:
             f"A run is resumed with the options that it began with, so {fixed} cannot be changed: only "
             f"{', '.join(RESUME_OPTIONS)} can. Train a new run to change other options."
         )
+    held = run.info["config"].get("data") if data is None else data_object.wrap(data)  # lost when run.json is read
     with run.exclusive_lock():
         run.reload()  # another process may have trained the run since it was opened
         module = run.recipe
         new_length = changes.keys() & {"epochs", "max_time"}
         if new_length:
             changes = {"epochs": None, "max_time": None, **changes}
-        config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True)
+        if data_object.is_lost(held):
+            raise UserError(
+                f"{run.path} was trained on data that a Python program held ({held}), and that are not stored: resume "
+                "it from Python, as dltoolkit.resume(run, data=…)."
+            )
+        config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True).resolve(data=held)
         if new_length:
             run.info.get("plan", {}).pop("steps", None)  # training plans the number of steps again
         run.info["config"] = config.to_dict()  # written when training begins
-        return module.train(config, resume=run)
+        return module.train(config, resume=run, **_supported(run, model=model, callbacks=callbacks))
+
+
+def _supported(run: Run, **given: Any) -> dict[str, Any]:
+    """Return the given arguments that are not empty; a UserError says that the recipe of a run does not take one."""
+    given = {name: value for name, value in given.items() if value is not None and value != ()}
+    taken = inspect.signature(run.recipe.train).parameters
+    if unknown := next((name for name in given if name not in taken), None):
+        raise UserError(f"A run of {run.info['recipe']} takes no {unknown}: leave it out.")
+    return given
+
+
+def _refuse_trained_epochs(run: Run, epochs: int | None) -> None:
+    """Raise a UserError if a run has trained this number of epochs already."""
+    steps_per_epoch = run.info.get("plan", {}).get("steps_per_epoch")
+    if not epochs or not steps_per_epoch:
+        return
+    try:
+        history = run.history
+    except UserError:  # a damaged file, which training writes again
+        return
+    if history and epochs * steps_per_epoch <= history[-1]["step"]:
+        done = int(history[-1]["step"]) // steps_per_epoch
+        raise UserError(
+            f"{run.path} has already trained {done} epochs: give --epochs a larger number, because it counts from the "
+            "beginning."
+        )
 
 
 def runs(out_dir: str | Path = "saved_models") -> list[Run]:

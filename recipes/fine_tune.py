@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -105,12 +106,13 @@ def build_model(config: Config, splits: ImageSplits | TextSplits, task: Task | N
     return model
 
 
-def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
+def train(config: Config = Config(), *, resume: Run | None = None, callbacks: Sequence[Any] = ()) -> Run:
     """Fit a linear probe, train the upper layers too, select on validation, evaluate on the test split and report.
 
     Args:
         config: The options.
         resume: A run of this recipe to continue, instead of a new one.
+        callbacks: Callbacks of Keras.
     """
     spec = finetuning.tasks.resolve(config)  # resolves --backbone
     config = config.resolve(backbone=spec.backbone.spec)
@@ -149,7 +151,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         else:
             baselines["linear_probe"] = transfer.test_linear_probe()
             left = config.max_time and max(1.0, config.max_time - spent)
-            training.fit.fit(run, config.resolve(max_time=left), transfer.train_spec(epochs, spent))
+            training.fit.fit(run, config.resolve(max_time=left), transfer.train_spec(epochs, spent), callbacks)
         run.update(selected=transfer.select(run.history))
         limit = config.max_time and config.max_time / 4
         baselines["from_scratch"] = task.evaluator.from_scratch(splits, seed=config.seed, max_seconds=limit)

@@ -10,6 +10,7 @@ Measured on two Xeon cores at 2.5 GHz, with the accuracy of a linear model in pa
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dltoolkit.evaluation.predictor import Predictor
 
 
+FAMILIES = {"model": ("resnet", "cnn", "alexnet", "mlp", "vit")}  # the models that options can change
 AUGMENTED = {"augment": (True, "strong")}  # the modes in which an option of the augmentation has an effect
 
 
@@ -41,11 +43,15 @@ class Config(RunConfig, ImageReadOptions, SplitOptions, OptimizerOptions, Select
     image_size: int | None = option(
         None, "Image side in pixels (default: from the data)", minimum=8, maximum=1024, group="data"
     )
-    model: Literal["resnet", "cnn", "alexnet", "mlp", "vit"] = option("resnet", "Model family", group="model")
-    widths: tuple[int, ...] | None = option(
-        None, "Channels or units of each stage (default: by family)", minimum=1, group="model"
+    model: Literal["resnet", "cnn", "alexnet", "mlp", "vit", "custom"] = option(
+        "resnet", "Model family; custom is the model that a Python program passes to train", group="model"
     )
-    dropout: float | None = option(None, "Dropout rate (default: by family)", minimum=0, maximum=0.9, group="model")
+    widths: tuple[int, ...] | None = option(
+        None, "Channels or units of each stage (default: by family)", minimum=1, group="model", applies_to=FAMILIES
+    )
+    dropout: float | None = option(
+        None, "Dropout rate (default: by family)", minimum=0, maximum=0.9, group="model", applies_to=FAMILIES
+    )
     optimizer: Literal["muon", "adamw", "adam", "sgd"] = option("muon", "Optimizer", group="optimization")
     label_smoothing: float = option(0.2, "Label smoothing factor", minimum=0, maximum=0.9, group="optimization")
     augment: bool | Literal["strong"] = option(
@@ -96,20 +102,26 @@ def build_model(config: Config, splits: ImageSplits) -> keras.Model:
     return model
 
 
-def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
+def train(
+    config: Config = Config(), *, resume: Run | None = None, model: Any = None, callbacks: Sequence[Any] = ()
+) -> Run:
     """Split the data, train, select the epoch on the validation split, evaluate on the test split and report.
 
     Args:
         config: The options.
         resume: A run of this recipe to continue, instead of a new one.
+        model: Your own keras.Model, or a function (input_shape, classes) that returns it: raw pixels in, logits out.
+        callbacks: Callbacks of Keras.
     """
+    config = training.custom_model.choose(config, model)
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
         splits = training.preparation.read_data(config, lambda: build_data(config))
         run.describe_data(splits.describe(), splits.findings)
         augment = build_augmentation(config, splits)
         run.update(augment=asdict(augment) if augment else None)
-        model = training.fit.fit(run, config, train_spec(config, splits, augment))
+        spec = training.custom_model.apply(train_spec(config, splits, augment), splits, model)
+        model = training.fit.fit(run, config, spec, callbacks)
         augmented = next(iter(training_batches(config, splits, augment, 36, 0)))[0].numpy()
         report.image_classification.evaluate_and_report(run, model, splits, samples={"augmented": augmented})
     return run

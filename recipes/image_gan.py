@@ -98,12 +98,13 @@ def build_model(
     )
 
 
-def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
+def train(config: Config = Config(), *, resume: Run | None = None, callbacks: Sequence[Any] = ()) -> Run:
     """Split, train, select the epoch by the kernel distance from validation, evaluate on the test split and report.
 
     Args:
         config: The options.
         resume: A run of this recipe to continue, instead of a new one.
+        callbacks: Callbacks of Keras.
     """
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
@@ -112,7 +113,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         config = resolve_defaults(config, splits)
         run.update(conditional=config.conditional)
         extractor = evaluation.feature_extractor.for_run(run, splits, config.max_time)
-        generator = training.fit.fit(run, config, train_spec(run, config, splits, extractor))
+        generator = training.fit.fit(run, config, train_spec(run, config, splits, extractor), callbacks)
         report.image_generation.evaluate_and_report(run, generator, splits, extractor)
     return run
 

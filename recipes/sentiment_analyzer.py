@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, SelectionOptions, option
 from dltoolkit.data.options import SplitOptions, TextReadOptions
-from dltoolkit.data.text.options import LAYERED, SEQUENCE, VocabularyOptions
+from dltoolkit.data.text.options import FAMILIES, LAYERED, SEQUENCE, VocabularyOptions
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class Config(RunConfig, TextReadOptions, SplitOptions, VocabularyOptions, Optimi
     """The options of the sentiment analyzer."""
 
     data: str = option("reviews", "Training data: a folder, a table, reviews or a TFDS name", group="data")
-    model: Literal["ngram", "cnn", "lstm", "gru", "rnn", "transformer"] = option("ngram", "Model family", group="model")
+    model: Literal["ngram", "cnn", "lstm", "gru", "rnn", "transformer", "custom"] = option(
+        "ngram", "Model family; custom is the model that a Python program passes to train", group="model"
+    )
     embedding_dim: int | None = option(
         None, "Embedding dimension (default: by family)", minimum=1, group="model", applies_to=SEQUENCE
     )
@@ -46,7 +49,9 @@ class Config(RunConfig, TextReadOptions, SplitOptions, VocabularyOptions, Optimi
     layers: int | None = option(
         None, "Recurrent layers or blocks (default: by family)", minimum=1, group="model", applies_to=LAYERED
     )
-    dropout: float | None = option(None, "Dropout rate (default: by family)", minimum=0, maximum=0.9, group="model")
+    dropout: float | None = option(
+        None, "Dropout rate (default: by family)", minimum=0, maximum=0.9, group="model", applies_to=FAMILIES
+    )
     optimizer: Literal["auto", "adamw", "adam", "sgd", "muon"] = option(
         "auto", "Optimizer; auto is sgd for ngram and adamw for the others", group="optimization"
     )
@@ -99,20 +104,26 @@ def build_model(config: Config, splits: TextSplits) -> keras.Model:
     return model
 
 
-def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
+def train(
+    config: Config = Config(), *, resume: Run | None = None, model: Any = None, callbacks: Sequence[Any] = ()
+) -> Run:
     """Split the data, train, select the epoch on the validation split, evaluate on the test split and report.
 
     Args:
         config: The options.
         resume: A run of this recipe to continue, instead of a new one.
+        model: Your own keras.Model, or a function (input_shape, classes) that returns it: token IDs in, logits out.
+        callbacks: Callbacks of Keras.
     """
+    config = training.custom_model.choose(config, model)
     run = resume or Run.create(__file__, config, data.readers.source.resolve(config.data).name)
     with run.session():
         splits = training.preparation.read_data(config, lambda: build_data(config))
         run.describe_data(splits.describe(), splits.findings)
         if run.writes:
             splits.encoder.save(run.path)
-        model = training.fit.fit(run, resolve_defaults(config, len(splits.train)), train_spec(config, splits))
+        spec = training.custom_model.apply(train_spec(config, splits), splits, model)
+        model = training.fit.fit(run, resolve_defaults(config, len(splits.train)), spec, callbacks)
         top_features = None
         if config.model == "ngram":
             weights, bags = models.text.classifiers.ngram_weights(model), splits.token_ids.take(splits.train)

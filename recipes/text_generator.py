@@ -78,12 +78,13 @@ def build_model(config: Config, corpus: Corpus) -> keras.Model:
     return models.language.gpt.build(config.model, corpus.tokenizer.vocab_size, **sizes)
 
 
-def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
+def train(config: Config = Config(), *, resume: Run | None = None, callbacks: Sequence[Any] = ()) -> Run:
     """Split the text, train, select the epoch on the validation split, evaluate on the test split and report.
 
     Args:
         config: The options.
         resume: A run of this recipe to continue, instead of a new one.
+        callbacks: Callbacks of Keras.
     """
     if config.steps and config.epochs and not resume:
         raise UserError("--steps has no effect with --epochs: leave one of them out.")
@@ -105,7 +106,7 @@ def train(config: Config = Config(), *, resume: Run | None = None) -> Run:
         config = resolve_defaults(config.resolve(**run.info.get("resolved", {})), len(corpus.split("train")))
         spec = train_spec(run, config, corpus, network)
         run.update(resolved={name: getattr(config, name) for name in RESOLVED})
-        model = training.fit.fit(run, config, spec)
+        model = training.fit.fit(run, config, train_spec(run, config, corpus, network), callbacks)
         report.text_generation.evaluate_and_report(run, model, corpus, config.context_length)
     return run
 

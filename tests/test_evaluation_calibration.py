@@ -19,19 +19,13 @@ def test_fit_temperature_stays_away_from_zero_without_mistakes():
     assert calibration.fit_temperature(np.eye(3)[[0, 1, 2] * 5], np.array([0, 1, 2] * 5)) > 0.15
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_divide_logits_divides_the_output_also_of_a_nested_classifier(nested):
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(3, name="logits", bias_initializer="ones")(inputs))
-    if nested:
+@pytest.mark.parametrize("kind", ["logits", "nested", "head", "frozen", "tanh"])
+def test_divide_logits_divides_the_output_of_any_classifier(kind):
+    inputs, name = keras.Input((4,)), "head" if kind == "head" else "logits"
+    options = {"trainable": kind != "frozen", "activation": "tanh" if kind == "tanh" else None}
+    model = keras.Model(inputs, keras.layers.Dense(3, name=name, bias_initializer="ones", **options)(inputs))
+    if kind == "nested":
         model = keras.Model(outer := keras.Input((4,)), model(outer))
     x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
     before = model.predict_on_batch(x)
-    calibration.divide_logits(model, 2.0)
-    assert model.predict_on_batch(x) == pytest.approx(before / 2, rel=1e-5)
-
-
-def test_divide_logits_needs_a_layer_named_logits():
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
-    with pytest.raises(ValueError, match="no layer named 'logits'"):
-        calibration.divide_logits(model, 2.0)
+    assert calibration.divide_logits(model, 2.0).predict_on_batch(x) == pytest.approx(before / 2, rel=1e-5)

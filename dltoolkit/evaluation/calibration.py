@@ -35,16 +35,29 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(result.x))
 
 
-def divide_logits(model: keras.Model, temperature: float) -> None:
-    """Divide the logits of a classifier by a temperature, in the weights of its layer named ``logits``."""
-    for variable in _logits_layer(model).trainable_variables:
+def divide_logits(model: keras.Model, temperature: float) -> keras.Model:
+    """Return a classifier whose logits are divided by a temperature.
+
+    The weights of its layer named ``logits`` are changed. A model without it gets a further layer.
+    """
+    layer = _logits_layer(model)
+    if layer is None:
+        import keras
+
+        scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(model.output)
+        return keras.Model(model.input, scaled, name=model.name)
+    for variable in layer.trainable_variables:
         variable.assign(variable / temperature)
+    return model
 
 
-def _logits_layer(model: keras.Model) -> keras.layers.Layer:
-    """Return the layer named ``logits``, also if the classifier is nested in another model."""
-    layer = next((layer for layer in model.layers if layer.name == "logits"), None)
-    nested = next((layer for layer in model.layers if hasattr(layer, "layers")), None)
-    if layer is None and nested is None:
-        raise ValueError(f"The model {model.name} has no layer named 'logits'.")
-    return layer or _logits_layer(nested)
+def _logits_layer(model: keras.Model) -> keras.layers.Layer | None:
+    """Return the last layer if it is a linear one named ``logits``, also of a nested classifier; otherwise None."""
+    import keras
+
+    last = model.layers[-1]
+    if last.name == "logits":
+        is_linear = getattr(last, "activation", None) in (None, keras.activations.linear)
+        return last if is_linear and last.trainable_variables else None
+    nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    return _logits_layer(nested[0]) if len(nested) == 1 else None

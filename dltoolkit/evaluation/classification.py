@@ -98,7 +98,7 @@ def calibrate_and_evaluate(run: Run, model: keras.Model, splits: Mapping[str, La
     labels, batches = splits["validation"]
     logits = prediction.logits(model, batches)
     temperature = calibration.fit_temperature(logits, labels)
-    calibration.divide_logits(model, temperature)
+    model = calibration.divide_logits(model, temperature)
     run.save_model(model)
     run.update(calibration={"temperature": round(temperature, 6)})
     probabilities = {

@@ -260,6 +260,8 @@ class TrainingStateCallback(keras.callbacks.Callback):
             self._follow_plan()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.model.stop_training:  # also by a callback of the program that trains
+            self._state.finished = True
         self._save_or_stop(epoch_ended=True)
 
     def _follow_plan(self) -> None:

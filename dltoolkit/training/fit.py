@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from dltoolkit.config import RunConfig
 from dltoolkit.errors import UserError, WorkerLost
 from dltoolkit.models import keras_internals, portable
 from dltoolkit.run import Run
-from dltoolkit.training import callbacks, checkpoint, optimizer, selection
+from dltoolkit.training import callbacks, checkpoint, custom_model, optimizer, selection
 from dltoolkit.training.announcement import announce
 from dltoolkit.training.checkpoint import TrainingState
 from dltoolkit.training.distribute import replicas, strategy
@@ -30,18 +30,29 @@ OUT_OF_MEMORY = (tf.errors.ResourceExhaustedError, MemoryError)
 LESS_MEMORY = "use a smaller --batch-size or model, or smaller images or shorter texts"
 
 
-def fit(run: Run, config: RunConfig, spec: TrainSpec) -> keras.Model:
+def fit(
+    run: Run, config: RunConfig, spec: TrainSpec, user_callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> keras.Model:
     """Train from the run's checkpoint, if it has one, or from the beginning, and return the model of the best epoch.
 
     The function writes history.csv, checkpoint/ and model.keras (the best epoch so far) while it trains, and the plan,
     the device and the times in run.json. If memory runs out, it tries half the batch size once.
 
+    Args:
+        run: The run.
+        config: The options.
+        spec: The training specification.
+        user_callbacks: Callbacks of Keras that the user gives. If one of them stops training, the run is finished.
+
     Raises:
-        UserError: If the loss becomes NaN, memory runs out twice, or there are more replicas than examples in a batch.
+        UserError: If a callback cannot be used, the loss becomes NaN, memory runs out twice, or there are more replicas
+            than examples in a batch.
         Interrupted: After SIGINT or SIGTERM, when everything is saved.
         NonChiefDone: On all workers except the chief, when training is done.
         WorkerLost: If another worker has ended.
     """
+    custom_model.check_callbacks(user_callbacks)
+    spec = replace(spec, callbacks=user_callbacks)
     batch_size = min(run.info.get("plan", {}).get("batch_size", config.batch_size), spec.train_examples)
     devices = strategy.devices(config.device)
     if devices.workers > 1:
@@ -125,6 +136,7 @@ def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_s
         display,
         callbacks.EpochEndCallback(run, spec, state, clock),
         callbacks.Patience(config.patience, spec.monitor, state),
+        *spec.callbacks,
         trainer,  # last, so that checkpoints contain the changes of the others
     ]
     with contextlib.closing(display), interrupt.deferred():

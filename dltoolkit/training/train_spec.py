@@ -41,6 +41,7 @@ class TrainSpec:
             model averages them; None if the validation uses the inputs as they are.
         on_epoch_end: Called by the chief with the model and the epoch (from 1) after each validation. If it returns
             True, training stops.
+        callbacks: Callbacks that the user gives.
         summary: Rows of the plan about the data and what is done to them. Without them, the recipe announces its plan.
         evaluation: What follows training, for the plan.
     """
@@ -63,5 +64,6 @@ class TrainSpec:
     inference_model: Callable[[keras.Model], keras.Model] = lambda model: model
     validation_views: selection.Views | None = None
     on_epoch_end: Callable[[keras.Model, int], bool | None] | None = None
+    callbacks: Sequence[keras.callbacks.Callback] = ()
     summary: Sequence[plan.Row] = ()
     evaluation: plan.Evaluation | None = None

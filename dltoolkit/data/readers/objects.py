@@ -68,14 +68,14 @@ def documents(source: Source, text_column: str | None) -> dict[str, list[str]]:
     Raises:
         UserError: If the object holds no texts.
     """
-    found = {}
+    by_split = {}
     for split, table in _text_tables(source):
         column = "text" if list(table.columns) == ["text", "label"] else table.find(text_column, TEXT_COLUMNS, "text")
         cells = [cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell for cell in table.columns[column]]
         if wrong := next((cell for cell in cells if cell is not None and not isinstance(cell, str)), None):
             raise UserError(f"{source.spec} has {type(wrong).__name__} values among its texts: give strings only.")
-        found[split] = [cell for cell in cells if cell]
-    return found
+        by_split[split] = [cell for cell in cells if cell]
+    return by_split
 
 
 def first_example(source: Source) -> list[Any]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from dltoolkit.config import Options, option
 
 NGRAM = {"model": ("ngram",)}  # the network family that reads bags of n-grams
+FAMILIES = {"model": ("ngram", "cnn", "lstm", "gru", "rnn", "transformer")}  # the models that options can change
 SEQUENCE = {"model": ("cnn", "lstm", "gru", "rnn", "transformer")}  # the families that read words in order
+READS_WORDS = {"model": (*SEQUENCE["model"], "custom")}  # those families, and a model that a program passes
 LAYERED = {"model": ("lstm", "gru", "rnn", "transformer")}  # the families with a variable number of layers
 
 
@@ -31,5 +33,5 @@ class VocabularyOptions(Options):
         applies_to=NGRAM,
     )
     max_length: int = option(
-        400, "Maximum text length in words; the middle is removed", minimum=4, group="data", applies_to=SEQUENCE
+        400, "Maximum text length in words; the middle is removed", minimum=4, group="data", applies_to=READS_WORDS
     )
