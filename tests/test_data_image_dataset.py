@@ -196,6 +196,7 @@ def test_expand_yields_the_files_of_folders_and_patterns(image_folder, monkeypat
     assert expand(pixels)[0] is pixels
     unchanged = ["", " ", "~nosuchuser.jpg", "x" * 5000, "a\0b"]
     assert expand(*unchanged) == unchanged
+    assert [item.error for item in expand("https://example.com/a.png")] == ["a URL: download the file"]
 
 
 def test_balanced_weights_give_all_classes_the_same_total(make_folder):

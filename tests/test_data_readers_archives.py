@@ -79,6 +79,10 @@ def test_unpack_bounds_what_it_writes(tmp_path, monkeypatch):
         archive.writestr("good/1.txt", bytes(20_000_000))
     with pytest.raises(UserError, match="more than 200 times as large"):
         archives.unpack(tmp_path / "a.zip", tmp_path / "cache")
+    monkeypatch.setattr(archives, "MAX_FILES", 2)
+    many = make_tar(tmp_path / "many.tar", *(member(f"good/{number}.txt") for number in range(3)))
+    with pytest.raises(UserError, match="more than 2 files"):
+        archives.unpack(many, tmp_path / "cache")
     assert not any((tmp_path / "cache" / "archives").iterdir())
 
 

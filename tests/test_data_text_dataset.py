@@ -12,6 +12,8 @@ from conftest import toy_texts, write_texts
 from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.readers import delimited
 from dltoolkit.data.text import dataset
+from dltoolkit.data.text.encoders import VocabularyEncoder
+from dltoolkit.data.text.vocabulary import Vocabulary
 from dltoolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
@@ -38,6 +40,24 @@ def error_message(data, *options) -> str:
 
 def labeled_texts(splits: dataset.TextSplits) -> set[tuple[str, str]]:
     return {(splits.classes[label], text) for label, text in zip(splits.labels, splits.texts, strict=True)}
+
+
+def test_truncated_texts_are_counted_and_said(tmp_path):
+    rows = [(label, f"{text} {'and so on ' * 5}" if i < 12 else text) for i, (label, text) in enumerate(toy_texts(60))]
+    splits = load(write_table(tmp_path / "texts.csv", [("label", "text"), *rows]))
+    assert "truncated" not in splits.describe()
+    vocabulary = Vocabulary.build(splits.tokenized, splits.train, max_size=100, min_df=1)
+    limited = splits.with_encoder(VocabularyEncoder(vocabulary, 17))
+    description = limited.describe()
+    assert description["truncated"] == {"count": 12, "fraction": 0.2, "max_length": 17, "unit": "words"}
+    message = "12 of 60 texts are longer than 17 words; their middle is removed (see --max-length)."
+    assert description["warnings"] == [*splits.warnings, message]
+    assert limited.summary()[-1] == ("Length", "at most 17 words per text; 12 texts (20%) are longer")
+    long_enough = splits.with_encoder(VocabularyEncoder(vocabulary, 100))
+    assert long_enough.describe()["truncated"]["count"] == 0
+    assert long_enough.describe()["warnings"] == splits.warnings
+    assert long_enough.summary()[-1] == ("Length", "at most 100 words per text")
+    assert "truncated" not in splits.with_encoder(VocabularyEncoder(vocabulary)).describe()  # bags have no limit
 
 
 def test_load_keeps_a_predefined_test_split_of_class_folders(tmp_path):
@@ -321,27 +341,33 @@ def test_load_leaves_out_unlabeled_training_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("header", "row", "words"),
+    ("header", "cells", "words"),
     [
-        ("text,genres,label", "{text},x,comedy|drama", "several labels in the column 'label' ('comedy|drama'"),
-        ("text,label", '{text},"red, blue"', "several labels"),
-        ("text,label", "{text},['red']", "several labels"),
-        ("text,toxic,rude", "{text},1,1", "The columns toxic, rude of"),
-        ("text,happy,sad", "{text},0,1", "are one-hot labels"),
-        ("text,rating", "{text},3.5", "numbers such as 3.5 (regression)"),
-        ("premise,hypothesis,label", "{text},{text},yes", "'premise' and 'hypothesis' of"),
-        ("text1,text2,label", "{text},{text},yes", "are pairs of texts"),
+        ("text,label", ("comedy|drama", "comedy"), "several labels in the column 'label' ('comedy|drama'"),
+        ("text,label", ('"red, blue"', "red", "blue"), "several labels in the column 'label' ('red, blue'"),
+        ("text,label", ("['red']", "['blue']"), "several labels"),
+        ("text,toxic,rude", ("1,1", "0,0"), "The columns toxic, rude of"),
+        ("text,happy,sad", ("0,1", "1,0"), "are one-hot labels"),
+        ("text,rating", ("3.5", "3"), "numbers such as 3.5 (regression)"),
+        ("text;rating", ("3,5", "3"), "numbers such as 3,5 (regression)"),
+        ("premise,hypothesis,label", ("other,yes", "other,no"), "'premise' and 'hypothesis' of"),
+        ("text1,text2,label", ("other,yes", "other,no"), "are pairs of texts"),
     ],
 )
-def test_load_refuses_other_tasks_by_name(tmp_path, header, row, words):
-    other = {"text,happy,sad": "{text},1,0", "text,toxic,rude": "{text},0,0"}.get(header)
-    values = {"text,label": "red", "text,rating": "3"}.get(header, "comedy")
-    other = other or row.rsplit(",", 1 if '"' not in row else 2)[0] + f",{values}"
-    extra = "{text},blue" if '"' in row else other
-    lines = [pattern.format(text=f"words {i}") for i in range(10) for pattern in (row, other, extra)]
+def test_load_refuses_other_tasks_by_name(tmp_path, header, cells, words):
+    delimiter = ";" if ";" in header else ","
+    rows = [f"words {number}{delimiter}{other}" for number in range(10) for other in cells]
     path = tmp_path / "a.csv"
-    path.write_text("\n".join([header, *lines]))
+    path.write_text("\n".join([header, *rows]))
     assert words in error_message(path)
+
+
+def test_load_refuses_a_text_file_and_names_tabs(tmp_path):
+    path = tmp_path / "amazon_labelled.txt"
+    path.write_text("So good.\t1\nSo bad.\t0\n")
+    assert "rename it to .tsv" in error_message(path)
+    path.write_text("So good.\nSo bad.\n")
+    assert "contains no labeled texts" in error_message(path)
 
 
 def test_load_takes_names_with_commas_and_whole_numbers_as_classes(tmp_path):

@@ -27,7 +27,7 @@ from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.data.readers import source
 from dltoolkit.data.readers.source import Source
 from dltoolkit.data.split import name_hashes, stratified_sample
-from dltoolkit.errors import UserError
+from dltoolkit.errors import InvalidInput, UserError
 
 
 @dataclass(eq=False, kw_only=True)
@@ -231,6 +231,6 @@ def expand(inputs: Iterable[Any]) -> Iterator[Any]:
                 matches = sorted(glob.glob(str(path), recursive=True))
                 yield from [name for name in matches if os.path.isfile(name)] or [text]
             else:
-                yield text
+                yield InvalidInput(text, "a URL: download the file") if source.is_url(text) else text
         except (OSError, ValueError, UserError):  # the name is too long, or the folder may not be read
             yield text

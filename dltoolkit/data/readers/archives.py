@@ -70,16 +70,15 @@ def _write_members(path: Path, target: Path, limit: int) -> None:
     try:
         for name, file in _zip_members(path) if suffix(path) == ".zip" else _tar_members(path):
             count += 1
+            if count > MAX_FILES:
+                raise UserError(_too_large(path))
             place = target.joinpath(*_safe_parts(name, path))
             place.parent.mkdir(parents=True, exist_ok=True)
             with file, open(place, "xb") as out:
                 while chunk := file.read(CHUNK_BYTES):
                     total += len(chunk)
-                    if total > limit or count > MAX_FILES:
-                        raise UserError(
-                            f"{path} is more than {MAX_RATIO} times as large unpacked, or has more than "
-                            f"{MAX_FILES:,} files, as only harmful archives do: unpack it yourself if you trust it."
-                        )
+                    if total > limit:
+                        raise UserError(_too_large(path))
                     out.write(chunk)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise UserError(f"{path} contains two entries of the name '{name}': pack it again.") from None
@@ -117,6 +116,13 @@ def _safe_parts(name: str, path: Path) -> tuple[str, ...]:
     if not parts or parts[0].startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
         raise UserError(f"{path} contains '{name}', which lies outside of the folder of the archive: pack it again.")
     return parts
+
+
+def _too_large(path: Path) -> str:
+    return (
+        f"{path} is more than {MAX_RATIO} times as large unpacked, or has more than {MAX_FILES:,} files, as harmful "
+        "archives have: unpack it yourself if you trust it."
+    )
 
 
 def _refusal(path: Path, name: str) -> str:

@@ -127,6 +127,9 @@ def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], 
                 raise UserError(_several(table, row, column, cell))
     labels = [[normalize_label(cell) for cell in table.columns[column]] for table in contents]
     counts = Counter(label for of_table in labels for label in of_table if label)
+    with_comma = next((label for label in counts if "," in label), None)
+    if with_comma and all(re.fullmatch(r"[+-]?\d+(,\d+)?", label) for label in counts):
+        raise UserError(_quantities(contents[0], column, with_comma))
     if joined := _find_joined(counts):
         table, row = next(
             (table, of_table.index(joined))

@@ -24,8 +24,11 @@ SPLIT_NAMES = {  # names of folders, files and arrays, and the splits that they 
     "val": "validation",
     "valid": "validation",
     "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
     "test": "test",
     "testing": "test",
+    "holdout": "test",
 }
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".parquet", ".arrow")
 COMPRESSED_TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")  # these types may end in .gz too

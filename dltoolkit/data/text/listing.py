@@ -15,6 +15,7 @@ from dltoolkit.errors import UserError
 
 TEXTS = ExampleType("text", (".txt",), unsupported=(".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".epub"))
 BUNDLED = Path(__file__).parents[1] / "bundled"
+LINE_BYTES = 1_000_000  # bytes of the first line of a text file that are searched for tabs
 SAMPLED_ROWS = 1000  # rows in which the lengths of the cells are compared to find the column of the texts
 
 
@@ -51,10 +52,17 @@ def list_texts(
         )
     if source.kind == "tfds":
         return _from_tfds(source, tfds.prepare(source.reference, "text", progress))
+    if source.kind == "text" and _has_tab(source.path):
+        raise UserError(f"{source.spec} looks like a table that is separated by tabs: rename it to .tsv.")
     raise UserError(
         f"{source.spec} contains no labeled texts: give --data a folder of class folders with .txt files, or a table "
         "with a column of texts and one of labels."
     )
+
+
+def _has_tab(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return b"\t" in file.readline(LINE_BYTES)
 
 
 def cell_text(cell: Any) -> str | bytes:
