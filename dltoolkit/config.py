@@ -14,20 +14,18 @@ import copy
 import dataclasses
 import inspect
 import json
-import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NewType, Self
+from typing import Any, Literal, Self
 
 from dltoolkit import data_object, option_names
-from dltoolkit.data_object import DataObject
 from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.option_values import KIND_NAMES, PARSERS, Duration
 
-Duration = NewType("Duration", float)  # seconds; written as 90, 90s, 10m or 1h30m
 GROUPS = ("data", "model", "optimization", "augmentation", "evaluation", "output", "device", "other")  # order of --help
 
 
@@ -97,7 +95,7 @@ class Option:
             value = [value]
         if not value:
             return None if self.optional else ()
-        return tuple(self._parse_one(element, label) for element in value)
+        return tuple(self._parse_one(element, f"Each value of {label}") for element in value)
 
     def _parse_one(self, value: Any, label: str) -> Any:
         if self.choices:
@@ -106,16 +104,22 @@ class Option:
             if self.kind is bool:
                 raise UserError(f"{label} must be true, false or {', '.join(self.choices)}, not {_show(value)}.")
             hint = did_you_mean(value, self.choices) if isinstance(value, str) else ""
-            raise UserError(f"{label} must be one of {', '.join(self.choices)}, not {_show(value)}.{hint}")
+            raise UserError(f"{label} must be one of {list_choices(self.choices)}, not {_show(value)}.{hint}")
         try:
-            parsed = _PARSERS[self.kind](value)
+            parsed = PARSERS[self.kind](value)
         except (ValueError, TypeError, OverflowError):
-            raise UserError(f"{label} must be {_KIND_NAMES[self.kind]}, not {_show(value)}.") from None
+            raise UserError(f"{label} must be {KIND_NAMES[self.kind]}, not {_show(value)}.") from None
         if self.minimum is not None and parsed < self.minimum:
             raise UserError(f"{label} must be at least {self.minimum:g}, not {value}.")
         if self.maximum is not None and parsed > self.maximum:
             raise UserError(f"{label} must be at most {self.maximum:g}, not {value}.")
         return parsed
+
+
+def list_choices(choices: Sequence[str]) -> str:
+    """Return choices as a list in words, in quotation marks if one of them holds a comma."""
+    has_comma = any("," in choice for choice in choices)
+    return _join_or([f"'{choice}'" if has_comma else choice for choice in choices])
 
 
 def options(config_class: type) -> dict[str, Option]:
@@ -146,60 +150,11 @@ def _read_field(field: dataclasses.Field, hint: Any) -> Option:
         hint, multiple = typing.get_args(hint)[0], True
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
     kind = str if choices else hint
-    if kind not in _PARSERS:
+    if kind not in PARSERS:
         raise TypeError(f"option '{field.name}' has type {hint!r}, which dltoolkit cannot read from a flag")
     return Option(
         field.name, kind, field.default, choices=choices, optional=optional, multiple=multiple, **field.metadata
     )
-
-
-def parse_duration(value: Any) -> Duration:
-    """Return seconds for a number, or for text such as ``90s``, ``10m``, ``1.5h`` or ``1h30m``."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Duration(_parse_float(value))
-    text = str(value).strip().lower()
-    if re.fullmatch(r"\d+(\.\d*)?", text):
-        return Duration(float(text))
-    if not re.fullmatch(r"(\d+(\.\d+)?[hms]\s*)+", text):
-        raise ValueError(value)
-    unit_seconds = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    return Duration(sum(float(n) * unit_seconds[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)([hms])", text)))
-
-
-def _parse_float(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(number := float(value)):
-        raise ValueError(value)
-    return number
-
-
-def _parse_int(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError(value)
-    return int(value)
-
-
-def _parse_bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(value)
-    return value
-
-
-def _parse_str(value: Any) -> str:
-    if isinstance(value, DataObject):
-        return value
-    if not isinstance(value, (str, Path, int, float)) or isinstance(value, bool):
-        raise ValueError(value)
-    return str(value)
-
-
-_PARSERS = {bool: _parse_bool, int: _parse_int, float: _parse_float, str: _parse_str, Duration: parse_duration}
-_KIND_NAMES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Duration: "a time such as 90s, 10m or 1h30m",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

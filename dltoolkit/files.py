@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,9 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 def new_folder(parent: Path, name: str | None, default_name: str) -> Iterator[Path]:
     """Yield a new, empty folder for a run, and hold its lock inside the block.
 
+    A numbered name is unique among the folders of all parents next to ``parent``, which are those of the other recipes,
+    so that the name alone identifies the run.
+
     Args:
         parent: The folder's parent, created if necessary.
         name: The folder's name; None for a numbered name.
@@ -123,7 +127,7 @@ def new_folder(parent: Path, name: str | None, default_name: str) -> Iterator[Pa
     with contextlib.ExitStack() as stack:
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            path = next((parent / candidate for candidate in names if _claim(parent / candidate, stack)), None)
+            path = next((parent / each for each in names if _claim(parent / each, stack, unique=name is None)), None)
         except OSError as error:
             raise UserError(f"Cannot write runs to {parent}: {error.strerror}; choose another --out-dir.") from None
         if path is None:
@@ -131,17 +135,27 @@ def new_folder(parent: Path, name: str | None, default_name: str) -> Iterator[Pa
         yield path
 
 
-def _claim(path: Path, stack: contextlib.ExitStack) -> bool:
+def _claim(path: Path, stack: contextlib.ExitStack, *, unique: bool) -> bool:
     """Create and lock a folder, and return whether that succeeded.
 
     A folder that holds only partial files is taken over: a process was killed right after it had created the folder.
+
+    Args:
+        path: The folder.
+        stack: Holds the lock.
+        unique: Whether no folder of the same name may exist in the folders next to its parent.
     """
+    if unique and any(other != path for other in path.parent.parent.glob(f"*/{path.name}")):
+        return False
     try:
         path.mkdir(exist_ok=True)
         if not _is_unused(path):
             return False
         stack.enter_context(exclusive_lock(path))
     except (FileExistsError, FolderInUse):
+        return False
+    if unique and any(other < path for other in path.parent.parent.glob(f"*/{path.name}")):
+        shutil.rmtree(path)  # another process has claimed the name at the same moment, and the first path keeps it
         return False
     remove_partial_files(path)
     return _is_unused(path)

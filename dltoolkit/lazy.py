@@ -43,8 +43,12 @@ def submodules(package: str, path: Sequence[str]) -> tuple[Callable, Callable]:
 
 def _imports_keras(module: str) -> bool:
     """Return whether a module imports Keras or TensorFlow at its top."""
-    loader = importlib.util.find_spec(module).loader
-    return re.search(r"^import (keras|tensorflow)\b", loader.get_source(module) or "", re.MULTILINE) is not None
+    return source_imports_keras(importlib.util.find_spec(module).loader.get_source(module) or "")
+
+
+def source_imports_keras(source: str) -> bool:
+    """Return whether Python code imports Keras or TensorFlow at its top."""
+    return re.search(r"^(import|from) (keras|tensorflow)\b", source, re.MULTILINE) is not None
 
 
 def import_tensorflow() -> None:

@@ -3,11 +3,13 @@
 import ast
 import importlib
 import importlib.util
+import shlex
 import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
+from dltoolkit import lazy
 from dltoolkit.errors import UserError, did_you_mean
 
 PACKAGE = "dltoolkit.recipes"
@@ -23,6 +25,17 @@ def names() -> dict[str, Path]:
 def is_file(recipe: str) -> bool:
     """Return whether ``recipe`` is the path of a file, not the name of an installed recipe."""
     return recipe.endswith(".py")
+
+
+def imports_keras(recipe: str) -> bool:
+    """Return whether ``recipe`` is the path of a file that imports Keras or TensorFlow at its top."""
+    path = Path(recipe).expanduser()
+    return is_file(recipe) and path.is_file() and lazy.source_imports_keras(path.read_text("utf-8", "replace"))
+
+
+def train_command(path: Path) -> str:
+    """Return the command that trains with a recipe file, from the current folder."""
+    return f"dltoolkit train {shlex.quote(str(path) if len(path.parts) > 1 else f'./{path}')}"
 
 
 def summary(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -55,6 +56,11 @@ def trained(monkeypatch):
         (["train", "image-classifier", "digits", "mnist"], "The argument 'mnist' belongs to no option"),
         (["train", "image-classifier", "digits", "--data", "mnist"], "The data are given twice"),
         (["train", "image-classifier", "--model", "resnett"], "Did you mean 'resnet'?"),
+        (["train", "image-classifier", "--monitor", "loss"], "did you mean --metric?"),
+        (["train", "image-classifier", "--fold", "fold"], "did you mean --split-column?"),
+        (["train", "image-classifier", "--crop", "1"], "did you mean --resize?"),
+        (["train", "image-classifier", "--widths", "8,wide"], "Each value of --widths must be a whole number"),
+        (["train", "image-gan", "--diff-augment", "cutout"], "'translation,cutout' or 'color,translation,cutout', not"),
         (["train", "image-classifier", "--epochs", "-4"], "--epochs must be at least 1"),
         (["train", "image-classifier", "--epochs", "many"], "--epochs must be a whole number"),
         (["train", "image-classifier", "--learning-rate", "1e9"], "--learning-rate must be at most"),
@@ -165,12 +171,23 @@ def test_example_names_the_copied_file():
 
 def test_copy_writes_the_recipe_once(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run_command(capfd, "copy", "image_classifier", ".")
+    code, out, _ = run_command(capfd, "copy", "image_classifier", ".")
     assert (code, out.strip()) == (0, "image_classifier.py")
-    assert "dltoolkit train ./image_classifier.py" in err
     assert Path("image_classifier.py").read_bytes() == recipe.names()["image-classifier"].read_bytes()
     code, _, err = run_command(capfd, "copy", "image-classifier", ".")
     assert (code, "exists already" in err) == (2, True)
+
+
+@pytest.mark.parametrize("folder", [".", "my recipes", "{root}/there"])
+def test_copy_prints_the_command_that_works(folder, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run_command(capfd, "copy", "image-classifier", folder.format(root=tmp_path))
+    assert code == 0
+    words = shlex.split(err.removeprefix("Train with it: "))
+    assert words[:2] == ["dltoolkit", "train"]
+    code, out, err = run_command(capfd, *words[1:], "--help")
+    assert code == 0, err
+    assert out.startswith(f"Usage: dltoolkit train {words[2]}"), out
 
 
 def test_debug_shows_the_traceback(capfd, tmp_path, monkeypatch):

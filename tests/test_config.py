@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from dltoolkit import config, option_names
+from dltoolkit import config, option_names, option_values
 from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.errors import UserError
 
@@ -36,7 +36,7 @@ def test_values_are_parsed_by_type():
     [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("2m 5s", 125), (3, 3)],
 )
 def test_parse_duration_returns_seconds(text, seconds):
-    assert config.parse_duration(text) == seconds
+    assert option_values.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,13 @@ def test_session_records_an_interrupt_with_the_resume_command(create):
     assert dltoolkit.load(run.path).info["state"] == "interrupted"
 
 
+def test_numbered_names_are_unique_across_recipes(create, tmp_path):
+    (tmp_path / "runs" / "fine-tune" / "digits-1").mkdir(parents=True)
+    assert [create().path.name for _ in range(2)] == ["digits-2", "digits-3"]
+    assert dltoolkit.load("digits-2", tmp_path / "runs").path.parent.name == "image-classifier"
+    assert create(name="digits-1").path.name == "digits-1", "a given name may repeat that of another recipe"
+
+
 def test_load_takes_paths_names_and_latest(create, tmp_path):
     one, two = create(), create("flowers")
     root = tmp_path / "runs"

@@ -28,6 +28,7 @@ GROUND = {
         "machine",
         "network",
         "option_names",
+        "option_values",
     ),
     *("plan", "progress", "recipe"),
 }

@@ -12,7 +12,7 @@ import click
 
 import dltoolkit
 from dltoolkit import lazy, option_names
-from dltoolkit.cli import doctor, inference, show, train
+from dltoolkit.cli import check_data, doctor, inference, show, train
 from dltoolkit.errors import UserError, WorkerLost, did_you_mean, root_cause
 
 
@@ -85,7 +85,7 @@ def dltoolkit_command() -> None:
 
 
 for verb in (
-    *(train.train, train.resume, train.launch, train.copy),
+    *(train.train, train.resume, train.launch, train.copy, check_data.check_data),
     *(inference.evaluate, inference.predict, inference.generate),
     *(show.show, show.list_, show.compare, doctor.doctor),
 ):

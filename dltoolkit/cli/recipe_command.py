@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -11,8 +12,9 @@ import click
 
 from dltoolkit import config as configuration
 from dltoolkit import lazy, recipe
-from dltoolkit.config import GROUPS, Duration, Option
+from dltoolkit.config import GROUPS, Option
 from dltoolkit.errors import UserError
+from dltoolkit.option_values import Duration
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Duration: "TIME"}
 MAX_CHOICES_LENGTH = 50  # characters; longer lists of choices do not fit next to the flag, so the help holds them
@@ -64,9 +66,10 @@ def help_row(option: Option, options: Mapping[str, Option]) -> tuple[str, str]:
     if option.kind is bool:
         spelling = f"--[no-]{option.flag.removeprefix('--')}" + (f" [{choices}]" if choices else "")
     elif len(choices) > MAX_CHOICES_LENGTH:
-        spelling, text = f"{option.flag} NAME", f"{text}: {', '.join(option.choices[:-1])} or {option.choices[-1]}"
+        spelling, text = f"{option.flag} NAME", f"{text}: {configuration.list_choices(option.choices)}"
     else:
-        spelling = f"{option.flag} {choices or METAVARS[option.kind]}"
+        metavar = METAVARS[option.kind]
+        spelling = f"{option.flag} {choices or (f'{metavar},{metavar},...' if option.multiple else metavar)}"
     notes = [_condition(name, allowed, options.get(name)) for name, allowed in option.applies_to.items()]
     if option.default not in (None, ""):
         notes.insert(0, f"default: {_default(option)}")
@@ -98,6 +101,15 @@ def _condition(name: str, allowed: tuple[Any, ...], other: Option | None) -> str
     return f"with {other.flag} {'|'.join(str(value) for value in allowed if value is not None)}"
 
 
+def given_options(context: click.Context, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that the user has written, by the name of their option."""
+    return {
+        name: ",".join(value) if isinstance(value, tuple) else value
+        for name, value in flags.items()
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+
+
 def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
     """Return the command that trains a recipe.
 
@@ -105,17 +117,13 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
         name: Any value that :func:`dltoolkit.recipe.load` takes.
         on_end: Function that is called with the finished run.
     """
-    if recipe.is_file(name):
-        lazy.import_tensorflow()  # the user's file may import Keras at its top; this import hides startup messages
+    if recipe.imports_keras(name):
+        lazy.import_tensorflow()  # which hides its startup messages
     module = recipe.load(name)
 
     def train_recipe(words: tuple[str, ...], config_file: str | None, **flags: Any) -> None:
         context = click.get_current_context()
-        values = {
-            key: ",".join(value) if isinstance(value, tuple) else value
-            for key, value in flags.items()
-            if context.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
-        }
+        values = given_options(context, flags)
         for option in switches:
             if values.pop(f"no_{option.name}", False):
                 values[option.name] = False
@@ -153,5 +161,5 @@ def example(module: ModuleType, name: str) -> str:
     for line in (module.__doc__ or "").splitlines():
         words = line.split()
         if words[:2] == ["dltoolkit", "train"]:
-            return " ".join([*words[:2], name, *words[3:]])
-    return f"dltoolkit train {name} --epochs 20"
+            return " ".join([*words[:2], shlex.quote(name), *words[3:]])
+    return f"dltoolkit train {shlex.quote(name)} --epochs 20"

@@ -88,7 +88,7 @@ def copy(recipe_name: str, folder: str) -> None:
     """
     target = recipe.copy(recipe_name, folder)
     click.echo(target)
-    click.echo(f"Train with it: dltoolkit train ./{target.name}", err=True)
+    click.echo(f"Train with it: {recipe.train_command(target)}", err=True)
 
 
 def print_summary(run: Run) -> None:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from dltoolkit.config import parse_duration
 from dltoolkit.errors import UserError
+from dltoolkit.option_values import parse_duration
 from dltoolkit.run import LAUNCHED_VARIABLE, RUN_FILE_VARIABLE
 from dltoolkit.training.distribute.rendezvous import TIMEOUT_VARIABLE
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from dltoolkit import progress
 from dltoolkit.cluster import Cluster
-from dltoolkit.config import parse_duration
 from dltoolkit.errors import UserError
+from dltoolkit.option_values import parse_duration
 
 TIMEOUT_VARIABLE = "DLTOOLKIT_WAIT"  # environment variable with the time to wait for the other workers, such as 10m
 DEFAULT_TIMEOUT = "10m"
