@@ -47,10 +47,22 @@ def run(config):
     return image_classifier.train(config)
 
 
+def test_predictions_file_names_each_test_image_by_its_place_in_the_folder(run, images):
+    with open(run.path / "predictions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert all(row["label"] == Path(row["input"]).parent.name for row in rows)
+    answers = run.predict([images / row["input"] for row in rows])
+    assert [row["predicted_label"] for row in rows] == [answer.label for answer in answers]
+    correct = sum(row["label"] == row["predicted_label"] for row in rows)
+    assert correct / 12 == pytest.approx(run.metrics["test"]["accuracy"])
+
+
 def test_train_learns_the_classes_and_describes_the_run(run, config):
     assert run.metrics["test"]["accuracy"] > 0.8
     assert {path.name for path in run.path.iterdir()} - {"tensorboard", ".lock"} == {
         *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json"),
+        "predictions.csv",
         *("plots", "checkpoint"),
     }
     info = json.loads((run.path / "run.json").read_text())
@@ -98,10 +110,11 @@ def test_train_trains_every_family(config, family, widths):
 def test_train_weights_classes_mixes_images_and_limits_shots(tiny, make_folder):
     uneven = str(make_folder("uneven", [40, 12, 12]))
     trained = image_classifier.train(
-        replace(tiny, data=uneven, class_weights="balanced", mixup=0.2, cutmix=1.0, color_jitter=0.1, shots=5)
+        replace(tiny, data=uneven, class_weights="balanced", augment="strong", mixup=0.2, cutmix=1.0, shots=5)
     )
     assert trained.info["data"]["splits"]["train"] == 15
-    assert {"mixup": 0.2, "cutmix": 1.0, "color_jitter": 0.1}.items() <= trained.info["augment"].items()
+    strong = {"min_crop_area": 0.35, "color_jitter": 0.4, "shift": 0}
+    assert {**strong, "mixup": 0.2, "cutmix": 1.0}.items() <= trained.info["augment"].items()
     splits = image_classifier.build_data(replace(tiny, data=uneven))
     counts = np.bincount(splits.labels[splits.train])
     assert splits.balanced_weights() * counts == pytest.approx(np.full(3, len(splits.train) / 3))
@@ -186,7 +199,7 @@ def test_evaluate_repeats_the_test_and_takes_other_data(run, images, capfd, tmp_
     assert json.loads(out)["per_class"].keys() == {"bars", "dots", "plain"}
     assert sum(row["support"] for row in json.loads(out)["per_class"].values()) == 90
     assert "was trained on these data" in err
-    assert "macro f1" in run_command(capfd, "evaluate", str(run.path))[1]
+    assert "macro F1" in run_command(capfd, "evaluate", str(run.path))[1]
     shutil.copytree(images, tmp_path / "new")
     (tmp_path / "new" / "plain").rename(tmp_path / "new" / "stripes")
     code, out, err = run_command(capfd, "evaluate", str(run.path), "--data", str(tmp_path / "new"))

@@ -48,7 +48,7 @@ def test_train_writes_metrics_samples_and_report(run):
     with Image.open(run.path / "samples" / "training.gif") as gif:
         assert gif.n_frames == 2
     page = (run.path / "report.html").read_text()
-    for words in ("Generated images", "training images nearest to them", "dltoolkit generate"):
+    for words in ("Generated images", "Generated images and the nearest training images", "dltoolkit generate"):
         assert words in page
 
 
@@ -58,7 +58,8 @@ def test_train_compares_generated_with_real_images(run):
         *("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "memorization_rate"),
         *("gan_train_accuracy", "gan_test_accuracy"),
     }
-    assert baseline.keys() == {"frechet_distance", "kernel_distance", "classifier_accuracy"}
+    shared = ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage")
+    assert baseline.keys() == {*shared, "classifier_accuracy"}
     assert baseline["classifier_accuracy"] > 0.8
     assert test["frechet_distance"] > baseline["frechet_distance"]
     assert run.evaluate() == test | {"baseline": run.metrics["baseline"]}
@@ -134,7 +135,7 @@ def test_generate_command_refuses_wrong_options(run, capfd, tmp_path, options, w
 def test_evaluate_command_prints_the_real_vs_real_baseline(run, capfd):
     code, out, _ = run_command(capfd, "evaluate", str(run.path))
     assert code == 0
-    for words in ("frechet distance", "memorization rate", "real vs real frechet distance"):
+    for words in ("Fréchet distance", "memorization rate", "real vs real Fréchet distance"):
         assert words in out
 
 
@@ -147,7 +148,8 @@ def test_train_accepts_images_without_labels(config, capfd, tmp_path, monkeypatc
     assert run.info["conditional"] is False
     assert "gan_train_accuracy" not in run.metrics["test"]
     baseline = run.metrics["baseline"]["real_vs_real"]
-    assert baseline.keys() == {"frechet_distance", "kernel_distance"}
+    distances = {"frechet_distance", "kernel_distance"}
+    assert baseline.keys() == {*distances, "precision", "recall", "density", "coverage"}
     assert run.metrics["test"]["frechet_distance"] > baseline["frechet_distance"]
     assert run.generate(count=2).shape == (2, 8, 8, 3)
     code, _, err = run_command(capfd, "generate", str(run.path), "--class", "all", "--out", str(tmp_path / "new"))

@@ -315,18 +315,18 @@ def test_page_marks_the_epoch_that_the_selecting_metric_picks(tmp_path):
     rows = [{**row, "validation_macro_f1": 0.9 - 0.1 * row["epoch"]} for row in HISTORY]
     run = make_run(tmp_path / "run", ["a", "b"], history=rows)
     assert "best validation macro F1 80.0\N{NO-BREAK SPACE}% was reached in epoch 1" in page_of(run)[1].text
-    run.update(config={"metric": "loss"})
+    run.update(plan={"monitor": "validation_loss"})
     assert "best validation loss 0.7 was reached in epoch 3" in page_of(run)[1].text
 
 
 def test_page_shows_what_was_done_to_the_data(tmp_path):
     run = make_run(tmp_path / "run", ["a", "b"])
-    truncated = {"count": 1200, "fraction": 0.25, "max_length": 256}
+    truncated = {"count": 1200, "fraction": 0.25, "max_length": 256, "unit": "words"}
     run.update(data={"columns": {"text": "<review>"}, "split_origin": "predefined by folders", "truncated": truncated})
     _, outline = page_of(run)
     assert "Columnstext from '<review>'" in outline.text
     assert "Splits70 train, 15 validation, 15 test texts; predefined by folders" in outline.text
-    assert "Truncated1,200 texts (25.0 %) after 256 tokens" in outline.text
+    assert "Truncated1,200 texts (25.0 %) after 256 words" in outline.text
 
     images = make_run(tmp_path / "images", ["a", "b"])
     scale = {"low": 0.0, "high": 4095.0, "minimum": 17, "maximum": 4000}

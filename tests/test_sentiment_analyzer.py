@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,7 +42,7 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     assert run.metrics["test"]["accuracy"] > 0.8
     assert {path.name for path in run.path.iterdir()} - {"tensorboard", ".lock"} == {
         *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json", "vocabulary.txt"),
-        *("plots", "checkpoint"),
+        *("predictions.csv", "plots", "checkpoint"),
     }
     info = json.loads((run.path / "run.json").read_text())
     assert (info["recipe"], info["name"], info["state"]) == ("sentiment-analyzer", "toys-1", "finished")
@@ -52,6 +53,21 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     assert run.metrics["baseline"].keys() == {"majority", "linear"}
     assert run.metrics["baseline"]["linear"]["accuracy"] > 0.8
     assert (run.path / "plots" / "reliability.png").exists()
+
+
+def test_predictions_file_names_each_test_row_of_the_table(run, reviews):
+    with open(reviews, encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    with open(run.path / "predictions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = [int(row["input"].removeprefix("toys.csv[").removesuffix("]")) for row in rows]
+    assert len(rows) == 36
+    assert numbers == sorted(set(numbers))
+    assert [row["label"] for row in rows] == [table[number - 1]["label"] for number in numbers]
+    texts = [table[number - 1]["text"] for number in numbers]
+    for row, answer in zip(rows, run.predict(texts), strict=True):
+        assert row["predicted_label"] == answer.label
+        assert float(row["probability"]) == pytest.approx(answer.probability, abs=0.01)
 
 
 def test_report_lists_top_features_and_worst_mistakes(run, config, tmp_path):
@@ -112,6 +128,22 @@ def test_predict_takes_literals_files_tables_and_folders(run, reviews, capfd, tm
     assert predictions[-1].get("error") == "empty"
 
 
+def test_predict_answers_a_text_without_a_known_word_as_such(run, capfd):
+    unknown, known, empty = run.predict(["xyzzy plugh qwrt", "xyzzy lovely", "..."])
+    assert (unknown.label, unknown.probability, unknown.top) == ("unknown_input", None, [])
+    assert (known.label, empty.label) == ("good", "unknown_input")
+    for form, expected in [("csv", r"xyzzy plugh,unknown_input,,,"), ("table", r"xyzzy plugh +unknown_input +-")]:
+        code, out, _ = run_command(capfd, "predict", str(run.path), "xyzzy plugh", "lovely film", "--format", form)
+        assert code == 0
+        assert re.search(expected, out), out
+
+
+def test_evaluate_says_how_many_texts_have_no_known_word(run, tmp_path, capfd):
+    (tmp_path / "new.csv").write_text("label,text\ngood,lovely\nbad,dreadful\nbad,xyzzy plugh\n")
+    run.evaluate(str(tmp_path / "new.csv"))
+    assert "1 of 3 texts have no word that the model knows." in capfd.readouterr().err
+
+
 def test_predict_takes_arguments_as_texts_or_files_as_told(run, reviews, capfd):
     words = ["predict", str(run.path), str(reviews), "lovely.txt", "--format", "jsonl"]
     code, out, err = run_command(capfd, *words)
@@ -152,7 +184,7 @@ def test_predict_answers_each_line_of_stdin_as_it_arrives(run):
     assert "line 2" in bad["error"]
     assert empty == {"input": "", "error": "empty"}
     assert (good["input"], good["label"]) == ("a dreadful film", "bad")
-    assert name["label"] in ("good", "bad")
+    assert (name["input"], name["label"]) == ("reviews", "unknown_input")  # a text, not the data of this name
     assert process.returncode == 2
     assert err == b""
 

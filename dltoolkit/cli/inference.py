@@ -14,7 +14,7 @@ import click
 import dltoolkit
 from dltoolkit import config, lines
 from dltoolkit.cli import image_files
-from dltoolkit.cli.tables import print_json, print_table
+from dltoolkit.cli.tables import print_evaluation, print_json, print_table
 from dltoolkit.cli.verb_options import out_dir_option, read_options, refuse_unsupported, table_or_json_option
 from dltoolkit.errors import UserError
 from dltoolkit.formatting import percent
@@ -162,26 +162,6 @@ def _generate_images(run: dltoolkit.Run, given: dict[str, Any]) -> None:
     refuse_unsupported(run, given, inspect.signature(run.verb("generate")).parameters)
     images = run.generate(**given)
     click.echo(image_files.write(images, folder, grid=grid, animated="interpolate" in given))
-
-
-def print_evaluation(metrics: dict[str, Any]) -> None:
-    """Print the overall metrics of an evaluation, and a row for each class."""
-    rows = [
-        [name.replace("_", " "), f"{value:.4f}"] for name, value in metrics.items() if isinstance(value, (int, float))
-    ]
-    for baseline, scores in metrics.get("baseline", {}).items():
-        rows += [[f"{baseline} {name}".replace("_", " "), f"{value:.4f}"] for name, value in scores.items()]
-    if "accuracy_ci95" in metrics:
-        rows.insert(2, ["accuracy 95 % interval", "{:.4f} to {:.4f}".format(*metrics["accuracy_ci95"])])
-    print_table([], rows)
-    if "per_class" in metrics:
-        click.echo()
-        columns = ["precision", "recall", "f1"]
-        rows = [
-            [label, *(f"{scores[column]:.3f}" for column in columns), str(scores["support"])]
-            for label, scores in metrics["per_class"].items()
-        ]
-        print_table(["class", *columns, "support"], rows)
 
 
 def print_predictions(predictions: Iterable[Prediction], form: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dltoolkit.formatting import metric_label, metric_value
+from dltoolkit.formatting import metric_label, metric_value, percent
 
 METRICS = (
     *("accuracy", "balanced_accuracy", "macro_f1", "loss", "bits_per_character", "perplexity"),
@@ -41,3 +41,27 @@ def metric_cells(metrics: dict[str, Any]) -> dict[str, str]:
     if significance.main_metric(metrics) == "balanced_accuracy":
         names.sort(key=lambda name: name != "balanced_accuracy")
     return {metric_label(name): metric_value(name, metrics[name]) for name in names}
+
+
+def print_evaluation(metrics: dict[str, Any]) -> None:
+    """Print the overall metrics of an evaluation, and a row for each class."""
+    rows = []
+    for name, value in metrics.items():
+        if isinstance(value, int | float):
+            interval = metrics.get(f"{name}_ci95")
+            bounds = "  (95 % interval {} to {})".format(*map(percent, interval)) if interval else ""
+            rows.append([metric_label(name), f"{metric_value(name, value)}{bounds}"])
+    for baseline, scores in metrics.get("baseline", {}).items():
+        rows += [
+            [f"{metric_label(baseline)} {metric_label(name)}", metric_value(name, value)]
+            for name, value in scores.items()
+        ]
+    print_table([], rows)
+    if "per_class" in metrics:
+        click.echo()
+        columns = ["precision", "recall", "f1"]
+        rows = [
+            [label, *(percent(scores[column]) for column in columns), f"{scores['support']:,}"]
+            for label, scores in metrics["per_class"].items()
+        ]
+        print_table(["class", *columns, "support"], rows)

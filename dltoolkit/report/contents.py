@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_CONFUSION_CLASSES = 50  # classes up to which the confusion matrix shows all of them
 MOST_CONFUSED = 30  # classes that it shows if there are more
-# Columns of history.csv by which an epoch may have been selected: the first that exists, highest or lowest value
+# Columns of history.csv by which an epoch may have been selected, and the sign of a good value
 MONITORS = {
     "validation_balanced_accuracy": 1,
     "validation_macro_f1": 1,
@@ -94,9 +94,9 @@ class Contents:
     @property
     def monitor(self) -> str | None:
         """The column of the history by which the best epoch was selected."""
-        by_loss = (self.info.get("config") or {}).get("metric") == "loss"
-        columns = ["validation_loss"] if by_loss else MONITORS
-        return next((column for column in columns if any(_finite(row, column) for row in self.history)), None)
+        columns = [(self.info.get("plan") or {}).get("monitor"), *MONITORS]
+        present = {column for row in self.history for column in row if _finite(row, column)}
+        return next((column for column in columns if column in present), None)
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -105,7 +105,7 @@ class Contents:
         if column is None:
             return {}
         rows = [row for row in self.history if _finite(row, column)]
-        return max(rows, key=lambda row: (MONITORS[column] * row[column], -row.get("validation_loss", 0)))
+        return max(rows, key=lambda row: (MONITORS.get(column, 1) * row[column], -row.get("validation_loss", 0)))
 
     @functools.cached_property
     def confused(self) -> list[int]:

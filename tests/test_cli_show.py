@@ -1,0 +1,118 @@
+"""The verbs that read run directories: show and compare."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import run_command
+from dltoolkit.recipes import image_classifier, image_gan
+
+from dltoolkit.run import Run
+
+DATA = {
+    "source": "flowers",
+    "fingerprint": "f00d",
+    "splits": {"train": 1000, "validation": 150, "test": 150},
+    "split_origin": "predefined by folders",
+    "classes": ["rose", "tulip"],
+    "image_shape": [32, 32, 3],
+    "resize": {"mode": "crop", "pixels_used": 0.9},
+}
+
+
+def make_run(out_dir: Path, recipe, name: str, test: dict | None, *, data: dict = DATA, **options) -> Run:
+    run = Run.create(recipe.__file__, recipe.Config(out_dir=str(out_dir), name=name, **options), name)
+    run.update(data=data, state="finished" if test else "interrupted")
+    if test:
+        run.write_json("metrics.json", {"test": test, "baseline": {"majority": {"accuracy": 0.5, "label": "rose"}}})
+        run.update(model={"name": "cnn", "parameters": 12345}, time={"train_seconds": 83.2})
+    return run
+
+
+@pytest.fixture
+def runs(tmp_path) -> list[Run]:
+    """Make two finished classifiers, an interrupted one, and a GAN that has the name of the first."""
+    return [
+        make_run(tmp_path, image_classifier, "a", {"accuracy": 0.915, "macro_f1": 0.9, "loss": 0.25}, epochs=3),
+        make_run(tmp_path, image_classifier, "b", {"accuracy": 0.8, "macro_f1": 0.8, "loss": 0.5}, augment=False),
+        make_run(tmp_path, image_classifier, "c", None, widths=(8, 16)),
+        make_run(tmp_path, image_gan, "a", {"frechet_distance": 0.1366, "coverage": 0.82}),
+    ]
+
+
+def table(out: str) -> dict[str, list[str]]:
+    """Return the cells of each printed row after the first, by the first."""
+    rows = [re.split(r"  +", line) for line in out.splitlines()]
+    return {cells[0]: cells[1:] for cells in rows}
+
+
+def test_compare_prints_scores_and_different_options(runs, capfd):
+    code, out, err = run_command(capfd, "compare", *(str(run.path) for run in runs[:2]))
+    assert (code, err) == (0, "")
+    assert "None" not in out
+    rows = table(out)
+    assert rows[""] == ["a", "b"]
+    assert rows["test accuracy"] == ["91.5 %", "80.0 %"]
+    assert rows["test loss"] == ["0.25", "0.5"]
+    assert rows["training time"] == ["1 min 23 s", "1 min 23 s"]
+    assert rows["data"] == ["flowers", "flowers"]
+    assert rows["--epochs"] == ["3", "–"]
+    assert rows["--augment"] == ["yes", "no"]
+    assert "--seed" not in rows
+
+
+def test_compare_of_an_unfinished_run_prints_dashes(runs, capfd):
+    _, out, _ = run_command(capfd, "compare", *(str(runs[i].path) for i in (0, 2)))
+    rows = table(out)
+    assert rows["state"] == ["finished", "interrupted"]
+    assert rows["test accuracy"] == ["91.5 %", "–"]
+    assert rows["parameters"] == ["12,345", "–"]
+    assert rows["--widths"][1] == "8,16"
+
+
+def test_compare_of_different_recipes_shows_what_they_share(runs, capfd):
+    code, out, err = run_command(capfd, "compare", *(str(runs[i].path) for i in (0, 3)))
+    assert code == 0
+    rows = table(out)
+    assert rows[""] == ["image-classifier/a", "image-gan/a"]
+    assert rows["test accuracy"] == ["91.5 %", "–"]
+    assert rows["test Fréchet distance"] == ["–", "0.1366"]
+    assert "--epochs" in rows, "an option of both"
+    assert "--mixup" not in rows, "an option of one of them"
+    assert not re.search("None|True|False", out)
+    assert err == "The runs have no score in common.\n"
+
+
+def test_compare_says_that_runs_of_other_data_are_not_comparable(runs, capfd, tmp_path):
+    other = make_run(tmp_path, image_classifier, "d", {"accuracy": 0.7}, data={**DATA, "fingerprint": "beef"})
+    _, _, err = run_command(capfd, "compare", str(runs[0].path), str(other.path))
+    assert err == "The runs were trained on different data: their scores are not comparable.\n"
+
+
+def test_compare_refuses_one_run(runs, capfd):
+    path = str(runs[0].path)
+    code, out, err = run_command(capfd, "compare", path)
+    assert (code, out) == (2, "")
+    assert err == f"Error: compare needs at least two runs, such as: dltoolkit compare {path} OTHER_RUN\n"
+    assert "is named twice" in run_command(capfd, "compare", path, path)[2]
+
+
+def test_show_prints_data_scores_and_baselines_in_one_format(runs, capfd):
+    rows = table(run_command(capfd, "show", str(runs[0].path))[1])
+    assert rows["splits"] == ["1,000 train, 150 validation, 150 test images; predefined by folders"]
+    assert rows["resizing"] == ["crop, 90.0 % of the pixels used"]
+    assert rows["test accuracy"] == ["91.5 %"]
+    assert rows["test macro F1"] == ["90.0 %"]
+    assert rows["majority baseline"] == ["50.0 %"]
+    gan = table(run_command(capfd, "show", str(runs[3].path))[1])
+    assert gan["test Fréchet distance"] == ["0.1366"]
+    assert gan["test coverage"] == ["82.0 %"]
+
+
+def test_show_puts_balanced_accuracy_first_where_classes_are_imbalanced(tmp_path, capfd):
+    per_class = {"rose": {"support": 90}, "tulip": {"support": 10}}
+    scores = {"accuracy": 0.9, "balanced_accuracy": 0.5, "per_class": per_class}
+    run = make_run(tmp_path, image_classifier, "a", scores)
+    out = run_command(capfd, "show", str(run.path))[1]
+    assert out.index("test balanced accuracy") < out.index("test accuracy")
+    assert "balanced accuracy 50.0 %" in run_command(capfd, "list", "runs", "--out-dir", str(tmp_path))[1]
