@@ -70,7 +70,10 @@ def data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if truncated.get("count"):
         share = percent(truncated["fraction"])
         rows.append(
-            ("truncated", f"{_count(truncated['count'])} texts ({share}) after {truncated['max_length']} tokens")
+            (
+                "truncated",
+                f"{_count(truncated['count'])} texts ({share}) after {truncated['max_length']} {truncated['unit']}",
+            )
         )
     return [(label, value) for label, value in rows if value]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dltoolkit.data.language.tokenizers import ByteTokenizer
+from dltoolkit.data.language.tokenizers import ByteTokenizer, CharTokenizer
 from dltoolkit.data.text import encoders
 from dltoolkit.data.text.encoders import TokenEncoder, VocabularyEncoder
 from dltoolkit.data.text.vocabulary import FIRST_ID, Vocabulary
@@ -35,6 +35,16 @@ def test_token_encoder_shifts_tokens_by_one_and_truncates(tmp_path):
     encoder.save(tmp_path)
     loaded = encoders.load(tmp_path, 8)
     assert loaded(TEXTS).to_padded().tolist() == rows
+
+
+def test_unknown_token_ids_are_those_of_unknown_words_and_white_space():
+    vocabulary = Vocabulary.build(TEXTS, np.arange(3), max_size=100, min_df=1)
+    unknown, known = VocabularyEncoder(vocabulary, 9)(TokenizedTexts(["xyzzy plugh", "xyzzy good"])).to_padded()
+    ids = VocabularyEncoder(vocabulary, 9).unknown_token_ids
+    assert set(unknown) <= {0, *ids} and not set(known) <= {0, *ids}
+    characters = TokenEncoder(CharTokenizer("ab "), 9)
+    rows = characters(TokenizedTexts(["§ §\n", "§a"])).to_padded()
+    assert [set(row) <= {0, *characters.unknown_token_ids} for row in rows] == [True, False]
 
 
 def test_load_refuses_missing_and_damaged_files(tmp_path):

@@ -34,7 +34,9 @@ def test_sort_by_length_is_stable():
     [(4, [[0, 7, 8, 9], [20, 21]]), (8, [[0, 1, 4, 5, 6, 7, 8, 9], [20, 21]]), (10, [list(range(10)), [20, 21]])],
 )
 def test_truncate_middle_keeps_a_quarter_of_the_beginning_and_the_end(max_length, expected):
-    assert to_lists(make_ragged(list(range(10)), [20, 21]).truncate_middle(max_length)) == expected
+    rows = make_ragged(list(range(10)), [20, 21]).truncate_middle(max_length)
+    assert to_lists(rows) == expected
+    assert rows.truncated == (max_length < 10)
 
 
 def test_to_padded_appends_zeros():

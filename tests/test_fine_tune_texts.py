@@ -20,6 +20,7 @@ from toy_training import equal, stop_at
 import dltoolkit
 from dltoolkit import evaluation
 from dltoolkit.data.language import tokenizers
+from dltoolkit.data.text import encoders
 from dltoolkit.data.text.vocabulary import Vocabulary
 from dltoolkit.data.text.words import TokenizedTexts
 from dltoolkit.errors import UserError
@@ -109,7 +110,7 @@ def run(config):
         return fine_tune.train(replace(config, name="first"))
 
 
-def majority(splits, seed):
+def majority(splits, **_):
     return evaluation.baseline.majority(splits.labels, splits.train, splits.test, splits.classes)
 
 
@@ -125,6 +126,11 @@ def test_train_beats_the_baselines_and_predicts(run, config, capfd):
     assert run.metrics["baseline"].keys() == {"majority", "linear", "linear_probe", "from_scratch"}
     assert run.metrics["baseline"]["from_scratch"]["accuracy"] > 0.6
     assert run.info["task"] == "text"
+    lengths = np.array([len(text.split()) + 2 for _, text in toy_texts(240)])
+    truncated = run.info["data"]["truncated"]
+    assert truncated["max_length"] == 24 and truncated["unit"] == "tokens"
+    assert truncated["count"] >= (lengths > 24).sum()
+    assert (truncated["count"] > 0) == any("are longer than 24 tokens" in text for text in run.info["data"]["warnings"])
     assert run.info["selected"] == best_by_history(run)
     assert run.evaluate() == run.metrics["test"]
     reloaded, others = dltoolkit.load(run.path), toy_texts(60, seed=5)
@@ -272,6 +278,40 @@ def test_from_preset_reads_a_folder_of_hugging_face(hugging_face):
     token_ids = encoder(TokenizedTexts(["Lovely soup"])).to_padded()
     assert [VOCABULARY[token_id - 1] for token_id in token_ids[0]] == ["[CLS]", "lovely", "soup", "[SEP]"]
     assert backbone(token_ids).shape == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        ({"do_lower_case": True}, ["lovely"]),
+        ({"do_lower_case": True, "strip_accents": None}, ["lovely"]),
+        ({"do_lower_case": True, "strip_accents": False}, ["[UNK]"]),
+        ({"do_lower_case": False}, ["[UNK]"]),
+        ({"do_lower_case": False, "strip_accents": True}, ["[UNK]"]),  # because of the capital
+        ({"do_lower_case": True, "model_max_length": 3}, ["lovely"]),
+    ],
+)
+def test_from_preset_honors_the_tokenizer_settings_of_hugging_face(hugging_face, tmp_path, settings, tokens):
+    (hugging_face / "tokenizer_config.json").write_text(json.dumps(settings))
+    _, encoder = text_backbones.from_preset(str(hugging_face), 256)
+    assert encoder.max_length == settings.get("model_max_length", 24)
+    encoder.save(tmp_path)
+    for each in (encoder, encoders.load(tmp_path, encoder.max_length)):
+        token_ids = each(TokenizedTexts(["Lovèlý", "film"]))
+        assert [VOCABULARY[token_id - 1] for token_id in token_ids.to_padded()[0] if token_id] == [
+            *("[CLS]", *tokens, "[SEP]")
+        ]
+        known = evaluation.text_classification.is_known(token_ids.to_padded(), each)
+        assert known.tolist() == [tokens != ["[UNK]"], True]
+
+
+def test_texts_are_normalized_for_tokenizers_that_cannot(preset):
+    """ALBERT's tokenizer has no option for it; its settings of Hugging Face ask for lower case without accents."""
+    tokenizer = text_backbones.from_preset(str(preset), 24).encoder.tokenizer
+    del tokenizer.strip_accents
+    assert text_backbones._apply_settings(tokenizer, {"do_lower_case": True}) == (True, True)
+    assert text_backbones._apply_settings(tokenizer, {"do_lower_case": True, "keep_accents": True}) == (True, False)
+    assert encoders.KerasHubEncoder(tokenizer, 24, True, True)._normalize("Lovèlý") == "lovely"
 
 
 @pytest.mark.slow

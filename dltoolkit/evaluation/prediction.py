@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256  # inputs that are classified together, by default
 UNSURE = "unsure"  # label of a prediction below the threshold
+UNKNOWN_INPUT = "unknown_input"  # label of a text without a word that the model knows
 FLUSH = object()  # among inputs: no further input is expected soon, so that the waiting ones are classified
 
 
@@ -27,9 +28,11 @@ class Prediction:
 
     Attributes:
         input: Path of the file, the text, or the type and the position of another input, such as ``array 0``.
-        label: Most probable class, ``unsure`` below the threshold, or None with ``error``.
-        probability: Probability of the most probable class, 0 to 1.
-        top: Most probable classes, ``[{"label": …, "probability": …}, …]``, in descending order.
+        label: Most probable class, ``unsure`` below the threshold, ``unknown_input`` for a text without a word that the
+            model knows, or None with ``error``.
+        probability: Probability of the most probable class, 0 to 1; None for an unknown input.
+        top: Most probable classes, ``[{"label": …, "probability": …}, …]``, in descending order; empty for an unknown
+            input.
         error: Reason why the input could not be classified.
     """
 
@@ -77,6 +80,7 @@ def classify(
     *,
     threshold: float = 0.0,
     stack: Callable[[list[Any]], np.ndarray] = np.stack,
+    is_known: Callable[[np.ndarray], np.ndarray] | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[Prediction]:
     """Yield the predictions for inputs in their order, as the inputs arrive.
@@ -90,12 +94,13 @@ def classify(
         top_k: Number of classes that each prediction lists.
         threshold: Probability below which the label is ``unsure``.
         stack: Converts a list of read inputs into the input of the model.
+        is_known: Maps the input of the model to whether the model knows anything in each row, bool (n,).
         batch_size: Inputs that are classified together.
     """
     waiting: list[_Pending] = []
     for number, item in enumerate(inputs):
         if item is FLUSH or len(waiting) == batch_size:
-            yield from _classify_batch(model, classes, waiting, top_k, threshold, stack)
+            yield from _classify_batch(model, classes, waiting, top_k, threshold, stack, is_known)
             waiting = []
         if item is FLUSH:
             continue
@@ -107,7 +112,7 @@ def classify(
             waiting.append(_Pending(name, read(item)))
         except UserError as error:
             waiting.append(_Pending(name, error=str(error)))
-    yield from _classify_batch(model, classes, waiting, top_k, threshold, stack)
+    yield from _classify_batch(model, classes, waiting, top_k, threshold, stack, is_known)
 
 
 def _name(item: Any, number: int) -> str:
@@ -128,17 +133,23 @@ def _classify_batch(
     top_k: int,
     threshold: float,
     stack: Callable[[list[Any]], np.ndarray],
+    is_known: Callable[[np.ndarray], np.ndarray] | None,
 ) -> Iterator[Prediction]:
     readable = [pending.value for pending in waiting if pending.error is None]
     if readable:
-        probabilities = softmax(model.predict_on_batch(stack(readable)))
+        batch = stack(readable)
+        known = np.ones(len(readable), bool) if is_known is None else is_known(batch)
+        probabilities = softmax(model.predict_on_batch(batch))
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
         highest = np.take_along_axis(probabilities, order, axis=1).round(6).tolist()
-        rows = zip(order.tolist(), highest, strict=True)
+        rows = zip(order.tolist(), highest, known.tolist(), strict=True)
     for pending in waiting:
         if pending.error is not None:
             yield Prediction(pending.name, error=pending.error)
             continue
-        numbers, values = next(rows)
+        numbers, values, is_known_row = next(rows)
+        if not is_known_row:
+            yield Prediction(pending.name, UNKNOWN_INPUT)
+            continue
         top = [{"label": classes[i], "probability": value} for i, value in zip(numbers, values, strict=True)]
         yield Prediction(pending.name, top[0]["label"] if values[0] >= threshold else UNSURE, values[0], top)

@@ -51,6 +51,10 @@ class Predictor:
         """Return inputs that were read as one batch for the model."""
         raise NotImplementedError
 
+    def is_known(self, batch: np.ndarray) -> np.ndarray:
+        """Return whether the model knows anything in each row of a batch, bool (n,)."""
+        return np.ones(len(batch), bool)
+
     def split_array(self, array: np.ndarray) -> tuple[Iterable[Any], bool]:
         """Return the inputs in an array, and whether the array is a single input."""
         raise NotImplementedError
@@ -81,6 +85,7 @@ class Predictor:
             top_k,
             threshold=threshold,
             stack=self.stack,
+            is_known=self.is_known,
             batch_size=self.batch_size,
         )
 

@@ -102,14 +102,25 @@ def evaluate(
         splits = build_splits()
         run.check_data(splits.describe())
         progress.note(splits.describe_evaluated())
-        splits.encoder = encoder
+        splits = splits.with_encoder(encoder)
         return classification.measure(run.model, labeled_batches(splits, "test"), run.labels)
     texts, labels, _ = text.labeled(other, run.labels, read, note=progress.note, warn=progress.warn)
     run.warn_of_training_data(other)
     token_ids = encoder(TokenizedTexts(texts))
+    if token_ids.truncated:
+        limits = {"count": token_ids.truncated, "max_length": encoder.max_length, "unit": encoder.unit}
+        progress.warn(text.describe_truncation(limits, len(texts)))
+    blocks = np.array_split(np.arange(len(texts)), 1 + len(texts) // PREDICTION_BATCH_SIZE)
+    if unknown := sum(int((~is_known(token_ids.take(rows).to_padded(), encoder)).sum()) for rows in blocks):
+        progress.warn(f"{unknown:,} of {len(texts):,} texts have no word that the model knows.")
     order = token_ids.sort_by_length(np.arange(len(token_ids)))
     batches = text_pipeline.padded_batches(token_ids, order, BATCH_SIZE)
     return classification.measure(run.model, (labels[order], batches), run.labels)
+
+
+def is_known(token_ids: np.ndarray, encoder: TextEncoder) -> np.ndarray:
+    """Return whether each row of token IDs (n, time), padded with 0, holds a token that says something, bool (n,)."""
+    return ~np.isin(token_ids, [0, *encoder.unknown_token_ids, *encoder.special_token_ids]).all(axis=1)
 
 
 class TextPredictor(Predictor):
@@ -127,6 +138,7 @@ class TextPredictor(Predictor):
     def __init__(self, run: Run, encoder: TextEncoder):
         super().__init__(run, PREDICTION_BATCH_SIZE)
         self.encoder = encoder
+        self._warned_of_truncation = False
 
     def read(self, item: Any) -> str:
         """Return the text of an input."""
@@ -143,8 +155,19 @@ class TextPredictor(Predictor):
         return text.read_text(item)
 
     def stack(self, values: list[str]) -> np.ndarray:
-        """Return token IDs, int32 (n, time), padded with 0."""
-        return self.encoder(TokenizedTexts(values)).to_padded() if values else np.empty((0, 1), np.int32)
+        """Return token IDs, int32 (n, time), padded with 0; a warning says once that texts are truncated."""
+        if not values:
+            return np.empty((0, 1), np.int32)
+        token_ids = self.encoder(TokenizedTexts(values))
+        if token_ids.truncated and not self._warned_of_truncation:
+            self._warned_of_truncation = True
+            limit = f"{self.encoder.max_length:,} {self.encoder.unit}"
+            progress.warn(f"Some texts are longer than the {limit} that the model reads; their middle is left out.")
+        return token_ids.to_padded()
+
+    def is_known(self, batch: np.ndarray) -> np.ndarray:
+        """Return whether each text has a word that the training texts, or the texts of pretraining, contain."""
+        return is_known(batch, self.encoder)
 
     def split_array(self, array: np.ndarray) -> tuple[Iterable[Any], bool]:
         if array.ndim == 0:
@@ -152,7 +175,5 @@ class TextPredictor(Predictor):
         column = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
         return (array.ravel().tolist() if column else array), False
 
-    def expand(
-        self, words: Iterable[Any], text_column: str | None = None, meaning: Meaning = "auto"
-    ) -> Iterator[Any]:
+    def expand(self, words: Iterable[Any], text_column: str | None = None, meaning: Meaning = "auto") -> Iterator[Any]:
         return inputs.expand(words, text_column=text_column, meaning=meaning)

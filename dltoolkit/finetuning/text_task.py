@@ -72,7 +72,11 @@ class TextTask(Task):
     def save_encoder(self, run: Run, splits: TextSplits) -> None:
         if run.writes:
             splits.encoder.save(run.path)
-        run.update(max_length=splits.encoder.max_length)
+        description, before = splits.describe(), run.info["data"]
+        run.update(max_length=splits.encoder.max_length, data={**before, **description})
+        for warning in description["warnings"] if run.writes else ():
+            if warning not in before["warnings"]:
+                progress.warn(warning)
 
     def prepare(self, config: Any, model: keras.Model, splits: TextSplits) -> None:
         """Take a network, token IDs in and logits out, and the texts."""

@@ -111,7 +111,7 @@ def describe_truncation(truncated: dict[str, Any], total: int) -> str:
     """Return a sentence about truncated texts, from :meth:`TextSplits.truncation` and the number of all texts."""
     return (
         f"{truncated['count']:,} of {total:,} texts are longer than {truncated['max_length']:,} {truncated['unit']}; "
-        "their middle is removed: a higher --max-length reads more of them."
+        "their middle is removed (see --max-length)."
     )
 
 

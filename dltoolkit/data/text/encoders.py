@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import json
+import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,13 +33,17 @@ class TextEncoder(Protocol):
 
     Attributes:
         max_length: Maximum number of token IDs of a text; the middle of longer texts is removed. None for no limit.
+        unit: What a token ID stands for, in the plural, such as "words".
         mask_token_id: Token ID that replaces masked tokens, or None if the network has no mask token.
         special_token_ids: Token IDs of the start and end tokens, which are never masked.
+        unknown_token_ids: Token IDs that say nothing about a text: those of unknown words and of white space.
     """
 
     max_length: int | None
+    unit: str
     mask_token_id: int | None
     special_token_ids: tuple[int, ...]
+    unknown_token_ids: tuple[int, ...]
 
     def __call__(self, texts: TokenizedTexts) -> Ragged:
         """Return the token IDs of each text."""
@@ -58,8 +63,10 @@ class VocabularyEncoder:
 
     vocabulary: Vocabulary
     max_length: int | None = None
+    unit = "words"
     mask_token_id = UNKNOWN_ID
     special_token_ids = ()
+    unknown_token_ids = (UNKNOWN_ID,)
 
     def __call__(self, texts: TokenizedTexts) -> Ragged:
         if self.max_length is None:
@@ -76,8 +83,15 @@ class TokenEncoder:
 
     tokenizer: tokenizers.Tokenizer
     max_length: int
+    unit = "tokens"
     mask_token_id = 1 + tokenizers.UNKNOWN
     special_token_ids = ()
+
+    @property
+    def unknown_token_ids(self) -> tuple[int, ...]:
+        unknown_id = self.tokenizer.unknown_id
+        white_space = {1 + int(token) for space in " \n\t" for token in self.tokenizer.encode(space)}
+        return (*white_space, *(() if unknown_id is None else (1 + unknown_id,)))
 
     def __call__(self, texts: TokenizedTexts) -> Ragged:
         rows = (1 + self.tokenizer.encode(without_html(text)).astype(np.int32) for text in texts.texts)
@@ -94,27 +108,47 @@ class KerasHubEncoder:
     Attributes:
         tokenizer: A ``keras_hub.tokenizers.Tokenizer``, whose start and end tokens are added to each text.
         max_length: Maximum number of token IDs, including the start and end tokens.
+        lowercase: Whether texts are converted to lower case before the tokenizer reads them.
+        strip_accents: Whether accents are removed before the tokenizer reads the texts.
     """
 
     tokenizer: Any
     max_length: int
+    lowercase: bool = False
+    strip_accents: bool = False
+    unit = "tokens"
 
     def __call__(self, texts: TokenizedTexts) -> Ragged:
         import tensorflow as tf
 
         from dltoolkit.data.pipeline import PARALLEL
 
-        strings = tf.constant([without_html(text).strip() for text in texts.texts])
+        strings = tf.constant([self._normalize(without_html(text).strip()) for text in texts.texts])
         # A pipeline keeps the tokens in tensors; a call with Python strings takes ten times as long
         batches = tf.data.Dataset.from_tensor_slices(strings).batch(TEXTS_PER_CALL).map(self.tokenizer, PARALLEL)
         parts = [(batch.flat_values.numpy(), batch.row_lengths().numpy()) for batch in batches]
         values, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         start, end = self._start_token, self._end_token
         rows = Ragged.from_row_lengths(values, lengths).truncate_middle(self.max_length - len(start) - len(end))
-        return _to_ragged(
+        with_ends = (
             1 + np.concatenate([start, rows.values[row_begin:row_end], end])
             for row_begin, row_end in zip(rows.row_splits, rows.row_splits[1:], strict=False)
         )
+        return replace(_to_ragged(with_ends), truncated=rows.truncated)
+
+    def _normalize(self, text: str) -> str:
+        text = text.lower() if self.lowercase else text
+        if self.strip_accents:
+            text = unicodedata.normalize("NFKD", text)
+            text = "".join(character for character in text if not unicodedata.combining(character))
+        return text
+
+    @property
+    def unknown_token_ids(self) -> tuple[int, ...]:
+        oov_token = getattr(self.tokenizer, "oov_token", None)  # WordPiece
+        if oov_token is None and hasattr(self.tokenizer, "proto"):  # SentencePiece
+            oov_token = "<unk>"
+        return () if oov_token is None else (1 + int(self.tokenizer.token_to_id(oov_token)),)
 
     @property
     def mask_token_id(self) -> int | None:
@@ -139,7 +173,9 @@ class KerasHubEncoder:
         return np.array([token for token in tokens if token is not None][:1], np.int32)
 
     def save(self, folder: Path) -> None:
-        _write(folder / KERAS_HUB_FILE, json.dumps(tokenizers.keras_hub_to_json(self.tokenizer)))
+        options = {"lowercase": self.lowercase, "strip_accents": self.strip_accents}
+        options["split_on_cjk"] = getattr(self.tokenizer, "split_on_cjk", True)  # KerasHub does not save it
+        _write(folder / KERAS_HUB_FILE, json.dumps({**tokenizers.keras_hub_to_json(self.tokenizer), **options}))
 
 
 @functools.lru_cache(maxsize=4)
@@ -161,7 +197,10 @@ def load(folder: Path, max_length: int | None) -> TextEncoder:
             return VocabularyEncoder(Vocabulary.from_text(text), max_length)
         description = json.loads(text)
         if path.name == KERAS_HUB_FILE:
-            return KerasHubEncoder(tokenizers.keras_hub_from_json(description), max_length)
+            options = {name: bool(description.get(name)) for name in ("lowercase", "strip_accents")}
+            tokenizer = tokenizers.keras_hub_from_json(description)
+            tokenizer.split_on_cjk = bool(description.get("split_on_cjk", True))
+            return KerasHubEncoder(tokenizer, max_length, **options)
         return TokenEncoder(tokenizers.from_json(description), max_length)
     except UserError:
         raise

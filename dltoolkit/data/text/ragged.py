@@ -16,15 +16,17 @@ class Ragged:
     Attributes:
         values: All rows, one after the other, int32.
         row_splits: Begin of each row in ``values`` and the end of the last row, int64 (rows + 1,).
+        truncated: Number of rows whose middle was removed.
     """
 
     values: np.ndarray
     row_splits: np.ndarray
+    truncated: int = 0
 
     @classmethod
-    def from_row_lengths(cls, values: np.ndarray, lengths: np.ndarray) -> Ragged:
+    def from_row_lengths(cls, values: np.ndarray, lengths: np.ndarray, truncated: int = 0) -> Ragged:
         """Return rows of the given lengths."""
-        return cls(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+        return cls(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), truncated)
 
     def __len__(self) -> int:
         return len(self.row_splits) - 1
@@ -55,7 +57,8 @@ class Ragged:
         remaining = np.repeat(lengths, lengths) - position
         is_short = np.repeat(lengths <= max_length, lengths)
         selected = (position < head) | (remaining <= max_length - head) | is_short
-        return Ragged.from_row_lengths(self.values[selected], np.minimum(lengths, max_length))
+        truncated = int((lengths > max_length).sum())
+        return Ragged.from_row_lengths(self.values[selected], np.minimum(lengths, max_length), truncated)
 
     def to_padded(self) -> np.ndarray:
         """Return an array int32 (rows, maximum length, at least 1) with zeros after the end of each row."""

@@ -13,7 +13,22 @@ import numpy as np
 
 from dltoolkit.data.text.ragged import Ragged
 
-TAG = re.compile(r"</?[a-z][^<>]{0,300}>|<!--.{0,300}?-->", re.IGNORECASE | re.DOTALL)
+# Elements of HTML; other words after "<" are text, as in "x<y and z>w"
+_ELEMENTS = """a abbr acronym address applet area article aside audio b base basefont bdi bdo big blink blockquote body
+br button canvas caption center cite code col colgroup data datalist dd del details dfn dialog dir div dl dt em embed
+fieldset figcaption figure font footer form frame frameset h1 h2 h3 h4 h5 h6 head header hgroup hr html i iframe img
+input ins kbd label legend li link main map mark marquee menu meta meter nav nobr noframes noscript object ol optgroup
+option output p param picture pre progress q rp rt ruby s samp script search section select slot small source span
+strike strong style sub summary sup svg table tbody td template textarea tfoot th thead time title tr track tt u ul var
+video wbr"""
+_VALUE = r"""\s*=\s*(?:"[^"<>]{0,300}"|'[^'<>]{0,300}'|[^\s"'<>=]{1,300})"""
+_SWITCHES = "async|autoplay|checked|compact|controls|defer|disabled|hidden|loop|multiple|muted|noshade|nowrap|selected"
+TAG = re.compile(
+    rf"</?(?:{'|'.join(_ELEMENTS.split())})(?:\s+(?:[\w:-]+{_VALUE}|(?:{_SWITCHES})\b))*\s*/?>"
+    r"|<!--.{0,300}?-->|<!doctype\s[^<>]{1,300}>",
+    re.IGNORECASE | re.DOTALL,
+)
+ENTITY = re.compile(r"&(?:#\d{1,7}|#x[\da-f]{1,6}|[a-z][a-z\d]{1,31});", re.IGNORECASE)
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # each character is a word
 _MARKS = "\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0900-\u0df3\u0e31-\u0e4e\u200d"  # part of a word
 WORD = re.compile(
@@ -31,7 +46,9 @@ def without_html(text: str) -> str:
     """Return a text without HTML tags, and with HTML entities replaced by their characters."""
     if "<" in text:
         text = TAG.sub(" ", text)
-    return html.unescape(text) if "&" in text else text
+    if "&" in text:
+        text = ENTITY.sub(lambda match: html.unescape(match[0]), text)
+    return text
 
 
 def standardize(text: str) -> str:

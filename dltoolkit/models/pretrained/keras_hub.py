@@ -96,6 +96,28 @@ def _newest_cached_version(preset: str) -> str:
     return f"{preset}/{max(versions)}" if versions else preset
 
 
+def tokenizer_settings(preset: str) -> dict[str, Any]:
+    """Return the settings of the tokenizer of a Hugging Face preset; empty for other presets.
+
+    Args:
+        preset: The preset, which :func:`fetch` has loaded.
+
+    Returns:
+        The content of tokenizer_config.json.
+    """
+    path = Path(preset).expanduser() / "tokenizer_config.json"
+    if preset.startswith("hf://"):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(preset.removeprefix("hf://"), "tokenizer_config.json")
+        path = Path(cached) if isinstance(cached, str) else path
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise _preset_error(error, preset) from error
+    return settings if isinstance(settings, dict) else {}
+
+
 def _check_tensorflow_text() -> None:
     """Raise a UserError if tensorflow-text is missing, which KerasHub would notice only while it loads a tokenizer."""
     try:

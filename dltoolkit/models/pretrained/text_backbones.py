@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -56,10 +56,34 @@ def from_preset(preset: str, max_length: int, dropout: float = 0.0) -> TextBackb
     if not {"token_ids", "padding_mask"} <= inputs <= {"token_ids", "padding_mask", "segment_ids"}:
         raise UserError(f"{preset} reads {', '.join(sorted(inputs))} instead of a text; give a text encoder.")
     output = network.output["sequence_output"] if isinstance(network.output, dict) else network.output
-    max_length = min(max_length, getattr(network, "max_sequence_length", max_length))
+    settings = keras_hub.tokenizer_settings(preset)
+    limits = (getattr(network, "max_sequence_length", None), settings.get("model_max_length"))
+    max_length = min([max_length, *(int(limit) for limit in limits if limit)])
     model = keras.Model(network.input, output, name=network.name)
-    encoder = encoders.KerasHubEncoder(tokenizer, max_length)
+    lowercase, strip_accents = _apply_settings(tokenizer, settings)
+    encoder = encoders.KerasHubEncoder(tokenizer, max_length, lowercase, strip_accents)
     return TextBackbone(_pooled(model, tokenizer.pad_token_id or 0, inputs), encoder)
+
+
+def _apply_settings(tokenizer: Any, settings: dict[str, Any]) -> tuple[bool, bool]:
+    """Let a tokenizer of KerasHub treat letters as its tokenizer_config.json of Hugging Face says.
+
+    KerasHub reads ``do_lower_case`` of BERT only.
+
+    Returns:
+        Whether texts must be in lower case, and whether without accents, before the tokenizer reads them, because it
+        has no such options itself.
+    """
+    lowercase = bool(settings.get("do_lower_case"))
+    strip_accents = settings.get("strip_accents")
+    if strip_accents is None:
+        strip_accents = lowercase and not settings.get("keep_accents")
+    if not hasattr(tokenizer, "strip_accents"):
+        return lowercase, bool(strip_accents)
+    if settings:
+        tokenizer.strip_accents = bool(strip_accents)
+        tokenizer.split_on_cjk = settings.get("tokenize_chinese_chars", tokenizer.split_on_cjk)
+    return False, False
 
 
 def from_run(model: keras.Model, folder: Path, name: str, max_length: int) -> TextBackbone:
