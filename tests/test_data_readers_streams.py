@@ -77,6 +77,11 @@ def test_the_column_is_found_or_named():
         read("id,remark\n1,a\n")
 
 
+def test_the_first_record_may_be_an_index_or_a_separator():
+    assert read(",text\n0,a\n") == read(",text,label\n0,a,x\n") == ["a"]
+    assert read("sep=;\nid;text\n0;a, b\n") == ["a, b"]
+
+
 def test_json_objects_give_one_text_each():
     lines = '{"id": 1, "text": "a, b"}\noops\n\n[1]\n{"id": 2}\n{"text": ["x"]}\n{"text": "na\udcefve"}\n{"text": 3}\n'
     text, malformed, array, without, several, invalid, number = read(lines, "jsonl")

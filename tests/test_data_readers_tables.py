@@ -196,3 +196,39 @@ def test_errors_name_the_line_at_which_a_row_begins(tmp_path):
     path = write(tmp_path / "c.json", '[{"text": "a"}, 3]')
     with pytest.raises(UserError, match="Entry 2 of"):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "names"),
+    [
+        (",text,label", ["1", "text", "label"]),  # the index of pandas
+        ("text,label,", ["text", "label", "3"]),
+        ("text,label,1", ["text", "label", "1"]),
+        ("x,,y", ["1", "2", "3"]),
+    ],
+)
+def test_columns_without_a_name_are_numbered(tmp_path, first, names):
+    assert list(read_table(write(tmp_path / "a.csv", f"{first}\na,b,c\n")).columns) == names
+
+
+def test_read_table_obeys_the_separator_line_of_excel(tmp_path):
+    table = read_table(write(tmp_path / "a.csv", "sep=;\ntext;label\na, b, c;1\n"))
+    assert table.columns == {"text": ["a, b, c"], "label": ["1"]}
+    assert table.locate(0).startswith("Line 3 of")
+
+
+def test_read_table_reads_objects_of_columns(tmp_path):
+    expected = {"text": ["so good", "so bad"], "label": [1, 0]}
+    documents = {
+        "columns.json": expected,
+        "pandas.json": {"text": {"0": "so good", "1": "so bad"}, "label": {"0": 1, "1": 0}},
+        "data.json": {"data": [{"text": "so good", "label": 1}, {"text": "so bad", "label": 0}]},
+    }
+    for name, document in documents.items():
+        assert read_table(write(tmp_path / name, json.dumps(document, indent=1))).columns == expected
+    with pytest.raises(UserError, match="is no table"):
+        read_table(write(tmp_path / "a.json", "3"))
+    with pytest.raises(UserError, match="in line 2"):
+        read_table(write(tmp_path / "b.json", '[{"text": 1},\noops]'))
+    with pytest.raises(UserError, match="nested too deeply"):
+        read_table(write(tmp_path / "c.json", "[" * 100_000))

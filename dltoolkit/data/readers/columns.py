@@ -78,6 +78,17 @@ def refuse_pairs(table: Table, column: str | None) -> None:
                 )
 
 
+def refuse_nested(contents: Sequence[Table], column: str) -> None:
+    """Raise a UserError if a cell of the texts is a list or an object instead of a string."""
+    for table in contents:
+        for row, cell in enumerate(table.columns[column]):
+            if isinstance(cell, (list, tuple, dict)):
+                raise UserError(
+                    f"{table.locate(row)} has {'an object' if isinstance(cell, dict) else 'a list'} in the column "
+                    f"'{column}', but a text is a string: write its text into a column of its own."
+                )
+
+
 def find_split(
     contents: Sequence[Table], source: Source, read: ReadOptions, taken: Sequence[str]
 ) -> tuple[str | None, list[str]]:

@@ -3,14 +3,14 @@
 import contextlib
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from dltoolkit.data.readers import encoding
 from dltoolkit.errors import InvalidInput, UserError
 
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
 SAMPLED_LINES = 50  # lines from which the delimiter is recognized
 MAX_LINE_LENGTH = 100_000_000  # characters; reading a longer line could exhaust the memory
 MAX_RECORD_LENGTH = 10_000_000  # characters of a record of a stream
@@ -43,8 +43,16 @@ def find_delimiter(lines: Sequence[str]) -> str:
     return max(DELIMITERS, key=lambda delimiter: (first.count(delimiter), delimiter == ","))
 
 
-def read_file(path: Path, header: bool | None, encoding_name: str | None) -> tuple[dict[str, list[str]], list[int]]:
+def read_file(
+    path: Path, header: bool | None, encoding_name: str | None, usual_names: Collection[str] = ()
+) -> tuple[dict[str, list[str]], list[int]]:
     """Return the columns of a .csv or .tsv file by name, and the line at which each row begins.
+
+    Args:
+        path: The file.
+        header: Whether the first record names the columns; None detects it.
+        encoding_name: Character encoding; None stands for UTF-8 or the encoding of the byte order mark.
+        usual_names: Usual names of columns, for the detection.
 
     Raises:
         UserError: If it is not a well-formed table; the message names the line.
@@ -58,8 +66,8 @@ def read_file(path: Path, header: bool | None, encoding_name: str | None) -> tup
     if not records:
         return {}, []
     if header is None:
-        header = looks_like_header(records[0].cells, [record.cells for record in records[1:]])
-    names = [name.strip() for name in records.pop(0).cells] if header else numbered_names(len(records[0].cells))
+        header = looks_like_header(records[0].cells, [record.cells for record in records[1:]], usual_names)
+    names = column_names(records.pop(0).cells) if header else numbered_names(len(records[0].cells))
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path} has two columns called '{repeated}': rename one.")
@@ -80,13 +88,16 @@ def count_cells(cells: Sequence[str]) -> str:
     return f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
 
 
-def looks_like_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
+def looks_like_header(first: Sequence[str], rest: Sequence[Sequence[str]], usual_names: Collection[str] = ()) -> bool:
     """Return whether the first row names the columns instead of being data.
 
-    It is data if a cell is empty, repeated, a number, a path or a long text, or occurs again in its column, as labels
-    do.
+    It names them if two of its cells are usual names, or one of them after an empty first cell. Otherwise, it is data
+    if a cell is empty, repeated, a number, a path or a long text, or occurs again in its column, as labels do.
     """
     cells = [cell.strip() for cell in first]
+    usual = sum(cell.lower() in usual_names for cell in cells)
+    if usual > 1 or (usual and not cells[0]):
+        return True
     if len(set(cells)) < len(cells) or not all(cells):
         return False
     max_characters, max_words = MAX_COLUMN_NAME
@@ -96,6 +107,11 @@ def looks_like_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bo
         if len(cell) > max_characters or len(cell.split()) > max_words:
             return False
     return not any(cell in {row[i].strip() for row in rest if i < len(row)} for i, cell in enumerate(cells))
+
+
+def column_names(cells: Sequence[str]) -> list[str]:
+    """Return the names in a header; a column without a name, such as the index of pandas, is called by its number."""
+    return [cell.strip() or str(position) for position, cell in enumerate(cells, start=1)]
 
 
 def numbered_names(count: int) -> list[str]:
@@ -150,6 +166,9 @@ class RecordParser:
             return
         if number == 1:
             line = line.removeprefix("\ufeff")
+            if declared := _declared_delimiter(line):
+                self._delimiter = declared
+                return
         if self._delimiter is None:
             self._delimiter = find_delimiter([line])
         if not self._lines and self._delimiter == "\t" and line.count("\t") + 1 == self._width:
@@ -215,9 +234,16 @@ def unquote(cell: str) -> str:
     return inside.replace('""', '"') if quoted else cell
 
 
+def _declared_delimiter(line: str) -> str | None:
+    """Return the delimiter that a first line such as "sep=;" of Excel declares, or None."""
+    match = re.fullmatch(r"sep=(.)\s*", line, re.IGNORECASE)
+    return match[1] if match else None
+
+
 def _parse_lines(lines: list[str], path: Path) -> list[Record]:
-    sample = lines[:SAMPLED_LINES]
-    delimiter = "\t" if ".tsv" in path.suffixes else find_delimiter(sample)
+    if declared := _declared_delimiter(lines[0]) if lines else None:
+        lines[0] = "\n"
+    delimiter = declared or ("\t" if ".tsv" in path.suffixes else find_delimiter(lines[:SAMPLED_LINES]))
     if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
         # Each line is a row, so a quotation mark is an ordinary character unless it encloses the whole cell
         return [

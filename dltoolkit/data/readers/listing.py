@@ -210,6 +210,8 @@ def from_tables(
     noun = example_type.noun
     item_column, label_column = find_columns(contents[0])
     split_column, warnings = columns.find_split(contents, source, read, (item_column, label_column))
+    if example_type.noun == "text":
+        columns.refuse_nested(contents, item_column)
     labels, more = columns.labels_of(contents, label_column)
     warnings = [*source.warnings, *warnings, *more]
     warnings += columns.warn_of_alternatives(contents[0], {noun: item_column, "label": label_column}, read)

@@ -8,7 +8,7 @@ from pathlib import Path
 from dltoolkit.data.readers import delimited, encoding
 from dltoolkit.data.readers.delimited import EXCERPT_LENGTH, Record, RecordParser
 from dltoolkit.data.readers.source import table_suffix
-from dltoolkit.data.readers.tables import TEXT_COLUMNS, Table, read_table
+from dltoolkit.data.readers.tables import TEXT_COLUMNS, USUAL_NAMES, Table, read_table
 from dltoolkit.errors import InvalidInput, UserError
 from dltoolkit.lines import Line
 
@@ -63,9 +63,9 @@ def _read_csv(lines: Lines, text_column: str | None, path: Path) -> Cells:
                 yield record
                 continue
             if position is None:
-                names = [cell.strip() for cell in record.cells]
-                usual = len(names) > 1 or names[0] == text_column or names[0].lower() in TEXT_COLUMNS
-                has_header = usual and delimited.looks_like_header(names, [])
+                names = delimited.column_names(record.cells)
+                may_be_header = len(names) > 1 or names[0] == text_column or names[0].lower() in TEXT_COLUMNS
+                has_header = may_be_header and delimited.looks_like_header(record.cells, [], USUAL_NAMES)
                 names = names if has_header else delimited.numbered_names(len(names))
                 position = names.index(_find_column(names, text_column, path))
                 if has_header:

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ Columns = dict[str, list]
 
 
 def read_json(path: Path, encoding_name: str | None) -> tuple[Columns, list[int]]:
-    """Return the columns of a .jsonl file, or of a .json file with an array of objects, and the line of each row.
+    """Return the columns of a .jsonl file, or of a .json file, and the line of each row.
+
+    A .json file holds an array of objects, one object per line, or an object of columns.
 
     Raises:
         UserError: If the file contains anything else.
     """
-    with encoding.open_text(path, encoding_name) as file:
-        begin = next((line.lstrip("\ufeff \t\r\n") for line in file if line.strip("\ufeff \t\r\n")), "")
-    if begin.startswith("["):
-        return _read_json_array(path, encoding_name), []
+    if path.name.lower().removesuffix(".gz").endswith(".json"):
+        columns = _read_json_document(path, encoding_name)
+        if columns is not None:
+            return columns, []
     rows: list[dict] = []
     lines: list[int] = []
     with encoding.open_text(path, encoding_name) as file:
@@ -34,11 +36,6 @@ def read_json(path: Path, encoding_name: str | None) -> tuple[Columns, list[int]
             try:
                 row = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
-                if number == 1 and path.name.lower().removesuffix(".gz").endswith(".json"):
-                    raise UserError(
-                        f"{path} is neither an array of JSON objects nor one object per line: write a list of "
-                        "{column: value} objects."
-                    ) from None
                 raise UserError(f"Line {number} of {path} is not JSON: {getattr(error, 'msg', error)}.") from None
             if not isinstance(row, dict):
                 raise UserError(f"Line {number} of {path} is not a JSON object with named values.")
@@ -47,8 +44,8 @@ def read_json(path: Path, encoding_name: str | None) -> tuple[Columns, list[int]
     return _to_columns(rows), lines
 
 
-def read_excel(path: Path, header: bool | None) -> Columns:
-    """Return the columns of an .xlsx file with a single sheet that is not empty.
+def read_excel(path: Path, header: bool | None, usual_names: Collection[str] = ()) -> Columns:
+    """Return the columns of an .xlsx file with a single sheet that is not empty; arguments as for .csv files.
 
     Raises:
         UserError: If openpyxl is not installed, or the file is not such a workbook.
@@ -80,8 +77,8 @@ def read_excel(path: Path, header: bool | None) -> Columns:
     width = max(index + 1 for row in rows for index, cell in enumerate(row) if cell is not None)
     rows = [(*row, *(None,) * (width - len(row)))[:width] for row in rows]
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows[: delimited.SAMPLED_LINES]]
-    if header or (header is None and delimited.looks_like_header(texts[0], texts[1:])):
-        names, rows = [name.strip() for name in texts[0]], rows[1:]
+    if header or (header is None and delimited.looks_like_header(texts[0], texts[1:], usual_names)):
+        names, rows = delimited.column_names(texts[0]), rows[1:]
     else:
         names = delimited.numbered_names(width)
     if len(set(names)) < len(names):
@@ -157,18 +154,34 @@ def read_fasttext(path: Path, encoding_name: str | None) -> tuple[Columns, list[
     return {"label": labels, "text": texts}, lines
 
 
-def _read_json_array(path: Path, encoding_name: str | None) -> Columns:
+def _read_json_document(path: Path, encoding_name: str | None) -> Columns | None:
+    """Return the columns of a file that is a single JSON value, or None if it may have one object per line."""
+    expected = "write a list of {column: value} objects"
     with encoding.open_text(path, encoding_name) as file:
         try:
-            rows = json.loads(file.read().removeprefix("\ufeff"))
+            document = json.loads(file.read().removeprefix("\ufeff"))
         except json.JSONDecodeError as error:
+            if error.msg == "Extra data":
+                return None
             raise UserError(f"{path} is not JSON: {error.msg} in line {error.lineno}.") from None
         except RecursionError:
-            raise UserError(f"{path} is nested too deeply: write a list of {{column: value}} objects.") from None
-    for number, row in enumerate(rows, start=1):
+            raise UserError(f"{path} is nested too deeply: {expected}.") from None
+    if isinstance(document, dict):
+        values = list(document.values())
+        if len(values) == 1 and isinstance(values[0], list):  # {"data": [{…}, …]}
+            document = values[0]
+        elif all(isinstance(value, list) for value in values) and len(set(map(len, values))) == 1:
+            return document
+        elif all(isinstance(value, dict) for value in values) and len({tuple(value) for value in values}) == 1:
+            return {name: list(value.values()) for name, value in document.items()}  # the form of pandas
+        else:
+            return None
+    if not isinstance(document, list):
+        raise UserError(f"{path} is no table: {expected}.")
+    for number, row in enumerate(document, start=1):
         if not isinstance(row, dict):
             raise UserError(f"Entry {number} of {path} is not a JSON object with named values.")
-    return _to_columns(rows)
+    return _to_columns(document)
 
 
 def _to_columns(rows: Sequence[dict]) -> Columns:

@@ -14,6 +14,7 @@ TEXT_LABEL_COLUMNS = (*LABEL_COLUMNS, "sentiment", "polarity", "rating", "stars"
 IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "image_path", "filepath", "img", "image_id", "id")
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "message", "body", "document")
 SPLIT_COLUMNS = ("split", "subset", "fold", "partition", "data_split", "data_set", "data set", "dataset", "set")
+USUAL_NAMES = frozenset((*TEXT_LABEL_COLUMNS, *IMAGE_COLUMNS, *TEXT_COLUMNS, *SPLIT_COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,11 @@ def read_table(path: Path, *, header: bool | None = None, encoding: str | None =
     suffix = table_suffix(path)
     try:
         if suffix in (".csv", ".tsv"):
-            table = Table(path, *delimited.read_file(path, header, encoding))
+            table = Table(path, *delimited.read_file(path, header, encoding, USUAL_NAMES))
         elif suffix in (".jsonl", ".json"):
             table = Table(path, *table_files.read_json(path, encoding))
         elif suffix == ".xlsx":
-            table = Table(path, table_files.read_excel(path, header))
+            table = Table(path, table_files.read_excel(path, header, USUAL_NAMES))
         elif suffix in (".parquet", ".arrow"):
             table = Table(path, table_files.read_arrow(path))
         else:
