@@ -72,7 +72,9 @@ def import_tensorflow() -> None:
 
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _discard_stderr():
+    from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
+
+    with progress.phase("Starting TensorFlow"), _discard_stderr():
         import keras  # noqa: F401
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns when a process calls predict of several models
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import inspect
 import json
@@ -98,7 +99,7 @@ def predict(
     if predictor.noun == "text" and meaning is None:
         _warn_of_missing_files(inputs)
     items = predictor.expand(_read_inputs(inputs, stdin, text_column, predictor.noun), text_column, meaning or "auto")
-    return 2 if print_predictions(predictor.stream(items, **given), form) else 0
+    return 2 if print_predictions(predictor.stream(items, **given), form, live="-" not in inputs) else 0
 
 
 @click.command(epilog="Example: dltoolkit generate latest --prompt 'ROMEO:' --max-tokens 300 --top-p 0.9")
@@ -160,12 +161,23 @@ def _generate_texts(run: dltoolkit.Run, given: dict[str, Any]) -> None:
 def _generate_images(run: dltoolkit.Run, given: dict[str, Any]) -> None:
     folder, grid = given.pop("out", "generated"), given.pop("grid", False)
     refuse_unsupported(run, given, inspect.signature(run.verb("generate")).parameters)
-    images = run.generate(**given)
+    from dltoolkit import progress
+
+    with progress.phase("Generating images"):
+        images = run.generate(**given)
     click.echo(image_files.write(images, folder, grid=grid, animated="interpolate" in given))
 
 
-def print_predictions(predictions: Iterable[Prediction], form: str) -> bool:
-    """Print predictions as table, json, jsonl or csv; return whether any input had an error."""
+def print_predictions(predictions: Iterable[Prediction], form: str, *, live: bool = False) -> bool:
+    """Print predictions as table, json, jsonl or csv; return whether any input had an error.
+
+    Args:
+        predictions: The predictions.
+        form: The format; table and json are printed when all predictions are ready.
+        live: Whether to show until then that inputs are being classified.
+    """
+    from dltoolkit import progress
+
     failed = False
 
     def noting_errors() -> Iterator[Prediction]:
@@ -174,8 +186,12 @@ def print_predictions(predictions: Iterable[Prediction], form: str) -> bool:
             failed = failed or prediction.error is not None
             yield prediction
 
+    def collect() -> list[Prediction]:
+        with progress.phase("Classifying the inputs") if live else contextlib.nullcontext():
+            return list(noting_errors())
+
     if form == "json":
-        print_json([prediction.to_dict() for prediction in noting_errors()])
+        print_json([prediction.to_dict() for prediction in collect()])
     elif form == "jsonl":
         for prediction in noting_errors():
             line = json.dumps(prediction.to_dict(), ensure_ascii=False)
@@ -190,7 +206,7 @@ def print_predictions(predictions: Iterable[Prediction], form: str) -> bool:
             sys.stdout.flush()
     else:
         rows = []
-        for prediction in noting_errors():
+        for prediction in collect():
             if prediction.error is not None:
                 rows.append([_one_line(prediction.input), "-", "-", prediction.error])
                 continue

@@ -42,7 +42,7 @@ def load_model(path: Path) -> keras.Model:
         UserError: If the file contains code, layers that are neither of Keras, KerasHub nor this package, or is damaged
             or not a Keras model.
     """
-    from dltoolkit import lazy
+    from dltoolkit import lazy, progress
 
     parts, needs_keras_hub = _read_parts(path)
     lazy.import_tensorflow()
@@ -57,7 +57,8 @@ def load_model(path: Path) -> keras.Model:
     for part in parts:
         _check_part(path, part)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with progress.phase("Loading the model"):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         if models.keras_internals.refuses_code(error):
             raise _code_error(path) from None
