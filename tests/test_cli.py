@@ -292,8 +292,8 @@ def test_doctor_reports_a_recipe_that_fails_and_continues(capfd, in_an_empty_fol
     assert f"\ncpu cores  {os.cpu_count()}\n" in re.sub(" {2,}", "  ", out)
 
 
-def test_doctor_trains_a_recipe(capfd, in_an_empty_folder):
-    assert doctor.try_recipe("sentiment-analyzer") == 0
+def test_doctor_trains_a_recipe(capfd, in_an_empty_folder, tmp_path_factory):
+    assert doctor.try_recipe("sentiment-analyzer", tmp_path_factory.mktemp("runs")) == 0
     assert f"{'sentiment-analyzer':20} works" in capfd.readouterr().out
 
 

@@ -16,7 +16,11 @@ from dltoolkit import lazy, recipe
 from dltoolkit.cli.tables import print_table
 from dltoolkit.errors import UserError, root_cause
 
-TRIAL = {"epochs": 1, "limit": 200, "batch_size": 32, "seed": 0}  # options that give every recipe a few steps
+TRIAL = {"epochs": 1, "limit": 100, "batch_size": 32, "seed": 0, "max_time": 2.0}  # a few steps of every recipe
+SMALL_NETWORKS = {  # options of recipes whose default network takes long to compile
+    "image-gan": {"width": 8},
+    "text-generator": {"limit": 20, "batch_size": 8, "layers": 1, "embedding_dim": 32, "sample_tokens": 20},
+}
 
 
 @click.command(epilog="Example: dltoolkit doctor")
@@ -45,22 +49,31 @@ def doctor() -> int:
         [], [[name, f"{path}{'' if path.exists() else '  (does not exist yet)'}"] for name, path in _folders().items()]
     )
     click.echo("\nA few training steps of each recipe on bundled data")
-    return max([try_recipe(name) for name in recipe.names()], default=0)
-
-
-def try_recipe(name: str) -> int:
-    """Train a recipe for a few steps and print the result; return the exit code, 1 if it does not train."""
-    start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            module = recipe.load(name)
-            run = module.train(module.Config(**TRIAL, out_dir=folder))
-        except UserError as error:
-            click.echo(f"{name:20} failed: {error}")
-            return 1
-        except Exception as error:  # of any kind: the doctor reports it and tries the next recipe
-            click.echo(f"{name:20} failed: {type(error).__name__}: {root_cause(error)}")
-            return 1
+        names = sorted(recipe.names(), key=lambda name: name == "fine-tune")  # last: it continues from a run
+        return max([try_recipe(name, Path(folder)) for name in names], default=0)
+
+
+def try_recipe(name: str, folder: Path) -> int:
+    """Train a recipe for a few steps and print the result; return the exit code, 1 if it does not train.
+
+    Args:
+        name: Name of the recipe.
+        folder: Folder of the runs. A run of image-classifier in it is the backbone of fine-tune.
+    """
+    start = time.monotonic()
+    options = TRIAL | SMALL_NETWORKS.get(name, {}) | {"out_dir": str(folder)}
+    if name == "fine-tune" and (runs := sorted(folder.glob("image-classifier/*/model.keras"))):
+        options["backbone"] = str(runs[0].parent)
+    try:
+        module = recipe.load(name)
+        run = module.train(module.Config(**options))
+    except UserError as error:
+        click.echo(f"{name:20} failed: {error}")
+        return 1
+    except Exception as error:  # of any kind: the doctor reports it and tries the next recipe
+        click.echo(f"{name:20} failed: {type(error).__name__}: {root_cause(error)}")
+        return 1
     steps = run.info["plan"]["steps"]
     click.echo(f"{name:20} works: {steps} steps, evaluation and report in {time.monotonic() - start:.1f} s")
     return 0
