@@ -43,7 +43,9 @@ def test_resolve_unpacks_an_archive_of_a_folder_once(tmp_path, suffix, isolated_
     assert (first.kind, first.name, first.spec, first.path.name) == ("folder", "my", str(path), "reviews")
     assert [folder.name for folder in source.subfolders(first.path)] == ["bad", "good"]
     assert (first.path / "good" / "001.txt").read_text() == toy_texts(6)[1][1]
+    before = (first.path / "good" / "001.txt").stat().st_ino
     assert source.resolve(str(path)) == first
+    assert (first.path / "good" / "001.txt").stat().st_ino == before
     assert len(list((isolated_cache / "archives").iterdir())) == 1
 
 

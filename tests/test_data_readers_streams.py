@@ -58,6 +58,12 @@ def test_a_quotation_mark_that_is_never_closed_spoils_one_record():
     assert read('id,text\n2,"open\n3,"c" d\n4,e\n')[-1] == "e"
 
 
+def test_an_unreadable_line_ends_an_open_record():
+    invalid = InvalidInput("x", "line 3: longer than 10 MB")
+    cells = list(streams.read_texts(["id,text\n", '1,"open\n', invalid, "2,b\n"], "csv", None))
+    assert cells == [InvalidInput('1,"open', "line 2: a quotation mark is not closed"), invalid, "b"]
+
+
 def test_an_endless_record_stops_at_a_limit(monkeypatch):
     monkeypatch.setattr(delimited, "MAX_RECORD_LENGTH", 1000)
     cells = read('id,text\n1,"open\n' + "2,row\n" * 300)

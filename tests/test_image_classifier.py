@@ -264,6 +264,23 @@ def test_predict_takes_globs_and_stdin(run, images):
     assert done.stderr == ""
 
 
+def test_predict_reads_an_image_or_names_from_stdin(run, images, capfd, tmp_path, monkeypatch):
+    path = images / "dots" / "2.png"
+    (tmp_path / "names").write_text(f"{path}\nhttps://example.com/a.png\n")
+    answers = {}
+    for source in (path, tmp_path / "names"):
+        with open(source, "rb") as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            _, out, _ = run_command(capfd, "predict", str(run.path), "-", "--format", "jsonl")
+        answers[source] = [json.loads(line) for line in out.splitlines()]
+    (image,) = answers[path]
+    named, url = answers[tmp_path / "names"]
+    assert (image["input"], image["label"], image["top"]) == ("stdin", "dots", named["top"])
+    assert (named["input"], url["error"]) == (str(path), "a URL: download the file")
+    code, _, err = run_command(capfd, "predict", str(run.path), str(path), "--text")
+    assert (code, "This run classifies images: leave --text out." in err) == (2, True)
+
+
 def test_predict_from_python_takes_arrays_and_paths(run, images):
     pixels = np.asarray(Image.open(images / "dots" / "2.png"))
     by_array, by_path = run.predict([pixels, images / "dots" / "2.png"], top_k=1)
