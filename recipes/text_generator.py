@@ -1,4 +1,4 @@
-"""Train a language model from scratch on plain text (a small GPT, an LSTM or a GRU), and generate text with it.
+"""Train a language model from scratch on plain text (a small GPT, LSTM, GRU or RNN), and generate text with it.
 
     dltoolkit train text-generator --data shakespeare.txt --max-time 10m
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dltoolkit import data, evaluation, finetuning, models, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, option
+from dltoolkit.data.language.options import CorpusOptions
 from dltoolkit.errors import UserError
 from dltoolkit.models.language.options import NEW, LanguageModelOptions, resolve_defaults
 from dltoolkit.run import Run
@@ -35,16 +36,11 @@ RESOLVED = ("layers", "embedding_dim", "heads", "context_length", "ensemble_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(LanguageModelOptions, OptimizerOptions, RunConfig):
+class Config(CorpusOptions, LanguageModelOptions, OptimizerOptions, RunConfig):
     """The options of the text generator."""
 
     data: str = option(
         "python-docs", "Training data: a text file, a folder of text files, a table or a TFDS name", group="data"
-    )
-    limit: int | None = option(None, "Maximum number of windows of text, for a quick trial", minimum=10, group="data")
-    text_column: str | None = option(None, "Column of a table with the texts", group="data")
-    validation_tail: float | None = option(
-        None, "Fraction at the end for validation, with no test split", minimum=0.001, maximum=0.5, group="data"
     )
     backbone: str | None = option(
         None, "Run of text-generator, or KerasHub preset, to continue with its network and tokenizer", group="model"
@@ -68,6 +64,7 @@ def build_data(config: Config, tokenizer: Tokenizer | None = None) -> Corpus:
         validation_tail=config.validation_tail,
         limit=config.limit and config.limit * resolve_defaults(config, 0).context_length,
         text_column=config.text_column,
+        encoding=config.encoding,
     )
 
 
@@ -104,7 +101,6 @@ def train(config: Config = Config(), *, resume: Run | None = None, callbacks: Se
         run.describe_data(corpus.describe())
         run.write_json(evaluation.text_generation.VOCABULARY, corpus.tokenizer.to_json())
         config = resolve_defaults(config.resolve(**run.info.get("resolved", {})), len(corpus.split("train")))
-        spec = train_spec(run, config, corpus, network)
         run.update(resolved={name: getattr(config, name) for name in RESOLVED})
         model = training.fit.fit(run, config, train_spec(run, config, corpus, network), callbacks)
         report.text_generation.evaluate_and_report(run, model, corpus, config.context_length)
@@ -162,17 +158,19 @@ def compile_model(model: keras.Model, config: Config, batch_size: int, **options
     )
 
 
-def evaluate(run: Run, other: str | None = None, *, text_column: str | None = None) -> dict[str, Any]:
+def evaluate(
+    run: Run, other: str | None = None, *, text_column: str | None = None, encoding: str | None = None
+) -> dict[str, Any]:
     """Evaluate a run on its test split (on validation if it has no test split), or on all of another text.
 
     Args:
         run: A run of this recipe.
         other: A value of ``--data``.
-        text_column: Column of a table in ``other``, if it differs from that of the run.
+        text_column, encoding: Options for reading ``other``, if they differ from those of the run.
     """
     config = run.config
-    column = text_column or config.text_column
-    return evaluation.text_generation.evaluate(run, lambda tokenizer: build_data(config, tokenizer), other, column)
+    options = text_column or config.text_column, encoding or config.encoding
+    return evaluation.text_generation.evaluate(run, lambda tokenizer: build_data(config, tokenizer), other, *options)
 
 
 def generate(run: Run, prompt: str | Sequence[str] = "", *, count: int = 1, **options: Any) -> str | list[str]:

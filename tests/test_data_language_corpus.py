@@ -125,18 +125,53 @@ def test_load_reuses_token_ids_on_disk_until_the_text_changes(load, text_file, t
 def test_load_limits_the_characters(load, text_file):
     loaded = load(text_file, limit=1000)
     assert "".join(decode(loaded, split) for split in loaded.splits) == TEXT[:1000]
+    assert loaded.warnings == ["--limit uses the first 1,000 characters of the text only."]
+    assert load(text_file, limit=len(TEXT)).warnings == []
+
+
+def test_load_says_which_files_and_rows_are_left_out(load, tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for name in ("a.txt", "b.pdf", "c.PDF", "d.docx", "e"):
+        (folder / name).write_text(TEXT)
+    (message,) = load(folder).warnings
+    assert message.startswith(f"4 files of {folder} are left out, because they are not of the types .txt, .md")
+    assert message.endswith(": 2 .pdf, 1 .docx, 1 no suffix.")
+    (tmp_path / "rows.csv").write_text("text,id\n" + "".join(f"{'' if i % 5 else 'beer'},{i}\n" for i in range(50)))
+    loaded = load(tmp_path / "rows.csv")
+    assert sum(loaded.characters.values()) == len("\n".join(["beer"] * 10))
+    assert loaded.warnings == [f"40 rows of {tmp_path / 'rows.csv'} have no text and are left out."]
+
+
+def test_load_says_that_bpe_is_trained_on_a_part_of_the_text(load, text_file, monkeypatch):
+    pytest.importorskip("tokenizers")
+    monkeypatch.setattr(corpus, "MAX_TRAINING_CHARACTERS", 500)
+    (message,) = load(text_file, tokenizer="bpe", vocab_size=300).warnings
+    assert message.startswith("The tokenizer is trained on the first 500 of the 8,312 characters")
+
+
+@pytest.mark.parametrize(("encoding", "given"), [("utf-16", None), ("utf-8-sig", None), ("cp1252", "cp1252")])
+def test_load_reads_other_encodings(load, tmp_path, encoding, given):
+    text = "Naïve café.\r\n" * 100
+    (tmp_path / "text.txt").write_bytes(text.encode(encoding))
+    loaded = load(tmp_path / "text.txt", encoding=given)
+    assert "".join(decode(loaded, split) for split in loaded.splits) == text
 
 
 def test_load_names_the_line_of_an_invalid_byte_in_any_chunk(load, tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "CHUNK_BYTES", 4)
+    monkeypatch.setattr(corpus, "CHUNK_CHARACTERS", 4)
     (tmp_path / "bad.txt").write_bytes(b"one\ntwo\nthree\nna\xefve\n")
-    with pytest.raises(UserError, match="byte 0xef near line 4"):
+    message = r"byte 0xef in line 4\); it looks like cp1252: give --encoding cp1252"
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "bad.txt")
+    (tmp_path / "bad.txt").write_bytes("one two three\n".encode("utf-16-le"))
+    with pytest.raises(UserError, match="it looks like UTF-16-LE: give --encoding utf-16-le"):
         load(tmp_path / "bad.txt")
 
 
 def test_load_refuses_what_is_not_text(load, tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"one\ntwo\nna\xefve\n" * 10)
-    with pytest.raises(UserError, match=r"bad.txt is not UTF-8: byte 0xef near line 3"):
+    with pytest.raises(UserError, match=r"bad.txt is not UTF-8 text \(byte 0xef in line 3\)"):
         load(tmp_path / "bad.txt")
     (tmp_path / "void.txt").write_text("")
     with pytest.raises(UserError, match="contains no text"):

@@ -39,9 +39,9 @@ def test_token_encoder_shifts_tokens_by_one_and_truncates(tmp_path):
 
 def test_unknown_token_ids_are_those_of_unknown_words_and_white_space():
     vocabulary = Vocabulary.build(TEXTS, np.arange(3), max_size=100, min_df=1)
-    unknown, known = VocabularyEncoder(vocabulary, 9)(TokenizedTexts(["xyzzy plugh", "xyzzy good"])).to_padded()
+    unknown_row, known_row = VocabularyEncoder(vocabulary, 9)(TokenizedTexts(["xyzzy plugh", "xyzzy good"])).to_padded()
     ids = VocabularyEncoder(vocabulary, 9).unknown_token_ids
-    assert set(unknown) <= {0, *ids} and not set(known) <= {0, *ids}
+    assert set(unknown_row) <= {0, *ids} and not set(known_row) <= {0, *ids}
     characters = TokenEncoder(CharTokenizer("ab "), 9)
     rows = characters(TokenizedTexts(["§ §\n", "§a"])).to_padded()
     assert [set(row) <= {0, *characters.unknown_token_ids} for row in rows] == [True, False]

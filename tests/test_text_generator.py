@@ -167,11 +167,13 @@ def test_evaluate_scores_any_text(run, tmp_path, capfd):
     assert like["bits_per_character"] < unlike["bits_per_character"] / 2
     assert like["characters"] == 480
     assert "does not contain '§'" in capfd.readouterr().err
-    code, out, _ = run_command(
+    code, out, err = run_command(
         capfd, "evaluate", str(run.path), "--data", str(tmp_path / "like.txt"), "--format", "json"
     )
-    assert code == 0
-    assert json.loads(out) == like
+    assert (code, json.loads(out)) == (0, like)
+    assert err == f"Evaluating 480 characters: all of {tmp_path / 'like.txt'}.\n"
+    (tmp_path / "like.txt").write_bytes(("the dog sat on the mat.\n" * 20).encode("utf-16-le"))
+    assert run.evaluate(str(tmp_path / "like.txt"), encoding="utf-16-le") == like
     run.evaluate(run.config.data)
     assert "trained on" in capfd.readouterr().err
     (tmp_path / "one.txt").write_text("a")

@@ -138,17 +138,17 @@ def _classify_batch(
     readable = [pending.value for pending in waiting if pending.error is None]
     if readable:
         batch = stack(readable)
-        known = np.ones(len(readable), bool) if is_known is None else is_known(batch)
+        recognized = np.ones(len(readable), bool) if is_known is None else is_known(batch)
         probabilities = softmax(model.predict_on_batch(batch))
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
         highest = np.take_along_axis(probabilities, order, axis=1).round(6).tolist()
-        rows = zip(order.tolist(), highest, known.tolist(), strict=True)
+        rows = zip(order.tolist(), highest, recognized.tolist(), strict=True)
     for pending in waiting:
         if pending.error is not None:
             yield Prediction(pending.name, error=pending.error)
             continue
-        numbers, values, is_known_row = next(rows)
-        if not is_known_row:
+        numbers, values, is_recognized = next(rows)
+        if not is_recognized:
             yield Prediction(pending.name, UNKNOWN_INPUT)
             continue
         top = [{"label": classes[i], "probability": value} for i, value in zip(numbers, values, strict=True)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dltoolkit import progress
 from dltoolkit.data.language import corpus as corpora
 from dltoolkit.data.language import tokenizers
+from dltoolkit.data.readers import source
 from dltoolkit.errors import UserError
 from dltoolkit.models.language import decoders, sampling
 
@@ -158,7 +159,11 @@ def sampler(
 
 
 def evaluate(
-    run: Run, load_corpus: Callable[[Tokenizer], Corpus], other: str | None, text_column: str | None
+    run: Run,
+    load_corpus: Callable[[Tokenizer], Corpus],
+    other: str | None,
+    text_column: str | None,
+    encoding: str | None = None,
 ) -> dict[str, Any]:
     """Score a run on its test split (on validation if it has no test split), or on all of another text.
 
@@ -167,6 +172,7 @@ def evaluate(
         load_corpus: Reads the corpus of the run with its tokenizer.
         other: A value of ``--data``; None for the corpus of the run.
         text_column: Column of a table in ``other``.
+        encoding: Character encoding of ``other``.
 
     Raises:
         UserError: If the corpus has changed, or there is no text to score.
@@ -180,15 +186,17 @@ def evaluate(
         split = "test" if "test" in corpus.splits else "validation"
         progress.note(f"Evaluating {corpus.characters[split]:,} characters: the {split} split of {corpus.source}.")
         return language.measure(run.model, [corpus.split(split)], corpus.characters[split], context_length)
-    characters, unknown = 0, []
-    for text in corpora.read(other, text_column=text_column):
+    documents, characters, unknown = corpora.Documents(source.resolve(other), text_column, encoding), 0, []
+    for text in documents.read():
         characters += len(text)
         unknown = list(dict.fromkeys([*unknown, *tokenizer.unknown(text)]))
     progress.note(f"Evaluating {characters:,} characters: all of {other}.")
     run.warn_of_training_data(other)
+    for warning in documents.warnings:
+        progress.warn(warning)
     if unknown:
         progress.warn(f"The training text does not contain {_quote(unknown)}; they are scored as unknown characters.")
-    token_ids = (tokenizer.encode(text) for text in corpora.read(other, text_column=text_column))
+    token_ids = (tokenizer.encode(text) for text in documents.read())
     return language.measure(run.model, token_ids, characters, context_length)
 
 

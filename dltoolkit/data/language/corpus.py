@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
-import gzip
+import collections
 import hashlib
 import json
 from collections.abc import Iterator
@@ -14,12 +13,20 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.data import disk_cache
-from dltoolkit.data.language.tokenizers import UNKNOWN, BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+from dltoolkit.data.language.tokenizers import (
+    MAX_TRAINING_CHARACTERS,
+    BPETokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    Tokenizer,
+)
+from dltoolkit.data.readers import encoding as encodings
 from dltoolkit.data.readers import objects, source, tables, tfds
 from dltoolkit.data.readers.source import SPLITS, TEXT_SUFFIXES, Source
 from dltoolkit.errors import UserError
 
-CHUNK_BYTES = 1 << 22  # bytes that are read from a file at a time
+CHUNK_CHARACTERS = 1 << 22  # characters that are read from a file at a time
+MAX_LISTED_TYPES = 5  # types of other files that a warning names
 HELD_OUT = 0.1  # fraction of the text for validation, and for the test
 MAX_HELD_OUT = 1_000_000  # maximum characters of either split; the loss on them hardly varies
 BPE_VOCAB_SIZE = 8_192  # default vocabulary size of bpe
@@ -88,6 +95,7 @@ def load(
     validation_tail: float | None = None,
     limit: int | None = None,
     text_column: str | None = None,
+    encoding: str | None = None,
     cache_dir: Path | None = None,
 ) -> Corpus:
     """Read a corpus, train its tokenizer on the training split, and store its token IDs on disk.
@@ -103,27 +111,24 @@ def load(
             test split.
         limit: Maximum number of characters.
         text_column: Column of the texts in a table, by name or position.
+        encoding: Character encoding; by default UTF-8, or UTF-16 or UTF-32 with a byte order mark.
         cache_dir: Folder of the token IDs; by default that of ``disk_cache``.
 
     Raises:
         UserError: If there is no text, or it cannot be read.
     """
     src = source.resolve(data) if isinstance(data, str) else data
-    documents = _Documents(src, text_column, limit)
+    documents = Documents(src, text_column, encoding, limit)
     characters = _split_characters(documents, validation_tail)
     if isinstance(tokenizer, str):
         train = CharacterStream(documents.read()).take(characters["train"])
+        if tokenizer == "bpe" and characters["train"] > MAX_TRAINING_CHARACTERS:
+            documents.warnings.append(
+                f"The tokenizer is trained on the first {MAX_TRAINING_CHARACTERS:,} of the {characters['train']:,} "
+                "characters of the training split."
+            )
         tokenizer = _train_tokenizer(tokenizer, vocab_size or BPE_VOCAB_SIZE, train)
     return _tokenize(documents, characters, tokenizer, cache_dir or disk_cache.default_folder())
-
-
-def read(data: Source | str, *, text_column: str | None = None) -> Iterator[str]:
-    """Yield a text in chunks.
-
-    Raises:
-        UserError: If there is no text, or it cannot be read.
-    """
-    return _Documents(source.resolve(data) if isinstance(data, str) else data, text_column).read()
 
 
 class CharacterStream:
@@ -143,22 +148,30 @@ class CharacterStream:
             count -= min(count, len(chunk))
 
 
-class _Documents:
+class Documents:
     """The documents of a source, which can be read several times.
 
     Args:
         src: The source.
         text_column: Column of the texts in a table.
+        encoding: Character encoding; None for UTF-8 or that of a byte order mark.
         limit: Maximum number of characters.
 
     Attributes:
         source: The source.
         splits: The predefined splits, or "" alone if there are none.
+        warnings: Sentences about what is left out.
+
+    Raises:
+        UserError: If the source is no corpus, or cannot be read.
     """
 
-    def __init__(self, src: Source, text_column: str | None, limit: int | None = None):
-        self.source, self._limit = src, limit
-        self._documents = _list_documents(src, text_column)
+    def __init__(
+        self, src: Source, text_column: str | None = None, encoding: str | None = None, limit: int | None = None
+    ):
+        self.source, self._encoding, self._limit = src, encoding, limit
+        self.warnings: list[str] = []
+        self._documents = self._list(text_column)
         self.splits = list(self._documents)
         if limit and self.splits != [""]:
             raise UserError(f"{src.spec} has predefined splits, which --limit would cut: leave --limit out.")
@@ -166,11 +179,101 @@ class _Documents:
     def read(self, split: str | None = None) -> Iterator[str]:
         """Yield the text of a split, or of all splits in order, in chunks, with a line break between two documents."""
         selected = self._documents if split is None else {split: self._documents[split]}
-        chunks = (chunk for documents in selected.values() for chunk in _join(documents))
+        chunks = (chunk for documents in selected.values() for chunk in self._join(documents))
         return CharacterStream(chunks).take(self._limit) if self._limit else chunks
 
+    def warn_of_limit(self) -> None:
+        """Add a warning if the text is longer than the limit."""
+        if self._limit:
+            chunks = (chunk for documents in self._documents.values() for chunk in self._join(documents))
+            stream = CharacterStream(chunks)
+            collections.deque(stream.take(self._limit), maxlen=0)
+            if any(stream.take(1)):
+                self.warnings.append(f"--limit uses the first {self._limit:,} characters of the text only.")
 
-def _split_characters(documents: _Documents, validation_tail: float | None) -> dict[str, int]:
+    def _join(self, documents: list[Path | str]) -> Iterator[str]:
+        for i, document in enumerate(documents):
+            if i:
+                yield "\n"
+            yield from self._read_file(document) if isinstance(document, Path) else [document]
+
+    def _read_file(self, path: Path) -> Iterator[str]:
+        """Yield the text of a file in chunks, which are decoded one by one."""
+        with encodings.open_text(path, self._encoding) as file:
+            while chunk := file.read(CHUNK_CHARACTERS):
+                yield chunk
+
+    def _list(self, text_column: str | None) -> dict[str, list[Path | str]]:
+        """Return the files or texts of each split; the key is "" if there are no predefined splits."""
+        src = self.source
+        if src.kind == "text":
+            return {"": [src.path]}
+        if src.kind == "folder":
+            return self._list_folder()
+        if src.kind == "table":
+            return self._list_cells(text_column)
+        if src.kind == "bundled" and src.reference == "python-docs":
+            from pydoc_data import topics
+
+            return {"": [topics.topics[name] for name in sorted(topics.topics)]}
+        if src.kind == "object":
+            return objects.documents(src, text_column)
+        if src.kind == "tfds":
+            return tfds.read_texts(src.reference)
+        raise UserError(
+            f"{src.spec} is not a plain-text corpus: give --data a .txt, .md, .py or .gz file, a folder of them, a "
+            "table with a column of texts, python-docs, or a TFDS name such as tiny_shakespeare."
+        )
+
+    def _list_cells(self, text_column: str | None) -> dict[str, list[Path | str]]:
+        """Return the cells of a table's column of texts, by split."""
+        documents: dict[str, list[Path | str]] = {}
+        empty = 0
+        for split, paths in (self.source.splits or {"": (self.source.path,)}).items():
+            for table in tables.read_tables(list(paths), encoding=self._encoding):
+                cells = table.columns[table.find(text_column, tables.TEXT_COLUMNS, "text")]
+                texts = [_cell_text(cell) for cell in cells]
+                documents.setdefault(split, []).extend(text for text in texts if text)
+                empty += texts.count("")
+        if empty:
+            self.warnings.append(f"{empty:,} rows of {self.source.spec} have no text and are left out.")
+        return documents
+
+    def _list_folder(self) -> dict[str, list[Path | str]]:
+        """Return the text files of a folder, by split if every file is named after one and train and test exist."""
+        src, paths, other = self.source, [], collections.Counter()
+        for file in source.list_files(self.source.path):
+            path = Path(file.path)
+            suffix = path.suffix.lower()
+            if suffix in TEXT_SUFFIXES:
+                paths.append(path)
+            else:
+                other[suffix or "no suffix"] += 1
+        if not paths:
+            types = ", ".join(TEXT_SUFFIXES)
+            raise UserError(f"No texts in {src.spec}: give a folder with files of the types {types}.")
+        if other:
+            types = ", ".join(f"{count:,} {suffix}" for suffix, count in other.most_common(MAX_LISTED_TYPES))
+            self.warnings.append(
+                f"{other.total():,} files of {src.spec} are left out, because they are not of the types "
+                f"{', '.join(TEXT_SUFFIXES)}: {types}{', …' if len(other) > MAX_LISTED_TYPES else ''}."
+            )
+        by_split: dict[str, list[Path | str]] = {}
+        for path in paths:
+            by_split.setdefault(source.split_name(path.name.split(".")[0]) or "", []).append(path)
+        if "train" in by_split and "test" in by_split and "" not in by_split:
+            return {split: by_split[split] for split in SPLITS if split in by_split}
+        return {"": paths}
+
+
+def _cell_text(cell: Any) -> str:
+    """Return the text of a table's cell; an empty cell and NaN give an empty text."""
+    if cell is None or cell != cell:  # NaN differs from itself
+        return ""
+    return encodings.decode(cell) if isinstance(cell, bytes) else str(cell)
+
+
+def _split_characters(documents: Documents, validation_tail: float | None) -> dict[str, int]:
     """Return the number of characters of each split."""
     counts = {split: sum(map(len, documents.read(split))) for split in documents.splits}
     total = sum(counts.values())
@@ -194,7 +297,7 @@ def _train_tokenizer(kind: str, vocab_size: int, train: Iterator[str]) -> Tokeni
     return ByteTokenizer() if kind == "byte" else BPETokenizer.train(train, vocab_size)
 
 
-def _tokenize(documents: _Documents, characters: dict[str, int], tokenizer: Tokenizer, folder: Path) -> Corpus:
+def _tokenize(documents: Documents, characters: dict[str, int], tokenizer: Tokenizer, folder: Path) -> Corpus:
     """Return a corpus whose token IDs are in a file, which is written unless an earlier run has written it."""
     description = json.dumps([tokenizer.to_json(), characters], sort_keys=True)
     digest, max_tokens = hashlib.blake2b(description.encode(), digest_size=16), 0
@@ -213,7 +316,7 @@ def _tokenize(documents: _Documents, characters: dict[str, int], tokenizer: Toke
             raise
         cached = file.commit(array, facts), facts
     array, facts = cached
-    warnings = _warn_of_unknown(facts["unknown"]) if isinstance(tokenizer, CharTokenizer) else []
+    documents.warn_of_limit()
     return Corpus(
         token_ids=array.view(np.uint16)[: facts["tokens"], 0],
         splits={split: tuple(span) for split, span in facts["splits"].items()},
@@ -222,17 +325,17 @@ def _tokenize(documents: _Documents, characters: dict[str, int], tokenizer: Toke
         source=src.spec,
         name=src.name,
         fingerprint=fingerprint,
-        warnings=[*src.warnings, *warnings],
+        warnings=[*src.warnings, *documents.warnings, *_warn_of_unknown(facts["unknown"])],
     )
 
 
 def _write_tokens(
-    array: np.memmap, documents: _Documents, characters: dict[str, int], tokenizer: Tokenizer
+    array: np.memmap, documents: Documents, characters: dict[str, int], tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """Write the token IDs of all splits to an array of bytes (n, 2).
 
     Returns:
-        The splits (begin and end of each), the unknown characters of each split, and the number of tokens.
+        The splits (begin and end of each), the unknown tokens of each split, and the number of tokens.
     """
     splits, unknown, position = {}, {}, 0
     stream = CharacterStream(documents.read())
@@ -240,7 +343,7 @@ def _write_tokens(
         begin, unknown[split] = position, 0
         for text in stream.take(count):
             token_ids = tokenizer.encode(text)
-            unknown[split] += int((token_ids == UNKNOWN).sum())
+            unknown[split] += 0 if tokenizer.unknown_id is None else int((token_ids == tokenizer.unknown_id).sum())
             array[position : position + len(token_ids)] = token_ids.view(np.uint8).reshape(-1, 2)
             position += len(token_ids)
             disk_cache.release_pages(array)
@@ -248,78 +351,11 @@ def _write_tokens(
     return {"splits": splits, "unknown": unknown, "tokens": position}
 
 
-def _warn_of_unknown(counts: dict[str, int]) -> list[str]:
+def _warn_of_unknown(unknown: dict[str, int]) -> list[str]:
     """Return a warning about the unknown characters of each split, if there are any."""
-    total = sum(counts.values())
+    total = sum(unknown.values())
     if not total:
         return []
-    if counts["train"]:  # the tokenizer was trained on another text
+    if unknown["train"]:  # the tokenizer was trained on another text
         return [f"The vocabulary lacks {total:,} characters of the text, which count as unknown."]
     return [f"{total:,} characters of the other splits do not occur in the training split and count as unknown."]
-
-
-def _join(documents: list[Path | str]) -> Iterator[str]:
-    for i, document in enumerate(documents):
-        if i:
-            yield "\n"
-        yield from _read_file(document) if isinstance(document, Path) else [document]
-
-
-def _read_file(path: Path) -> Iterator[str]:
-    """Yield the text of a UTF-8 file in chunks, which are decoded one by one."""
-    decoder, lines = codecs.getincrementaldecoder("utf-8-sig")(), 0
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            raw = b"x"
-            while raw:
-                raw = file.read(CHUNK_BYTES)
-                yield decoder.decode(raw, final=not raw)
-                lines += raw.count(b"\n")
-    except UnicodeDecodeError as error:
-        line = 1 + lines + error.object.count(b"\n", 0, error.start)
-        byte = error.object[error.start]
-        raise UserError(f"{path} is not UTF-8: byte 0x{byte:02x} near line {line}; convert it to UTF-8.") from None
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be read: {reason}.") from None
-
-
-def _list_documents(src: Source, text_column: str | None) -> dict[str, list[Path | str]]:
-    """Return the files or texts of each split; the key is "" if there are no predefined splits."""
-    if src.kind == "text":
-        return {"": [src.path]}
-    if src.kind == "folder":
-        return _list_folder(src)
-    if src.kind == "table":
-        documents: dict[str, list[Path | str]] = {}
-        for split, paths in (src.splits or {"": (src.path,)}).items():
-            for table in tables.read_tables(list(paths)):
-                cells = table.columns[table.find(text_column, tables.TEXT_COLUMNS, "text")]
-                documents.setdefault(split, []).extend(str(cell) for cell in cells if cell)
-        return documents
-    if src.kind == "bundled" and src.reference == "python-docs":
-        from pydoc_data import topics
-
-        return {"": [topics.topics[name] for name in sorted(topics.topics)]}
-    if src.kind == "object":
-        return objects.documents(src, text_column)
-    if src.kind == "tfds":
-        return tfds.read_texts(src.reference)
-    raise UserError(
-        f"{src.spec} is not a plain-text corpus: give --data a .txt, .md, .py or .gz file, a folder of them, a table "
-        "with a column of texts, python-docs, or a TFDS name such as tiny_shakespeare."
-    )
-
-
-def _list_folder(src: Source) -> dict[str, list[Path | str]]:
-    """Return the text files of a folder, by split if every file is named after one and train and test exist."""
-    paths = [Path(file.path) for file in source.list_files(src.path)]
-    paths = [path for path in paths if path.suffix.lower() in TEXT_SUFFIXES]
-    if not paths:
-        raise UserError(f"No texts in {src.spec}: give a folder with files of the types {', '.join(TEXT_SUFFIXES)}.")
-    by_split: dict[str, list[Path | str]] = {}
-    for path in paths:
-        by_split.setdefault(source.split_name(path.name.split(".")[0]) or "", []).append(path)
-    if "train" in by_split and "test" in by_split and "" not in by_split:
-        return {split: by_split[split] for split in SPLITS if split in by_split}
-    return {"": paths}

@@ -151,16 +151,15 @@ class BPETokenizer:
 
 
 class KerasHubTokenizer:
-    """A ``keras_hub.tokenizers.Tokenizer`` without start and end tokens. No character is unknown.
+    """A ``keras_hub.tokenizers.Tokenizer`` without start and end tokens.
 
     Raises:
         UserError: If it has more than ``MAX_VOCAB_SIZE`` tokens.
     """
 
-    unknown_id = None
-
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
+        self.unknown_id = int(tokenizer.token_to_id("<unk>")) if hasattr(tokenizer, "proto") else None  # SentencePiece
         self.vocab_size = tokenizer.vocabulary_size()
         if self.vocab_size > MAX_VOCAB_SIZE:
             raise UserError(
@@ -175,7 +174,9 @@ class KerasHubTokenizer:
         return self._tokenizer.detokenize([int(token_id) for token_id in token_ids]) if len(token_ids) else ""
 
     def unknown(self, text: str) -> list[str]:
-        return []
+        if self.unknown_id is None or self.unknown_id not in self.encode(text):
+            return []
+        return [character for character in dict.fromkeys(text) if self.unknown_id in self.encode(character)]
 
     def to_json(self) -> dict[str, Any]:
         return {"tokenizer": "keras_hub", **keras_hub_to_json(self._tokenizer)}

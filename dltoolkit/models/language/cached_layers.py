@@ -2,7 +2,7 @@
 
 They start within milliseconds, because nothing is compiled. Vectors have the shape (rows, time, units): a prompt is one
 row, and a step is one token of each row. NumPy multiplies the rows of a step one by one, so that the numbers of a row
-do not depend on the rows beside it, to the last bit.
+do not depend on the other rows, to the last bit.
 """
 
 from __future__ import annotations

@@ -240,7 +240,7 @@ def _average(logits: list[np.ndarray]) -> np.ndarray:
 class UncachedDecoder:
     """A decoder for any language model, which reads the whole window for each token.
 
-    Each row is read by itself, so that it does not depend on the rows beside it.
+    Each row is read by itself, so that it does not depend on the other rows.
 
     Args:
         model: Token IDs int32 (batch, time) -> logits (batch, time, vocab_size) that do not depend on later tokens.
