@@ -11,6 +11,8 @@ Importing this package never imports TensorFlow.
 """
 
 import importlib
+import sys
+from pathlib import Path
 
 __version__ = "0.1.0"
 
@@ -22,6 +24,29 @@ _PUBLIC = {
     "Prediction": "evaluation.prediction",
     "UserError": "errors",
 }
+__all__ = sorted(_PUBLIC)
+
+
+class _RecipesOfClone:
+    """Finder of ``dltoolkit.recipes`` in a clone, where the recipes are in a folder next to this package.
+
+    Python imports this package from a clone if it is started in the root of the clone, even if dltoolkit is installed.
+    """
+
+    folder = Path(__file__).resolve().parents[1] / "recipes"
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None):
+        """Return the specification of ``dltoolkit.recipes``, or None for any other module."""
+        if name != f"{__name__}.recipes":
+            return None
+        from importlib.util import spec_from_file_location
+
+        return spec_from_file_location(name, cls.folder / "__init__.py", submodule_search_locations=[str(cls.folder)])
+
+
+if not Path(__file__).with_name("recipes").exists() and (_RecipesOfClone.folder / "__init__.py").exists():
+    sys.meta_path.insert(0, _RecipesOfClone)  # first, so that the recipes are those of this clone and of no other
 
 
 def __getattr__(name: str):
