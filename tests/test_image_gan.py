@@ -10,7 +10,7 @@ from PIL import Image
 from toy_training import equal, stop_at
 
 import dltoolkit
-from dltoolkit import evaluation, report
+from dltoolkit import evaluation, report, training
 from dltoolkit.errors import UserError
 
 
@@ -208,3 +208,17 @@ def test_resume_continues_exactly_from_any_step(config, run, monkeypatch, step):
 def test_load_and_generate_print_no_warning(run, capfd):
     with silence(capfd):
         dltoolkit.load(str(run.path)).generate(count=2)
+
+
+@pytest.mark.slow
+def test_max_time_bounds_the_classifiers_that_compare_images(config, monkeypatch):
+    monkeypatch.setattr(training.time_limit, "MIN_STEPS", 10)
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{config.out_dir}/empty-cache")
+    monkeypatch.setattr(evaluation.feature_extractor, "MAX_STEPS", 10_000)
+    monkeypatch.setattr(evaluation.feature_extractor, "MIN_STEPS", 10_000)
+    run = image_gan.train(replace(config, epochs=None, max_time=8, name="limited"))
+    steps = run.info["plan"]["extractor_steps"]
+    assert 10 <= steps < 10_000
+    summary = dict(run.info["plan"]["summary"])
+    assert f"generated images in {steps:,} steps" in summary["Evaluation"]
+    assert run.evaluate() == run.metrics["test"] | {"baseline": run.metrics["baseline"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,8 @@ def train(
         source="",
     )
     keras.utils.set_random_seed(seed)
-    model = classifiers.build("resnet", splits.image_shape, len(classes), widths=WIDTHS)
+    with _float32():
+        model = classifiers.build("resnet", splits.image_shape, len(classes), widths=WIDTHS)
     classifiers.whiten(model, images[:: -(-len(images) // WHITENING_IMAGES)])
     batch_size = min(batch_size, len(images))
     steps = min(max_steps or MAX_STEPS, max(min_steps, EPOCHS * len(images) // batch_size))
@@ -109,6 +111,19 @@ def train(
     with progress.phase("Training a small classifier for comparison"):
         model.fit(training, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[limit])
     return FeatureExtractor(model, limit.limited_steps)
+
+
+@contextlib.contextmanager
+def _float32() -> Iterator[None]:
+    """Build layers in float32, so that a classifier is the same during and after a training in another precision."""
+    import keras
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def rotation_pretext(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
