@@ -363,7 +363,7 @@ def test_load_refuses_other_tasks_by_name(tmp_path, header, cells, words):
 
 
 def test_load_refuses_a_text_file_and_names_tabs(tmp_path):
-    path = tmp_path / "amazon_labelled.txt"
+    path = tmp_path / "amazon.txt"
     path.write_text("So good.\t1\nSo bad.\t0\n")
     assert "rename it to .tsv" in error_message(path)
     path.write_text("So good.\nSo bad.\n")
@@ -419,6 +419,8 @@ def test_load_finds_labels_in_file_names(tmp_path):
         (tmp_path / "flat" / f"{label}.{number}.txt").write_text(text)
     assert "--label-pattern" in error_message(tmp_path / "flat")
     assert labeled_texts(load(tmp_path / "flat", TextReadOptions(label_pattern=r"^(\w+)\."))) == set(toy_texts(40))
+    folder = write_texts(tmp_path / "folders", toy_texts(6))
+    assert len(dataset.labeled(str(folder), ["bad", "good"], TextReadOptions(label_pattern="none"))[0]) == 6
     message = error_message(tmp_path / "flat", TextReadOptions(label_pattern="(good)"))
     assert "does not match the name of 20 texts" in message
     for pattern in ("good", "(a)(b)", "("):

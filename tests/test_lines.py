@@ -64,8 +64,8 @@ def test_read_lines_divides_at_line_feeds_only(tmp_path):
 def test_read_lines_keeps_ends_and_bytes_of_raw_lines(tmp_path):
     (tmp_path / "stream").write_bytes(b"a\r\nna\xefve\nlast")
     with open(tmp_path / "stream", "rb") as file:
-        kept = [line for line in lines.read_lines(file.fileno(), raw=True) if line is not None]
-    assert kept == ["a\r\n", "na\udcefve\n", "last"]
+        raw_lines = [line for line in lines.read_lines(file.fileno(), raw=True) if line is not None]
+    assert raw_lines == ["a\r\n", "na\udcefve\n", "last"]
 
 
 def test_read_image_tells_images_from_lines(tmp_path):

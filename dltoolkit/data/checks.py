@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.data import split
-from dltoolkit.data.options import ReadOptions
+from dltoolkit.data.options import NONE, ReadOptions
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import SPLITS, Source, table_suffix
 from dltoolkit.errors import UserError
 
 MAX_IMBALANCE = 10  # ratio of the largest to the smallest class above which a warning recommends class weights
-UNLABELED = ("unsup", "unsupervised", "unlabeled", "unlabelled", "unlab", "nolabel")  # folders that are no classes
+UNLABELED = ("unsup", "unlab", "nolabel", "no_label")  # beginnings of the names of folders that are no classes
 MAX_LISTED = 5  # names in a message; more names would hide the message itself
 MAX_NAME_LENGTH = 200  # characters of a name in a message
 
@@ -47,7 +47,7 @@ def refuse_unused(values: Mapping[str, Any], source: Source, noun: str) -> None:
         "label_pattern": is_folder,
     }
     for name, has_effect in effective.items():
-        if values.get(name) is not None and not has_effect:
+        if values.get(name) not in (None, NONE) and not has_effect:
             flag = "--no-header" if values[name] is False else f"--{name.replace('_', '-')}"
             kind = f"{suffix} files" if is_table and suffix else source.description
             raise UserError(f"{flag} has no effect on {source.spec} ({kind}): leave it out.")
@@ -109,7 +109,7 @@ def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
 def leave_out_unlabeled(listing: Listing) -> Listing:
     """Return a listing without the class folders that hold unlabeled examples, and with a warning about them.
 
-    Such a folder has one of the names in ``UNLABELED``, and the predefined test folders lack it.
+    The name of such a folder begins as in ``UNLABELED``, and the predefined test folders lack it.
     """
     if listing.split_origin != "folders" or needs_split(listing):
         return listing
@@ -117,7 +117,7 @@ def leave_out_unlabeled(listing: Listing) -> Listing:
     left_out = [
         index
         for index in np.unique(listing.labels).tolist()
-        if index not in tested and listing.classes[index].lower() in UNLABELED
+        if index not in tested and listing.classes[index].lower().startswith(UNLABELED)
     ]
     if not left_out:
         return listing

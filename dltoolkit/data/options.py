@@ -11,6 +11,8 @@ from dltoolkit.config import Options, option
 from dltoolkit.data.readers import encoding
 from dltoolkit.errors import UserError
 
+NONE = "none"  # value of --split-column and --label-pattern that a run's own value is replaced with on other data
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions(Options):
@@ -33,7 +35,7 @@ class ReadOptions(Options):
     )
     label_pattern: str | None = option(
         None,
-        "Regular expression with one group, which is the label in the path of a file, such as '(cat|dog)' (default: "
+        "Regular expression with one group, the label in the path of a file, such as '(cat|dog)', or none (default: "
         "the label is the folder)",
         group="data",
     )
@@ -42,7 +44,7 @@ class ReadOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         encoding.check_name(self.encoding)
-        if self.label_pattern is not None:
+        if self.label_pattern not in (None, NONE):
             _check_pattern(self.label_pattern)
 
 

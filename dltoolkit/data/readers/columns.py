@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dltoolkit.data.options import ReadOptions
+from dltoolkit.data.options import NONE, ReadOptions
 from dltoolkit.data.readers import tables
 from dltoolkit.data.readers.source import SPLITS, Source, split_name
 from dltoolkit.data.readers.tables import Table
 from dltoolkit.errors import UserError
 
-NO_COLUMN = "none"  # value of --split-column that turns predefined splits off
 TEXT_PAIRS = (  # names of two columns whose texts belong together
     ("premise", "hypothesis"),
     ("question", "sentence"),
@@ -104,7 +103,7 @@ def find_split(
         UserError: If the user has selected a column that names no splits, or none of the rows is for training.
     """
     table, option = contents[0], read.split_column
-    if option == NO_COLUMN:
+    if option == NONE:
         return None, []
     if source.splits and len(source.splits) > 1:
         if option:

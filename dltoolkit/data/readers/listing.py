@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dltoolkit.data.options import ReadOptions
+from dltoolkit.data.options import NONE, ReadOptions
 from dltoolkit.data.readers import columns, tables, tfds
 from dltoolkit.data.readers.source import (
     SPLITS,
@@ -114,7 +114,7 @@ def from_folder(
     """
     noun = example_type.noun
     roots = {split: paths[0] for split, paths in source.splits.items()} or {"": source.path}
-    if label_pattern is not None:
+    if label_pattern not in (None, NONE):
         return _from_file_names(source, roots, example_type, label_pattern)
     rows: list[tuple[File, str, str]] = []  # file, label, split
     other_files: list[str] = []
@@ -170,7 +170,7 @@ def _from_file_names(source: Source, roots: dict[str, Path], example_type: Examp
     if without_label:
         raise UserError(
             f"--label-pattern '{label_pattern}' does not match the name of {len(without_label)} {noun}s, such as "
-            f"{without_label[0]}: change the pattern or remove them."
+            f"{without_label[0]}: change the pattern, or give none to read class folders."
         )
     warnings = [*source.warnings, *_warn_of_other_files(other_files, len(rows), example_type)]
     return replace(_from_rows(rows, warnings, noun), split_origin="folders")
