@@ -60,7 +60,7 @@ def data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if shape:
         rows.append(("image size", " × ".join(map(str, shape))))
-    if "mode" in resize:
+    if "mode" in resize and (resize["mode"], resize.get("pixels_used")) != ("crop", 1):  # nothing was cut off
         used = f", {percent(resize['pixels_used'])} of the pixels used" if "pixels_used" in resize else ""
         rows.append(("resizing", f"{resize['mode']}{used}"))
     if "minimum" in scale:

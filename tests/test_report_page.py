@@ -299,7 +299,7 @@ def test_page_of_a_fine_tuning_says_which_network_was_selected(tmp_path):
     run.update(recipe="fine-tune", selected="linear_probe", linear_probe=probe)
     _, outline = page_of(run)
     space = "\N{NO-BREAK SPACE}"
-    assert f"the linear probe was selected: accuracy 95.0{space}% of the linear probe, 90.0{space}% of epoch 2." in (
+    assert f"the linear probe was selected: accuracy 90.0{space}% in epoch 2 of fine-tuning, 95.0{space}% with the" in (
         outline.text
     )
     assert "No epoch is better on validation than the linear probe" in outline.text
@@ -347,10 +347,12 @@ def test_page_of_a_gan_explains_its_scores_next_to_those_of_real_images(tmp_path
     page, outline = page_of(run, samples={"generated": images, "nearest": (images, images + 200)})
     space = "\N{NO-BREAK SPACE}"
     head = outline.text[: outline.text.index("Scores")]
-    assert f"generated images only recognizes 94.0{space}% of the real test images; trained on real images" in head
+    statement = f"Trained on generated images alone, a classifier recognizes 94.0{space}% of the real test images"
+    assert f"{statement}; trained on real images, it recognizes 99.0{space}%." in head
     assert f"20.0{space}% of them are nearly copies of training images." in head
-    assert f"GAN-train accuracy94.0{space}%99.0{space}%Accuracy on the real test images" in outline.text
-    assert "Fréchet distance0.13660.04175Distance between generated and real test images" in outline.text
+    assert "GAN-train accuracyAccuracy on the real test images of a classifier trained on generated" in outline.text
+    assert f"the more the generated images are worth.94.0{space}%99.0{space}%" in outline.text
+    assert "papers are not comparable.0.13660.04175" in outline.text
     assert outline.text.index("and the nearest training images") < outline.text.index("Run details")
     assert page.count("data:image/png;base64,") == 2
     plain = {key: value for key, value in test.items() if not key.startswith(("gan", "memo"))}
@@ -421,7 +423,7 @@ def test_page_of_a_language_model_compares_bits_per_character_and_shows_the_last
     }
     run = make_run(tmp_path / "run", [], measured=scores)
     _, outline = page_of(run, texts={"epoch-0001": "first <b>", "epoch-0002": "second\r\n</pre>"})
-    assert "needs 19.0\N{NO-BREAK SPACE}% fewer bits per character than the best baseline (gzip): 1.700" in outline.text
+    assert "needs 19.0\N{NO-BREAK SPACE}% fewer bits than the best baseline (gzip): 1.700 against 2.100" in outline.text
     rows = outline.text[outline.text.index("Perplexity") :]
     assert rows.startswith("PerplexityThis network1.7001.20003.30gzip2.100unigram4.5003.000020.00")
     assert outline.text.index("second") < outline.text.index("1 earlier") < outline.text.index("first <b>")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dltoolkit.report.contents import Contents
 
 MEANINGS = {
-    "gan_train_accuracy": "Accuracy on the real test images of a classifier trained on generated images only, next to "
+    "gan_train_accuracy": "Accuracy on the real test images of a classifier trained on generated images alone, next to "
     "that of a classifier trained on real images. The closer the two are, the more the generated images are worth.",
     "gan_test_accuracy": "Generated images that a classifier trained on real images recognizes as their class.",
     "frechet_distance": "Distance between generated and real test images in the features of a small classifier of the "
@@ -34,10 +34,8 @@ def image_verdict(run: Contents) -> tuple[str, str]:
     """Return one sentence about the quality of generated images: its statement and its explanation."""
     test, real = run.test, _real(run)
     if "gan_train_accuracy" in test:
-        statement = (
-            f"A classifier trained on generated images only recognizes {percent(test['gan_train_accuracy'])} of the "
-            "real test images"
-        )
+        accuracy = percent(test["gan_train_accuracy"])
+        statement = f"Trained on generated images alone, a classifier recognizes {accuracy} of the real test images"
         explanation = "."
         if "classifier_accuracy" in real:
             explanation = f"; trained on real images, it recognizes {percent(real['classifier_accuracy'])}."
@@ -77,10 +75,10 @@ def text_verdict(run: Contents) -> tuple[str, str] | None:
     if own is None or not bits:
         return None
     name = min(bits, key=bits.get)
-    explanation = f": {own:.3f} against {bits[name]:.3f}."
+    explanation = f": {own:.3f} against {bits[name]:.3f} bits per character."
     if own < bits[name]:
         fewer = percent(1 - own / bits[name])
-        return f"The network needs {fewer} fewer bits per character than the best baseline ({name})", explanation
+        return f"The network needs {fewer} fewer bits than the best baseline ({name})", explanation
     return f"The network predicts the text no better than the best baseline ({name})", f"{explanation} Train longer."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def lead(run: Contents) -> tuple[str, str] | None:
         sentence = generation_scores.image_verdict(run)
     else:
         sentence = generation_scores.text_verdict(run)
-    return sentence and tuple(part.replace(" %", "\N{NO-BREAK SPACE}%") for part in sentence)
+    return sentence and tuple(re.sub(r" (?=[%=<])|(?<=[=<]) ", "\N{NO-BREAK SPACE}", part) for part in sentence)
 
 
 def score(run: Contents) -> dict[str, Any] | None:
@@ -94,7 +95,8 @@ def _selected(run: Contents) -> str | None:
     if name not in probe or not run.best:
         return f"{text}."
     probed, tuned = (metric_value(name, value) for value in (probe[name], run.best[run.monitor]))
-    return f"{text}: {metric_label(name)} {probed} of the linear probe, {tuned} of epoch {run.best['epoch']:g}."
+    epoch = f"{run.best['epoch']:g}"
+    return f"{text}: {metric_label(name)} {tuned} in epoch {epoch} of fine-tuning, {probed} with the linear probe."
 
 
 def tiles(run: Contents) -> dict[str, str]:

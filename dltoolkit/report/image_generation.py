@@ -36,7 +36,7 @@ def sampler(run: Run, splits: ImageSplits, *, stop_on_collapse: bool) -> Callabl
 
     def on_epoch_end(model: keras.Model, epoch: int) -> bool:
         images = _generate_grid(run, model.inference_generator(), splits)
-        run.write(f"samples/epoch-{epoch:04}.png", image_grids.image_grid(images, max_images=GRID))
+        run.write(f"samples/epoch-{epoch:04}.png", image_grids.image_grid(images))
         warning = gan.find_collapse(run.history)
         if warning:
             progress.warn(warning)

@@ -13,7 +13,7 @@ SIDE = 96  # pixels of the longer side of an image in a grid: small images are e
 MAX_WIDTH = 900  # pixels of a grid, which a page shows without reducing it
 
 
-def image_grid(images: np.ndarray, *, max_images: int = 48) -> bytes:
+def image_grid(images: np.ndarray, *, max_images: int = 64) -> bytes:
     """Arrange images, uint8 (n, height, width, channels), in a grid on a transparent background."""
     tiles = [_fit_tile(image) for image in images[:max_images]]
     columns = min(max(1, MAX_WIDTH // (tiles[0].width + 4)), math.ceil(math.sqrt(3 * len(tiles))))

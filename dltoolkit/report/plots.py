@@ -205,14 +205,14 @@ def reliability(bins: Mapping[str, Sequence[float]]) -> Figure:
     width = 1 / len(count)
     left = np.arange(len(count)) * width
     used = count > 0
-    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     style = {"width": width * 0.94, "align": "edge"}
     above.bar(left[used], accuracy[used], color=TRAINING, alpha=0.85, label="accuracy in the bin", **style)
     above.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle=DASHED, label="perfectly calibrated")
     above.plot(confidence[used], accuracy[used], "o", color=VALIDATION, markersize=4, label="at the mean confidence")
     above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="accuracy against confidence")
-    above.legend(fontsize=8.5, loc="upper left")
+    figure.legend(fontsize=8.5, loc="outside lower center", ncols=3)
     below.bar(left, count / max(count.sum(), 1), color=FAINT, **style)
     below.set(xlabel="confidence", ylabel="share")
     for axes in (above, below):

@@ -26,7 +26,7 @@ SAMPLES = {  # heading and explanation of a grid of images
         "Training images after augmentation",
         "Images as the network sees them in training. What is important for the class must still be visible.",
     ),
-    "generated": ("Generated images", "Of each class equally many, in the order of the classes."),
+    "generated": ("Generated images", "Images of all classes, in the order of the classes."),
     "nearest": (
         "Generated images and the nearest training images",
         "Left in each pair a generated image, right the training image that is most like it in the features of a "
@@ -67,15 +67,24 @@ def context(run: Contents) -> dict[str, Any]:
         "features_note": _features_note(run),
         "texts_mistaken": any(mistake.text is not None for mistake in run.mistakes),
         "max_text": MAX_TEXT,
-        "samples": {
-            key: SAMPLES.get(key, (key.replace("_", " ").capitalize(), "")) for key in run.samples if key in run.plots
-        },
+        "samples": _samples(run),
         "facts": _facts(run),
+        "plan": {str(label): value for label, value in (run.info.get("plan") or {}).get("summary") or []},
         "options": {
             key: "—" if value is None else json_value(value) for key, value in run.info.get("config", {}).items()
         },
         "commands": _commands(run),
     }
+
+
+def _samples(run: Contents) -> dict[str, tuple[str, str]]:
+    """Return the heading and the explanation of each grid of images."""
+    titles = {
+        key: SAMPLES.get(key, (key.replace("_", " ").capitalize(), "")) for key in run.samples if key in run.plots
+    }
+    if not run.info.get("conditional") and "generated" in titles:
+        titles["generated"] = (titles["generated"][0], "")  # there is no order of classes
+    return titles
 
 
 def _curve_notes(run: Contents) -> str:
@@ -186,6 +195,8 @@ def _features_note(run: Contents) -> str:
     model = "the network" if is_ngram else "the linear baseline (the network itself has no such weights)"
     many = len(run.top_features) > MAX_FEATURE_CLASSES
     few = f" Shown are the {MAX_FEATURE_CLASSES} classes with the lowest F1." if many else ""
+    prefixes = any(feature.ngram.endswith("*") for top in run.top_features.values() for feature in top)
+    few += " An asterisk stands for any end of a word." if prefixes else ""
     return (
         f"Words and phrases with the largest weights in {model}, for each class, and the number of training texts "
         f"that contain them.{few}"
@@ -195,14 +206,14 @@ def _features_note(run: Contents) -> str:
 def _facts(run: Contents) -> dict[str, Any]:
     """Return data, model, time and machine of the run."""
     info, config = run.info, run.info.get("config", {})
-    data, time = info.get("data", {}), info.get("time", {})
+    data, time, plan = info.get("data", {}), info.get("time", {}), info.get("plan") or {}
     best = f"{run.best['epoch']:g} of {run.history[-1]['epoch']:g}" if run.best else None
     probe = "linear probe (no epoch of fine-tuning)" if run.selected_probe else None
     return {
         **{label.capitalize(): value for label, value in data_rows(data)},
         "Fingerprint": data.get("fingerprint"),
         "Model": json_value(info.get("model")),
-        "Plan": json_value(info.get("plan")),
+        "Plan": json_value({key: value for key, value in plan.items() if key != "summary"}),
         "Selected": probe,
         "Best epoch of fine-tuning" if "selected" in info else "Best epoch": best,
         "Selected by": metric_label(run.monitor) if run.monitor and not probe else None,

@@ -37,5 +37,6 @@ def evaluate_and_report(run: Run, model: keras.Model, corpus: Corpus, context_le
         corpus.tokenizer.decode(token_ids),
     )
     run.write_json("metrics.json", {**scores, "baseline": baseline})
-    samples = sorted((run.path / "samples").glob("*.txt"))
-    page.write(run, texts={path.stem: path.read_text(encoding="utf-8") for path in samples})
+    samples = sorted((run.path / "samples").glob("epoch-*.txt"))
+    titles = [f"After epoch {path.stem.removeprefix('epoch-').lstrip('0')}" for path in samples]
+    page.write(run, texts={title: path.read_text("utf-8") for title, path in zip(titles, samples, strict=True)})
