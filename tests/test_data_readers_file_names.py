@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dltoolkit.data.readers.file_names import find_file
+from dltoolkit.data.readers.file_names import FileFinder
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ from dltoolkit.data.readers.file_names import find_file
         ("x" * 5000, "x" * 5000),
     ],
 )
-def test_find_file(tmp_path: Path, name: str, expected: str) -> None:
+def test_find_returns_the_file_of_a_name(tmp_path: Path, name: str, expected: str) -> None:
     files = ("cats/1.jpg", "dogs/1.jpg", "cats/0a1b.2.PNG", "dogs/only.jpg", "dogs/e\u0301te\u0301.jpg")
     for file in files:
         (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / file).touch()
-    assert find_file(name, tmp_path, (".jpg", ".png")) == tmp_path / expected
+    assert FileFinder((".jpg", ".png")).find(name, tmp_path) == tmp_path / expected

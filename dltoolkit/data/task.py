@@ -10,7 +10,7 @@ from PIL import Image
 from dltoolkit.data.image import decode
 from dltoolkit.data.options import ReadOptions
 from dltoolkit.data.readers import objects, tables, tfds
-from dltoolkit.data.readers.file_names import find_file
+from dltoolkit.data.readers.file_names import FileFinder
 from dltoolkit.data.readers.source import Source, list_files
 from dltoolkit.data.text.listing import TEXTS
 
@@ -48,7 +48,8 @@ def _names_images(table: tables.Table) -> bool:
     """Return whether the first row names an image file without its suffix, and the table has no column of texts."""
     columns = [] if table.usual(tables.TEXT_COLUMNS) else table.usual(tables.IMAGE_COLUMNS)
     names = [str(table.columns[column][0]).strip() for column in columns]
-    return any(name and find_file(name, table.path.parent, decode.SUFFIXES).is_file() for name in names)
+    finder = FileFinder(decode.SUFFIXES)
+    return any(name and finder.find(name, table.path.parent).is_file() for name in names)
 
 
 def _is_image(cell: Any) -> bool:

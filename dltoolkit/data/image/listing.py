@@ -1,6 +1,9 @@
 """Listings of labeled images from every kind of source, as files, encoded bytes or arrays."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,7 +15,7 @@ from dltoolkit.data.image.scale import MAX_UNIT_VALUE, is_8_bit
 from dltoolkit.data.options import ImageReadOptions
 from dltoolkit.data.readers import arrays, catalog, columns, keras_datasets, listing, objects, tables, tfds
 from dltoolkit.data.readers.arrays import SplitArrays
-from dltoolkit.data.readers.file_names import find_file
+from dltoolkit.data.readers.file_names import FileFinder
 from dltoolkit.data.readers.listing import ExampleType, Listing
 from dltoolkit.data.readers.source import File, Source
 from dltoolkit.errors import UserError
@@ -45,13 +48,13 @@ def list_images(
     if source.kind == "folder":
         return listing.from_folder(source, IMAGES, labeled=labeled, label_pattern=read.label_pattern)
     if source.kind == "table":
-        return listing.from_tables(source, IMAGES, read, lambda table: _find_columns(table, read), _parse_cell)
+        return listing.from_tables(source, IMAGES, read, lambda table: _find_columns(table, read), _cell_parser())
     if source.kind == "object":
         contents = objects.read(source, "image", labeled=labeled)
         if isinstance(contents, dict):
             return _from_arrays(source, contents)
         return listing.from_tables(
-            source, IMAGES, read, lambda table: _find_columns(table, read), _parse_cell, contents
+            source, IMAGES, read, lambda table: _find_columns(table, read), _cell_parser(), contents
         )
     if source.kind == "npz":
         return _from_arrays(source, arrays.read_npz(source.path))
@@ -79,7 +82,14 @@ def _find_columns(table: tables.Table, read: ImageReadOptions) -> tuple[str, str
     return table.find(image, tables.IMAGE_COLUMNS, "image"), columns.find_label(table, label, tables.LABEL_COLUMNS)
 
 
-def _parse_cell(cell: object, folder: Path, name: str) -> tuple[str, File | bytes | np.ndarray | None]:
+def _cell_parser() -> Callable[[object, Path, str], tuple[str, Any]]:
+    """Return :func:`_parse_cell` with an index of the files that is made once for a table."""
+    return functools.partial(_parse_cell, FileFinder(decode.SUFFIXES))
+
+
+def _parse_cell(
+    finder: FileFinder, cell: object, folder: Path, name: str
+) -> tuple[str, File | bytes | np.ndarray | None]:
     """Return the name and the image of a cell: a path relative to the table's ``folder``, encoded bytes or pixels."""
     if isinstance(cell, Image.Image):
         return name, _pixels(cell)
@@ -92,7 +102,7 @@ def _parse_cell(cell: object, folder: Path, name: str) -> tuple[str, File | byte
     text = "" if cell is None or cell != cell else str(cell).strip()  # NaN differs from itself
     if not text:
         return name, None
-    path = find_file(text, folder, decode.SUFFIXES)
+    path = finder.find(text, folder)
     try:
         status = path.stat()
     except (OSError, ValueError):
