@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime
-import io
-import json
 import os
 import shlex
 import shutil
@@ -20,6 +17,7 @@ from dltoolkit import cluster, data_object, files, interrupt, machine, recipe
 from dltoolkit import config as configuration
 from dltoolkit.errors import NonChiefDone, UserError, WorkerLost
 from dltoolkit.models import model_file
+from dltoolkit.run_files import RunFiles
 
 if TYPE_CHECKING:
     import keras
@@ -30,24 +28,18 @@ LAUNCHED_VARIABLE = "DLTOOLKIT_LAUNCHED"  # environment variable with the start 
 RUN_FILE_VARIABLE = "DLTOOLKIT_RUN_FILE"  # environment variable that names the file to which the chief writes its run
 
 
-class Run:
+class Run(RunFiles):
     """A run directory. :meth:`create` makes a new one, :func:`dltoolkit.load` opens an existing one.
 
     Attributes:
         path: The directory.
         info: The contents of run.json (see docs/run_directory.md).
-        writes: Whether this process may change the directory. Of several workers that train together, only the chief
-            may.
     """
 
     def __init__(self, path: Path, info: dict[str, Any], *, is_new: bool = False):
-        self.path = path
-        self.info = info
-        self.writes = cluster.is_chief()
+        super().__init__(path, info)
         self._is_new, self._is_locked = is_new, False
         self._model: keras.Model | None = None
-
-    # Creating and opening a run
 
     @classmethod
     def create(cls, module_file: str, settings: configuration.RunConfig, data_name: str) -> Run:
@@ -114,34 +106,6 @@ class Run:
         self.info = info
 
     # Changing a run
-
-    def update(self, **fields: Any) -> None:
-        """Change fields of run.json. A dictionary is merged into the previous one."""
-        for name, value in fields.items():
-            old = self.info.get(name)
-            self.info[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
-        self.write_json("run.json", self.info)
-
-    def write(self, name: str, content: bytes | str) -> Path:
-        """Write a file of the run atomically, so that readers never see an incomplete file."""
-        path = self.path / name
-        if not self.writes:
-            return path
-        with files.atomic_write(path) as partial:
-            partial.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
-        return path
-
-    def write_json(self, name: str, content: Any) -> Path:
-        """Write a JSON file of the run, indented for readability."""
-        return self.write(name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-    def write_rows(self, name: str, rows: Sequence[dict[str, Any]]) -> Path:
-        """Write a CSV file of the run from dictionaries with equal keys."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return self.write(name, text.getvalue())
 
     def save_model(self, model: keras.Model) -> Path:
         """Save a model for inference as model.keras, without its optimizer and with Keras' own layers where it can.
@@ -301,24 +265,6 @@ class Run:
         return recipe.load(file)
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """The contents of metrics.json; empty before the run was evaluated."""
-        return self._read_json("metrics.json") if (self.path / "metrics.json").exists() else {}
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """The rows of history.csv as numbers, one row per epoch."""
-        path = self.path / "history.csv"
-        if not path.exists():
-            return []
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        try:
-            return [{name: float(value) for name, value in row.items() if value != ""} for row in rows]
-        except (TypeError, ValueError):
-            raise UserError(f"{path} is damaged; resume the run to write it again.") from None
-
-    @property
     def model(self) -> keras.Model:
         """The trained Keras model, loaded once. If the run has not finished, the best epoch so far, with a warning.
 
@@ -428,13 +374,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, state={self.info['state']!r})"
-
-    def _read_json(self, name: str) -> dict[str, Any]:
-        try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (ValueError, OSError):
-            effect = ", and the run cannot be used without it" if name == "run.json" else ""
-            raise UserError(f"{self.path / name} is damaged or cannot be read{effect}.") from None
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ GROUND = {
         "cluster",
         "config",
         "data_object",
-        "run_files",
         "errors",
         "files",
         "formatting",
@@ -32,7 +31,7 @@ GROUND = {
         "option_names",
         "option_values",
     ),
-    *("plan", "progress", "recipe"),
+    *("plan", "progress", "recipe", "run_files"),
 }
 FLOORS = [
     *(GROUND, {"data"}, {"models"}, {"run"}, {"saved_runs"}, {"training"}, {"evaluation"}, {"finetuning"}, {"report"}),
