@@ -28,7 +28,9 @@ def main(data: str, backbone: str, weights: str | None, epochs: int, rounds: int
 
     from dltoolkit import evaluation, finetuning
 
-    config = fine_tune.Config(data=data, backbone=backbone, weights=weights, method="linear-probe", augment=False)
+    config = fine_tune.Config(
+        data=data, backbone=backbone, weights=weights, method="linear-probe", augment=False, resize="crop"
+    )
     task = finetuning.tasks.resolve(config).create()
     config = fine_tune.resolve_defaults(config, task)
     splits = fine_tune.build_data(config)

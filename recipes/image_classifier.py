@@ -159,9 +159,7 @@ def build_augmentation(config: Config, splits: ImageSplits) -> Augment | None:
     flip = data.image.augment.resolve_flip(config.flip, splits)
     augment = data.image.augment.default_augmentation(splits.image_shape, flip=flip, strength=config.augment)
     color_jitter = config.color_jitter or augment.color_jitter
-    return replace(
-        augment, cutout=config.cutout, color_jitter=color_jitter, mixup=config.mixup, cutmix=config.cutmix
-    )
+    return replace(augment, cutout=config.cutout, color_jitter=color_jitter, mixup=config.mixup, cutmix=config.cutmix)
 
 
 def training_batches(
