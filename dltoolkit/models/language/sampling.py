@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import threadpoolctl
 
 from dltoolkit.errors import UserError
 
@@ -97,7 +99,8 @@ def generate(
     """Continue prompts, and yield new tokens int (rows, time) until each prompt has ``max_tokens`` of them.
 
     When the window of ``context_length`` tokens of a row is full, its second half becomes the first half of the next
-    window.
+    window. BLAS uses one thread, so that the numbers do not depend on the number of cores; it would hardly be faster
+    with several, because the matrices are small.
 
     Args:
         decoder: A decoder of ``decoders``.
@@ -109,8 +112,27 @@ def generate(
             many equal prompts precede it, but not on the other prompts.
         unknown_id: Token that is never drawn.
     """
+    steps = _draw(decoder, prompts, _random_generators(prompts, seed), context_length, params, unknown_id)
+    one_thread = threadpoolctl.ThreadpoolController().limit
+    remaining, length = max_tokens, 1
+    while remaining:
+        with one_thread(limits=1, user_api="blas"):
+            chunk = list(itertools.islice(steps, length))
+        yield np.stack(chunk, axis=1)
+        remaining -= length
+        length = min(CHUNK_TOKENS, remaining)
+
+
+def _draw(
+    decoder: CachedDecoder | EnsembleDecoder | UncachedDecoder,
+    prompts: Sequence[Sequence[int]],
+    generators: list[np.random.Generator],
+    context_length: int,
+    params: SamplingParams,
+    unknown_id: int | None,
+) -> Iterator[np.ndarray]:
+    """Yield the next token of each prompt, int (rows,), without end; the arguments are those of :func:`generate`."""
     texts = [list(prompt) for prompt in prompts]
-    generators = _random_generators(texts, seed)
     occurred = None
     if params.repetition_penalty != 1.0:
         occurred = np.zeros((len(texts), decoder.vocab_size), bool)
@@ -119,17 +141,11 @@ def generate(
     state = decoder.new_state(len(texts), context_length)
     logits = np.stack([decoder.prefill(state, row, text[-context_length:]) for row, text in enumerate(texts)])
     lengths = [min(len(text), context_length) for text in texts]
-    chunk: list[np.ndarray] = []
-    for generated in range(1, max_tokens + 1):
+    while True:
         if unknown_id is not None:
             logits[:, unknown_id] = -np.inf
         token_ids = sample(logits, params, np.array([generator.random() for generator in generators]), occurred)
-        chunk.append(token_ids)
-        if generated % CHUNK_TOKENS == 1 or generated == max_tokens:
-            yield np.stack(chunk, axis=1)
-            chunk = []
-        if generated == max_tokens:
-            return
+        yield token_ids
         if occurred is not None:
             occurred[np.arange(len(texts)), token_ids] = True
         for row, text in enumerate(texts):
@@ -141,12 +157,12 @@ def generate(
         logits = decoder.decode_step(state, token_ids)
 
 
-def _random_generators(texts: list[list[int]], seed: int) -> list[np.random.Generator]:
-    """Return a generator for each text, from the seed, the text and the number of equal texts before it."""
+def _random_generators(prompts: Sequence[Sequence[int]], seed: int) -> list[np.random.Generator]:
+    """Return a generator for each prompt, from the seed, the prompt and the number of equal prompts before it."""
     copies: Counter[bytes] = Counter()
     generators = []
-    for text in texts:
-        digest = hashlib.blake2b(np.array(text, np.int64).tobytes(), digest_size=16).digest()
+    for prompt in prompts:
+        digest = hashlib.blake2b(np.array(prompt, np.int64).tobytes(), digest_size=16).digest()
         generators.append(np.random.default_rng([seed % 2**63, copies[digest], int.from_bytes(digest, "little")]))
         copies[digest] += 1
     return generators
