@@ -124,11 +124,16 @@ def trained(tmp_path_factory):
     return folder, expected
 
 
-def test_saved_models_open_with_keras_alone_and_give_equal_answers(trained):
-    folder, expected = trained
+def answers_of_keras_alone(folder):
+    """Return the answers of all models in a folder to their inputs by name, computed without this package."""
     environment = {**os.environ, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", KERAS_ALONE], check=True, capture_output=True, cwd=folder, env=environment)
-    actual = np.load(folder / "answers.npz")
+    return np.load(folder / "answers.npz")
+
+
+def test_saved_models_open_with_keras_alone_and_give_equal_answers(trained):
+    folder, expected = trained
+    actual = answers_of_keras_alone(folder)
     assert set(actual.files) == set(expected)
     for name, (_, answers) in expected.items():
         if name == "text-generator/gpt":  # docs/python.md quotes this message
@@ -161,3 +166,25 @@ def test_conversion_shares_keras_layers_and_leaves_the_model_and_random_numbers_
     again = portable.to_keras_layers(converted)
     assert all(one is other for one, other in zip(again.layers, converted.layers, strict=True))
     assert surgery.without_head(classifiers.with_flip_tta(converted), "it").output.shape == (None, 8)
+
+
+@pytest.mark.slow
+def test_trained_models_open_with_keras_alone(tmp_path):
+    options = {"out_dir": str(tmp_path), "epochs": 1, "limit": 100, "name": "a"}
+    images = image_classifier.train(image_classifier.Config(tta=True, **options))
+    texts = sentiment_analyzer.train(sentiment_analyzer.Config(**options))
+    lora = {**options, "method": "lora", "tta": True, "backbone": str(images.path)}
+    runs = {images: None, texts: None, fine_tune.train(fine_tune.Config(**lora)): None}
+    pixels = image_classifier.build_data(images.config)
+    token_ids = np.zeros((ANSWERS, 300), "int32")
+    rows = sentiment_analyzer.build_data(texts.config).token_ids
+    for row, text in enumerate(range(ANSWERS)):
+        values = rows.take(np.array([text])).values[:300]
+        token_ids[row, : len(values)] = values
+    for run in runs:
+        inputs = token_ids if run is texts else pixels.images[pixels.test[:ANSWERS]]
+        np.savez(run.path / "inputs.npz", inputs)
+        runs[run] = run.model(inputs)
+    actual = answers_of_keras_alone(tmp_path)
+    for run, answers in runs.items():
+        np.testing.assert_allclose(actual[str(run.path.relative_to(tmp_path))], answers, **TOLERANCE)

@@ -136,7 +136,10 @@ def _reverse_sequence(inputs):
     vectors, lengths = inputs
     positions, lengths = _positions(vectors), keras.ops.expand_dims(lengths, -1)
     sources = keras.ops.where(positions < lengths, lengths - 1 - positions, positions)
-    return keras.ops.take_along_axis(vectors, keras.ops.expand_dims(sources, -1), axis=1)
+    # One lookup in the vectors of all texts is faster than take_along_axis
+    ones = keras.ops.ones_like(positions)
+    first = (keras.ops.cumsum(ones, axis=0) - 1) * keras.ops.sum(ones, axis=1, keepdims=True)
+    return keras.ops.take(keras.ops.reshape(vectors, (-1, vectors.shape[-1])), first + sources, axis=0)
 
 
 def _mean_max_pooling(inputs):
