@@ -170,6 +170,8 @@ def test_a_corpus_is_a_list_of_texts(tmp_path):
     assert split.characters["test"] == len("\n".join(TEXTS[20:]))
     with pytest.raises(UserError, match=r"holds numbers of shape \(30, 8, 8, 3\), not texts"):
         corpus.load(data_object.wrap(PIXELS), cache_dir=tmp_path)
+    with pytest.raises(UserError, match="is not UTF-8: byte 0xef in line 1"):
+        corpus.load(data_object.wrap(tf.data.Dataset.from_tensor_slices([b"good", b"na\xefve"])), cache_dir=tmp_path)
 
 
 def test_the_task_follows_from_the_first_example(tmp_path):

@@ -66,6 +66,9 @@ def test_sample_draws_from_the_smallest_sets_among_equal_probabilities():
     logits, uniform = np.zeros((DRAWS, 10), "float32"), (np.arange(DRAWS) + 0.5) / DRAWS
     for params in (SamplingParams(top_k=3), SamplingParams(top_p=0.3), SamplingParams(top_p=0.299)):
         assert set(sampling.sample(logits, params, uniform).tolist()) == {0, 1, 2}
+    rounded = np.tile(np.log([0.1, 0.4, 0.3, 0.2]), (DRAWS, 1)).astype("float32")  # the 0.4 is a little less
+    for top_p in (0.4, 1e-9):
+        assert set(sampling.sample(rounded, SamplingParams(top_p=top_p), uniform).tolist()) == {1}
 
 
 def test_sample_never_draws_an_excluded_token_and_refuses_numbers_that_are_not_finite():
@@ -128,6 +131,8 @@ def test_generate_depends_on_the_seed(decoder):
     assert (texts[0] == texts[1]).all()
     assert (texts[0] != texts[2]).any()
     assert (texts[0] != texts[3]).any()
+    first, second = generate(decoder, [[1], [2]], 20, temperature=1e6)  # every token is equally probable
+    assert (first != second).any()
 
 
 def test_generate_does_not_depend_on_the_chunks_and_never_draws_the_unknown_token(decoder, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dltoolkit.data.readers import arrays, columns
+from dltoolkit.data.readers import arrays, columns, encoding
 from dltoolkit.data.readers.arrays import SplitArrays
 from dltoolkit.data.readers.source import SPLITS, Source, split_name
 from dltoolkit.data.readers.tables import TEXT_COLUMNS, Table
@@ -71,7 +71,11 @@ def documents(source: Source, text_column: str | None) -> dict[str, list[str]]:
     by_split = {}
     for split, table in _text_tables(source):
         column = "text" if list(table.columns) == ["text", "label"] else table.find(text_column, TEXT_COLUMNS, "text")
-        cells = [cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell for cell in table.columns[column]]
+        cells = table.columns[column]
+        try:
+            cells = [encoding.decode(cell) if isinstance(cell, bytes) else cell for cell in cells]
+        except UserError as error:
+            raise UserError(f"A text of {source.spec} is {error}.") from None
         if wrong := next((cell for cell in cells if cell is not None and not isinstance(cell, str)), None):
             raise UserError(f"{source.spec} has {type(wrong).__name__} values among its texts: give strings only.")
         by_split[split] = [cell for cell in cells if cell]
