@@ -86,6 +86,7 @@ def resume(
             )
         config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True).resolve(data=held)
         if new_length:
+            _refuse_trained_epochs(run, config.epochs)
             run.info.get("plan", {}).pop("steps", None)  # training plans the number of steps again
         run.info["config"] = config.to_dict()  # written when training begins
         return module.train(config, resume=run, **_supported(run, model=model, callbacks=callbacks))

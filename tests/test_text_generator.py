@@ -219,7 +219,8 @@ def test_resolve_defaults_chooses_an_ensemble_for_a_short_text_and_much_time(con
 
 
 def test_train_without_a_test_split_reports_validation(quick):
-    trained = text_generator.train(replace(quick, validation_tail=0.1))
+    trained = text_generator.train(replace(quick, validation_tail=0.1, steps=14, max_time="1h"))
+    assert trained.history[-1]["step"] == trained.info["plan"]["steps"] == 14, "exactly, and before the time is planned"
     assert trained.metrics.keys() == {"validation", "baseline"}
     assert trained.evaluate() == trained.metrics["validation"]
 

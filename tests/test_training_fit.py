@@ -99,7 +99,10 @@ def test_fit_keeps_averaged_weights(train):
 def test_patience_stops_after_epochs_without_improvement(train, monkeypatch, capfd):
     scripted_scores(monkeypatch, [0.5, 0.6, 0.4, 0.7, 0.3, 0.2, 0.9])
     assert len(train(epochs=7, patience=2).history) == 6
-    assert "Training stops after epoch 6: no higher validation accuracy for 2 epochs (--patience 2)." in capfd.readouterr().err
+    assert (
+        "Training stops after epoch 6: no higher validation accuracy for 2 epochs (--patience 2)."
+        in capfd.readouterr().err
+    )
 
 
 def test_nan_loss_stops_with_advice(train, tmp_path, monkeypatch):
@@ -139,6 +142,11 @@ def test_resume_trains_more_epochs(train):
     assert again.info["config"]["epochs"] == 5
     history = reproducible_history(again)
     assert reproducible_history(dltoolkit.resume(again)) == history, "a finished run has nothing to resume"
+    before = {path: path.read_bytes() for path in again.path.rglob("*") if path.is_file()}
+    for epochs in (3, 5):
+        with pytest.raises(UserError, match="has already trained 5 epochs: give --epochs a larger number"):
+            dltoolkit.resume(again.path, epochs=epochs)
+    assert {path: path.read_bytes() for path in before} == before, "runs that use its model would refuse another one"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
@@ -232,7 +240,7 @@ def test_resume_skips_a_damaged_checkpoint(train, capfd):
     dltoolkit.resume(run, epochs=4)
     newest = sorted((run.path / "checkpoint").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
-    again = dltoolkit.resume(run, epochs=4)
+    again = dltoolkit.resume(run)
     assert "damaged" in capfd.readouterr().err
     assert [row["epoch"] for row in again.history] == [1, 2, 3, 4]
 

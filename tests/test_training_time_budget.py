@@ -46,6 +46,13 @@ def test_budget_of_epochs_fixes_the_length(clock):
     assert simulate(budget, clock, 1.0, 0.5, 10)[1] == 30
 
 
+def test_limit_is_the_maximum_before_the_plan_is_made(clock):
+    budget = TimeBudget(10, None, 100.0, validation_ratio=0.2, clock=clock, max_steps=7)
+    assert (budget.steps, budget.limit) == (None, 7)
+    assert TimeBudget(10, 3, 100.0, validation_ratio=0.2, clock=clock).limit == 30
+    assert TimeBudget(10, None, 100.0, validation_ratio=0.2, clock=clock).limit is None
+
+
 @pytest.mark.parametrize("step_seconds", [0.05, 1.0])
 @pytest.mark.parametrize("validation_seconds", [0.0, 4.0])
 def test_budget_of_time_is_kept_and_used(clock, step_seconds, validation_seconds):

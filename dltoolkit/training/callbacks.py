@@ -230,7 +230,10 @@ class TrainingStateCallback(keras.callbacks.Callback):
         if self._budget.out_of_time and self._budget.steps is None:  # the time is over before the first plan
             self._budget.steps = state.step
             self._follow_plan()
-        if (self._budget.steps is not None and state.step >= self._budget.steps) or self._budget.out_of_time:
+        if self._budget.limit is not None and state.step >= self._budget.limit:
+            self._budget.steps = self._budget.limit  # it may be reached before the plan is made
+            self._follow_plan()
+        if state.step >= (self._budget.limit or math.inf) or self._budget.out_of_time:
             state.finished = self.model.stop_training = True
         if self.model.stop_training or batch + 1 == self.params["steps"]:
             return  # the validation comes before the checkpoint
@@ -265,8 +268,9 @@ class TrainingStateCallback(keras.callbacks.Callback):
         self._save_or_stop(epoch_ended=True)
 
     def _follow_plan(self) -> None:
-        if self._budget.steps is not None:
-            self._schedule.steps = self._state.planned_steps = self._budget.steps
+        if self._budget.limit is not None:
+            self._schedule.steps = self._budget.limit
+        self._state.planned_steps = self._budget.steps
 
     def _record_plan(self) -> None:
         """Write a new plan to run.json. After a change of the plan, the checkpoint must be written before."""

@@ -157,7 +157,7 @@ def _set_up(config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: in
     precision = strategy.set_precision(config.precision, devices, xla=xla)
     batch_size = strategy.shared_batch_size(batch_size, devices, spec.ensemble_size)
     steps_per_epoch = max(1, spec.train_examples // batch_size)
-    steps_per_execution = min(spec.steps_per_execution, steps_per_epoch)
+    steps_per_execution = _steps_per_execution(config, spec, steps_per_epoch)
     steps_per_epoch -= steps_per_epoch % steps_per_execution
     steps_per_execution = 1 if devices.mirrored else steps_per_execution
     validation_batch_size = replicas.batch_size_for_replicas(
@@ -181,6 +181,14 @@ def _set_up(config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: in
             model.optimizer.build(model.trainable_variables)
     keras_internals.keep_weights_after_fit(model.optimizer)  # the callback swaps in the averages for validation
     return _Setup(devices, model, schedule, batch_size, validation_batch_size, steps_per_epoch, precision, xla)
+
+
+def _steps_per_execution(config: RunConfig, spec: TrainSpec, steps_per_epoch: int) -> int:
+    """Return the steps of one call of the training function: a divisor of the maximum, so that training ends there."""
+    most = min(spec.steps_per_execution, steps_per_epoch)
+    if config.epochs or not spec.max_steps:
+        return most
+    return next(steps for steps in range(most, 0, -1) if spec.max_steps % steps == 0)
 
 
 def _record_setup(run: Run, config: RunConfig, spec: TrainSpec, setup: _Setup, inference_model: keras.Model) -> None:

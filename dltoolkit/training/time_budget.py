@@ -48,6 +48,11 @@ class TimeBudget:
         self.steps: int | None = self._max_steps if max_seconds is None else None
 
     @property
+    def limit(self) -> int | None:
+        """The number of steps at which training ends: the plan or, before it is made, the maximum; None if neither."""
+        return self._max_steps if self.steps is None else self.steps
+
+    @property
     def epochs(self) -> int | None:
         """The planned number of epochs, including an incomplete last one; None before it is planned."""
         return None if self.steps is None else max(1, math.ceil(self.steps / self._steps_per_epoch))
