@@ -192,13 +192,15 @@ def test_fit_evaluates_the_averaged_generator_by_eval_fn():
 
 
 @pytest.mark.slow
-def test_train_step_shares_one_gan_between_two_replicas():
+@pytest.mark.parametrize("policy", ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+def test_train_step_shares_one_gan_between_two_replicas(policy):
     code = """
 import tensorflow as tf, keras, numpy as np
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from dltoolkit.models.gan.gan import Gan
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+keras.config.set_dtype_policy("POLICY")
 with strategy.scope():
     model = Gan("dcgan", (8, 8, 1), 3, width=4)
     model.compile(keras.optimizers.Adam(1e-3), keras.optimizers.Adam(1e-3), jit_compile=False)
@@ -211,5 +213,7 @@ for network, old in zip((model.generator, model.ema_generator), before):
     assert all(np.isfinite(weight.numpy()).all() for weight in network.weights)
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("POLICY", policy)], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr[-2000:]

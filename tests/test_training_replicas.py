@@ -34,6 +34,7 @@ def test_wrap_and_distribute_return_their_argument_for_one_replica():
 SCRIPT = """
 import inspect, json
 import keras, numpy as np, tensorflow as tf
+from dltoolkit.models import keras_internals
 from dltoolkit.models.image.layers import BatchNorm
 from dltoolkit.training.distribute import replicas, strategy
 
@@ -120,6 +121,29 @@ def batch_norm(layer_class):
     return [np.asarray(each).tolist() for each in (*results, *layer.get_weights())]
 
 
+def scale_losses():
+    # In the first step the second replica alone has an infinite gradient; in the next ones both gradients are 1 and 2.
+    with devices.strategy.scope():
+        variable = keras.Variable([1.0])
+        optimizer = keras_internals.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=8.0)
+        optimizer.build([variable])
+
+    @tf.function
+    def step(bad):
+        def apply():
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            gradient = tf.where(bad & (replica == 1), np.inf, 1.0 + tf.cast(replica, tf.float32))
+            optimizer.apply([optimizer.scale_loss(gradient)[None]], [variable])
+
+        devices.strategy.run(apply)
+
+    results = []
+    for bad in (True, False):
+        step(tf.constant(bad))
+        results.append([float(np.asarray(variable)[0]), float(np.asarray(optimizer.dynamic_scale))])
+    return results
+
+
 noise = lambda: keras.layers.Dropout(0.5)
 print(json.dumps({
     "parts": distribute_seven_examples(),
@@ -128,6 +152,7 @@ print(json.dumps({
     "dropout": [train(True, noise), train(False, noise)],
     "synchronized": train(True, lambda: keras.layers.BatchNormalization(synchronized=True)),
     "updates": train_dropout(),
+    "scale losses": scale_losses(),
     "batch norm": [batch_norm(BatchNorm), batch_norm(keras.layers.BatchNormalization)],
 }))
 """
@@ -178,6 +203,11 @@ def test_xla_learns_the_same(results):
 
 def test_xla_is_not_used_if_replicas_exchange_more_than_gradients(results):
     assert results["synchronized"]["functions by XLA"] == 0
+
+
+def test_loss_scaling_skips_a_step_if_any_replica_has_an_infinite_gradient(results):
+    """The scale is halved and nothing else changes; then SGD follows the sum of the gradients, 1 + 2."""
+    assert results["scale losses"] == [[1.0, 4.0], [pytest.approx(1.0 - 0.1 * 3), 4.0]]
 
 
 def test_synchronized_batch_norm_equals_that_of_keras_on_uneven_parts(results):

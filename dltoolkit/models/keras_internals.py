@@ -218,6 +218,21 @@ def keep_weights_after_fit(optimizer: keras.optimizers.Optimizer) -> None:
     optimizer.finalize_variable_values = lambda variables: None
 
 
+class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Keras' loss scaling for float16, which skips a step on all replicas if a gradient of any replica is not finite.
+
+    Keras looks at the first replica only. Relies on ``check_finite`` being called in a replica context, with the
+    gradients of that replica.
+    """
+
+    def check_finite(self, grads):
+        finite = super().check_finite(grads)
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return finite
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~finite, tf.float32)) == 0
+
+
 class MuonBase(keras.optimizers.Muon):
     """A ``keras.optimizers.Muon`` with replaceable parts: :meth:`uses_adamw` and :meth:`update_matrix`.
 

@@ -156,6 +156,8 @@ def compile(
     """
     optimizer, schedule = make(config, batch_size, newton_schulz_steps, full_rate_steps, rate_factors)
     exclude_vectors_from_weight_decay(optimizer, model)
+    if keras.config.dtype_policy().name == "mixed_float16":
+        optimizer = keras_internals.LossScaleOptimizer(optimizer)
     model.compile(optimizer, loss, metrics=list(metrics), **options)
     return schedule
 

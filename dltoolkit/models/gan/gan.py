@@ -109,10 +109,12 @@ class Gan(keras_internals.EvaluateByFunction, keras.Model):
 
     def compile(self, generator_optimizer, discriminator_optimizer, **options):
         """Set the optimizers. With float16, both scale their losses, as Keras does for a single optimizer."""
+        self.scales_losses = keras.config.dtype_policy().name == "mixed_float16"
+        if self.scales_losses:
+            generator_optimizer, discriminator_optimizer = (
+                keras_internals.LossScaleOptimizer(each) for each in (generator_optimizer, discriminator_optimizer)
+            )
         super().compile(optimizer=generator_optimizer, **options)
-        self.scales_losses = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
-        if self.scales_losses and not isinstance(discriminator_optimizer, keras.optimizers.LossScaleOptimizer):
-            discriminator_optimizer = keras.optimizers.LossScaleOptimizer(discriminator_optimizer)
         self.discriminator_optimizer = discriminator_optimizer
         for optimizer, network in zip(self.optimizers, (self.generator, self.discriminator), strict=True):
             optimizer.build(network.trainable_variables)
