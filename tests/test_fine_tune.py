@@ -54,7 +54,7 @@ def run(config):
         return fine_tune.train(replace(config, name="first"))
 
 
-def majority(splits, seed):
+def majority(splits, **_):
     return evaluation.baseline.majority(splits.labels, splits.train, splits.test, splits.classes)
 
 
@@ -75,6 +75,7 @@ def best_by_history(run) -> str:
 def test_train_writes_metrics_baselines_and_report(run, folder, capfd):
     assert {path.name for path in run.path.iterdir()} - {"tensorboard", ".lock"} == {
         *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json"),
+        "predictions.csv",
         *("plots", "checkpoint"),
     }
     assert run.metrics["test"]["accuracy"] > 0.6
@@ -106,7 +107,28 @@ def test_train_loads_the_backbone_once(config, source, tmp_path, monkeypatch):
     )
     run = fine_tune.train(replace(config, backbone=str(path), epochs=1, name="file"))
     assert loaded == [path] and len(resolved) == 1
+    layers = models.surgery.flatten_layers(run.model)
+    normalization = sum(layer.count_params() for layer in layers if "BatchNorm" in type(layer).__name__)
+    assert run.info["model"]["parameters"] == run.model.count_params()
+    assert run.info["model"]["trainable_parameters"] == run.model.count_params() - normalization
     assert run.info["backbone_sha256"] == models.pretrained.keras_applications.sha256(path)
+
+
+def test_train_takes_a_sequential_model_as_backbone(config, tmp_path):
+    layers = [
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.GlobalAveragePooling2D(),
+    ]
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((16, 16, 3)), *layers, keras.layers.Dense(2, activation="softmax")])
+    network.save(tmp_path / "sequential.keras")
+    options = {"method": "linear-probe", "epochs": None, "batch_size": None, "name": "sequential"}
+    run = fine_tune.train(replace(config, backbone=str(tmp_path / "sequential.keras"), **options))
+    head = 8 * 3 + 3
+    assert run.info["model"]["trainable_parameters"] == head
+    assert run.info["model"]["parameters"] == head + 8 * (3 * 3 * 3 + 1)
+    assert run.evaluate() == run.metrics["test"]
 
 
 def test_train_plots_a_learning_curve_and_trains_its_runs_once(config, monkeypatch):
@@ -140,9 +162,8 @@ def test_every_method_selects_and_answers_with_its_test_time_augmentation(config
     accuracies = [row["validation_accuracy"] for row in run.history] + [run.info["linear_probe"]["accuracy"]]
     assert run.metrics["validation"]["accuracy"] == pytest.approx(max(accuracies), abs=1e-4)
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
-    mirrored = [run.predict(list(batch)) for batch in (images, images[:, :, ::-1])]
-    for one, other in zip(*mirrored, strict=True):
-        assert (one.probability == pytest.approx(other.probability, abs=1e-5)) == tta
+    logits, mirrored = (run.model.predict_on_batch(batch) for batch in (images, images[:, :, ::-1]))
+    assert np.allclose(logits, mirrored, atol=1e-3) == tta
     assert dltoolkit.resume(run).metrics == run.metrics
 
 
@@ -245,7 +266,9 @@ def test_list_names_the_applications(capfd):
         ({"backbone": __file__}, "is not a .keras file"),
         ({"backbone": "MobileNetV2", "weights": __file__}, "is not a Keras weights file"),
         ({"backbone": "nowhere.keras"}, "nowhere.keras"),
-        ({"weights": "some.h5"}, "--weights has no effect if the backbone is a run"),
+        ({"weights": "some.h5"}, "--weights has no effect with --backbone .*, which is a run with weights of its own"),
+        ({"weights": "some.h5", "backbone": None}, "--weights needs the network .*: give --backbone"),
+        ({"backbone": None}, "images of the data are 16x16x3: give --backbone .*MobileNetV2"),
         ({"token_dropout": 0.5}, "--token-dropout has no effect on image data"),
         ({"max_length": 100}, "--max-length has no effect on image data"),
         ({"dropout": 0.1}, "--dropout has no effect on image data"),
@@ -259,12 +282,15 @@ def test_train_refuses_a_wrong_backbone_or_option(config, options, message):
         dltoolkit.load("fine-tune/refused", out_dir=config.out_dir)
 
 
-@pytest.mark.parametrize("option", [{"patience": 2}, {"max_time": 9.0}, {"optimizer": "sgd"}, {"weight_decay": 0.1}])
-def test_linear_probe_refuses_options_of_the_training_loop(config, option):
+@pytest.mark.parametrize("option", [{"patience": 2}, {"max_time": 9.0}, {"optimizer": "sgd"}, {"metric": "loss"}])
+def test_linear_probe_refuses_options_of_the_training_loop(config, option, capfd):
     config = replace(config, method="linear-probe", epochs=None, batch_size=None)
     flag = "--" + next(iter(option)).replace("_", "-")
     with pytest.raises(UserError, match=f"{flag} has no effect with --method linear-probe"):
         fine_tune.train(replace(config, **option))
+    _, out, _ = run_command(capfd, "train", "fine-tune", "--help")
+    help_text = " ".join(out.partition("linear-probe has no")[2].partition("(default: full)")[0].split())
+    assert flag in help_text, "the help says so"
 
 
 @pytest.mark.parametrize(

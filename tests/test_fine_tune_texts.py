@@ -146,8 +146,11 @@ def test_train_beats_the_baselines_and_predicts(run, config, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "linear-probe", "lora"])
 def test_every_method_answers_as_its_metrics_say(config, method):
-    options = {"epochs": None, "batch_size": None} if method == "linear-probe" else {"epochs": 1}
-    run = fine_tune.train(replace(config, method=method, metric=None, name=f"answers-{method}", **options))
+    options = {"epochs": 1, "unfreeze": "all" if method == "full" else None}
+    if method == "linear-probe":
+        options = dict.fromkeys(("epochs", "batch_size", "learning_rate", "layer_decay", "unfreeze"))
+        options["token_dropout"] = 0.15
+    run = fine_tune.train(replace(config, method=method, name=f"answers-{method}", **options))
     assert run.evaluate() == run.metrics["test"]
     scores = [*({"accuracy": row["validation_accuracy"]} for row in run.history), run.info["linear_probe"]]
     best = max(row["accuracy"] for row in scores)

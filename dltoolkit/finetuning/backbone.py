@@ -138,6 +138,12 @@ class DigitsBackbone(Backbone):
 
     def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
         splits = data.image.dataset.load("digits", seed=self._seed)
+        if image_shape != splits.image_shape:
+            shape = "x".join(map(str, image_shape))
+            raise UserError(
+                f"The images of the data are {shape}: give --backbone a network that reads such images, for example "
+                "MobileNetV2 ('dltoolkit list backbones' lists more); the default network reads only digits of 8x8x1."
+            )
         rows = splits.train[splits.labels[splits.train] < 5]
         extractor = evaluation.feature_extractor.train(
             splits.images[rows], splits.labels[rows], splits.classes[:5], seed=self._seed

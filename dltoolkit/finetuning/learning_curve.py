@@ -60,7 +60,8 @@ def measure(
                 point = train(replace(config, name=name, out_dir=out_dir, **changes))
             if point.info["state"] != "finished":
                 point = saved_runs.resume(point)
-            scores = {"fine-tuned": point.metrics["test"], **point.metrics["baseline"]}
+            method = "linear_probe" if config.method == "linear-probe" else "fine-tuned"
+            scores = {**point.metrics["baseline"], method: point.metrics["test"]}
             described = point.info["data"]
             points.append(
                 {
