@@ -135,12 +135,12 @@ def test_load_says_which_files_and_rows_are_left_out(load, tmp_path):
     for name in ("a.txt", "b.pdf", "c.PDF", "d.docx", "e"):
         (folder / name).write_text(TEXT)
     (message,) = load(folder).warnings
-    assert message.startswith(f"4 files of {folder} are left out, because they are not of the types .txt, .md")
-    assert message.endswith(": 2 .pdf, 1 .docx, 1 no suffix.")
+    assert message.startswith(f"Left out, because {folder} is read as files of the types .txt, .md")
+    assert message.endswith(": 2 × .pdf, 1 × .docx, 1 × no suffix.")
     (tmp_path / "rows.csv").write_text("text,id\n" + "".join(f"{'' if i % 5 else 'beer'},{i}\n" for i in range(50)))
     loaded = load(tmp_path / "rows.csv")
     assert sum(loaded.characters.values()) == len("\n".join(["beer"] * 10))
-    assert loaded.warnings == [f"40 rows of {tmp_path / 'rows.csv'} have no text and are left out."]
+    assert loaded.warnings == [f"Left out, because they have no text: 40 rows of {tmp_path / 'rows.csv'}."]
 
 
 def test_load_says_that_bpe_is_trained_on_a_part_of_the_text(load, text_file, monkeypatch):

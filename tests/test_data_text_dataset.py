@@ -52,7 +52,7 @@ def test_truncated_texts_are_counted_and_said(tmp_path):
     assert description["truncated"] == {"count": 12, "fraction": 0.2, "max_length": 17, "unit": "words"}
     message = "12 of 60 texts are longer than 17 words; their middle is removed (see --max-length)."
     assert description["warnings"] == [*splits.warnings, message]
-    assert limited.summary()[-1] == ("Length", "at most 17 words per text; 12 texts (20%) are longer")
+    assert limited.summary()[-1] == ("Length", "at most 17 words per text; 20.0 % of the texts are longer")
     long_enough = splits.with_encoder(VocabularyEncoder(vocabulary, 100))
     assert long_enough.describe()["truncated"]["count"] == 0
     assert long_enough.describe()["warnings"] == splits.warnings

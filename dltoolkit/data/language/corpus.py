@@ -80,6 +80,7 @@ class Corpus:
         """Return labels and values of what was read, for the block that is printed before training."""
         splits = ", ".join(f"{end - begin:,} {name}" for name, (begin, end) in self.splits.items())
         kind = type(self.tokenizer).__name__.removesuffix("Tokenizer")
+        kind = {"Char": "character", "Byte": "byte"}.get(kind, kind)
         return [
             ("Data", self.source),
             ("Text", f"{sum(self.characters.values()):,} characters"),
@@ -236,7 +237,8 @@ class Documents:
                 documents.setdefault(split, []).extend(text for text in texts if text)
                 empty += texts.count("")
         if empty:
-            self.warnings.append(f"{empty:,} rows of {self.source.spec} have no text and are left out.")
+            rows = "1 row" if empty == 1 else f"{empty:,} rows"
+            self.warnings.append(f"Left out, because they have no text: {rows} of {self.source.spec}.")
         return documents
 
     def _list_folder(self) -> dict[str, list[Path | str]]:
@@ -253,10 +255,10 @@ class Documents:
             types = ", ".join(TEXT_SUFFIXES)
             raise UserError(f"No texts in {src.spec}: give a folder with files of the types {types}.")
         if other:
-            types = ", ".join(f"{count:,} {suffix}" for suffix, count in other.most_common(MAX_LISTED_TYPES))
+            types = ", ".join(f"{count:,} × {suffix}" for suffix, count in other.most_common(MAX_LISTED_TYPES))
+            more = ", …" if len(other) > MAX_LISTED_TYPES else ""
             self.warnings.append(
-                f"{other.total():,} files of {src.spec} are left out, because they are not of the types "
-                f"{', '.join(TEXT_SUFFIXES)}: {types}{', …' if len(other) > MAX_LISTED_TYPES else ''}."
+                f"Left out, because {src.spec} is read as files of the types {', '.join(TEXT_SUFFIXES)}: {types}{more}."
             )
         by_split: dict[str, list[Path | str]] = {}
         for path in paths:

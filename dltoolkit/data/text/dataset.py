@@ -30,6 +30,7 @@ from dltoolkit.data.text.listing import list_texts
 from dltoolkit.data.text.ragged import Ragged
 from dltoolkit.data.text.words import TokenizedTexts, standardize
 from dltoolkit.errors import UserError
+from dltoolkit.formatting import percent
 
 if TYPE_CHECKING:
     from dltoolkit.data.text.encoders import TextEncoder
@@ -92,7 +93,7 @@ class TextSplits(LabeledSplits):
         if truncated is None:
             return rows
         limit = f"at most {truncated['max_length']:,} {truncated['unit']} per text"
-        cut = f"; {truncated['count']:,} texts ({truncated['fraction']:.0%}) are longer" if truncated["count"] else ""
+        cut = f"; {percent(truncated['fraction'])} of the texts are longer" if truncated["count"] else ""
         return [*rows, ("Length", f"{limit}{cut}")]
 
     def with_encoder(self, encoder: TextEncoder) -> TextSplits:
@@ -109,9 +110,11 @@ class TextSplits(LabeledSplits):
 
 def describe_truncation(truncated: dict[str, Any], total: int) -> str:
     """Return a sentence about truncated texts, from :meth:`TextSplits.truncation` and the number of all texts."""
+    limit = f"{truncated['max_length']:,} {truncated['unit']}"
+    verb, whose = ("is", "its") if truncated["count"] == 1 else ("are", "their")
     return (
-        f"{truncated['count']:,} of {total:,} texts are longer than {truncated['max_length']:,} {truncated['unit']}; "
-        "their middle is removed (see --max-length)."
+        f"{truncated['count']:,} of {total:,} texts {verb} longer than {limit}; {whose} middle is removed (see "
+        "--max-length)."
     )
 
 
