@@ -13,14 +13,19 @@ WIDTH = 80  # columns of the block
 Row = tuple[str, str]  # a label and its value
 
 
-def render(rows: Iterable[Row]) -> str:
+def render(rows: Iterable[Row], *, break_words: bool = True) -> str:
     """Return rows as text of at most :data:`WIDTH` columns: the labels in one column, the values next to them.
 
     Control characters, which a file name may hold, become question marks. Rows without a value are left out.
+
+    Args:
+        rows: Labels and values.
+        break_words: Whether to break a word that is too long for a line, such as a path.
     """
     rows = [(label, _printable(value)) for label, value in rows if value]
     indent = 2 + max((len(label) for label, _ in rows), default=0)
     options = {"width": WIDTH, "subsequent_indent": " " * indent, "break_on_hyphens": False}
+    options["break_long_words"] = break_words
     return "\n".join(textwrap.fill(value, initial_indent=label.ljust(indent), **options) for label, value in rows)
 
 

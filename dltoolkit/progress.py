@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 from rich.table import Column
+from rich.text import Text
 
 from dltoolkit import cluster
 
@@ -62,8 +63,7 @@ def note(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning on stderr, on every worker."""
     screen = _console(sys.stderr, False)
-    screen.print("[yellow]Warning:[/yellow] " if screen.is_terminal else "Warning: ", end="")
-    screen.print(message, markup=False)
+    screen.print(Text.assemble(("Warning:", "yellow"), f" {message}"))
 
 
 class _Live:

@@ -52,7 +52,7 @@ def test_check_data_detects_the_recipe_and_takes_another(capfd, tmp_path, text_t
     assert f"dltoolkit train sentiment-analyzer {text_table} --label-column label" in out
     (tmp_path / "book.txt").write_text("\n".join(text for _, text in toy_texts(100)))
     _, out, _ = run_command(capfd, "check-data", str(tmp_path / "book.txt"))
-    assert "Char tokenizer" in out
+    assert "character tokenizer" in out
     assert "dltoolkit train text-generator" in out
     _, out, _ = run_command(capfd, "check-data", "digits", "--recipe", "image_gan", "--limit", "300")
     assert "Examples  300 images" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -93,6 +94,7 @@ def copy(recipe_name: str, folder: str) -> None:
 
 def print_summary(run: Run) -> None:
     """Print the scores, the baselines, the time and the next command of a finished training; on the chief only."""
+    from dltoolkit import plan
     from dltoolkit.evaluation import significance
     from dltoolkit.progress import duration
 
@@ -118,7 +120,11 @@ def print_summary(run: Run) -> None:
     else:
         words = "generate {} --prompt TEXT" if hasattr(run.recipe, "stream_text") else "generate {} --count 64 --grid"
     rows += [("run", run.path), ("report", run.path / "report.html")]
-    print_table([], [*rows, ("use it", f"dltoolkit {words.format(run.path)}")])
+    rows.append(("use it", f"dltoolkit {words.format(run.path)}"))
+    if sys.stdout.isatty():
+        click.echo(plan.render([(name, str(value)) for name, value in rows], break_words=False))
+    else:
+        print_table([], rows)
 
 
 def _score_rows(split: str, metrics: dict) -> list[tuple[str, str]]:
@@ -128,11 +134,11 @@ def _score_rows(split: str, metrics: dict) -> list[tuple[str, str]]:
 
         names, rows = dict.fromkeys((significance.main_metric(metrics), "accuracy")), []
         for name in names:
-            low, high = (100 * bound for bound in metrics[f"{name}_ci95"])
-            interval = f"(95 % interval {low:.1f} to {high:.1f} %)"
+            low, high = map(percent, metrics[f"{name}_ci95"])
+            interval = f"(95 % interval {low} to {high})"
             rows.append((f"{split} {name.replace('_', ' ')}", f"{percent(metrics[name])}  {interval}"))
         label, value = rows[0]
-        return [(label, f"{value}  macro F1 {metrics['macro_f1']:.3f}"), *rows[1:]]
+        return [(label, f"{value}  macro F1 {percent(metrics['macro_f1'])}"), *rows[1:]]
     if "bits_per_character" in metrics:
         return [(split, "{bits_per_character:.3f} bits per character  loss {loss:.4f}".format(**metrics))]
     return []

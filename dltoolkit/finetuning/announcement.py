@@ -44,7 +44,6 @@ def announce(
     """
     several = f" × {devices.replicas}" if devices.replicas > 1 else ""
     length, seconds = _describe_length(config, epochs)
-    monitor = selection.monitor(config).replace("_", " ")
     rows = [
         *splits.summary(),
         ("Augmentation", _describe_augmentation(config, task)),
@@ -52,7 +51,7 @@ def announce(
         ("Device", f"{devices.kind}{several}, {config.precision}"),
         ("Training", f"linear probe on frozen features{length}"),
         ("Time", seconds),
-        ("Selection", f"the linear probe or the best epoch, by {monitor}"),
+        ("Selection", _describe_selection(config)),
         _evaluation_row(config, task, splits, model, devices),
         ("Result", str(run.path)),
     ]
@@ -63,7 +62,16 @@ def _describe_augmentation(config: Any, task: Task) -> str:
     if task.name == "text":
         return f"{100 * config.token_dropout:.0f} % of the tokens masked" if config.method != "linear-probe" else "none"
     copies = config.augment_copies if config.augment else 1
-    return f"{copies} copies of each image, {copies - 1} of them shifted or flipped" if copies > 1 else "none"
+    change = "cropped at random, with color jitter" if config.augment == "strong" else "shifted or flipped"
+    return f"{copies} copies of each image, {copies - 1} of them {change}" if copies > 1 else "none"
+
+
+def _describe_selection(config: Any) -> str:
+    if config.method == "linear-probe":
+        return ""
+    monitor = selection.monitor(config).replace("_", " ")
+    patience = f"; stops after {config.patience} epochs without a better one" if config.patience else ""
+    return f"the linear probe or the best epoch, by {monitor}{patience}"
 
 
 def _describe_length(config: Any, epochs: int) -> tuple[str, str]:
@@ -88,9 +96,8 @@ def _describe_length(config: Any, epochs: int) -> tuple[str, str]:
 def _evaluation_row(config: Any, task: Task, splits: Splits, model: keras.Model, devices: Devices) -> plan.Row:
     limit = config.max_time and config.max_time / 4
     estimate = duration.of_images if task.name == "image" else duration.of_texts
-    evaluation = estimate(
-        splits, COMPARED, extra_seconds=min(duration.FROM_SCRATCH_SECONDS, limit or 1e9), test_passes=2
-    )
+    what = f"{COMPARED}, learning curve for {config.learning_curve}" if config.learning_curve else COMPARED
+    evaluation = estimate(splits, what, extra_seconds=min(duration.FROM_SCRATCH_SECONDS, limit or 1e9), test_passes=2)
     if devices.workers > 1:  # a probe on the chief alone would wait for the others
         evaluation = plan.Evaluation(evaluation.what)
     return evaluation.row(model, config.max_time)
