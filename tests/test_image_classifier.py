@@ -47,6 +47,28 @@ def run(config):
     return image_classifier.train(config)
 
 
+def test_evaluate_and_predict_scale_and_resize_as_the_run_file_says(run, tmp_path, capfd):
+    """The run was trained on squares of 8 bits; here its run file describes stretched images of 12 bits."""
+    deep = shutil.copytree(run.path, tmp_path / "deep")
+    info = json.loads((deep / "run.json").read_text())
+    info["data"] |= {"scale": {"low": 0, "high": 4095, "minimum": 0, "maximum": 4095}, "resize": {"mode": "stretch"}}
+    (deep / "run.json").write_text(json.dumps(info))
+    values = np.repeat(np.linspace(0, 4000, 16).round()[:, None], 32, axis=1).astype(np.uint16)  # twice as wide
+    expected = np.round(values[:, :16] / 4095 * 255)
+    opened = dltoolkit.load(str(deep))
+    assert (opened.preprocess(values)[0] == expected[..., None]).all()
+    for name in ("a", "b"):
+        (tmp_path / "new" / "bars").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(tmp_path / "new" / "bars" / f"{name}.png")
+    pixels, _ = evaluation.image_classification.read_labeled(opened, str(tmp_path / "new"), opened.config)
+    assert (pixels == expected[..., None]).all()
+    capfd.readouterr()
+    opened.predict([values, values + np.uint16(200)])
+    assert "An image has values from 200 to 4200, but the model was trained on values from 0 to 4095" in (
+        capfd.readouterr().err.replace("\n", " ")
+    )
+
+
 def test_predictions_file_names_each_test_image_by_its_place_in_the_folder(run, images):
     with open(run.path / "predictions.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
