@@ -44,12 +44,12 @@ def main(run: str, seconds: float | None) -> None:
     generated = np.clip(np.round((generated + 1) * 127.5), 0, 255).astype("uint8")
     real = extractor.features(splits.images[splits.test])[0]
     train = extractor.features(splits.images[splits.train])[0]
-    theirs, _ = evaluation.gan.compare(extractor.features(generated)[0], real, train)
+    tutorial, _ = evaluation.gan.compare(extractor.features(generated)[0], real, train)
     click.echo(machine.describe())
     click.echo(f"{trained_run.path.name}: {trained_run.info['time']['train_seconds']:.0f} s of training")
     click.echo(f"tutorial: {seconds:.0f} s, {steps} steps of {BATCH}")
     for name in ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"):
-        click.echo(f"{name:20} ours {trained_run.metrics['test'][name]:9.4f}   tutorial {theirs[name]:9.4f}")
+        click.echo(f"{name:20} dltoolkit {trained_run.metrics['test'][name]:9.4f}   tutorial {tutorial[name]:9.4f}")
 
 
 def trained(images: np.ndarray, seconds: float):

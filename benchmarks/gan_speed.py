@@ -46,26 +46,26 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     networks = [plain.stock(network) for network in (gan.generator, gan.discriminator)]
     step = plain.adversarial_step(*networks, batch_size, 1e-3)
 
-    def ours() -> None:
+    def toolkit_round() -> None:
         gan.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
 
-    def theirs() -> None:
+    def plain_round() -> None:
         for images, classes in batches.take(steps):
             step(images, classes)
 
-    took = {ours: [], theirs: []}
+    took = {toolkit_round: [], plain_round: []}
     for number in range(rounds + 1):
-        for one in took:
+        for train in took:
             began = time.perf_counter()
-            one()
+            train()
             if number:  # the first round compiles
-                took[one].append(time.perf_counter() - began)
+                took[train].append(time.perf_counter() - began)
     click.echo(machine.describe())
     click.echo(f"{side}x{side}x{channels}, batches of {batch_size}, Keras {keras.__version__}")
-    for name, seconds in zip(("ours", "plain"), took.values(), strict=True):
-        click.echo(f"{name:6} {steps * batch_size / statistics.median(seconds):6.0f} images per second")
-    ratios = [plainly / mine for mine, plainly in zip(took[ours], took[theirs], strict=True)]
-    click.echo(f"ratio  {statistics.median(ratios):6.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
+    for name, seconds in zip(("dltoolkit", "plain"), took.values(), strict=True):
+        click.echo(f"{name:9} {steps * batch_size / statistics.median(seconds):6.0f} images per second")
+    ratios = [plain / toolkit for toolkit, plain in zip(*took.values(), strict=True)]
+    click.echo(f"ratio     {statistics.median(ratios):6.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

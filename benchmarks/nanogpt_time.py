@@ -63,9 +63,9 @@ def main(steps: int) -> None:
         began = time.perf_counter()
         step()
         times.append(time.perf_counter() - began)
-    each = statistics.mean(times[10:])
+    seconds = statistics.mean(times[10:])
     click.echo(machine.describe())
-    click.echo(f"PyTorch {torch.__version__}: {1000 * each:.1f} ms a step, {2000 * each:.0f} s for 2,000 steps")
+    click.echo(f"PyTorch {torch.__version__}: {1000 * seconds:.1f} ms a step, {2000 * seconds:.0f} s for 2,000 steps")
 
 
 if __name__ == "__main__":

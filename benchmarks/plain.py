@@ -12,7 +12,7 @@ def stock(network):
             convolution = keras.layers.Conv2D(layer.filters, 3, padding="same", use_bias=False)
             return keras.Sequential([keras.layers.UpSampling2D(), convolution])
         if isinstance(layer, image_layers.ClassProjection):
-            features, label = (keras.Input(each.shape[1:], dtype=each.dtype) for each in layer.input)
+            features, label = (keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in layer.input)
             vectors = keras.layers.Embedding(layer.classes, features.shape[-1])(label)
             return keras.Model([features, label], keras.layers.Dot(1)([features, vectors]))
         kind = keras.layers.BatchNormalization if isinstance(layer, image_layers.BatchNorm) else type(layer)

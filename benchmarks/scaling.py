@@ -131,7 +131,7 @@ def layer(rounds: int) -> None:
             measure()
             if number:  # the first round compiles
                 seconds[side].append(time.perf_counter() - start)
-    ratios = [ours / plain for plain, ours in zip(*seconds.values(), strict=True)]
+    ratios = [layered / plain for plain, layered in zip(*seconds.values(), strict=True)]
     click.echo(
         f"the layer costs {100 * (statistics.median(ratios) - 1):.2f} % of a step of "
         f"{1000 * statistics.median(seconds['plain']) / steps:.1f} ms (median of {len(ratios)} rounds)"

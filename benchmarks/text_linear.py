@@ -39,7 +39,7 @@ def main(folder: Path, ngrams: int, rounds: int, plain: bool, words: tuple[str, 
     for _ in range(rounds):
         for side in took:
             with tempfile.TemporaryDirectory() as runs:
-                ours = [
+                toolkit_command = [
                     "-m",
                     "dltoolkit",
                     "train",
@@ -50,10 +50,12 @@ def main(folder: Path, ngrams: int, rounds: int, plain: bool, words: tuple[str, 
                     runs,
                     *words,
                 ]
-                theirs = [__file__, str(folder), "--plain", "--ngrams", str(ngrams)]
+                plain_command = [__file__, str(folder), "--plain", "--ngrams", str(ngrams)]
                 began = time.monotonic()
                 done = subprocess.run(
-                    [sys.executable, *(ours if side == "dltoolkit" else theirs)], stdout=subprocess.PIPE, check=True
+                    [sys.executable, *(toolkit_command if side == "dltoolkit" else plain_command)],
+                    stdout=subprocess.PIPE,
+                    check=True,
                 )
                 took[side].append(time.monotonic() - began)
                 if side == "dltoolkit":

@@ -29,16 +29,15 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     from dltoolkit import lazy
 
     lazy.import_tensorflow()
-    from dltoolkit.data.image import augment, pipeline
-    from dltoolkit.data.image import dataset as images
-    from dltoolkit.models.image import classifiers as vision
+    from dltoolkit.data.image import augment, dataset, pipeline
+    from dltoolkit.models.image import classifiers
 
     rng = np.random.default_rng(0)
     count = steps * batch_size
     pixels = rng.integers(0, 256, (count, side, side, channels), dtype=np.uint8)
     labels = rng.integers(0, 10, count).astype(np.int32)
     everything = np.arange(count)
-    splits = images.ImageSplits(
+    splits = dataset.ImageSplits(
         images=pixels,
         labels=labels,
         names=[],
@@ -55,14 +54,14 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
     def batches(start: int):
         return pipeline.training_pipeline(splits, batch_size=batch_size, seed=0, augment=options, start_step=start)
 
-    ours = vision.build("resnet", shape, 10)
-    compile_ours(ours, batch_size)
-    bare = plain_model(ours, shape, None)
-    augmented = plain_model(ours, shape, options)
+    model = classifiers.build("resnet", shape, 10)
+    compile_model(model, batch_size)
+    bare = plain_model(model, shape, None)
+    augmented = plain_model(model, shape, options)
 
-    def ours_round(number: int) -> float:
+    def toolkit_round(number: int) -> float:
         began = time.perf_counter()
-        ours.fit(batches(number * steps), steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+        model.fit(batches(number * steps), steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
         return time.perf_counter() - began
 
     def plain_round(model) -> float:
@@ -79,10 +78,10 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
         return time.process_time() - began
 
     click.echo(machine.describe())
-    click.echo(f"{side}x{side}x{channels}, batches of {batch_size}, {ours.count_params():,} parameters")
+    click.echo(f"{side}x{side}x{channels}, batches of {batch_size}, {model.count_params():,} parameters")
     click.echo(f"{rounds} rounds of {steps} steps")
     sides = {
-        "ours": ours_round,
+        "dltoolkit": toolkit_round,
         "plain": lambda number: plain_round(bare),
         "plain, augmented": lambda number: plain_round(augmented),
         "pipeline": pipeline_round,
@@ -93,19 +92,19 @@ def main(side: int, channels: int, batch_size: int, steps: int, rounds: int) -> 
             seconds = measure(number)
             if number:  # the first round compiles
                 took[name].append(seconds)
-    click.echo(f"{'ours':18} {count / statistics.median(took['ours']):5.0f} images per second")
+    click.echo(f"{'dltoolkit':18} {count / statistics.median(took['dltoolkit']):5.0f} images per second")
     for name in ("plain", "plain, augmented"):
-        ratios = [theirs / mine for mine, theirs in zip(took["ours"], took[name], strict=True)]
+        ratios = [plain / toolkit for toolkit, plain in zip(took["dltoolkit"], took[name], strict=True)]
         click.echo(
-            f"{name:18} {count / statistics.median(took[name]):5.0f} images per second; ours is "
+            f"{name:18} {count / statistics.median(took[name]):5.0f} images per second; dltoolkit is "
             f"{statistics.median(ratios):.2f} times as fast (from {min(ratios):.2f} to {max(ratios):.2f})"
         )
     cores = os.cpu_count()
-    shares = [used / (mine * cores) for used, mine in zip(took["pipeline"], took["ours"], strict=True)]
+    shares = [used / (seconds * cores) for used, seconds in zip(took["pipeline"], took["dltoolkit"], strict=True)]
     click.echo(f"the input pipeline uses {100 * statistics.median(shares):.1f} % of the processor time of a step")
 
 
-def compile_ours(model, batch_size: int) -> None:
+def compile_model(model, batch_size: int) -> None:
     """Compile the model as the training loop does on this machine."""
     import keras
 
