@@ -206,6 +206,19 @@ def test_predict_reads_a_column_of_csv_from_stdin(run, capfd, tmp_path, monkeypa
     assert "Its columns are: id, review" in err
 
 
+def test_predict_reads_files_in_other_encodings(run, capfd, tmp_path):
+    (tmp_path / "a.csv").write_bytes("text,id\na lovely café,1\n".encode("cp1252"))
+    (tmp_path / "b.txt").write_bytes("a dreadful café".encode("cp1252"))
+    words = ["predict", str(run.path), str(tmp_path / "a.csv"), str(tmp_path / "b.txt"), "--format", "jsonl"]
+    code, out, _ = run_command(capfd, *words)
+    errors = [json.loads(line)["error"] for line in out.splitlines()]
+    assert (code, "not UTF-8" in errors[0], "give --encoding cp1252" in errors[1]) == (2, True, True)
+    code, out, _ = run_command(capfd, *words, "--encoding", "cp1252")
+    assert (code, [json.loads(line)["label"] for line in out.splitlines()]) == (0, ["good", "bad"])
+    code, _, err = run_command(capfd, *words, "--encoding", "cp12x")
+    assert (code, "There is no encoding 'cp12x'" in err) == (2, True)
+
+
 @pytest.mark.parametrize("delimiter", [",", ";"])
 def test_predict_answers_each_record_of_csv_once(run, capfd, tmp_path, monkeypatch, delimiter):
     """A quoted line break does not shift the answers, and a file gives the same answers as stdin."""

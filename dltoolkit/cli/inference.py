@@ -71,6 +71,7 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, **options: Any
     "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Probability below which the label is 'unsure'."
 )
 @click.option("--text-column", metavar="NAME", help="Column of the texts in tables.")
+@click.option("--encoding", metavar="NAME", help="Character encoding of files of texts.  [default: UTF-8]")
 @click.option("--text", "meaning", flag_value="text", help="Read each INPUT as a text, even if it names a file.")
 @click.option("--files", "meaning", flag_value="file", help="Read each INPUT as the name of a file.")
 @click.option(
@@ -88,10 +89,16 @@ def predict(
 
     An input that cannot be read becomes a row with its error, the others are classified, and the exit code is 2.
     """
+    from dltoolkit.data.readers import encoding as encodings
+
     opened = dltoolkit.load(run, out_dir)
     predictor = opened.verb("predictor")(opened)
     given = {name: value for name, value in options.items() if value is not None}
     text_column = given.pop("text_column", None)
+    if encoding := given.pop("encoding", None):
+        refuse_unsupported(opened, ["encoding"], ["encoding"] if predictor.noun == "text" else [])
+        encodings.check_name(encoding)
+        predictor.encoding = encoding
     if stdin != "text":
         refuse_unsupported(opened, ["stdin"], ["stdin"] if predictor.noun == "text" else [])
         if "-" not in inputs:

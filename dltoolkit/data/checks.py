@@ -43,7 +43,8 @@ def refuse_unused(values: Mapping[str, Any], source: Source, noun: str) -> None:
         "text_column": is_table,
         "split_column": is_table,
         "header": is_table and suffix in (".csv", ".tsv", ".xlsx"),
-        "encoding": (is_table and suffix not in (".xlsx", ".parquet", ".arrow")) or (is_folder and noun == "text"),
+        "encoding": (is_table and suffix not in (".xlsx", ".parquet", ".arrow"))
+        or (noun == "text" and (is_folder or source.kind == "text")),
         "label_pattern": is_folder,
     }
     for name, has_effect in effective.items():

@@ -138,6 +138,7 @@ class TextPredictor(Predictor):
     def __init__(self, run: Run, encoder: TextEncoder):
         super().__init__(run, PREDICTION_BATCH_SIZE)
         self.encoder = encoder
+        self.encoding: str | None = None  # character encoding of files
         self._warned_of_truncation = False
 
     def read(self, item: Any) -> str:
@@ -152,7 +153,7 @@ class TextPredictor(Predictor):
                 raise UserError("a folder, not a file with one text")
             if source.table_suffix(path):
                 raise UserError("a table, not a file with one text: read it, and give its texts")
-        return text.read_text(item)
+        return text.read_text(item, self.encoding if isinstance(item, os.PathLike) else None)
 
     def stack(self, values: list[str]) -> np.ndarray:
         """Return token IDs, int32 (n, time), padded with 0; a warning says once that texts are truncated."""
@@ -176,4 +177,4 @@ class TextPredictor(Predictor):
         return (array.ravel().tolist() if column else array), False
 
     def expand(self, words: Iterable[Any], text_column: str | None = None, meaning: Meaning = "auto") -> Iterator[Any]:
-        return inputs.expand(words, text_column=text_column, meaning=meaning)
+        return inputs.expand(words, text_column=text_column, meaning=meaning, encoding=self.encoding)

@@ -35,7 +35,7 @@ def read_texts(lines: Lines, form: str, text_column: str | None, name: str = "st
     return (_read_csv if form == "csv" else _read_json)(lines, text_column, Path(name))
 
 
-def read_table_texts(path: Path, text_column: str | None) -> Cells:
+def read_table_texts(path: Path, text_column: str | None, encoding_name: str | None = None) -> Cells:
     """Yield the text of each row of a table file. Rows of CSV and JSON Lines that are invalid do not affect others.
 
     Raises:
@@ -43,11 +43,11 @@ def read_table_texts(path: Path, text_column: str | None) -> Cells:
     """
     suffix = table_suffix(path)
     if suffix in (".csv", ".tsv", ".jsonl"):
-        with encoding.open_text(path, errors="surrogateescape") as file:
+        with encoding.open_text(path, encoding_name, "surrogateescape") as file:
             lines = delimited.read_lines(file, path)
             yield from read_texts(lines, "jsonl" if suffix == ".jsonl" else "csv", text_column, str(path))
         return
-    table = read_table(path)
+    table = read_table(path, encoding=encoding_name)
     for cell in table.columns[_find_column(list(table.columns), text_column, path)]:
         missing = cell is None or cell != cell  # NaN differs from itself
         yield cell if isinstance(cell, bytes) else Line("" if missing else cell)

@@ -13,7 +13,13 @@ from dltoolkit.lines import Line
 Meaning = Literal["auto", "text", "file"]
 
 
-def expand(words: Iterable[Any], *, text_column: str | None = None, meaning: Meaning = "auto") -> Iterator[Any]:
+def expand(
+    words: Iterable[Any],
+    *,
+    text_column: str | None = None,
+    meaning: Meaning = "auto",
+    encoding: str | None = None,
+) -> Iterator[Any]:
     """Yield the texts of files, folders (their .txt files), glob patterns, tables and literal texts.
 
     A literal text stays a str, a file becomes a Path, a row of a table a Line, and an unreadable input an InvalidInput.
@@ -22,6 +28,7 @@ def expand(words: Iterable[Any], *, text_column: str | None = None, meaning: Mea
         words: Names and texts. Other objects, and lines of a stream, are yielded as they are.
         text_column: Column of the texts in tables, by name or position; by default, found by its usual names.
         meaning: What a word is: a "text", the name of a "file", or ("auto") a text unless there is a file of this name.
+        encoding: Character encoding of tables.
     """
     for word in words:
         if isinstance(word, Line) or not isinstance(word, str) or meaning == "text":
@@ -31,7 +38,9 @@ def expand(words: Iterable[Any], *, text_column: str | None = None, meaning: Mea
             inputs = list_files(word) if word.strip() else []
             if inputs:
                 for path in inputs:
-                    yield from streams.read_table_texts(path, text_column) if source.table_suffix(path) else [path]
+                    yield from (
+                        streams.read_table_texts(path, text_column, encoding) if source.table_suffix(path) else [path]
+                    )
             elif meaning == "file":
                 yield InvalidInput(word, "a URL: download the file" if source.is_url(word) else "no such file")
             else:
