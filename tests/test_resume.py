@@ -219,7 +219,8 @@ def test_resume_follows_the_plan_that_was_made_from_the_speed(train, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    "options", [{"precision": "float16"}, {"optimizer": "muon"}, {"optimizer": "sgd", "ema_decay": 0.9}]
+    "options",
+    [{"precision": "float16"}, {"optimizer": "muon"}, {"optimizer": "sgd", "ema_decay": 0.9, "metric": "macro_f1"}],
 )
 def test_resume_is_exact_for_every_optimizer_and_precision(train, monkeypatch, options):
     uninterrupted = train(epochs=2, name="uninterrupted", **options)

@@ -7,14 +7,14 @@ import functools
 from dataclasses import dataclass
 
 from dltoolkit import data, training
-from dltoolkit.config import OptimizerOptions, RunConfig, option
+from dltoolkit.config import OptimizerOptions, RunConfig, SelectionOptions, option
 from dltoolkit.run import Run
 
 TRAIN_EXAMPLES, VALIDATION_EXAMPLES = 512, 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig, OptimizerOptions):
+class Config(RunConfig, OptimizerOptions, SelectionOptions):
     data: str = option("toy", "Not used.")
     batch_size: int = option(64, "Examples per step.", minimum=1)
     hidden: int = option(16, "Units of the hidden layer.", minimum=1)
@@ -77,10 +77,11 @@ def train(config=Config(), *, resume=None):
                 train_examples=TRAIN_EXAMPLES,
                 validation_examples=VALIDATION_EXAMPLES,
                 compile=functools.partial(
-                    training.optimizer.compile,
+                    training.selection.compile,
+                    classes=3,
                     loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-                    metrics=["accuracy"],
                 ),
+                monitor=training.selection.monitor(config),
                 epochs=4,
             ),
         )

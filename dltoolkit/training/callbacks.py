@@ -270,7 +270,8 @@ class TrainingStateCallback(keras.callbacks.Callback):
     def _follow_plan(self) -> None:
         if self._budget.limit is not None:
             self._schedule.steps = self._budget.limit
-        self._state.planned_steps = self._budget.steps
+        if self._budget.steps is not None:
+            self._state.planned_steps = self._budget.steps
 
     def _record_plan(self) -> None:
         """Write a new plan to run.json. After a change of the plan, the checkpoint must be written before."""
