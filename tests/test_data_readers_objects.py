@@ -136,12 +136,12 @@ def test_predefined_splits_are_kept():
 
 def test_deep_images_and_images_of_several_sizes_share_one_scale():
     deep = PIXELS.astype(np.uint16) * 16
-    whole = load_images((deep, DIGITS))
-    assert whole.preprocessing.scale.high == 4095
+    deep_splits = load_images((deep, DIGITS))
+    assert deep_splits.preprocessing.scale.high == 4095
     ragged = [image[: 8 - i % 2] for i, image in enumerate(deep)]
     splits = load_images((ragged, DIGITS), image_size=8)
     assert splits.preprocessing.scale.high == 4095
-    assert splits.images[0].tolist() == whole.images[0].tolist()
+    assert splits.images[0].tolist() == deep_splits.images[0].tolist()
 
 
 def test_paths_in_pairs_are_images(tmp_path):
@@ -164,8 +164,8 @@ def test_a_corpus_is_a_list_of_texts(tmp_path):
     (tmp_path / "corpus.txt").write_text("\n".join(TEXTS))
     expected = corpus.load(str(tmp_path / "corpus.txt"), cache_dir=tmp_path)
     for form in (TEXTS, np.array(TEXTS), Frame(text=TEXTS), tf.data.Dataset.from_tensor_slices(TEXTS)):
-        found = corpus.load(data_object.wrap(form), cache_dir=tmp_path)
-        assert (found.fingerprint, found.splits) == (expected.fingerprint, expected.splits)
+        loaded = corpus.load(data_object.wrap(form), cache_dir=tmp_path)
+        assert (loaded.fingerprint, loaded.splits) == (expected.fingerprint, expected.splits)
     split = corpus.load(data_object.wrap({"train": TEXTS[:20], "test": TEXTS[20:]}), cache_dir=tmp_path)
     assert split.characters["test"] == len("\n".join(TEXTS[20:]))
     with pytest.raises(UserError, match=r"holds numbers of shape \(30, 8, 8, 3\), not texts"):
