@@ -36,6 +36,7 @@ import inspect, json
 import keras, numpy as np, tensorflow as tf
 from dltoolkit.models import keras_internals
 from dltoolkit.models.image.layers import BatchNorm
+from dltoolkit.training import selection
 from dltoolkit.training.distribute import replicas, strategy
 
 devices = strategy.devices("cpu:2")
@@ -121,6 +122,18 @@ def batch_norm(layer_class):
     return [np.asarray(each).tolist() for each in (*results, *layer.get_weights())]
 
 
+def balanced_accuracy():
+    # Seven examples of two classes on two replicas: of class 0 four of five are right, of class 1 one of two
+    with devices.strategy.scope():
+        identity = keras.layers.Dense(2, kernel_initializer="identity", use_bias=False)
+        model = replicas.wrap_for_strategy(keras.Sequential([keras.Input((2,)), identity]), devices)
+        model.compile(loss="mse", metrics=[selection.BalancedAccuracy(2), selection.MacroF1(2)])
+    labels, predictions = np.eye(2)[[0, 0, 0, 1, 0, 0, 1]], np.eye(2)[[0, 0, 0, 0, 1, 0, 1]]
+    dataset = tf.data.Dataset.from_tensor_slices((predictions, labels)).batch(4)
+    measured = model.evaluate(replicas.distribute_dataset(dataset, devices), return_dict=True, verbose=0)
+    return {name: float(measured[name]) for name in ("balanced_accuracy", "macro_f1")}
+
+
 def scale_losses():
     # In the first step the second replica alone has an infinite gradient; in the next ones both gradients are 1 and 2.
     with devices.strategy.scope():
@@ -153,6 +166,7 @@ print(json.dumps({
     "synchronized": train(True, lambda: keras.layers.BatchNormalization(synchronized=True)),
     "updates": train_dropout(),
     "scale losses": scale_losses(),
+    "counts": balanced_accuracy(),
     "batch norm": [batch_norm(BatchNorm), batch_norm(keras.layers.BatchNormalization)],
 }))
 """
@@ -203,6 +217,13 @@ def test_xla_learns_the_same(results):
 
 def test_xla_is_not_used_if_replicas_exchange_more_than_gradients(results):
     assert results["synchronized"]["functions by XLA"] == 0
+
+
+def test_balanced_accuracy_counts_the_examples_of_all_replicas(results):
+    """Of five zeros four are right, of two ones one; F1 is 8 / 10 and 2 / 4. Means over replicas would differ."""
+    assert results["counts"] == pytest.approx(
+        {"balanced_accuracy": (4 / 5 + 1 / 2) / 2, "macro_f1": (8 / 10 + 2 / 4) / 2}
+    )
 
 
 def test_loss_scaling_skips_a_step_if_any_replica_has_an_infinite_gradient(results):
