@@ -68,13 +68,8 @@ def data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         black, white = _count(scale["low"]), _count(scale["high"])
         rows.append(("values", f"{values} in the data; {black} becomes black and {white} white"))
     if truncated.get("count"):
-        share = percent(truncated["fraction"])
-        rows.append(
-            (
-                "truncated",
-                f"{_count(truncated['count'])} texts ({share}) after {truncated['max_length']} {truncated['unit']}",
-            )
-        )
+        share, limit = percent(truncated["fraction"]), f"{truncated['max_length']} {truncated.get('unit', 'tokens')}"
+        rows.append(("truncated", f"{_count(truncated['count'])} texts ({share}) after {limit}"))
     return [(label, value) for label, value in rows if value]
 
 
