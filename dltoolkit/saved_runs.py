@@ -64,7 +64,8 @@ def resume(
             ``max_time`` is given, it replaces both.
 
     Raises:
-        UserError: If another option is given, the data have changed, or another process is using the run.
+        UserError: If another option is given, the run has trained ``epochs`` already, the data are missing or have
+            changed, or another process is using the run.
     """
     run = run if isinstance(run, Run) else load(run)
     if fixed := ", ".join(sorted(changes.keys() - set(RESUME_OPTIONS))):
