@@ -99,7 +99,10 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     after = "12 test and 12 validation images, majority-class and linear baselines, report"
     assert re.fullmatch(rf"about \d+ s: {after}", summary["Evaluation"])
     assert summary["Result"] == str(run.path)
-    assert info["plan"] == {"batch_size": 16, "epochs": 12, "steps": 48}
+    assert info["plan"] == {
+        **{"batch_size": 16, "epochs": 12, "steps": 48, "steps_per_epoch": 4},
+        **{"monitor": "validation_accuracy", "patience": None},
+    }
     assert info["config"] == config.to_dict()
     assert info["peak_memory_mb"] > 100
     metrics = json.loads((run.path / "metrics.json").read_text())
@@ -184,7 +187,7 @@ def test_train_runs_a_copied_and_changed_recipe(capfd, images, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert run_command(capfd, "copy", "image-classifier", ".")[0] == 0
     mine = Path("image_classifier.py").rename("mine.py")
-    mine.write_text(mine.read_text().replace('option("resnet",', 'option("mlp",'))
+    mine.write_text(mine.read_text().replace('"resnet", "Model family', '"mlp", "Model family'))
     code, _, err = run_command(capfd, "train", "./mine.py", "--data", str(images), "--epochs", "1", "--widths", "8")
     assert code == 0, err
     trained = dltoolkit.load("latest")
