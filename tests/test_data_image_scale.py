@@ -10,7 +10,7 @@ from image_loading import error_of, load
 
 from dltoolkit.data.image import dataset
 from dltoolkit.data.image.preprocessing import Preprocessing
-from dltoolkit.data.image.scale import Scale, ValueStatistics
+from dltoolkit.data.image.scale import NOT_FINITE, Scale, ValueStatistics
 from dltoolkit.data.options import ImageReadOptions
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
@@ -147,7 +147,9 @@ def test_load_reads_splits_of_different_types(tmp_path):
 
 def test_load_refuses_splits_that_no_scale_fits(tmp_path):
     images, labels = counts().astype(np.uint16), np.repeat(np.arange(3), PER_CLASS)
-    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images / 4095, y_test=labels)
+    unit = images / 4095
+    unit[0, 0, 0] = np.nan
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=unit, y_test=labels)
     message = error_of(tmp_path / "a.npz")
     assert message.startswith("The test images of ")
     assert "have values up to 1 (float64), but the train images up to 4095 (uint16): store both" in message
@@ -172,7 +174,20 @@ def test_load_names_images_with_values_that_are_not_finite(tmp_path):
     images[4, 2, 2] = np.nan
     folder = write(tmp_path / "files", images, ".tif")
     assert "04.tif (values that are not finite (NaN or infinity))" in error_of(folder)
-    assert len(load(folder, ImageReadOptions(skip_invalid=True)).images) == 17
+    skip = ImageReadOptions(skip_invalid=True)
+    assert len(load(folder, skip).images) == 17
+    images[[4, 9], 0, 0] = np.nan, np.inf
+    np.savez(tmp_path / "a.npz", x=images, y=np.repeat(CLASSES, PER_CLASS))
+    expected = [("a[4]", NOT_FINITE), ("a[9]", NOT_FINITE)]
+    message = error_of(tmp_path / "a.npz")
+    assert "2 of 18 images cannot be used: a[4] (values that" in message
+    assert "a[9] (values that" in message
+    data = load(tmp_path / "a.npz", skip)
+    assert data.findings == expected
+    assert (data.images[..., 0] == np.round(np.delete(counts(), [4, 9], axis=0) / 4095 * 255)).all()
+    for trained in (data.preprocessing, Preprocessing((12, 12, 1)), Preprocessing((6, 6, 1), scale=Scale(0, 9, 0, 9))):
+        pixels, _, names = dataset.labeled(str(tmp_path / "a.npz"), CLASSES, trained, skip)
+        assert (len(pixels), "a[4]" in names, "a[3]" in names) == (16, False, True)
 
 
 def test_labeled_and_read_use_the_scale_of_training(tmp_path):

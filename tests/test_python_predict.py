@@ -162,6 +162,13 @@ def test_invalid_images_become_errors_in_their_place(images_run, pixels, tmp_pat
     assert scores(predictions[-1]) == near(images_run.predict_proba(pixels[1]))
     assert images_run.predict(str(tmp_path / "*.png")).error, "a pattern is not expanded"
     assert images_run.predict(np.zeros(784)).error == "an array of shape (784,) is not one image"
+    wrong = images_run.predict([np.zeros((0, 3, 3)), np.zeros((2, 3, 0)), np.zeros((3, 4, 5)), np.zeros((1, 8, 8, 3))])
+    assert [each.error for each in wrong] == [
+        "an empty array of shape (0, 3, 3)",
+        "an empty array of shape (2, 3, 0)",
+        "an array of shape (3, 4, 5) is not one image: move the channels last",
+        "an array of shape (1, 8, 8, 3) is not one image",
+    ]
 
 
 def test_probabilities_embeddings_and_preprocessed_inputs_fit_together(images_run, texts_run, pixels):

@@ -34,6 +34,32 @@ def with_channels(array: np.ndarray, name: str = "the array") -> np.ndarray:
     return array
 
 
+def one_with_channels(array: np.ndarray) -> np.ndarray:
+    """Return one image as (height, width, channels) with 1, 3 or 4 channels, and check its shape.
+
+    Args:
+        array: (height, width), or (height, width, channels) with 1, 3 or 4 channels.
+
+    Raises:
+        UserError: If the shape is another one; the message is a short reason.
+    """
+    if not array.size:
+        raise UserError(f"an empty array of shape {array.shape}")
+    image = array[..., None] if array.ndim == 2 else array
+    if image.ndim != 3 or image.shape[-1] not in (1, 3, 4):
+        hint = ": move the channels last" if image.ndim == 3 and image.shape[0] in (1, 3, 4) else ""
+        raise UserError(f"an array of shape {array.shape} is not one image{hint}")
+    return image
+
+
+def rows_not_finite(array: np.ndarray) -> np.ndarray:
+    """Return which images of an array (n, h, w, c) have a value that is NaN or infinite, as row numbers int64."""
+    if array.dtype.kind != "f":
+        return np.empty(0, np.int64)
+    chunks = (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
+    return np.flatnonzero(np.concatenate([~np.isfinite(chunk).all(axis=(1, 2, 3)) for chunk in chunks]))
+
+
 def statistics(array: np.ndarray) -> ValueStatistics:
     """Return range and outliers of all images of an array (n, h, w, c); a fourth channel is opacity and is left out.
 

@@ -200,8 +200,6 @@ def read(
     Raises:
         UserError: If the image cannot be read; the message is a short reason, such as "not an image".
     """
-    if isinstance(image, np.ndarray) and image.ndim not in (2, 3):
-        raise UserError(f"an array of shape {image.shape} is not one image")
     try:
         pixels, remark = decode.read(image, preprocessing)
     except OSError as error:

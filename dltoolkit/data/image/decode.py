@@ -8,7 +8,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dltoolkit.data.image import arrays, modes
 from dltoolkit.data.image.preprocessing import Preprocessing, ResizeMode, cropped_fractions
-from dltoolkit.data.image.scale import Scale, ValueStatistics
+from dltoolkit.data.image.scale import NOT_FINITE, Scale, ValueStatistics
 from dltoolkit.data.readers.source import File
 from dltoolkit.errors import UserError
 
@@ -142,17 +142,13 @@ def common_header(images: Iterable[ImageSource]) -> Header | None:
     return headers.pop() if len(headers) == 1 else None
 
 
-def survey_array(array: np.ndarray, names: Sequence[str]) -> Survey:
-    """Return the survey of images (n, h, w, c) in one array.
-
-    Raises:
-        UserError: If a value is NaN or infinite.
-    """
+def survey_array(array: np.ndarray) -> Survey:
+    """Return the survey of images (n, h, w, c) in one array; those with a value that is not finite are unreadable."""
     result = Survey.uniform(_header(array[0]), len(array))
-    try:
-        result.values = arrays.statistics(array)
-    except UserError as error:
-        raise UserError(f"{names[0]} to {names[-1]}: {error}.") from None
+    rows = arrays.rows_not_finite(array)
+    result.sizes[rows] = 0
+    result.unreadable = dict.fromkeys(rows.tolist(), NOT_FINITE)
+    result.values = arrays.statistics(np.delete(array, rows, axis=0) if len(rows) else array)
     return result
 
 
@@ -249,9 +245,9 @@ def failure_reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def open_image(source: ImageSource) -> Iterator[Image.Image | np.ndarray]:
-    """Open an image of any source; an array (h, w) or (h, w, c) and an open image are yielded as they are."""
+    """Open an image of any source; an array becomes (h, w, c), and an open image is yielded as it is."""
     if isinstance(source, (Image.Image, np.ndarray)):
-        yield source
+        yield arrays.one_with_channels(source) if isinstance(source, np.ndarray) else source
         return
     if isinstance(source, bytes):
         size, file = len(source), io.BytesIO(source)

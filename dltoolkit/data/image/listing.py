@@ -154,7 +154,7 @@ def _joined(images: dict[str, np.ndarray], spec: str) -> np.ndarray | list[np.nd
     """
     arrays = list(images.values())
     if len({array.dtype for array in arrays}) > 1:
-        highest = {split: float(array.max()) for split, array in images.items() if not is_8_bit(array)}
+        highest = {split: _greatest(array) for split, array in images.items() if not is_8_bit(array)}
         low, high = min(highest, key=highest.get, default=""), max(highest, key=highest.get, default="")
         if highest and highest[low] <= MAX_UNIT_VALUE < highest[high]:
             raise UserError(
@@ -163,6 +163,11 @@ def _joined(images: dict[str, np.ndarray], spec: str) -> np.ndarray | list[np.nd
             )
         return [image for array in arrays for image in array]
     return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+def _greatest(array: np.ndarray) -> float:
+    """Return the greatest finite value."""
+    return float(array.max(where=np.isfinite(array), initial=-np.inf) if array.dtype.kind == "f" else array.max())
 
 
 def _from_tfds(source: Source, dataset: tfds.PreparedDataset, progress: decode.Progress | None) -> Listing:

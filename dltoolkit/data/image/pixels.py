@@ -14,7 +14,7 @@ import numpy as np
 from dltoolkit.data import checks, disk_cache, split
 from dltoolkit.data.image import arrays, decode, geometry
 from dltoolkit.data.image.preprocessing import Preprocessing
-from dltoolkit.data.image.scale import MIN_LEVELS, is_8_bit
+from dltoolkit.data.image.scale import MIN_LEVELS, NOT_FINITE, is_8_bit
 from dltoolkit.data.options import ImageReadOptions
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import File
@@ -148,7 +148,7 @@ def _decode(
 
     def survey_all() -> decode.Survey:
         if isinstance(sources, np.ndarray):
-            return decode.survey_array(sources, listing.names)
+            return decode.survey_array(sources)
         return decode.survey(sources, total, progress)
 
     if preprocessing is not None:
@@ -194,7 +194,8 @@ def _decode_as_trained(
         preprocessing = replace(preprocessing, scale=scale)
         images, unreadable = decode_as(preprocessing, **({} if is_array else {"remarks": remarks}))
     if is_array:
-        remark = preprocessing.remark(listing.items[0].shape[1::-1], listing.items)
+        values = np.delete(listing.items, list(unreadable), axis=0) if unreadable else listing.items
+        remark = preprocessing.remark(values.shape[2:0:-1], values) if len(values) else None
         remarks = {0: remark} if remark else {}
     if remarks:
         first = min(remarks)
@@ -206,11 +207,16 @@ def _decode_as_trained(
 def _decode_array(
     array: np.ndarray, preprocessing: Preprocessing, progress: decode.Progress | None
 ) -> tuple[np.ndarray, dict[int, str]]:
-    pixels = arrays.to_pixels(array, preprocessing.scale)
+    rows = arrays.rows_not_finite(array)
+    unreadable = dict.fromkeys(rows.tolist(), NOT_FINITE)
+    pixels = arrays.to_pixels(np.delete(array, rows, axis=0) if unreadable else array, preprocessing.scale)
+    if unreadable:
+        readable, pixels = pixels, np.zeros((len(array), *pixels.shape[1:]), np.uint8)
+        pixels[np.setdiff1d(np.arange(len(array)), rows)] = readable
     if pixels.shape[1:] == preprocessing.image_shape:
-        return disk_cache.aligned(pixels), {}
+        return disk_cache.aligned(pixels), unreadable
     out = disk_cache.aligned_empty((len(pixels), *preprocessing.image_shape))
-    return out, decode.decode_all(pixels, out, preprocessing, progress)
+    return out, {**decode.decode_all(pixels, out, preprocessing, progress), **unreadable}
 
 
 def _warn_of_frames(animated: np.ndarray, names: Sequence[str]) -> list[str]:

@@ -104,11 +104,11 @@ class Preprocessing:
     def _load(self, image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
         """Return an image upright: values (h, w, c) if it is an array or deep, otherwise a loaded image."""
         if isinstance(image, np.ndarray):
-            return arrays.with_channels(image[None])[0]
+            return arrays.one_with_channels(image)
         transposition = modes.TRANSPOSITIONS.get(modes.orientation(image))
         if modes.is_deep(image):
             values = modes.deep_values(image)
-            return arrays.with_channels(modes.transpose(values, transposition)[None])[0]
+            return arrays.one_with_channels(modes.transpose(values, transposition))
         height, width, _ = self.image_shape
         if image.format in ("JPEG", "MPO") and min(image.size) >= 4 * max(height, width):
             image.draft(

@@ -15,6 +15,7 @@ from dltoolkit.errors import UserError
 
 # Ranges that images are usually stored in: floats, then 8, 10, 12, 14 and 16 bits
 USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 1023.0), (0.0, 4095.0), (0.0, 16383.0), (0.0, 65535.0))
+NOT_FINITE = "values that are not finite (NaN or infinity)"  # why an image cannot be read
 MAX_UNIT_VALUE = 1.5  # floats up to this value are in 0..1; the margin allows for overshoot from resizing
 MIN_RANGE_USED = 0.25  # part of a usual range that the values must span; otherwise few of the 256 levels remain
 OUTLIERS = 0.001  # fraction of the values at each end that may be outliers, such as hot pixels
@@ -230,5 +231,5 @@ def value_range(values: np.ndarray) -> tuple[float, float]:
         raise UserError(f"values of type {values.dtype}, which are not numbers")
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise UserError("values that are not finite (NaN or infinity)")
+        raise UserError(NOT_FINITE)
     return low, high
