@@ -70,15 +70,16 @@ def test_compare_of_an_unfinished_run_prints_dashes(runs, capfd):
     assert rows["--widths"][1] == "8,16"
 
 
-def test_compare_of_different_recipes_shows_what_they_share(runs, capfd):
+def test_compare_of_different_recipes_shows_the_options_of_all_of_them(runs, capfd):
     code, out, err = run_command(capfd, "compare", *(str(runs[i].path) for i in (0, 3)))
     assert code == 0
     rows = table(out)
     assert rows[""] == ["image-classifier/a", "image-gan/a"]
     assert rows["test accuracy"] == ["91.5 %", "–"]
     assert rows["test Fréchet distance"] == ["–", "0.1366"]
-    assert "--epochs" in rows, "an option of both"
-    assert "--mixup" not in rows, "an option of one of them"
+    assert rows["--epochs"] == ["3", "–"], "an option of both"
+    assert rows["--model"] == ["resnet", "–"], "an option of the first"
+    assert rows["--architecture"] == ["–", "dcgan"], "an option of the second"
     assert not re.search("None|True|False", out)
     assert err == "The runs have no score in common.\n"
 

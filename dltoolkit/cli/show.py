@@ -64,7 +64,7 @@ def list_(what: str | None, out_dir: str) -> None:
 def compare(runs: tuple[str, ...], out_dir: str) -> None:
     """Compare the scores, the data and the options of runs.
 
-    Of runs of different recipes, it shows the options that all of them have.
+    A dash stands for an option that a recipe lacks, or that was left to its default.
     """
     if len(runs) < 2:
         raise UserError(f"compare needs at least two runs, such as: dltoolkit compare {runs[0]} OTHER_RUN")
@@ -139,7 +139,7 @@ def print_runs(runs: Sequence[Run], out_dir: str) -> None:
 def print_comparison(runs: Sequence[Run]) -> None:
     """Print the scores of runs in columns, what their data are, and the options in which they differ.
 
-    A score or value that a run lacks is a dash. Of runs of different recipes, only options that all have are printed.
+    A score or value that a run lacks is a dash, and so is an option that its recipe lacks.
     """
     recipes = [run.info["recipe"] for run in runs]
     names = [run.path.name for run in runs]
@@ -156,11 +156,9 @@ def print_comparison(runs: Sequence[Run]) -> None:
     rows.append(["parameters", *(ABSENT if count is None else f"{count:,}" for count in parameters)])
     rows.append(["data", *(str(each.get("source") or ABSENT) for each in data)])
     configs = [run.info["config"] for run in runs]
-    for option in configs[0]:
-        if option in ("name", "data") or not all(option in config for config in configs):
-            continue
-        values = [_option_text(config[option]) for config in configs]
-        if len(set(values)) > 1:
+    for option in dict.fromkeys(option for config in configs for option in config):
+        values = [_option_text(config.get(option)) for config in configs]
+        if option not in ("name", "data") and len(set(values)) > 1:
             rows.append([f"--{option.replace('_', '-')}", *values])
     print_table(["", *names], rows)
     if len({each.get("fingerprint") for each in data}) > 1:
