@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dltoolkit.errors import UserError
+from dltoolkit.errors import UserError, json_error
 
 EXAMPLE = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
 SLURM_PORT = 12345  # port of the first Slurm task on a machine; each further task takes the next port
@@ -56,8 +56,8 @@ def is_chief() -> bool:
 def _from_tf_config(text: str) -> Cluster | None:
     try:
         config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _malformed(f"is not valid JSON ({error.msg})") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise _malformed(f"is not valid JSON ({json_error(error)})") from None
     if not isinstance(config, dict) or not isinstance(config.get("cluster", {}), dict):
         raise _malformed("does not describe a cluster")
     tasks = config.get("cluster", {})

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from dltoolkit import data_object, option_names
-from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.errors import UserError, did_you_mean, json_error
 from dltoolkit.option_values import KIND_NAMES, PARSERS, Duration
 
 GROUPS = ("data", "model", "optimization", "augmentation", "evaluation", "output", "device", "other")  # order of --help
@@ -354,8 +354,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
     if path.suffix.lower() == ".json":
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is not valid JSON: {error.msg} in line {error.lineno}.") from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{path} is not valid JSON: {json_error(error)}.") from None
     else:
         import yaml
 

@@ -1,6 +1,7 @@
 """Exceptions whose messages are written for users, and helpers for such messages."""
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,6 +38,19 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" Did you mean '{by_lower[matches[0]]}'?" if matches else ""
+
+
+def json_error(error: json.JSONDecodeError | RecursionError, *, line: bool = True) -> str:
+    """Return the reason why a text is not JSON: "Unterminated string at character 7 of line 2".
+
+    Args:
+        error: The error of ``json.loads``.
+        line: Whether the text has several lines, so that the line is named.
+    """
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    reason = error.msg.removesuffix(" at").removesuffix(" starting")
+    return f"{reason} at character {error.colno}" + (f" of line {error.lineno}" if line else "")
 
 
 def root_cause(error: Exception) -> str:

@@ -43,12 +43,27 @@ def test_decode_names_the_likely_encoding(text, name):
 
 
 def test_decode_calls_other_bytes_binary():
-    with pytest.raises(UserError, match="binary data, not text"):
-        encoding.decode(b"PK\x03\x04\0\0\0\x08")
+    with pytest.raises(UserError, match="binary data or a damaged text: a NUL character in line 2"):
+        encoding.decode(b"PK\n\x04\0\0\0\x08")
     with pytest.raises(UserError, match="not UTF-8: byte 0xff in line 2"):
         encoding.decode(b"a\n\xff")
     with pytest.raises(UserError, match="not cp932: byte 0x81 in line 1$"):
         encoding.decode(b"\x81", "cp932")
+
+
+def test_a_damaged_character_makes_no_other_encoding_likely(tmp_path):
+    for bad in (b"\xed\xa0\x80", b"\xff"):  # a lone surrogate, and a byte that UTF-8 never has
+        raw = ("plain\n" * 60 + "Straße, naïve, größer\n").encode() + b"a " + bad + b"\n"
+        with pytest.raises(UserError, match=f"^damaged UTF-8: byte 0x{bad[0]:02x} in line 62$"):
+            encoding.decode(raw)
+        path = tmp_path / "a.csv"
+        path.write_bytes(raw)
+        with pytest.raises(UserError) as caught, encoding.open_text(path) as file:
+            file.read()
+        damage = f"line 62 is damaged (byte 0x{bad[0]:02x})"
+        assert str(caught.value) == f"{path} is UTF-8 text, but {damage}: correct or remove it."
+    with pytest.raises(UserError, match="^damaged UTF-8"):
+        encoding.decode(b"plain \xed\xa0\x80")
 
 
 def test_open_text_reads_compressed_files(tmp_path):

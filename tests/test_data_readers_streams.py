@@ -35,6 +35,7 @@ def test_records_arrive_with_pauses_and_errors_in_their_place():
         invalid,
         "3\n",
         "4,a,b\n",
+        "4,a\0b\n",
         "5,na\udcefve\n",
         '6,"x" y\n',
         None,
@@ -42,13 +43,14 @@ def test_records_arrive_with_pauses_and_errors_in_their_place():
     ]
     cells = list(streams.read_texts(lines, "csv", None))
     assert cells[:3] == [None, "a,\nb", invalid]
-    assert [cell.error for cell in cells[3:7]] == [
+    assert [cell.error for cell in cells[3:8]] == [
         "line 5: 1 cell, but the table has 2 columns",
         "line 6: 3 cells, but the table has 2 columns",
-        "line 7: not UTF-8 (byte 0xef)",
-        "line 8: not a row of CSV",
+        "line 7: a NUL character, so the file is binary or damaged",
+        "line 8: not UTF-8 (byte 0xef)",
+        "line 9: not a row of CSV",
     ]
-    assert cells[7:] == [None, "z"]
+    assert cells[8:] == [None, "z"]
 
 
 def test_a_quotation_mark_that_is_never_closed_spoils_one_record():

@@ -89,7 +89,24 @@ def test_read_table_refuses_broken_files(tmp_path):
     assert "not UTF-8" in refused("a.csv", b"text,label\ncaf\xe9,1\n")
     assert "no rows" in refused("a.csv", b"text,label\n")
     assert "no rows" in refused("a.csv", b"")
-    assert "Line 2" in refused("a.jsonl", json.dumps({"a": 1}).encode() + b"\n{broken\n")
+    for name, content in {
+        "a.csv": b"text,label\na\0b,1\n",
+        "b.csv": b"text,label\n%s\0,1\n" % (b"a" * 10_000),
+        "a.jsonl": b'{"a": 1}\n{"a": \0}\n',
+        "a.json": b'[{"a": 1},\n{"a": "%s\0"}]' % (b"a" * 10_000),
+        "c.tsv.gz": gzip.compress(b"text\tlabel\na\0b\t1\n"),
+    }.items():
+        assert "has a NUL character in line 2, so it is binary or damaged" in refused(name, content)
+    first = json.dumps({"a": 1}).encode() + b"\n"
+    for content, reason in {
+        b"{broken\n": "Expecting property name enclosed in double quotes at character 2",
+        b'{"a": "b': "Unterminated string at character 7",
+        b'{"a": "b\n': "Invalid control character at character 9",
+        b"[" * 100_000: "nested too deeply",
+    }.items():
+        assert refused("a.jsonl", first + content) == f"Line 2 of {tmp_path / 'a.jsonl'} is not JSON: {reason}."
+    message = refused("a.json", b'[{"a": 1},\n{"a": "b')
+    assert message == f"{tmp_path / 'a.json'} is not JSON: Unterminated string at character 7 of line 2."
     assert "named values" in refused("a.jsonl", b"[1, 2]\n")
     assert "not a Parquet file" in refused("a.parquet", b"PAR1 no")
 
@@ -228,7 +245,7 @@ def test_read_table_reads_objects_of_columns(tmp_path):
         assert read_table(write(tmp_path / name, json.dumps(document, indent=1))).columns == expected
     with pytest.raises(UserError, match="is no table"):
         read_table(write(tmp_path / "a.json", "3"))
-    with pytest.raises(UserError, match="in line 2"):
+    with pytest.raises(UserError, match="of line 2"):
         read_table(write(tmp_path / "b.json", '[{"text": 1},\noops]'))
     with pytest.raises(UserError, match="nested too deeply"):
         read_table(write(tmp_path / "c.json", "[" * 100_000))

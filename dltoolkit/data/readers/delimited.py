@@ -119,11 +119,11 @@ def numbered_names(count: int) -> list[str]:
     return [str(i + 1) for i in range(count)]
 
 
-def read_lines(file: TextIO, path: Path) -> Iterator[str]:
+def read_lines(file: TextIO, path: Path, *, refuse_nul: bool = True) -> Iterator[str]:
     """Yield the lines of a file with their ends.
 
     Raises:
-        UserError: If a line is so long that it could exhaust the memory.
+        UserError: If a line is so long that it could exhaust the memory, or has a NUL character and may not have one.
     """
     number = 0
     while line := file.readline(MAX_LINE_LENGTH + 1):
@@ -133,6 +133,8 @@ def read_lines(file: TextIO, path: Path) -> Iterator[str]:
                 f"Line {number} of {path} is longer than {MAX_LINE_LENGTH // 1_000_000} MB, which no table needs: put "
                 "each example on a line of its own."
             )
+        if refuse_nul and "\0" in line:
+            raise UserError(encoding.describe_nul(path, number))
         yield line
 
 
@@ -202,6 +204,8 @@ class RecordParser:
             reason = f"{count_cells(cells)}, but the table has {self._width} columns"
         elif broken := re.search("[\udc80-\udcff]", "".join(cells)):
             reason = f"not UTF-8 (byte 0x{ord(broken[0]) - 0xDC00:02x})"
+        elif "\0" in text:
+            reason = "a NUL character, so the file is binary or damaged"
         else:
             return Record(number, cells)
         excerpt = text[:EXCERPT_LENGTH].rstrip("\r\n").encode(errors="surrogateescape").decode(errors="replace")

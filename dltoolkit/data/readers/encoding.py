@@ -53,11 +53,14 @@ def decode(raw: bytes, encoding: str | None = None) -> str:
     name = encoding or _from_mark(raw)
     if encoding is None and name == "utf-8-sig" and b"\0" in raw:
         hint = suggestion(raw)
-        raise UserError(f"not UTF-8{hint}" if hint else "binary data, not text")
+        line = raw.count(b"\n", 0, raw.index(0)) + 1
+        raise UserError(f"not UTF-8{hint}" if hint else f"binary data or a damaged text: a NUL character in line {line}")
     try:
         return raw.decode(_with_mark(name))
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
+        if encoding is None and name == "utf-8-sig" and _is_mostly_utf8(raw):
+            raise UserError(f"damaged UTF-8: byte 0x{raw[error.start]:02x} in line {line}") from None
         hint = suggestion(raw) if encoding is None else ""
         raise UserError(f"not {display(name)}: byte 0x{raw[error.start]:02x} in line {line}{hint}") from None
 
@@ -77,12 +80,19 @@ def open_text(path: Path, encoding: str | None = None, errors: str = "strict") -
             head = buffered.peek(4)
             name = encoding or _from_mark(head)
             if encoding is None and name == "utf-8-sig" and b"\0" in head[:64]:
-                raise UserError(f"{path} is not UTF-8 text{suggestion(head)}.")
+                if not (hint := suggestion(head)):
+                    raise UserError(describe_nul(path, head.count(b"\n", 0, head.index(0)) + 1))
+                raise UserError(f"{path} is not UTF-8 text{hint}.")
             yield io.TextIOWrapper(buffered, encoding=_with_mark(name), errors=errors, newline="")
     except UnicodeError:
         raise UserError(_describe_bad_byte(path, encoding)) from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def describe_nul(path: Path, line: int) -> str:
+    """Return the message about a file with a NUL character, which no text has."""
+    return f"{path} has a NUL character in line {line}, so it is binary or damaged: give a text file, or correct it."
 
 
 def suggestion(raw: bytes) -> str:
@@ -132,6 +142,13 @@ def _with_mark(name: str) -> str:
     return "utf-8-sig" if codecs.lookup(name).name == "utf-8" else name
 
 
+def _is_mostly_utf8(raw: bytes) -> bool:
+    """Return whether most non-ASCII bytes are parts of UTF-8 characters, or of lone surrogates in the same form."""
+    without_surrogates = re.sub(rb"\xed[\xa0-\xbf][\x80-\xbf]", b"", raw)
+    invalid = len(re.findall("[\udc80-\udcff]", without_surrogates.decode(errors="surrogateescape")))
+    return invalid < len(re.findall(rb"[\x80-\xff]", raw)) / 2
+
+
 def _describe_bad_byte(path: Path, encoding: str | None) -> str:
     """Return the message about a file that is not in an encoding: the first invalid byte, its line and a hint."""
     with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
@@ -139,13 +156,18 @@ def _describe_bad_byte(path: Path, encoding: str | None) -> str:
         file.seek(0)
         where = ""
         if name == "utf-8-sig":
+            before = b""  # the non-ASCII lines before the invalid one
             for number, line in enumerate(file, start=1):
                 try:
                     line.decode()
                 except UnicodeDecodeError as error:
                     where = f" (byte 0x{line[error.start]:02x} in line {number})"
                     sample = line + file.read(SAMPLE_BYTES)
+                    if _is_mostly_utf8(before + sample):
+                        return f"{path} is UTF-8 text, but line {number} is damaged (byte 0x{line[error.start]:02x}): correct or remove it."
                     break
+                if not line.isascii() and len(before) < SAMPLE_BYTES:
+                    before += line
             hint = suggestion(sample) if where else ""
             return f"{path} is not UTF-8 text{where}{hint or ': save it as UTF-8, or give --encoding'}."
     return f"{path} is not {display(name)} text: give another --encoding, or save it as UTF-8."

@@ -44,7 +44,7 @@ def read_table_texts(path: Path, text_column: str | None, encoding_name: str | N
     suffix = table_suffix(path)
     if suffix in (".csv", ".tsv", ".jsonl"):
         with encoding.open_text(path, encoding_name, "surrogateescape") as file:
-            lines = delimited.read_lines(file, path)
+            lines = delimited.read_lines(file, path, refuse_nul=False)
             yield from read_texts(lines, "jsonl" if suffix == ".jsonl" else "csv", text_column, str(path))
         return
     table = read_table(path, encoding=encoding_name)

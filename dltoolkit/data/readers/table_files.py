@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dltoolkit.data.readers import delimited, encoding
-from dltoolkit.errors import UserError
+from dltoolkit.errors import UserError, json_error
 
 FASTTEXT_LABEL = "__label__"  # begins a label in the training files of fastText
 MAX_EXCEL_BYTES = 2_000_000_000  # size of an unpacked workbook; a larger one would exhaust the memory
@@ -36,7 +36,7 @@ def read_json(path: Path, encoding_name: str | None) -> tuple[Columns, list[int]
             try:
                 row = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
-                raise UserError(f"Line {number} of {path} is not JSON: {getattr(error, 'msg', error)}.") from None
+                raise UserError(f"Line {number} of {path} is not JSON: {json_error(error, line=False)}.") from None
             if not isinstance(row, dict):
                 raise UserError(f"Line {number} of {path} is not a JSON object with named values.")
             rows.append(row)
@@ -158,12 +158,15 @@ def _read_json_document(path: Path, encoding_name: str | None) -> Columns | None
     """Return the columns of a file that is a single JSON value, or None if it may have one object per line."""
     expected = "write a list of {column: value} objects"
     with encoding.open_text(path, encoding_name) as file:
+        text = file.read()
+        if "\0" in text:
+            raise UserError(encoding.describe_nul(path, text.count("\n", 0, text.index("\0")) + 1))
         try:
-            document = json.loads(file.read().removeprefix("\ufeff"))
+            document = json.loads(text.removeprefix("\ufeff"))
         except json.JSONDecodeError as error:
             if error.msg == "Extra data":
                 return None
-            raise UserError(f"{path} is not JSON: {error.msg} in line {error.lineno}.") from None
+            raise UserError(f"{path} is not JSON: {json_error(error)}.") from None
         except RecursionError:
             raise UserError(f"{path} is nested too deeply: {expected}.") from None
     if isinstance(document, dict):
