@@ -239,6 +239,25 @@ def test_load_finds_labels_in_file_names(make_folder, tmp_path):
     data = load(tmp_path / "flat", ImageReadOptions(label_pattern=r"([a-z]+)_\d"))
     assert data.classes == list(CLASSES)
     assert (data.labels == 0).sum() == 10
+    assert data.summary()[0] == ("Data", f"{tmp_path / 'flat'} (labels in file names)")
+    assert load(tmp_path / "flat", labeled=False).kind == "folder"
+    assert load(make_folder("named")).kind == "class folders"
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_relative_names_are_the_cells_of_a_table_or_below_the_folder(make_folder, tmp_path, monkeypatch, absolute):
+    monkeypatch.chdir(tmp_path)
+    paths = sorted(make_folder("set/imgs").rglob("*.png"))
+    cells = [str(path.relative_to(tmp_path / "set")) for path in paths]
+    lines = [f"{cell},{path.parent.name}\n" for cell, path in zip(cells, paths, strict=True)]
+    (tmp_path / "set" / "labels.csv").write_text("".join(["file,label\n", *lines]))
+    root = tmp_path if absolute else Path()
+    assert load(root / "set" / "labels.csv").relative_names() == cells
+    assert load(root / "set").relative_names() == cells
+    below = [cell.removeprefix("imgs/") for cell in cells]
+    assert load(root / "set" / "imgs").relative_names() == below
+    monkeypatch.chdir(tmp_path / "set")
+    assert load(Path("labels.csv")).relative_names() == cells
 
 
 def test_load_says_which_files_it_cannot_read(make_folder, tmp_path):

@@ -73,6 +73,7 @@ def test_predictions_file_names_each_test_image_by_its_place_in_the_folder(run, 
     with open(run.path / "predictions.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
+    assert not any(Path(row["input"]).is_absolute() for row in rows)
     assert all(row["label"] == Path(row["input"]).parent.name for row in rows)
     answers = run.predict([images / row["input"] for row in rows])
     assert [row["predicted_label"] for row in rows] == [answer.label for answer in answers]

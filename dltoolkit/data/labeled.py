@@ -1,8 +1,10 @@
 """Labeled examples and their splits, for images and texts alike."""
 
+import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ class LabeledSplits:
         noun: Name of an example in messages, "image" or "text".
         kind: Kind of the source in words, such as "table".
         columns: Columns of a table that were read, by their meaning: "text" or "image", "label", "split".
+        folder: Folder of the files or of the table; None for other data.
         split_origin: Origin of the splits in words, such as "predefined by folders".
         warnings: Sentences for the user.
         findings: (name, finding) of every unusable or repeated example.
@@ -51,6 +54,7 @@ class LabeledSplits:
     noun: str = "example"
     kind: str = "data"
     columns: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
     split_origin: str = ""
     warnings: list[str] = field(default_factory=list)
     findings: list[tuple[str, str]] = field(default_factory=list)
@@ -60,6 +64,11 @@ class LabeledSplits:
         return {name: len(getattr(self, name)) for name in SPLITS}
 
     def describe(self) -> dict[str, Any]:
+    def relative_names(self) -> list[str]:
+        """Return the names of the examples for results, with files relative to the folder of the data."""
+        prefix = "" if self.folder is None else os.path.join(self.folder, "")
+        return [name.removeprefix(prefix) for name in self.names]
+
         """Return the description of the data for run.json."""
         return {
             "source": self.source,
@@ -165,7 +174,8 @@ def split_dataset(
         "source": source.spec,
         "name": source.name,
         "noun": listing.noun,
-        "kind": source.description,
+        "kind": listing.kind or source.description,
+        "folder": source.folder,
         "columns": listing.columns,
         "split_origin": _describe_origin(listing),
         "warnings": warnings,

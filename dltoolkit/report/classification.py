@@ -46,11 +46,10 @@ def evaluate_and_report(
     evaluation = classification.calibrate_and_evaluate(run, model, splits)
     compared = baseline.compare(baselines, rows, evaluation.probabilities.argmax(axis=1), evaluation.metrics["test"])
     run.write_json("metrics.json", {**evaluation.metrics, "baseline": compared})
-    short = relative_names(names)
-    run.write_rows("predictions.csv", prediction_rows(evaluation, rows, short))
+    run.write_rows("predictions.csv", prediction_rows(evaluation, rows, names))
     page.write(
         run,
-        mistakes=evaluation.worst_mistakes(lambda i: {"name": short[rows[i]], **describe(i)}),
+        mistakes=evaluation.worst_mistakes(lambda i: {"name": names[rows[i]], **describe(i)}),
         samples=samples,
         reliability=metrics.reliability(evaluation.labels, evaluation.probabilities),
         ranking=ranking.curves(evaluation.labels, evaluation.probabilities),
@@ -76,11 +75,3 @@ def prediction_rows(evaluation: Evaluation, rows: np.ndarray, names: Sequence[st
         }
         for i in np.argsort(rows)
     ]
-
-
-def relative_names(names: Sequence[str]) -> list[str]:
-    """Return the names of examples relative to the folder that contains all of them, which need not be named."""
-    first, last = min(names), max(names)  # what these two begin with, all names begin with
-    shared = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
-    start = max(first.rfind("/", 0, shared), first.rfind("\\", 0, shared)) + 1
-    return [name[start:] for name in names]

@@ -48,7 +48,7 @@ def evaluate_and_report(
         {split: image_classification.labeled_batches(splits, split) for split in ("validation", "test")},
         baselines={**simple, **(baselines or {})},
         rows=test,
-        names=splits.names,
+        names=splits.relative_names(),
         describe=lambda i: {"image": images[test[i]]},
         samples=samples,
     )

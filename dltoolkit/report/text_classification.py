@@ -42,7 +42,7 @@ def evaluate_and_report(
         {split: text_classification.labeled_batches(splits, split) for split in ("validation", "test")},
         baselines={**simple, **(baselines or {})},
         rows=test,
-        names=splits.names,
+        names=splits.relative_names(),
         describe=lambda i: {"text": splits.texts[test[i]]},
         top_features=dict(zip(splits.classes, top_features or linear_features, strict=True)),
     )

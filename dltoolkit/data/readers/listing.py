@@ -67,6 +67,7 @@ class Listing:
         noun: Name of an example in messages.
         columns: Columns of a table that were read, by their meaning: "text" or "image", "label", "split".
         split_origin: What predefines the splits, such as "folders".
+        kind: Kind of the source in words if its description does not fit, such as "labels in file names".
     """
 
     names: list[str]
@@ -79,6 +80,7 @@ class Listing:
     noun: str = "image"
     columns: dict[str, str] = field(default_factory=dict)
     split_origin: str = "the data"
+    kind: str = ""
 
     def take(self, indices: np.ndarray) -> "Listing":
         """Return the listing of the examples at these indices (ascending)."""
@@ -147,7 +149,7 @@ def from_folder(
     if loose_files:
         warnings.append(f"{len(loose_files)} {noun}s in no class folder are left out, such as {loose_files[0]}.")
     listing = _from_rows([(file.path, file, label, split) for file, label, split in rows], warnings, noun)
-    return replace(listing, split_origin="folders")
+    return replace(listing, split_origin="folders", kind="" if any(map(subfolders, roots.values())) else "folder")
 
 
 def _from_file_names(source: Source, roots: dict[str, Path], example_type: ExampleType, label_pattern: str) -> Listing:
@@ -173,7 +175,7 @@ def _from_file_names(source: Source, roots: dict[str, Path], example_type: Examp
             f"{without_label[0]}: change the pattern, or give none to read class folders."
         )
     warnings = [*source.warnings, *_warn_of_other_files(other_files, len(rows), example_type)]
-    return replace(_from_rows(rows, warnings, noun), split_origin="folders")
+    return replace(_from_rows(rows, warnings, noun), split_origin="folders", kind="labels in file names")
 
 
 def from_tables(

@@ -95,6 +95,13 @@ class Source:
         """The kind of the source in words, such as "table"."""
         return KINDS.get(self.kind, self.kind)
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the files, or of the table, to which names in results are relative; None for other data."""
+        if self.kind not in ("folder", "table"):
+            return None
+        return self.path if self.path.is_dir() else self.path.parent
+
 
 class File(NamedTuple):
     """A file in a folder: its path, its size in bytes and its modification time in nanoseconds."""
