@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics as reference
 
 from dltoolkit.errors import UserError
-from dltoolkit.evaluation import metrics
+from dltoolkit.evaluation import baseline, metrics
 
 KEYS = {
     "loss",
@@ -108,6 +108,14 @@ def test_balanced_interval_is_as_wide_as_the_rarest_class_is_uncertain():
     assert (low, high) == pytest.approx((0.7 - 1.96 * 0.075, 0.7 + 1.96 * 0.075), abs=0.02)
     low, high = metrics.balanced_interval(np.diag([20, 20]))
     assert high == 1 and 0.9 < low < 0.99
+
+
+def test_balanced_interval_of_a_constant_prediction_does_not_exist():
+    """Its score is exactly 1 / classes; the recall of a single class that occurs is uncertain."""
+    assert metrics.balanced_interval(np.array([[0, 30], [0, 10]])) is None
+    assert metrics.balanced_interval(np.array([[20, 0], [0, 0]]))[1] == 1
+    constant = baseline.majority(np.repeat([0, 1], 20), np.arange(40), np.arange(40), ["a", "b"]).scores()
+    assert (constant["balanced_accuracy"], constant["balanced_accuracy_ci95"]) == (0.5, None)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,23 @@ def test_verdict_names_what_the_test_examples_show(network, linear, statement):
     assert str(judgement).endswith(".")
 
 
+def test_verdict_names_the_baseline_that_beats_a_network_no_better_than_the_majority():
+    constant, linear = predictions(range(80), range(0)), predictions(range(80), range(20))
+    assert str(significance.verdict(judged(constant, linear=linear))) == (
+        "The network is no better than always predicting 'ham': both classify the same examples correctly (50.0 %). "
+        "The linear model reaches 100.0 %."
+    )
+    assert "linear" not in str(significance.verdict(judged(constant, linear=constant)))
+
+
+def test_verdict_does_not_explain_a_difference_that_is_not_significant():
+    judgement = str(significance.verdict(judged(predictions(range(80), range(4)), linear=np.zeros(100, int))))
+    assert judgement.startswith(
+        "The network is not clearly better than always predicting 'ham': balanced accuracy 60.0 %"
+    )
+    assert "chance" not in judgement and judgement.endswith(").")
+
+
 def test_verdict_counts_mistakes_where_classes_are_balanced():
     labels = np.repeat([0, 1], 50)
     rows, network, linear = np.arange(100), labels.copy(), labels.copy()

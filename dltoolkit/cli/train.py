@@ -100,9 +100,10 @@ def print_summary(run: Run) -> None:
 
     if not run.writes:
         return
+    from dltoolkit.report import headline
     metrics = run.metrics
-    verdict = significance.verdict(metrics)
-    rows = [("result", str(verdict))] if verdict else []
+    verdict = headline.verdict(metrics)
+    rows = [("result", str(verdict).replace("\N{NO-BREAK SPACE}", " "))] if verdict else []
     rows += [row for split in ("test", "validation") for row in _score_rows(split, metrics.get(split, {}))]
     baselines = dict(metrics.get("baseline", {}))
     rows += _gan_rows(metrics.get("test", {}), baselines.pop("real_vs_real", {}))
@@ -134,9 +135,9 @@ def _score_rows(split: str, metrics: dict) -> list[tuple[str, str]]:
 
         names, rows = dict.fromkeys((significance.main_metric(metrics), "accuracy")), []
         for name in names:
-            low, high = map(percent, metrics[f"{name}_ci95"])
-            interval = f"(95 % interval {low} to {high})"
-            rows.append((f"{split} {name.replace('_', ' ')}", f"{percent(metrics[name])}  {interval}"))
+            bounds = metrics[f"{name}_ci95"]
+            interval = "  (95 % interval {} to {})".format(*map(percent, bounds)) if bounds else ""
+            rows.append((f"{split} {name.replace('_', ' ')}", f"{percent(metrics[name])}{interval}"))
         label, value = rows[0]
         return [(label, f"{value}  macro F1 {percent(metrics['macro_f1'])}"), *rows[1:]]
     if "bits_per_character" in metrics:

@@ -112,14 +112,17 @@ def interval(correct: int, count: int, *, seed: int = 0) -> list[float]:
     return [float(wilson.low), float(wilson.high)]
 
 
-def balanced_interval(matrix: np.ndarray, *, seed: int = 0) -> list[float]:
+def balanced_interval(matrix: np.ndarray, *, seed: int = 0) -> list[float] | None:
     """Return the 95 % interval [low, high] of the balanced accuracy of a confusion matrix (classes, classes).
 
     The recall of each class that occurs is drawn from its posterior distribution under Jeffreys' prior, which has a
     width also if all of its examples are classified correctly, and the interval is that of the mean (Brodersen 2010).
+    There is none if several classes occur and a single one is predicted: a constant scores exactly 1 / classes.
     """
     supports, correct = matrix.sum(axis=1), np.diag(matrix)
     present = supports > 0
+    if present.sum() > 1 and np.count_nonzero(matrix.sum(axis=0)) == 1:
+        return None
     rng = np.random.default_rng(seed)
     means = np.zeros(RESAMPLES)
     for right, wrong in zip(correct[present], (supports - correct)[present], strict=True):

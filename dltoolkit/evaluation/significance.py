@@ -93,8 +93,8 @@ def compare(labels: np.ndarray, predictions: np.ndarray, others: np.ndarray, met
 def verdict(metrics: Mapping[str, Any]) -> Verdict | None:
     """Return the verdict about a classifier; None if it was not compared with a baseline.
 
-    The majority class comes first: if the network is not better, that is the verdict. Otherwise the network is compared
-    with the best of the other baselines.
+    The majority class comes first: if the network is not better, that is the verdict, with the score of the best of the
+    other baselines if that is better than both. Otherwise the network is compared with the best of the other baselines.
 
     Args:
         metrics: The contents of metrics.json.
@@ -102,17 +102,27 @@ def verdict(metrics: Mapping[str, Any]) -> Verdict | None:
     test, baselines = metrics.get("test", {}), metrics.get("baseline", {})
     compared = {name: scores for name, scores in baselines.items() if "comparison" in scores}
     majority = compared.pop("majority", None)
-    if majority:
-        result = _versus(test, majority, f"always predicting '{majority['label']}'")
-        if not _is_better(majority["comparison"]):
-            return result
     probe = compared.get("linear_probe", {}).get("comparison")
     if probe and not probe["network_only"] + probe["baseline_only"] and len(compared) > 1:
         del compared["linear_probe"]  # the network is the linear probe
-    if not compared:
-        return result if majority else None
-    name = max(compared, key=lambda name: compared[name][compared[name]["comparison"]["metric"]])
-    return _versus(test, compared[name], BASELINES.get(name, f"the baseline {name.replace('_', ' ')}"))
+    name = max(compared, key=lambda name: _score(compared[name]), default=None)
+    best = BASELINES.get(name, f"the baseline {(name or '').replace('_', ' ')}")
+    if majority and (name is None or not _is_better(majority["comparison"])):
+        result = _versus(test, majority, f"always predicting '{majority['label']}'")
+        if (
+            name is None
+            or compared[name]["comparison"]["difference"] >= 0
+            or _score(compared[name]) <= _score(majority)
+        ):
+            return result
+        better = f" {best[0].upper()}{best[1:]} reaches {100 * _score(compared[name]):.1f} %."
+        return Verdict(result.statement, result.explanation + better)
+    return _versus(test, compared[name], best) if compared else None
+
+
+def _score(baseline: Mapping[str, Any]) -> float:
+    """Return the score of a baseline by which it is compared with the network."""
+    return baseline[baseline["comparison"]["metric"]]
 
 
 def _is_better(comparison: Mapping[str, Any]) -> bool:
@@ -142,9 +152,7 @@ def _versus(test: Mapping[str, Any], baseline: Mapping[str, Any], name: str) -> 
             return Verdict(f"The network makes {100 * fewer:.0f} % fewer mistakes than {name}:", f" {against}.")
         return Verdict(f"The network is better than {name}:", f" {against}.")
     if difference > 0:
-        return Verdict(
-            f"The network is not clearly better than {name}:", f" {against}, a difference that chance explains."
-        )
+        return Verdict(f"The network is not clearly better than {name}:", f" {against}.")
     if significant:
         return Verdict(
             f"The network is worse than {name}:",

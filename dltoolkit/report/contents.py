@@ -31,6 +31,11 @@ MONITORS = {
 Samples = np.ndarray | tuple[np.ndarray, np.ndarray]  # images, or two sets of images that are shown in pairs
 
 
+def main_split(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the scores on the test split in metrics.json, or on validation if there is no test split."""
+    return metrics.get("test") or metrics.get("validation") or {}
+
+
 @dataclass(frozen=True)
 class Contents:
     """The contents of a report; any part may be empty while a run is not finished.
@@ -74,7 +79,7 @@ class Contents:
     @property
     def test(self) -> Mapping[str, Any]:
         """The scores on the test split, or on validation if there is no test split."""
-        return self.metrics.get("test") or self.metrics.get("validation") or {}
+        return main_split(self.metrics)
 
     @property
     def labels(self) -> list[str]:

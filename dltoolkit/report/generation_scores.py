@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dltoolkit.evaluation.significance import Verdict
 from dltoolkit.formatting import metric_label
 from dltoolkit.report.formatting import metric_value, percent
 
@@ -28,11 +30,13 @@ MEANINGS = {
 }
 REAL_KEYS = {"gan_train_accuracy": "classifier_accuracy"}  # scores of real images that have another name
 COPIES = 0.05  # memorization rate above which the headline warns
+UNIGRAM = "unigram"  # the baseline of language models that ignores the context
+LONGER = " Train longer, or check the learning rate."
 
 
-def image_verdict(run: Contents) -> tuple[str, str]:
-    """Return one sentence about the quality of generated images: its statement and its explanation."""
-    test, real = run.test, _real(run)
+def image_verdict(test: Mapping[str, Any], baselines: Mapping[str, Any]) -> Verdict:
+    """Return one sentence about the quality of generated images, from their scores and those of real images."""
+    real = _real(baselines)
     if "gan_train_accuracy" in test:
         accuracy = percent(test["gan_train_accuracy"])
         statement = f"Trained on generated images alone, a classifier recognizes {accuracy} of the real test images"
@@ -46,14 +50,14 @@ def image_verdict(run: Contents) -> tuple[str, str]:
             explanation = f"; as many real training images cover {percent(real['coverage'])}."
     if test.get("memorization_rate", 0) > COPIES:
         explanation += f" {percent(test['memorization_rate'])} of them are nearly copies of training images."
-    return statement, explanation
+    return Verdict(statement, explanation)
 
 
 def image_scores(run: Contents) -> list[dict[str, str]]:
     """Return the scores of a GAN next to those of real training images, each with its meaning."""
     if "frechet_distance" not in run.test:
         return []
-    real = _real(run)
+    real = _real(run.metrics.get("baseline") or {})
     names = [name for name in MEANINGS if name in run.test] + [name for name in run.test if name not in MEANINGS]
     return [
         {
@@ -67,19 +71,25 @@ def image_scores(run: Contents) -> list[dict[str, str]]:
     ]
 
 
-def text_verdict(run: Contents) -> tuple[str, str] | None:
-    """Return one sentence about a language model and the best of its baselines; None without a baseline."""
-    baselines = run.metrics.get("baseline") or {}
+def text_verdict(test: Mapping[str, Any], baselines: Mapping[str, Any]) -> Verdict | None:
+    """Return one sentence about a language model and the best of its baselines; None without a baseline.
+
+    A model that is worse than the best baseline is also compared with the unigram model, which ignores the context.
+    """
     bits = {name: scores["bits_per_character"] for name, scores in baselines.items() if "bits_per_character" in scores}
-    own = run.test.get("bits_per_character")
+    own = test.get("bits_per_character")
     if own is None or not bits:
         return None
     name = min(bits, key=bits.get)
     explanation = f": {own:.3f} against {bits[name]:.3f} bits per character."
+    if f"{own:.3f}" == f"{bits[name]:.3f}":
+        return Verdict(f"The network predicts the text no better than the best baseline ({name})", explanation + LONGER)
     if own < bits[name]:
         fewer = percent(1 - own / bits[name])
-        return f"The network needs {fewer} fewer bits than the best baseline ({name})", explanation
-    return f"The network predicts the text no better than the best baseline ({name})", f"{explanation} Train longer."
+        return Verdict(f"The network needs {fewer} fewer bits than the best baseline ({name})", explanation)
+    if name != UNIGRAM and own > bits.get(UNIGRAM, own):
+        explanation += f" It is also worse than the unigram model ({bits[UNIGRAM]:.3f}), which ignores the context."
+    return Verdict(f"The network predicts the text worse than the best baseline ({name})", explanation + LONGER)
 
 
 def text_scores(run: Contents) -> list[dict[str, Any]]:
@@ -100,6 +110,6 @@ def text_scores(run: Contents) -> list[dict[str, Any]]:
     ]
 
 
-def _real(run: Contents) -> dict[str, float]:
+def _real(baselines: Mapping[str, Any]) -> dict[str, float]:
     """Return the scores of real training images, measured like generated images."""
-    return (run.metrics.get("baseline") or {}).get("real_vs_real") or {}
+    return baselines.get("real_vs_real") or {}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dltoolkit.evaluation import significance
+from dltoolkit.evaluation.significance import Verdict
 from dltoolkit.formatting import metric_label
 from dltoolkit.report import generation_scores
+from dltoolkit.report.contents import main_split
 from dltoolkit.report.formatting import metric_value, percent
 
 if TYPE_CHECKING:
@@ -48,14 +51,19 @@ def _best_so_far(run: Contents) -> str:
     return f"There are no test scores yet; the best validation {value} was reached in epoch {run.best['epoch']:g}."
 
 
+def verdict(metrics: Mapping[str, Any]) -> Verdict | None:
+    """Return the sentence about the result of a finished run, from its metrics.json; None if there is none."""
+    test, baselines = main_split(metrics), metrics.get("baseline") or {}
+    if "accuracy" in test:
+        return significance.verdict(metrics)
+    if "frechet_distance" in test:
+        return generation_scores.image_verdict(test, baselines)
+    return generation_scores.text_verdict(test, baselines)
+
+
 def lead(run: Contents) -> tuple[str, str] | None:
-    """Return the sentence about the result of a finished run: its statement and its explanation."""
-    if "accuracy" in run.test:
-        sentence = significance.verdict(run.metrics)
-    elif "frechet_distance" in run.test:
-        sentence = generation_scores.image_verdict(run)
-    else:
-        sentence = generation_scores.text_verdict(run)
+    """Return the verdict about a run for the page: its statement and its explanation."""
+    sentence = verdict(run.metrics)
     return sentence and tuple(re.sub(r" (?=[%=<])|(?<=[=<]) ", "\N{NO-BREAK SPACE}", part) for part in sentence)
 
 
