@@ -345,7 +345,15 @@ def test_load_leaves_out_unlabeled_training_folders(tmp_path):
     [
         ("text,label", ("comedy|drama", "comedy"), "several labels in the column 'label' ('comedy|drama'"),
         ("text,label", ('"red, blue"', "red", "blue"), "several labels in the column 'label' ('red, blue'"),
-        ("text,label", ("['red']", "['blue']"), "several labels"),
+        ("text,label", ("['red']", "\"['red', 'blue']\""), "Line 3 of"),
+        (
+            "text,label",
+            ("['red']", "\"['red', 'blue']\""),
+            "several labels in the column 'label' ('red', 'blue'; multi-label",
+        ),
+        ("text,label", ("['red']", '"[red, blue, green, pink]"'), "('red', 'blue', 'green', …; multi-label"),
+        ("text,label", ("['red']", "['blue']"), "Line 2 of"),
+        ("text,label", ("['red']", "['blue']"), "has a list in the column 'label', but a label is a name"),
         ("text,toxic,rude", ("1,1", "0,0"), "The columns toxic, rude of"),
         ("text,happy,sad", ("0,1", "1,0"), "are one-hot labels"),
         ("text,rating", ("3.5", "3"), "numbers such as 3.5 (regression)"),
@@ -360,6 +368,22 @@ def test_load_refuses_other_tasks_by_name(tmp_path, header, cells, words):
     path = tmp_path / "a.csv"
     path.write_text("\n".join([header, *rows]))
     assert words in error_message(path)
+
+
+def test_load_counts_rows_without_text_or_label_as_incomplete(tmp_path):
+    path = tmp_path / "a.csv"
+    complete = [f"words {number},{label}" for number in range(10) for label in ("good", "bad")]
+    path.write_text("\n".join(["text,label", *complete, "one,", "two,", ",good", " ,bad", '"",good', "three,"]))
+    expected = f"Line 22 of {path} has nothing in the column 'label', and 5 more rows are incomplete: "
+    assert error_message(path).startswith(expected)
+
+
+@pytest.mark.parametrize("selected", [{"label_column": "text"}, {"text_column": "label"}, {"label_column": "1"}])
+def test_load_refuses_one_column_as_text_and_label(tmp_path, selected):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "so good,good\nso bad,bad\n" * 10)
+    with pytest.raises(UserError, match=r"The column '(text|label)' of .* cannot hold both the texts and the labels"):
+        dataset.load(str(path), TextReadOptions(**selected))
 
 
 def test_load_refuses_a_text_file_and_names_tabs(tmp_path):

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dltoolkit.data.options import NONE, ReadOptions
@@ -24,6 +24,7 @@ TEXT_PAIRS = (  # names of two columns whose texts belong together
 MANY_NUMBERS = 20  # different whole numbers from which labels may be quantities
 RARE = 3  # examples of a class that cannot be split; if a third of many numbers are as rare, they are quantities
 UNIQUE_EXAMPLES = 3  # unknown values that a message lists
+MAX_QUOTED = 40  # characters of a label in a message
 
 
 def normalize_label(value: Any) -> str:
@@ -75,6 +76,15 @@ def refuse_pairs(table: Table, column: str | None) -> None:
                     f"The columns '{first}' and '{second}' of {table.path} are pairs of texts, but a text classifier "
                     "reads one text: join them in one column 'text', or select one of them with --text-column."
                 )
+
+
+def refuse_same(table: Table, item_column: str, label_column: str, noun: str) -> None:
+    """Raise a UserError if the examples and the labels are the same column."""
+    if item_column == label_column:
+        raise UserError(
+            f"The column '{item_column}' of {table.path} cannot hold both the {noun}s and the labels: select different "
+            f"columns with --{noun}-column and --label-column."
+        )
 
 
 def refuse_nested(contents: Sequence[Table], column: str) -> None:
@@ -134,7 +144,7 @@ def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], 
     for table in contents:
         for row, cell in enumerate(table.columns[column]):
             if isinstance(cell, (list, tuple, dict, set)) or re.fullmatch(r"\s*\[.*\]\s*", str(cell)):
-                raise UserError(_several(table, row, column, cell))
+                raise UserError(_describe_lists(contents, column, f"{table.locate(row)} has"))
     labels = [[normalize_label(cell) for cell in table.columns[column]] for table in contents]
     counts = Counter(label for of_table in labels for label in of_table if label)
     with_comma = next((label for label in counts if "," in label), None)
@@ -146,7 +156,7 @@ def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], 
             for table, of_table in zip(contents, labels, strict=True)
             if joined in of_table
         )
-        raise UserError(_several(table, row, column, joined))
+        raise UserError(_several(table, row, column, f"'{joined[:MAX_QUOTED]}'"))
     if not counts or not all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", label) for label in counts):
         return labels, []
     if fraction := next((label for label in counts if not float(label).is_integer()), None):
@@ -206,6 +216,19 @@ def warn_of_left_out(left_out: Counter, column: str, noun: str) -> list[str]:
     ]
 
 
+def describe_incomplete(incomplete: Sequence[str], examples: Iterable[Any]) -> str:
+    """Return the message about incomplete rows.
+
+    Args:
+        incomplete: A description of each row that lacks the example, the label or the split.
+        examples: The examples of the other rows; a blank one is incomplete too.
+    """
+    blank = sum(isinstance(example, str | bytes) and not example.strip() for example in examples)
+    others = len(incomplete) - 1 + blank
+    more = f", and {others} more {'rows are' if others > 1 else 'row is'} incomplete" if others else ""
+    return f"{incomplete[0]}{more}: correct or remove them, or skip them with --skip-invalid."
+
+
 def _find_joined(counts: Counter) -> str | None:
     """Return a label that joins several labels, such as "comedy|drama", or None.
 
@@ -221,10 +244,32 @@ def _find_joined(counts: Counter) -> str | None:
     return None
 
 
-def _several(table: Table, row: int, column: str, cell: Any) -> str:
+def _describe_lists(contents: Sequence[Table], column: str, first: str) -> str:
+    """Return the message about labels that are lists, with the first list of several labels if there is one."""
+    for table in contents:
+        for row, cell in enumerate(table.columns[column]):
+            labels = _items(cell)
+            if len(labels) > 1:
+                listed = ", ".join(f"'{label[:MAX_QUOTED]}'" for label in labels[:UNIQUE_EXAMPLES])
+                more = ", …" if len(labels) > UNIQUE_EXAMPLES else ""
+                return _several(table, row, column, listed + more)
+    return f"{first} a list in the column '{column}', but a label is a name: write the name without brackets."
+
+
+def _items(cell: Any) -> list[str]:
+    """Return the labels in a cell that is a list, or is written like one."""
+    if isinstance(cell, (list, tuple, dict, set)):
+        return [str(label) for label in cell]
+    if not (match := re.fullmatch(r"\s*\[(.*)\]\s*", str(cell))):
+        return []
+    quoted = re.findall(r"'([^']*)'|\"([^\"]*)\"", match[1])
+    return ["".join(pair) for pair in quoted] or [part for label in match[1].split(",") if (part := label.strip())]
+
+
+def _several(table: Table, row: int, column: str, listed: str) -> str:
     return (
-        f"{table.locate(row)} has several labels in the column '{column}' ('{str(cell)[:40]}'; multi-label "
-        "classification), which dltoolkit does not train: keep one label for each example."
+        f"{table.locate(row)} has several labels in the column '{column}' ({listed}; multi-label classification), "
+        "which dltoolkit does not train: keep one label for each example."
     )
 
 

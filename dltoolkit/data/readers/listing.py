@@ -211,6 +211,7 @@ def from_tables(
         contents = tables.read_tables([path for _, path in files], header=read.header, encoding=read.encoding)
     noun = example_type.noun
     item_column, label_column = find_columns(contents[0])
+    columns.refuse_same(contents[0], item_column, label_column, noun)
     split_column, warnings = columns.find_split(contents, source, read, (item_column, label_column))
     if example_type.noun == "text":
         columns.refuse_nested(contents, item_column)
@@ -237,8 +238,7 @@ def from_tables(
                 continue
             rows.append((name, content, label, split))
     if incomplete and not (read.skip_invalid and rows):
-        more = f", and {len(incomplete) - 1} more rows are incomplete" if len(incomplete) > 1 else ""
-        raise UserError(f"{incomplete[0]}{more}: correct or remove them, or skip them with --skip-invalid.")
+        raise UserError(columns.describe_incomplete(incomplete, [content for _, content, _, _ in rows]))
     if incomplete:
         warnings.append(f"{len(incomplete)} rows were skipped; the first: {incomplete[0]}.")
     warnings += columns.warn_of_left_out(left_out, split_column, noun)
