@@ -19,6 +19,11 @@ FRACTIONS = {  # metrics from 0 to 1 that are shown in percent, besides all accu
 }
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with a regular noun: "1 step", "1,200 steps"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def percent(fraction: float, digits: int = 1) -> str:
     """Format 0.5 as "50.0 %"."""
     return f"{100 * fraction:.{digits}f} %"

@@ -2,7 +2,12 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from dltoolkit import plan
+from dltoolkit.formatting import counted
+from dltoolkit.training import announcement
+from dltoolkit.training.time_budget import TimeBudget
 
 
 def test_render_aligns_and_wraps_at_80_columns():
@@ -39,6 +44,31 @@ def test_evaluation_row_says_whether_it_takes_longer_than_training():
     assert evaluation.row(None, 60.0) == ("Evaluation", "about 40 s: 270 test images")
     assert evaluation.row(None, 30.0) == ("Evaluation", "about 40 s, longer than training: 270 test images")
     assert plan.Evaluation("270 test images").row(None, 30.0) == ("Evaluation", "270 test images")
+
+
+def test_counted_puts_a_single_thing_in_the_singular():
+    assert [counted(n, "test image") for n in (0, 1, 1200)] == ["0 test images", "1 test image", "1,200 test images"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "patience", "length", "selection"),
+    [
+        (1, 1, "1 epoch of 1 step of 1 example, adam", "stops after 1 epoch"),
+        (4, 2, "4 epochs of 1 step", "after 2 epochs"),
+    ],
+)
+def test_plan_of_a_training_has_singulars_and_plurals(epochs, patience, length, selection):
+    shown = []
+    device = {"kind": "cpu", "replicas": 1, "workers": 1, "precision": "float32", "xla": False}
+    info = {"model": {"name": "mlp", "parameters": 10}, "device": device, "plan": {"batch_size": 1}}
+    run = SimpleNamespace(
+        info=info, path="runs/a", writes=True, update=lambda plan: shown.append(dict(plan["summary"]))
+    )
+    config = SimpleNamespace(optimizer="adam", patience=patience, epochs=epochs, max_time=None)
+    spec = SimpleNamespace(summary=[("Data", "digits")], evaluation=None, monitor="validation_loss")
+    announcement.announce(run, config, spec, TimeBudget(1, epochs, None, 0.0), 1, None)
+    assert shown[0]["Training"].startswith(length)
+    assert selection in shown[0]["Selection"]
 
 
 def test_settings_names_what_is_on():

@@ -16,6 +16,7 @@ from dltoolkit.cli.tables import print_json
 from dltoolkit.cli.verb_options import table_or_json_option
 from dltoolkit.config import Option
 from dltoolkit.errors import UserError
+from dltoolkit.formatting import counted
 
 FLAGS_OF_OTHER_GROUPS = ("seed",)  # options that change the splits, besides those of the group "data"
 
@@ -115,4 +116,4 @@ def _describe_findings(findings: list[tuple[str, str]]) -> str:
     if not findings:
         return ""
     count = len(findings)
-    return f"{count:,} unusable or repeated example{'s' if count > 1 else ''}; --format json lists them"
+    return f"{counted(count, 'unusable or repeated example')}; --format json lists them"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dltoolkit.errors import UserError
+from dltoolkit.formatting import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,7 @@ def write(images: np.ndarray, folder: str, *, grid: bool, animated: bool) -> str
         list(pool.map(write_png, range(len(images))))
         for name, content in pages.items():
             (partial / name).write_bytes(content)
-    return f"{len(images)} images in {path}" + (f", with {' and '.join(pages)}" if pages else "")
+    return f"{counted(len(images), 'image')} in {path}" + (f", with {' and '.join(pages)}" if pages else "")
 
 
 @contextlib.contextmanager

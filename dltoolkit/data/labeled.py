@@ -14,6 +14,7 @@ from dltoolkit.data.options import SplitOptions
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import SPLITS, Source
 from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.formatting import counted
 
 HELD_OUT = 0.15  # default fraction of each class for validation, and for the test
 MAX_VALIDATION, MAX_TEST = 5_000, 10_000  # examples; more would hardly make the scores more precise
@@ -35,8 +36,8 @@ class LabeledSplits:
         name: Short name of the source that is safe in file names.
         noun: Name of an example in messages, "image" or "text".
         kind: Kind of the source in words, such as "table".
-        columns: Columns of a table that were read, by their meaning: "text" or "image", "label", "split".
         folder: Folder of the files or of the table; None for other data.
+        columns: Columns of a table that were read, by their meaning: "text" or "image", "label", "split".
         split_origin: Origin of the splits in words, such as "predefined by folders".
         warnings: Sentences for the user.
         findings: (name, finding) of every unusable or repeated example.
@@ -53,8 +54,8 @@ class LabeledSplits:
     name: str = "data"
     noun: str = "example"
     kind: str = "data"
-    columns: dict[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    columns: dict[str, str] = field(default_factory=dict)
     split_origin: str = ""
     warnings: list[str] = field(default_factory=list)
     findings: list[tuple[str, str]] = field(default_factory=list)
@@ -63,12 +64,12 @@ class LabeledSplits:
         """Return the number of examples in each split."""
         return {name: len(getattr(self, name)) for name in SPLITS}
 
-    def describe(self) -> dict[str, Any]:
     def relative_names(self) -> list[str]:
         """Return the names of the examples for results, with files relative to the folder of the data."""
         prefix = "" if self.folder is None else os.path.join(self.folder, "")
         return [name.removeprefix(prefix) for name in self.names]
 
+    def describe(self) -> dict[str, Any]:
         """Return the description of the data for run.json."""
         return {
             "source": self.source,
@@ -83,7 +84,7 @@ class LabeledSplits:
     def describe_evaluated(self) -> str:
         """Return a sentence that says that the test split is evaluated, with its size and its origin."""
         origin = f" ({self.split_origin})" if self.split_origin else ""
-        return f"Evaluating {len(self.test):,} {self.noun}s: the test split of {self.source}{origin}."
+        return f"Evaluating {counted(len(self.test), self.noun)}: the test split of {self.source}{origin}."
 
     def summary(self) -> list[tuple[str, str]]:
         """Return labels and values of what was read, for the block that is printed before training."""
@@ -91,7 +92,7 @@ class LabeledSplits:
         unused = f", {used:,} of them used" if used < len(self.labels) else ""
         rows = [
             ("Data", f"{self.source} ({self.kind})"),
-            ("Examples", f"{len(self.labels):,} {self.noun}s{unused}"),
+            ("Examples", f"{counted(len(self.labels), self.noun)}{unused}"),
             ("Classes", self._describe_classes()),
         ]
         splits = ", ".join(f"{count:,} {name}" for name, count in self.counts().items())
@@ -201,7 +202,7 @@ def describe_evaluated(everything: Listing, selected: Listing, source: Source) -
         selected: Those of them that are evaluated.
         source: The source.
     """
-    count = f"{len(selected.names):,} {selected.noun}s"
+    count = counted(len(selected.names), selected.noun)
     if everything.splits is None or len(np.unique(selected.splits)) > 1:
         which = "all of it, as it has no predefined test split"
     else:

@@ -14,6 +14,7 @@ import numpy as np
 
 from dltoolkit.data.text.words import TokenizedTexts
 from dltoolkit.evaluation import baseline, feature_extractor, gan, language, ngram_baseline
+from dltoolkit.formatting import counted
 from dltoolkit.models.gan import sampling
 from dltoolkit.plan import Evaluation
 
@@ -82,8 +83,8 @@ def of_corpus(corpus: Corpus, context_length: int) -> Evaluation:
         vocab_size, text = corpus.tokenizer.vocab_size, corpus.tokenizer.decode(scored)
         start = time.monotonic()
         language.baselines(train, scored, len(text), vocab_size, text)
-        counted = min(tokens["train"], language.MAX_COUNTED) + tokens[splits[0]]
-        baselines = (time.monotonic() - start) * counted / (len(train) + len(scored))
+        read = min(tokens["train"], language.MAX_COUNTED) + tokens[splits[0]]
+        baselines = (time.monotonic() - start) * read / (len(train) + len(scored))
         # the scored windows overlap by half, so each token is read twice
         return 2 * sum(tokens[split] for split in splits) * forward + baselines + REPORT_SECONDS
 
@@ -110,14 +111,14 @@ def of_gan(splits: ImageSplits, extractor: FeatureExtractor, conditional: bool) 
         fit = BACKWARD * forward * steps * min(size, train) * conditional
         return sample * generated + forward * read + compare + fit + 2 * REPORT_SECONDS
 
-    what = f"generated images compared with {len(splits.test):,} test images"
+    what = f"generated images compared with {counted(len(splits.test), 'test image')}"
     if conditional:
-        what += f", classifier trained on {train:,} generated images in {steps:,} steps"
+        what += f", classifier trained on {counted(train, 'generated image')} in {counted(steps, 'step')}"
     return Evaluation(f"{what}, report", seconds)
 
 
 def _describe(splits: ImageSplits | TextSplits, what: str) -> str:
-    count = f"{len(splits.test):,} test and {len(splits.validation):,} validation {splits.noun}s"
+    count = f"{len(splits.test):,} test and {counted(len(splits.validation), f'validation {splits.noun}')}"
     return f"{count}, majority-class and linear baselines{f', {what}' if what else ''}, report"
 
 

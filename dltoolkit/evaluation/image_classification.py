@@ -17,6 +17,7 @@ from dltoolkit.errors import UserError
 from dltoolkit.evaluation import classification, predictor
 from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.evaluation.predictor import Predictor
+from dltoolkit.formatting import counted
 
 if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
@@ -44,7 +45,7 @@ def from_scratch(splits: ImageSplits, *, seed: int, max_seconds: float | None = 
     labels = splits.labels
     options = {"batch_size": 32, "min_steps": FROM_SCRATCH_MIN_STEPS, "max_seconds": max_seconds}
     network = feature_extractor.train(train, labels[splits.train], splits.classes, seed=seed, **options)
-    limited = f" in {network.limited_steps} steps because of --max-time" if network.limited_steps else ""
+    limited = f" in {counted(network.limited_steps, 'step')} because of --max-time" if network.limited_steps else ""
     note = f"a small residual network trained from scratch{limited} on images of {train.shape[2]}x{train.shape[1]}"
     _, predictions = network.features(test)
     return Baseline(splits.test, labels[splits.test], predictions, len(splits.classes), {"note": note})

@@ -22,6 +22,7 @@ from dltoolkit.errors import UserError
 from dltoolkit.evaluation import classification, prediction, predictor
 from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.evaluation.predictor import Predictor
+from dltoolkit.formatting import counted
 
 if TYPE_CHECKING:
     from dltoolkit.data.options import TextReadOptions
@@ -71,7 +72,7 @@ def from_scratch(splits: TextSplits, *, seed: int, max_seconds: float | None = N
     batches = text_pipeline.training_pipeline(encoded, batch_size=batch_size, seed=seed)
     model.fit(batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[limit])
     labels, test_batches = labeled_batches(encoded, "test")
-    limited = f" in {limit.limited_steps} steps because of --max-time" if limit.limited_steps else ""
+    limited = f" in {counted(limit.limited_steps, 'step')} because of --max-time" if limit.limited_steps else ""
     note = f"a small convolutional network of words (Kim 2014) trained from scratch{limited}"
     predictions = prediction.logits(model, test_batches).argmax(axis=1)
     return Baseline(encoded.sort_by_length("test"), labels, predictions, classes, {"note": note})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dltoolkit import plan, progress
 from dltoolkit.evaluation import duration
+from dltoolkit.formatting import counted
 from dltoolkit.training import selection
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _describe_selection(config: Any) -> str:
     if config.method == "linear-probe":
         return ""
     monitor = selection.monitor(config).replace("_", " ")
-    patience = f"; stops after {config.patience} epochs without a better one" if config.patience else ""
+    patience = f"; stops after {counted(config.patience, 'epoch')} without a better one" if config.patience else ""
     return f"the linear probe or the best epoch, by {monitor}{patience}"
 
 
@@ -85,11 +86,12 @@ def _describe_length(config: Any, epochs: int) -> tuple[str, str]:
     else:
         trained = f"the upper {100 * float(config.unfreeze):.0f} % of the layers"
     if config.max_time:
-        length = f" for at most {config.epochs} epochs" if config.epochs else ""
+        length = f" for at most {counted(config.epochs, 'epoch')}" if config.epochs else ""
         limit = f"{progress.duration(config.max_time)}, linear probe, compilation and validation included"
     else:
-        length, limit = f" for {config.epochs or epochs} epochs", "announced when the first steps have been measured"
-    return f", then {trained}{length} in steps of {config.batch_size} examples, {config.optimizer}", limit
+        length = f" for {counted(config.epochs or epochs, 'epoch')}"
+        limit = "announced when the first steps have been measured"
+    return f", then {trained}{length} in steps of {counted(config.batch_size, 'example')}, {config.optimizer}", limit
 
 
 @progress.phase("Estimating the time of the evaluation")

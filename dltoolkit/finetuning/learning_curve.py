@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dltoolkit import progress, saved_runs
 from dltoolkit.errors import UserError
+from dltoolkit.formatting import counted
 
 if TYPE_CHECKING:
     from dltoolkit.finetuning.backbone import Backbone
@@ -52,7 +53,8 @@ def measure(
     for count in shots:
         for seed in range(config.seed, config.seed + SEEDS):
             name = f"{count or 'all'}-{seed}"
-            progress.note(f"Learning curve: {count or 'all'} labels per class, seed {seed}")
+            labels = counted(count, "label") if count else "all labels"
+            progress.note(f"Learning curve: {labels} per class, seed {seed}")
             try:
                 point = saved_runs.load(f"{run.info['recipe']}/{name}", out_dir)
             except UserError:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dltoolkit import plan, progress
 from dltoolkit.config import RunConfig
+from dltoolkit.formatting import counted
 
 if TYPE_CHECKING:
     import keras
@@ -48,22 +49,22 @@ def announce(
 
 
 def _length_rows(run: Run, config: RunConfig, budget: TimeBudget, steps_per_epoch: int) -> list[plan.Row]:
-    step = f"of {run.info['plan']['batch_size']:,} examples, {config.optimizer}"
+    size = counted(run.info["plan"]["batch_size"], "example")
+    steps = f"of {counted(steps_per_epoch, 'step')} of {size}, {config.optimizer}"
     if budget.epochs:
-        epochs = f"{budget.epochs} epoch{'s' if budget.epochs > 1 else ''}"
         return [
-            ("Training", f"{epochs} of {steps_per_epoch:,} steps {step}"),
+            ("Training", f"{counted(budget.epochs, 'epoch')} {steps}"),
             ("Time", "announced when the first steps have been measured"),
         ]
-    limit = f" or {config.epochs} epochs" if config.epochs else ""
+    limit = f" or {counted(config.epochs, 'epoch')}" if config.epochs else ""
     return [
-        ("Training", f"epochs of {steps_per_epoch:,} steps {step}"),
+        ("Training", f"epochs {steps}"),
         ("Time", f"{progress.duration(config.max_time)}{limit}, compilation and validation included"),
     ]
 
 
 def _patience(config: RunConfig) -> str:
-    return f"; stops after {config.patience} epochs without a better one" if config.patience else ""
+    return f"; stops after {counted(config.patience, 'epoch')} without a better one" if config.patience else ""
 
 
 @progress.phase("Estimating the time of the evaluation")

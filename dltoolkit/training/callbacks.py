@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from dltoolkit import interrupt, progress
 from dltoolkit.errors import UserError
+from dltoolkit.formatting import counted
 from dltoolkit.run import Run
 from dltoolkit.training import checkpoint, optimizer
 from dltoolkit.training.checkpoint import TrainingState
@@ -152,7 +153,7 @@ class Patience(keras.callbacks.Callback):
         if self._patience and self._state.stale_epochs >= self._patience:
             better = f"{'lower' if lower_is_better(self._monitor) else 'higher'} {self._monitor.replace('_', ' ')}"
             progress.note(
-                f"Training stops after epoch {epoch + 1}: no {better} for {self._patience} epochs "
+                f"Training stops after epoch {epoch + 1}: no {better} for {counted(self._patience, 'epoch')} "
                 f"(--patience {self._patience})."
             )
             self._state.finished = self.model.stop_training = True
