@@ -128,6 +128,21 @@ def test_predict_takes_literals_files_tables_and_folders(run, reviews, capfd, tm
     assert predictions[-1].get("error") == "empty"
 
 
+def test_predict_shortens_long_inputs_in_the_table_only(run, capfd, tmp_path):
+    long = "a lovely film " * 20 + "to the end"
+    missing = str(tmp_path / "gone.txt")
+    _, out, _ = run_command(capfd, "predict", str(run.path), long, "a dull film", "--format", "table")
+    header, first, second = out.splitlines()
+    assert max(map(len, out.splitlines())) == 80
+    assert re.match(r"a lovely film .*….*to the end  good ", first)
+    assert second.startswith("a dull film  ")
+    assert header.index("label") == first.index("  good") + 2 == second.index("bad")
+    _, out, _ = run_command(capfd, "predict", str(run.path), missing, "--files")
+    assert "no such file" in out.lower(), "errors stay whole"
+    for form in ("csv", "jsonl"):
+        assert long in run_command(capfd, "predict", str(run.path), long, "--format", form)[1]
+
+
 def test_predict_answers_a_text_without_a_known_word_as_such(run, capfd):
     unknown, known, empty = run.predict(["xyzzy plugh qwrt", "xyzzy lovely", "..."])
     assert (unknown.label, unknown.probability, unknown.top) == ("unknown_input", None, [])

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import inspect
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from dltoolkit.formatting import percent
 if TYPE_CHECKING:
     from dltoolkit.evaluation.prediction import Prediction
 
+TABLE_WIDTH = 80  # columns of the table of predictions that no terminal shows
+MIN_INPUT_WIDTH = 20  # columns of the inputs in this table, however long the names of the classes are
 # Characters within a JSON string that many readers take as the end of a line, and their escapes
 LINE_SEPARATORS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
 
@@ -212,16 +215,29 @@ def print_predictions(predictions: Iterable[Prediction], form: str, *, live: boo
             writer.writerow([prediction.input, prediction.label, prediction.probability, top, prediction.error])
             sys.stdout.flush()
     else:
-        rows = []
-        for prediction in collect():
-            if prediction.error is not None:
-                rows.append([_one_line(prediction.input), "-", "-", prediction.error])
-                continue
-            others = "  ".join(f"{item['label']} {percent(item['probability'])}" for item in prediction.top[1:])
-            probability = "-" if prediction.probability is None else percent(prediction.probability)
-            rows.append([_one_line(prediction.input), prediction.label, probability, others])
-        print_table(["input", "label", "probability", "next"], rows)
+        print_table(*_prediction_table(collect()))
     return failed
+
+
+def _prediction_table(predictions: Iterable[Prediction]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table of predictions, with inputs that leave room for their labels.
+
+    Rows fit the width of the terminal, or 80 columns if there is none, as long as labels and probabilities leave
+    ``MIN_INPUT_WIDTH`` columns for the inputs. Errors stay whole.
+    """
+    header, rows, others_width = ["input", "label", "probability", "next"], [], 0
+    for prediction in predictions:
+        if prediction.error is not None:
+            rows.append([_one_line(prediction.input), "-", "-", prediction.error])
+            continue
+        others = "  ".join(f"{item['label']} {percent(item['probability'])}" for item in prediction.top[1:])
+        probability = "-" if prediction.probability is None else percent(prediction.probability)
+        rows.append([_one_line(prediction.input), prediction.label, probability, others])
+        others_width = max(others_width, len(others))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else TABLE_WIDTH
+    taken = [max(len(line[i]) for line in [header, *rows]) for i in (1, 2)]
+    width = max(MIN_INPUT_WIDTH, columns - sum(taken) - others_width - 3 * len("  "))
+    return header, [[_shorten(text, width), *cells] for text, *cells in rows]
 
 
 def _read_inputs(words: Iterable[str], stdin: str, text_column: str | None, noun: str) -> Iterator[Any]:
@@ -257,3 +273,11 @@ def _warn_of_missing_files(words: Iterable[str]) -> None:
 def _one_line(text: str) -> str:
     """Return a text with spaces in place of line breaks of every kind, so that it fills one row of a table."""
     return " ".join(text.splitlines())
+
+
+def _shorten(text: str, width: int) -> str:
+    """Return a text with an ellipsis for its middle if it is longer than a width; its end may be a file's name."""
+    if len(text) <= width:
+        return text
+    end = width // 3
+    return f"{text[: width - end - 1]}…{text[-end:]}"
