@@ -11,6 +11,7 @@ from typing import Any
 from dltoolkit import config as configuration
 from dltoolkit import data_object
 from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.formatting import counted
 from dltoolkit.run import Run
 
 RESUME_OPTIONS = ("epochs", "max_time", "device")  # options that may change when a run is resumed
@@ -57,7 +58,8 @@ def resume(
 
     Args:
         run: A run, or any value that :func:`load` takes.
-        data: The data that the run began with, if a Python program held them.
+        data: The data that the run began with, if a Python program held them. The ``Run`` that ``train`` has returned
+            needs them only in another process.
         model: The model, or the function that builds it, if the run began with ``train(model=…)``.
         callbacks: Callbacks of Keras.
         changes: ``epochs`` (in all), ``max_time`` (from now on) or ``device``. If only one of ``epochs`` and
@@ -73,9 +75,12 @@ def resume(
             f"A run is resumed with the options that it began with, so {fixed} cannot be changed: only "
             f"{', '.join(RESUME_OPTIONS)} can. Train a new run to change other options."
         )
-    held = run.info["config"].get("data") if data is None else data_object.wrap(data)  # lost when run.json is read
+    own = run.info["config"].get("data")
+    held = own if data is None else data_object.wrap(data)
     with run.exclusive_lock():
         run.reload()  # another process may have trained the run since it was opened
+        if isinstance(own, data_object.DataObject):
+            run.info["config"]["data"] = own  # run.json does not hold it
         module = run.recipe
         new_length = changes.keys() & {"epochs", "max_time"}
         if new_length:
@@ -85,7 +90,7 @@ def resume(
                 f"{run.path} was trained on data that a Python program held ({held}), and that are not stored: resume "
                 "it from Python, as dltoolkit.resume(run, data=…)."
             )
-        config = configuration.make(module.Config, {**run.info["config"], **changes}, flags=True).resolve(data=held)
+        config = configuration.make(module.Config, {**run.info["config"], **changes}).resolve(data=held)
         if new_length:
             _refuse_trained_epochs(run, config.epochs)
             run.info.get("plan", {}).pop("steps", None)  # training plans the number of steps again
@@ -114,8 +119,8 @@ def _refuse_trained_epochs(run: Run, epochs: int | None) -> None:
     if history and epochs * steps_per_epoch <= history[-1]["step"]:
         done = int(history[-1]["step"]) // steps_per_epoch
         raise UserError(
-            f"{run.path} has already trained {done} epochs: give --epochs a larger number, because it counts from the "
-            "beginning."
+            f"{run.path} has already trained {counted(done, 'epoch')}: give a larger number of epochs, because they "
+            "count from the beginning."
         )
 
 

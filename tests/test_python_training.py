@@ -1,6 +1,8 @@
 """Training from Python: data, models and callbacks that a program gives, and resuming such a run."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import keras
@@ -98,6 +100,31 @@ def test_resume_asks_for_the_data_and_the_model(trained, capfd, tmp_path):
     code, _, err = run_command(capfd, "resume", str(run.path), "--epochs", "3")
     assert (code, "from Python, as dltoolkit.resume(run, data=…)" in err, len(err.strip().splitlines())) == (2, True, 1)
     assert (run.path / "run.json").read_bytes() == before
+
+
+def test_a_new_process_says_in_one_sentence_that_resume_needs_the_data(trained):
+    run, _ = trained
+    code = f"""
+import dltoolkit
+try:
+    dltoolkit.resume(dltoolkit.load({str(run.path)!r}), epochs=3)
+except dltoolkit.UserError as error:
+    print(error)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == (
+        f"{run.path} was trained on data that a Python program held (python:arrays), and that are not stored: resume "
+        "it from Python, as dltoolkit.resume(run, data=…).\n"
+    )
+
+
+def test_resume_names_options_as_python_does(trained):
+    run, _ = trained
+    with pytest.raises(UserError, match="has already trained 2 epochs: give a larger number of epochs") as caught:
+        dltoolkit.resume(run, epochs=2, model=small)
+    assert "--" not in str(caught.value)
+    with pytest.raises(UserError, match="^epochs must be a whole number, not 'many'"):
+        dltoolkit.resume(run, epochs="many", model=small)  # and the run still has its data
 
 
 @pytest.mark.slow

@@ -144,7 +144,7 @@ def test_resume_trains_more_epochs(train):
     assert reproducible_history(dltoolkit.resume(again)) == history, "a finished run has nothing to resume"
     before = {path: path.read_bytes() for path in again.path.rglob("*") if path.is_file()}
     for epochs in (3, 5):
-        with pytest.raises(UserError, match="has already trained 5 epochs: give --epochs a larger number"):
+        with pytest.raises(UserError, match="has already trained 5 epochs: give a larger number of epochs"):
             dltoolkit.resume(again.path, epochs=epochs)
     assert {path: path.read_bytes() for path in before} == before, "runs that use its model would refuse another one"
 
