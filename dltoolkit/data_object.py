@@ -74,10 +74,11 @@ def _kind(data: Any) -> str:
 
 
 def describe(value: Any) -> str:
-    """Return a short description of any object, such as "a list of 3" or "an array"."""
+    """Return a short description of any object, such as "a list of 3", "an empty list" or "an array"."""
     if hasattr(value, "shape"):
         return "an array"
     if isinstance(value, list | tuple | set):
-        return f"a {type(value).__name__} of {len(value)}"
+        name = type(value).__name__
+        return f"a {name} of {len(value)}" if value else f"an empty {name}"
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

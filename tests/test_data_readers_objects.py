@@ -230,6 +230,12 @@ def test_wrong_objects_are_refused_in_one_short_sentence(data, message):
         ([("a", "x"), ("b", None)] * 5, "no label for the example 1"),
         (Frame(text=[*TEXTS[:29], Missing()], label=NAMES), "empty"),
         (Frame(text=TEXTS, label=[*NAMES[:29], Missing()]), r"has nothing in the column 'label'"),
+        (
+            [(text, number / 4) for number, text in enumerate(TEXTS)],
+            r"labels of python:pairs are numbers such as 0\.25 \(regression\), which .* train: divide the numbers into",
+        ),
+        (Frame(words=TEXTS, label=NAMES), r"Select one with text_column\."),
+        ([(text, ["a", "b"][: 1 + number % 2]) for number, text in enumerate(TEXTS)], "lists of different lengths"),
         ({"train": Frame(text=TEXTS, label=NAMES), "test": Frame(text=TEXTS)}, "lacks the column 'label'"),
     ],
 )
@@ -258,6 +264,10 @@ class TestConfig:
         with pytest.raises(UserError, match="data must be a path or name, arrays") as caught:
             config.RunConfig(data=value)
         assert len(str(caught.value)) < 300
+
+    def test_an_empty_list_is_refused_as_such(self):
+        with pytest.raises(UserError, match=r"not an empty list\.$"):
+            config.RunConfig(data=[])
 
     def test_no_error_contains_an_array(self):
         with pytest.raises(UserError, match=r"epochs must be a whole number, not an array"):

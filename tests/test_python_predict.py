@@ -226,3 +226,9 @@ def test_public_names_have_documentation():
         module = recipe.load(name)
         functions = [each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
         assert functions and all(inspect.getdoc(each) for each in functions), name
+
+
+def test_a_text_in_a_tensor_or_in_bytes_names_its_prediction(texts_run):
+    predictions = texts_run.predict([tf.constant("good film"), b"bad film", np.array("good"), "bad", b"\xff\xfe\xff"])
+    assert [each.input for each in predictions] == ["good film", "bad film", "good", "bad", "bytes 4"]
+    assert [each.input for each in texts_run.predict(tf.constant(["good film"]))] == ["good film"]

@@ -109,7 +109,9 @@ def classify(
             continue
         name = _name(item, number)
         try:
-            waiting.append(_Pending(name, read(item)))
+            value = read(item)
+            is_text = isinstance(value, str) and not isinstance(item, os.PathLike)  # in a tensor or bytes, for example
+            waiting.append(_Pending(value if is_text else name, value))
         except UserError as error:
             waiting.append(_Pending(name, error=str(error)))
     yield from _classify_batch(model, classes, waiting, top_k, threshold, stack, is_known)

@@ -52,7 +52,7 @@ def find_label(table: Table, column: str | None, usual_names: Sequence[str]) -> 
                 raise UserError(f"{names} are one-hot labels: write the name of the class into one column 'label'.")
             raise UserError(
                 f"{names} are several labels of each example (multi-label classification), which dltoolkit does not "
-                "train: select one of them with --label-column."
+                f"train: select one of them with {table.option('label_column')}."
             )
     return table.find(column, usual_names, "label")
 
@@ -74,7 +74,8 @@ def refuse_pairs(table: Table, column: str | None) -> None:
             if all(isinstance(cell, str) for name in (first, second) for cell in table.columns[name][:100]):
                 raise UserError(
                     f"The columns '{first}' and '{second}' of {table.path} are pairs of texts, but a text classifier "
-                    "reads one text: join them in one column 'text', or select one of them with --text-column."
+                    "reads one text: join them in one column 'text', or select one of them with "
+                    f"{table.option('text_column')}."
                 )
 
 
@@ -83,7 +84,7 @@ def refuse_same(table: Table, item_column: str, label_column: str, noun: str) ->
     if item_column == label_column:
         raise UserError(
             f"The column '{item_column}' of {table.path} cannot hold both the {noun}s and the labels: select different "
-            f"columns with --{noun}-column and --label-column."
+            f"columns with {table.option(f'{noun}_column')} and {table.option('label_column')}."
         )
 
 
@@ -169,8 +170,8 @@ def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], 
     if len(counts) > MANY_NUMBERS:
         numbers = sorted(map(float, counts))
         return labels, [
-            f"The column '{column}' has {len(counts)} numbers from {numbers[0]:g} to {numbers[-1]:g}; each becomes a "
-            "class, without their order."
+            f"{_labels_in(contents[0], column)} {len(counts)} numbers from {numbers[0]:g} to {numbers[-1]:g}; each "
+            "becomes a class, without their order."
         ]
     return labels, []
 
@@ -190,8 +191,8 @@ def warn_of_alternatives(table: Table, taken: Mapping[str, str], read: ReadOptio
         others = [f"'{name}'" for name in usual if name not in taken.values() and not name.lower().endswith("id")]
         if getattr(read, f"{meaning}_column", None) is None and column in usual and others:
             warnings.append(
-                f"The column '{column}' is read as the {meaning}, not {', '.join(others)}; --{meaning}-column selects "
-                "another."
+                f"The column '{column}' is read as the {meaning}, not {', '.join(others)}; "
+                f"{table.option(f'{meaning}_column')} selects another."
             )
     return warnings
 
@@ -253,7 +254,7 @@ def _describe_lists(contents: Sequence[Table], column: str, first: str) -> str:
                 listed = ", ".join(f"'{label[:MAX_QUOTED]}'" for label in labels[:UNIQUE_EXAMPLES])
                 more = ", …" if len(labels) > UNIQUE_EXAMPLES else ""
                 return _several(table, row, column, listed + more)
-    return f"{first} a list in the column '{column}', but a label is a name: write the name without brackets."
+    return f"{first} a list in the column '{column}', but a label is a name: give the name alone."
 
 
 def _items(cell: Any) -> list[str]:
@@ -274,7 +275,13 @@ def _several(table: Table, row: int, column: str, listed: str) -> str:
 
 
 def _quantities(table: Table, column: str, value: str) -> str:
+    select = "" if table.is_object else "select a column of classes with --label-column, or "
     return (
-        f"The column '{column}' of {table.path} holds numbers such as {value} (regression), which dltoolkit does not "
-        "train: select a column of classes with --label-column, or divide the numbers into named classes."
+        f"{_labels_in(table, column)} numbers such as {value} (regression), which dltoolkit does not train: {select}"
+        "divide the numbers into named classes."
     )
+
+
+def _labels_in(table: Table, column: str) -> str:
+    """Return the subject and verb of a sentence about labels; pairs that a Python program holds have no columns."""
+    return f"The labels of {table.path} are" if table.is_object else f"The column '{column}' of {table.path} holds"

@@ -162,7 +162,13 @@ def _stack(examples: Any, spec: str) -> np.ndarray | list[Any]:
 
 def _label_array(labels: Any, spec: str) -> np.ndarray:
     """Return labels as an array of numbers (n,) or (n, classes), or of normalized names (n,)."""
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError:  # lists of different lengths
+        raise UserError(
+            f"{spec} has labels that are lists of different lengths (multi-label classification), which dltoolkit does "
+            "not train: give one label for each example."
+        ) from None
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in (1, 2):

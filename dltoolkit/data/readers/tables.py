@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dltoolkit import data_object
 from dltoolkit.data.readers import delimited, table_files
 from dltoolkit.data.readers.source import table_suffix
 from dltoolkit.errors import UserError, did_you_mean
@@ -43,6 +44,15 @@ class Table:
         """Whether the columns are called "1", "2", … because the file has no header."""
         return list(self.columns) == delimited.numbered_names(len(self.columns))
 
+    @property
+    def is_object(self) -> bool:
+        """Whether a Python program holds the table, instead of a file."""
+        return str(self.path).startswith(data_object.SCHEME)
+
+    def option(self, name: str) -> str:
+        """Return an option as the caller writes it: "--label-column", or "label_column" in a Python program."""
+        return name if self.is_object else f"--{name.replace('_', '-')}"
+
     def usual(self, usual_names: Sequence[str]) -> list[str]:
         """Return the columns that have one of these lowercase names in any case, in the order of ``usual_names``."""
         by_lowercase = {name.lower().strip(): name for name in reversed(self.columns)}
@@ -71,7 +81,7 @@ class Table:
         if column is None:
             raise UserError(
                 f"{self.path} has no column with a usual name of the {meaning} ({', '.join(usual_names)}). Its columns "
-                f"are: {listed}. Select one with --{meaning}-column."
+                f"are: {listed}. Select one with {self.option(f'{meaning}_column')}."
             )
         near = did_you_mean(column, names)
         raise UserError(f"{self.path} has no column '{column}'.{near} Its columns are: {listed}.")
