@@ -273,6 +273,8 @@ def test_load_says_which_files_it_cannot_read(make_folder, tmp_path):
     assert any("1 images in no class folder are left out" in warning for warning in load(folder).warnings)
     assert "--header has no effect on" in error_of(folder, ImageReadOptions(header=True))
     assert "--encoding has no effect on" in error_of(folder, ImageReadOptions(encoding="cp1252"))
+    pattern = ImageReadOptions(encoding="cp1252", label_pattern="(.)")
+    assert error_of(folder, pattern).endswith("(folder): leave it out.")
 
 
 def test_load_refuses_a_class_that_the_test_folders_lack(make_folder):

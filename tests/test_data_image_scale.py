@@ -220,6 +220,11 @@ def test_read_says_which_values_leave_the_scale_of_training():
     assert remark_of(square.astype(np.uint8), Scale(0, 1, 0.1, 0.9)) is None
     assert "trained on 8-bit images: 1023 is taken as white" in remark_of((10 * square).astype(np.uint16), Scale())
     assert remark_of((400 * square).astype(np.uint16), Scale()) is None
+    guessed = "has values up to 1, but the model was trained on 8-bit images: 1 is taken as white"
+    assert remark_of(np.eye(4), Scale()) == guessed
+    for same in (np.eye(4, dtype=np.uint16), np.zeros((4, 4)), 1.0 * square, np.eye(4, dtype=bool)):
+        assert remark_of(same, Scale()) is None
+    assert remark_of(np.eye(4), Scale(0, 1, 0, 1)) is None
 
 
 def test_labeled_warns_of_values_outside_the_scale_and_of_other_depths(tmp_path):

@@ -148,6 +148,19 @@ def test_one_image_gives_one_prediction_and_many_give_a_list(images_run, pixels,
         images_run.predict(gray)
 
 
+def test_floats_get_the_answers_of_8_bit_images_one_by_one_and_in_a_batch(images_run, pixels, capsys):
+    dark = (pixels > 128).astype(np.uint8)
+    mixed = np.stack([pixels[0], dark[1], pixels[2]]).astype(np.float32)  # of the dark image, 1 is taken as white
+    expected = np.stack([pixels[0], 255 * dark[1], pixels[2]])
+    capsys.readouterr()
+    assert images_run.preprocess(mixed).tolist() == expected.tolist()
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("has values up to 1, but the model was trained on 8-bit images: 1 is taken as white") == 1
+    assert [images_run.preprocess(one)[0].tolist() for one in mixed] == expected.tolist()
+    assert scores(images_run.predict(mixed)) == near(images_run.predict_proba(expected))
+    assert images_run.preprocess(dark).tolist() == dark.tolist(), "uint8 is never stretched"
+
+
 def test_invalid_images_become_errors_in_their_place(images_run, pixels, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("no image")

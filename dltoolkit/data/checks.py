@@ -50,7 +50,7 @@ def refuse_unused(values: Mapping[str, Any], source: Source, noun: str) -> None:
     for name, has_effect in effective.items():
         if values.get(name) not in (None, NONE) and not has_effect:
             flag = "--no-header" if values[name] is False else f"--{name.replace('_', '-')}"
-            kind = f"{suffix} files" if is_table and suffix else source.description
+            kind = f"{suffix} files" if is_table and suffix else "folder" if is_folder else source.description
             raise UserError(f"{flag} has no effect on {source.spec} ({kind}): leave it out.")
 
 
