@@ -125,9 +125,9 @@ class ImagePredictor(Predictor):
     """The classifier of images of a run.
 
     An image is a path (``str`` or ``Path``), the bytes of a file, a Pillow image, or an array or tensor (h, w) or
-    (h, w, c) with values like those of the training images; if these had 8 bits, floats up to 1 are taken as 0..1, which
-    is said. An array (n, h, w) or (n, h, w, c) holds n images; with
-    three axes, it is one image if the last axis has 1, 3 or 4 elements.
+    (h, w, c) with values like those of the training images. If these had 8 bits, floats up to 1 are taken as 0..1, with
+    a warning. An array (n, h, w) or (n, h, w, c) holds n images; with three axes, it is one image if the last axis has
+    1, 3 or 4 elements.
     """
 
     noun = "image"

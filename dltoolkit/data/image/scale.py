@@ -117,7 +117,7 @@ class Scale:
             return f"has 8 bits per channel, but {trained}: its 0 to 255 are taken as this range"
         low, high = value_range(values)
         if self.is_8_bit:
-            unit = values.dtype.kind == "f" and 0 <= low and 0 < high <= MAX_UNIT_VALUE
+            unit = values.dtype.kind == "f" and low >= 0 and 0 < high <= MAX_UNIT_VALUE
             if not unit and not 255.5 < high <= MAX_AMBIGUOUS:
                 return None
             _, white = self._limits(values)
