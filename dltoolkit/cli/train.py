@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import dltoolkit
+from dltoolkit import config as configuration
 from dltoolkit import recipe
 from dltoolkit.cli import recipe_command
 from dltoolkit.cli.tables import print_table
@@ -51,7 +52,9 @@ def train() -> None:
 def resume(run: str, out_dir: str, **options: str | None) -> None:
     """Continue the training of RUN where it stopped."""
     changes = {name: value for name, value in options.items() if value is not None}
-    print_summary(dltoolkit.resume(dltoolkit.load(run, out_dir), **changes))
+    opened = dltoolkit.load(run, out_dir)
+    changes = configuration.parse(opened.recipe.Config, changes, flags=True)
+    print_summary(dltoolkit.resume(opened, **changes))
 
 
 @click.command(
@@ -97,10 +100,10 @@ def print_summary(run: Run) -> None:
     from dltoolkit import plan
     from dltoolkit.evaluation import significance
     from dltoolkit.progress import duration
+    from dltoolkit.report import headline
 
     if not run.writes:
         return
-    from dltoolkit.report import headline
     metrics = run.metrics
     verdict = headline.verdict(metrics)
     rows = [("result", str(verdict).replace("\N{NO-BREAK SPACE}", " "))] if verdict else []
