@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import toy_texts, write_texts
 
+from dltoolkit.data.options import TextReadOptions
 from dltoolkit.data.readers import archives, source
+from dltoolkit.data.text.listing import list_texts
 from dltoolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
@@ -96,3 +98,42 @@ def test_unpack_names_damaged_archives(tmp_path):
         (tmp_path / name).write_bytes((tmp_path / "whole.tar.gz").read_bytes()[:100])
         with pytest.raises(UserError, match="cannot be unpacked"):
             archives.unpack(tmp_path / name, tmp_path / "cache")
+
+
+def test_messages_name_the_archive_instead_of_the_cache(tmp_path):
+    def message(name: str, **entries: str) -> str:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for entry, content in entries.items():
+                archive.writestr(entry, content)
+        with pytest.raises(UserError) as caught:
+            list_texts(source.resolve(str(tmp_path / name)), TextReadOptions())
+        return str(caught.value)
+
+    path = tmp_path / "nested.zip"
+    expected = (
+        f"{path} has no class folders, but another archive, {path}/inner.tar.gz: unpack it, or give it as --data."
+    )
+    assert message(path.name, **{"inner.tar.gz": "", "read.me": ""}) == expected
+    table = message("table.zip", **{"train.csv": "text,label\ngood\n"})
+    assert table.startswith(f"Line 2 of {tmp_path / 'table.zip'}/train.csv has 1 cell")
+    assert message("nothing.zip").startswith(f"The archive {tmp_path / 'nothing.zip'} is empty: ")
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(5):
+            archive.writestr(f"reviews/{number % 2}/{number}.txt", "text")
+        archive.writestr("reviews/loose.txt", "text")
+    listing = list_texts(source.resolve(str(path)), TextReadOptions())
+    assert listing.warnings == [f"1 texts in no class folder are left out, such as {path}/reviews/loose.txt."]
+    assert all(Path(name).is_file() for name in listing.names)
+
+
+def test_unpack_says_that_an_archive_is_encrypted(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("good/1.txt", "text")
+    content = bytearray(path.read_bytes())
+    content[6] |= archives.ENCRYPTED  # the flags in the header of the file and in the directory of the archive
+    content[content.index(b"PK\x01\x02") + 8] |= archives.ENCRYPTED
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        archives.unpack(path, tmp_path / "cache")
+    assert str(caught.value) == f"{path} is encrypted: unpack it first, and give --data the folder."

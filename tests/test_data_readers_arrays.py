@@ -62,6 +62,10 @@ def test_class_indices_uses_the_names_of_the_classes():
     ("labels", "words"),
     [
         (np.array([0.5, 1.0]), "fractional"),
+        (np.array([0, 1, np.nan, np.inf]), r"Label 2 of 4 in toys, counted from 0, is missing \(NaN\)"),
+        (np.array([[0], [np.inf]]), "Label 1 of 2 in toys, counted from 0, is infinite"),
+        (np.array(["cat", "", "dog"]), "Label 1 of 3 in toys, counted from 0, is missing"),
+        (np.array([b"cat", b"dog", b" "]), "Label 2 of 3 in toys, counted from 0, is missing"),
         (np.array([[1, 1], [0, 1]]), "not one class in each row"),
         (np.zeros((2, 3, 4)), "one label for each image"),
     ],

@@ -13,7 +13,7 @@ from dltoolkit.data.image import decode
 from dltoolkit.data.image.arrays import with_channels
 from dltoolkit.data.image.scale import MAX_UNIT_VALUE, is_8_bit
 from dltoolkit.data.options import ImageReadOptions
-from dltoolkit.data.readers import arrays, catalog, columns, keras_datasets, listing, objects, tables, tfds
+from dltoolkit.data.readers import archives, arrays, catalog, columns, keras_datasets, listing, objects, tables, tfds
 from dltoolkit.data.readers.arrays import SplitArrays
 from dltoolkit.data.readers.file_names import FileFinder
 from dltoolkit.data.readers.listing import ExampleType, Listing
@@ -31,6 +31,7 @@ IMAGES = ExampleType(
 MAX_DECODED_BYTES = 2**29  # bytes; larger TFDS data sets are read as encoded images instead of pixels
 
 
+@archives.names_archive
 def list_images(
     source: Source, read: ImageReadOptions, *, labeled: bool = True, progress: decode.Progress | None = None
 ) -> Listing:

@@ -4,6 +4,7 @@ An archive may come from a stranger: only regular files and folders inside the t
 refused, and the bytes and files that are written are bounded whatever the archive says about its size.
 """
 
+import functools
 import hashlib
 import os
 import shutil
@@ -12,9 +13,10 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from dltoolkit.errors import UserError
 from dltoolkit.files import WriteError
@@ -25,6 +27,7 @@ MIN_LIMIT = 100_000_000  # bytes that may be unpacked from an archive of any siz
 MAX_FILES = 5_000_000
 MAX_UNUSED_DAYS = 30  # days after which an unpacked archive that no run has used is removed
 CHUNK_BYTES = 1 << 20
+ENCRYPTED = 1  # flag of the entry of a .zip
 
 
 def suffix(path: Path) -> str | None:
@@ -33,7 +36,7 @@ def suffix(path: Path) -> str | None:
 
 
 def unpack(path: Path, folder: Path) -> Path:
-    """Return the folder that an archive contains, unpacked below ``folder`` unless it was already.
+    """Return the folder below ``folder`` to which an archive is unpacked, unless it was already.
 
     A change of the archive's path, size or time leads to another folder.
 
@@ -60,8 +63,34 @@ def unpack(path: Path, folder: Path) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     os.utime(target)
+    return target
+
+
+def top_folder(target: Path) -> Path:
+    """Return the only folder in an unpacked archive, or ``target`` itself if it has other files or folders."""
     entries = [entry for entry in target.iterdir() if not entry.name.startswith(".") and entry.name != "__MACOSX"]
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else target
+
+
+def names_archive(list_examples: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function that lists a source: its errors and warnings name an archive instead of the unpacked folder.
+
+    Args:
+        list_examples: Takes a ``Source``; returns a ``Listing``.
+    """
+
+    @functools.wraps(list_examples)
+    def listing(source: Any, *args: Any, **options: Any) -> Any:
+        def rename(message: str) -> str:
+            return message.replace(str(source.unpacked), source.spec) if source.unpacked else message
+
+        try:
+            result = list_examples(source, *args, **options)
+        except UserError as error:
+            raise UserError(rename(str(error))) from None
+        return replace(result, warnings=[rename(warning) for warning in result.warnings])
+
+    return listing
 
 
 def _write_members(path: Path, target: Path, limit: int) -> None:
@@ -98,6 +127,8 @@ def _zip_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 continue
             if kind not in (0, stat.S_IFREG):
                 raise UserError(_refusal(path, member.filename))
+            if member.flag_bits & ENCRYPTED:
+                raise UserError(f"{path} is encrypted: unpack it first, and give --data the folder.")
             yield member.filename, archive.open(member)
 
 

@@ -50,7 +50,7 @@ def read_npz(path: Path) -> SplitArrays:
         if "allow_pickle" in str(error):
             raise UserError(f"{path} contains Python objects, which are not loaded: save plain arrays.") from None
         raise UserError(f"{path} is not a readable .npz file: {error}.") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise UserError(f"{path} is not a readable .npz file: {error}.") from None
     if "" in splits and len(splits) > 1:
         del splits[""]
@@ -74,6 +74,7 @@ def class_indices(
     """
     flat = []
     for array in map(np.asarray, labels):
+        _refuse_missing(array, spec)
         if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "iufb":
             if not ((array == 0) | (array == 1)).all() or not (array.sum(axis=1) == 1).all():
                 raise UserError(f"{spec} has labels of shape {array.shape}, but not one class in each row.")
@@ -96,6 +97,19 @@ def class_indices(
     sorted_classes = sort_classes(set(names))
     index = {name: i for i, name in enumerate(sorted_classes)}
     return np.array([index[name] for name in names], np.int32), sorted_classes
+
+
+def _refuse_missing(labels: np.ndarray, spec: str) -> None:
+    """Raise a UserError if a label is NaN, infinite or an empty name."""
+    findings = []
+    if labels.dtype.kind == "f":
+        findings = [(np.isnan(labels), "missing (NaN)"), (np.isinf(labels), "infinite")]
+    elif labels.dtype.kind in "US":
+        findings = [(np.char.str_len(np.char.strip(labels)) == 0, "missing (an empty name)")]
+    for found, reason in findings:
+        if found.any():
+            row = f"Label {np.argwhere(found)[0][0]} of {len(labels):,} in {spec}, counted from 0,"
+            raise UserError(f"{row} is {reason}: correct it, or leave out its image.")
 
 
 def _find_pairs(keys: Sequence[str]) -> dict[str, tuple[str, str]]:

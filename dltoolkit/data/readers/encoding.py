@@ -54,7 +54,9 @@ def decode(raw: bytes, encoding: str | None = None) -> str:
     if encoding is None and name == "utf-8-sig" and b"\0" in raw:
         hint = suggestion(raw)
         line = raw.count(b"\n", 0, raw.index(0)) + 1
-        raise UserError(f"not UTF-8{hint}" if hint else f"binary data or a damaged text: a NUL character in line {line}")
+        raise UserError(
+            f"not UTF-8{hint}" if hint else f"binary data or a damaged text: a NUL character in line {line}"
+        )
     try:
         return raw.decode(_with_mark(name))
     except UnicodeDecodeError as error:
@@ -164,7 +166,8 @@ def _describe_bad_byte(path: Path, encoding: str | None) -> str:
                     where = f" (byte 0x{line[error.start]:02x} in line {number})"
                     sample = line + file.read(SAMPLE_BYTES)
                     if _is_mostly_utf8(before + sample):
-                        return f"{path} is UTF-8 text, but line {number} is damaged (byte 0x{line[error.start]:02x}): correct or remove it."
+                        damage = f"line {number} is damaged (byte 0x{line[error.start]:02x})"
+                        return f"{path} is UTF-8 text, but {damage}: correct or remove it."
                     break
                 if not line.isascii() and len(before) < SAMPLE_BYTES:
                     before += line

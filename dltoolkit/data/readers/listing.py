@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.data.options import NONE, ReadOptions
-from dltoolkit.data.readers import columns, tables, tfds
+from dltoolkit.data.readers import archives, columns, tables, tfds
 from dltoolkit.data.readers.source import (
     SPLITS,
     VIDEO_SUFFIXES,
@@ -362,6 +362,8 @@ def _no_class_folders(root: Path, example_type: ExampleType) -> str:
         )
     if unreadable := _describe_unreadable([file.path for file in files], example_type):
         return f"{root} has {unreadable}."
+    if packed := [file.path for file in files if archives.suffix(Path(file.path))]:
+        return f"{root} has no class folders, but another archive, {packed[0]}: unpack it, or give it as --data."
     return f"{root} has no class folders: put the {noun}s of each class into a folder with its name."
 
 

@@ -79,6 +79,7 @@ class Source:
         reference: The bundled, Keras or TFDS name ("mnist", "mnist_corrupted/spatter").
         warnings: Sentences for the user about ignored data.
         value: The data of the kind "object"; see ``objects``.
+        unpacked: The folder in the cache into which an archive was unpacked.
     """
 
     spec: str
@@ -89,6 +90,7 @@ class Source:
     reference: str = ""
     warnings: tuple[str, ...] = ()
     value: Any = field(default=None, repr=False, compare=False)
+    unpacked: Path | None = None
 
     @property
     def description(self) -> str:
@@ -255,8 +257,9 @@ def _resolve_file(spec: str, path: Path) -> Source:
     if end := archives.suffix(path):
         from dltoolkit.data import disk_cache  # imports NumPy
 
-        folder = archives.unpack(path, disk_cache.default_folder())
-        return replace(_resolve_folder(spec, folder), name=_safe_name(path.name[: -len(end)]))
+        unpacked = archives.unpack(path, disk_cache.default_folder())
+        resolved = _resolve_folder(spec, archives.top_folder(unpacked))
+        return replace(resolved, name=_safe_name(path.name[: -len(end)]), unpacked=unpacked)
     if suffix in UNREADABLE:
         raise UserError(f"{spec} {UNREADABLE[suffix]}.")
     if table_suffix(path) or (suffix != ".npz" and table_files.is_fasttext(path)):
@@ -272,7 +275,8 @@ def _resolve_folder(spec: str, path: Path) -> Source:
     name = _safe_name(path.resolve().name)
     entries = list(_visible_entries(path))
     if not entries:
-        raise UserError(f"The folder {spec} is empty: give --data {ACCEPTED_DATA}.")
+        kind = "folder" if os.path.isdir(os.path.expanduser(spec)) else "archive"
+        raise UserError(f"The {kind} {spec} is empty: give --data {ACCEPTED_DATA}.")
     folders = sorted(Path(entry.path) for entry in entries if os.path.isdir(entry.path))
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _resolve_saved_dataset(spec, name, path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dltoolkit.data.options import TextReadOptions
-from dltoolkit.data.readers import columns, listing, objects, tables, tfds
+from dltoolkit.data.readers import archives, columns, listing, objects, tables, tfds
 from dltoolkit.data.readers.listing import ExampleType, Listing
 from dltoolkit.data.readers.source import Source
 from dltoolkit.errors import UserError
@@ -19,6 +19,7 @@ LINE_BYTES = 1_000_000  # bytes of the first line of a text file that are search
 SAMPLED_ROWS = 1000  # rows in which the lengths of the cells are compared to find the column of the texts
 
 
+@archives.names_archive
 def list_texts(
     source: Source, read: TextReadOptions, *, progress: Callable[[str, int, int], None] | None = None
 ) -> Listing:
