@@ -146,13 +146,14 @@ class EpochDisplay:
         self._task: Any = None
         self._updated = 0.0
 
-    def start(self, epoch: int, epochs: int | None, steps: int) -> None:
+    def start(self, epoch: int, epochs: int | None, steps: int, *, estimated: bool = False) -> None:
         """Show the beginning of an epoch.
 
         Args:
             epoch: Number of the epoch, from 1.
             epochs: Planned number of epochs, or None if they are not planned yet.
             steps: Number of steps in the epoch.
+            estimated: Whether the number of epochs is a first estimate, shown as ``~44``.
         """
         if not self._screen.is_terminal:
             return
@@ -167,7 +168,7 @@ class EpochDisplay:
             self._live = _Live(_text("{task.description}", 16), *columns)
             self._task = self._live.open().add_task("", total=steps, values="")
             values = "compiling the model"
-        description = f"epoch {_format_epoch(epoch, epochs)}"
+        description = f"epoch {_format_epoch(epoch, epochs, estimated)}"
         self._live.bar.reset(self._task, description=description, total=steps, values=values)
 
     def step(self, done: int, logs: Mapping[str, float] | None) -> None:
@@ -183,9 +184,9 @@ class EpochDisplay:
         if self._live is not None:
             self._live.bar.update(self._task, completed=steps, values="validating")
 
-    def end(self, epoch: int, epochs: int | None, row: Mapping[str, float], best: bool, monitor: str = "") -> None:
+    def end(self, epoch: int, epochs: int | None, row: Mapping[str, float], best: bool, **options: Any) -> None:
         """Print the line of a finished epoch; see :func:`epoch_line`."""
-        self._screen.print(epoch_line(epoch, epochs, row, best, monitor), markup=False)
+        self._screen.print(epoch_line(epoch, epochs, row, best, **options), markup=False)
 
     def close(self) -> None:
         """Remove the progress bar."""
@@ -194,7 +195,15 @@ class EpochDisplay:
             self._live = None
 
 
-def epoch_line(epoch: int, epochs: int | None, row: Mapping[str, float], best: bool, monitor: str = "") -> str:
+def epoch_line(
+    epoch: int,
+    epochs: int | None,
+    row: Mapping[str, float],
+    best: bool,
+    monitor: str = "",
+    *,
+    estimated: bool = False,
+) -> str:
     """Return the line about a finished epoch, with as many metrics as fit: the monitored one and the loss come first.
 
     Args:
@@ -203,8 +212,9 @@ def epoch_line(epoch: int, epochs: int | None, row: Mapping[str, float], best: b
         row: The epoch's row of history.csv.
         best: Whether the epoch is the best one so far.
         monitor: Column of history.csv that selects the best epoch.
+        estimated: Whether the number of epochs is a first estimate, shown as ``~44``.
     """
-    begin = f"epoch {_format_epoch(epoch, epochs)}"
+    begin = f"epoch {_format_epoch(epoch, epochs, estimated)}"
     end = f"{row['seconds']:.1f} s{'  best' if best else ''}"
     metrics = _format_metrics({name: value for name, value in row.items() if name not in NOT_METRICS})
     width, shown = len(f"{begin}  {end}") if best else len(f"{begin}  {end}  best"), set()
@@ -238,8 +248,8 @@ def rough_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60 // 10 * 10} min"
 
 
-def _format_epoch(epoch: int, epochs: int | None) -> str:
-    return f"{epoch:{len(str(epochs))}d}/{epochs}" if epochs else f"{epoch}"
+def _format_epoch(epoch: int, epochs: int | None, estimated: bool) -> str:
+    return f"{epoch:{len(str(epochs))}d}/{'~' if estimated else ''}{epochs}" if epochs else f"{epoch}"
 
 
 def _format_metrics(values: Mapping[str, float]) -> dict[str, str]:

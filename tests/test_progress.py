@@ -53,6 +53,12 @@ def test_epoch_line_shows_every_metric_that_fits_and_names_the_loss_of_the_gener
     assert "  G loss 1.200  D loss 0.910  val " in progress.epoch_line(3, 9, GAN, False, "validation_kernel_distance")
 
 
+def test_epoch_line_marks_an_estimated_number_of_epochs():
+    row = {"loss": 2.5, "seconds": 1.0}
+    assert progress.epoch_line(4, 44, row, False, estimated=True) == "epoch  4/~44  loss 2.500  1.0 s"
+    assert progress.epoch_line(4, None, row, False, estimated=True) == "epoch 4  loss 2.500  1.0 s"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "1 s"), (8.6, "9 s"), (33, "35 s"), (57, "1 min"), (200, "3 min"), (5000, "1 h 20 min")]
 )

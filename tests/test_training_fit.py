@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -51,6 +52,14 @@ def test_fit_learns_and_records(train):
     assert {path.name for path in run.path.iterdir()} - {"tensorboard", ".lock"} == {
         *("run.json", "labels.json", "history.csv", "model.keras", "checkpoint")
     }
+
+
+def test_fit_says_that_compilation_took_most_of_the_time(train, monkeypatch, capfd):
+    monkeypatch.setattr(TimeBudget, "long_compilation", 5.0)
+    run = train(epochs=1, max_time="1h")
+    assert run.info["plan"]["compile_seconds"] == 5.0
+    err = capfd.readouterr().err
+    assert err.count("Compilation and the first steps took 5.0 s, more than half of --max-time") == 1
 
 
 def test_fit_is_reproducible_from_the_seed(train):
@@ -132,6 +141,37 @@ def test_max_time_plans_the_steps_and_the_learning_rate(train, steady_clock):
     assert 0.8 * run.info["plan"]["steps"] < run.history[-1]["step"] <= run.info["plan"]["steps"]
     assert run.history[-1]["learning_rate"] < 0.2 * max(row["learning_rate"] for row in run.history)
     assert len(run.history) <= run.info["plan"]["epochs"]
+
+
+@pytest.mark.parametrize("may_change", [True, False])
+def test_display_marks_an_estimated_length_and_prints_each_change_of_the_plan(monkeypatch, capfd, may_change):
+    seconds = 0.0
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: seconds)
+    state = SimpleNamespace(step=0, finished=False, stale_epochs=1, history=[{"loss": 2.5, "seconds": 1.0}])
+    budget = SimpleNamespace(
+        steps=440, epochs=44, may_change=may_change, seconds_left=lambda step: 20.0 if may_change else None
+    )
+    display = callbacks.ProgressDisplay(state, budget, 10, "validation_loss")
+    display.set_params({"steps": 10})
+    for epoch in range(5):
+        display.on_epoch_begin(epoch)
+        for batch in range(10):
+            display.on_train_batch_end(batch)
+            seconds, state.step = seconds + 0.15, state.step + 1
+        if epoch == 3:
+            budget.steps, budget.epochs = 540, 54
+        state.finished = epoch == 4
+        display.on_epoch_end(epoch)
+    mark, left = ("~", "about 20 s of training left") if may_change else ("", "about 1 min of training left")
+    assert capfd.readouterr().err.splitlines() == [
+        f"epoch  1/{mark}44  loss 2.500  1.0 s",
+        f"epoch  2/{mark}44  loss 2.500  1.0 s",
+        f"Planned: 44 epochs, 440 steps in total; {left}.",
+        "epoch  3/44  loss 2.500  1.0 s",
+        "Planned again, because the speed has changed: 54 epochs, 540 steps in total.",
+        "epoch  4/54  loss 2.500  1.0 s",
+        "epoch  5/54  loss 2.500  1.0 s",
+    ]
 
 
 def test_resume_trains_more_epochs(train):

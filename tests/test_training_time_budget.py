@@ -20,6 +20,17 @@ def clock():
     return Clock()
 
 
+@pytest.mark.parametrize(("max_seconds", "expected"), [(8.0, 5.0), (12.0, None), (None, None)])
+def test_long_compilation_is_more_than_half_of_the_maximum_time(clock, max_seconds, expected):
+    budget = TimeBudget(10, None if max_seconds else 4, max_seconds, 0.0, clock=clock)
+    budget.start()
+    assert budget.long_compilation is None
+    for step in (1, 2):
+        clock.now += 5.0 if step == 1 else 0.1
+        budget.step_done(step)
+        assert budget.long_compilation == expected
+
+
 def simulate(
     budget: TimeBudget, clock: Clock, step_seconds: float, validation_seconds: float, steps_per_epoch: int
 ) -> tuple[float, int]:
@@ -42,7 +53,7 @@ def simulate(
 
 def test_budget_of_epochs_fixes_the_length(clock):
     budget = TimeBudget(steps_per_epoch=10, epochs=3, max_seconds=None, validation_ratio=0.2, clock=clock)
-    assert (budget.steps, budget.epochs) == (30, 3)
+    assert (budget.steps, budget.epochs, budget.may_change, budget.seconds_left(1)) == (30, 3, False, None)
     assert simulate(budget, clock, 1.0, 0.5, 10)[1] == 30
 
 
@@ -61,6 +72,7 @@ def test_budget_of_time_is_kept_and_used(clock, step_seconds, validation_seconds
     assert 90 < seconds <= 101
     assert steps == budget.steps
     assert budget.epochs == -(-budget.steps // 40)
+    assert budget.may_change
 
 
 def test_budget_is_planned_again_on_a_slower_machine(clock):
@@ -93,3 +105,13 @@ def test_budget_is_corrected_when_the_first_steps_were_faster(clock):
 def test_budget_of_time_is_limited_by_epochs(clock):
     budget = TimeBudget(steps_per_epoch=5, epochs=2, max_seconds=30.0, validation_ratio=0.2, clock=clock)
     assert simulate(budget, clock, 0.3, 0.1, 5)[1] == budget.steps == 10
+
+
+def test_seconds_left_include_the_validations(clock):
+    budget = TimeBudget(steps_per_epoch=10, epochs=3, max_seconds=100.0, validation_ratio=0.2, clock=clock)
+    budget.start()
+    for step in range(1, 11):
+        clock.now += 1.0
+        budget.step_done(step)
+    budget.validation_done(10, 2.0)
+    assert (budget.steps, budget.seconds_left(10)) == (30, pytest.approx(20 * 1.0 + 2 * 2.0))

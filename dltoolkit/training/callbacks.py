@@ -94,34 +94,51 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._state, self._budget, self._steps_per_epoch, self._monitor = state, budget, steps_per_epoch, monitor
         self._display = progress.EpochDisplay()
         self._first: tuple[float, int] | None = None  # time and number of the first step, which includes compilation
-        self._announced = False
+        self._announced: int | None = None  # the planned steps that were printed
+        self._validated = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._steps_before = self._steps_per_epoch - self.params["steps"]  # steps of a resumed epoch that were done
-        self._display.start(epoch + 1, self._budget.epochs, self._steps_per_epoch)
+        self._display.start(epoch + 1, self._budget.epochs, self._steps_per_epoch, estimated=self._is_estimate)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._display.step(self._steps_before + batch + 1, logs)
-        if not self._announced:
-            self._announce_length()
+        self._announce_length()
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._display.validating(self._steps_per_epoch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        is_best = self._state.stale_epochs == 0
-        self._display.end(epoch + 1, self._budget.epochs, self._state.history[-1], is_best, self._monitor)
+        self._validated = True
+        self._announce_length()
+        is_best, options = self._state.stale_epochs == 0, {"monitor": self._monitor, "estimated": self._is_estimate}
+        self._display.end(epoch + 1, self._budget.epochs, self._state.history[-1], is_best, **options)
+
+    @property
+    def _is_estimate(self) -> bool:
+        return self._budget.may_change and self._announced is None and not self._state.finished
 
     def _announce_length(self) -> None:
-        """Print the planned length, when the first steps have been measured and the length is planned."""
+        """Print the planned length when the first steps have been measured, and whenever it changes after that."""
         now, step, steps = time.monotonic(), self._state.step, self._budget.steps
         self._first = self._first or (now, step)
         start, first_step = self._first
-        if now - start >= ANNOUNCE_SECONDS and step > first_step and steps is not None:
+        if self._state.finished or steps in (None, self._announced):
+            return
+        if now - start < ANNOUNCE_SECONDS or step <= first_step:
+            return
+        length = f"{counted(self._budget.epochs, 'epoch')}, {counted(steps, 'step')} in total"
+        seconds = self._budget.seconds_left(step)
+        if self._announced is not None:
+            message = f"Planned again, because the speed has changed: {length}"
+        elif seconds is not None:
+            message = f"Planned: {length}; about {progress.rough_duration(seconds)} of training left"
+        else:
             seconds = (now - start) / (step - first_step) * (steps - step)
-            length = f"{self._budget.epochs} epoch{'s' if self._budget.epochs > 1 else ''}, {steps:,} steps"
-            progress.note(f"Planned: {length}, about {progress.rough_duration(seconds)} and the validations to go")
-            self._announced = True
+            validations = "" if self._validated else ", and the validations"
+            message = f"Planned: {length}; about {progress.rough_duration(seconds)} of training left{validations}"
+        progress.note(f"{message}.")
+        self._announced = steps
 
     def close(self) -> None:
         """Remove the progress bar."""
@@ -195,7 +212,7 @@ class TrainingStateCallback(keras.callbacks.Callback):
         self._optimizer_name = optimizer_name
         self.best_weights = best_weights
         self._best_is_saved = best_weights is None
-        self._ema = None
+        self._ema, self._compilation_reported = None, False
         self._seconds_before = state.seconds
         self._last_save, self._save_seconds = clock.now(), EXPECTED_SECONDS
         self._metric_values: dict[str, np.ndarray] = {}
@@ -228,6 +245,8 @@ class TrainingStateCallback(keras.callbacks.Callback):
         synchronized = self._clock.synchronize(state.step)
         if synchronized and self._budget.step_done(state.step):
             self._follow_plan()
+        if self._budget.long_compilation and not self._compilation_reported:
+            self._report_compilation(self._budget.long_compilation)
         if self._budget.out_of_time and self._budget.steps is None:  # the time is over before the first plan
             self._budget.steps = state.step
             self._follow_plan()
@@ -273,6 +292,16 @@ class TrainingStateCallback(keras.callbacks.Callback):
             self._schedule.steps = self._budget.limit
         if self._budget.steps is not None:
             self._state.planned_steps = self._budget.steps
+
+    def _report_compilation(self, seconds: float) -> None:
+        """Print that compilation took most of the maximum time, and write its duration to run.json."""
+        self._compilation_reported = True
+        self._run.update(plan={"compile_seconds": round(seconds, 2)})
+        xla = ", or --xla off, which compiles faster" if self._run.info["device"]["xla"] else ""
+        progress.note(
+            f"Compilation and the first steps took {progress.duration(seconds)}, more than half of --max-time: the "
+            f"model may be hardly trained. Give a longer --max-time{xla}."
+        )
 
     def _record_plan(self) -> None:
         """Write a new plan to run.json. After a change of the plan, the checkpoint must be written before."""

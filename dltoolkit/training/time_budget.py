@@ -57,6 +57,11 @@ class TimeBudget:
         """The planned number of epochs, including an incomplete last one; None before it is planned."""
         return None if self.steps is None else max(1, math.ceil(self.steps / self._steps_per_epoch))
 
+    @property
+    def may_change(self) -> bool:
+        """Whether the plan is made of measured durations, so that it may be made again."""
+        return self._max_seconds is not None
+
     def start(self) -> None:
         """Start the clock. The maximum time includes everything from here on, also compilation."""
         self._start = self._last = self._clock()
@@ -66,9 +71,21 @@ class TimeBudget:
         self._step = 0
 
     @property
+    def long_compilation(self) -> float | None:
+        """Seconds up to the end of the first step if they are more than half of the maximum time; None otherwise."""
+        if self._max_seconds is None or self._compiled is None:
+            return None
+        seconds = self._compiled - self._start
+        return seconds if seconds > self._max_seconds / 2 else None
+
+    @property
     def out_of_time(self) -> bool:
         """Whether the maximum time has passed."""
         return self._max_seconds is not None and self._clock() - self._start >= self._max_seconds
+
+    def seconds_left(self, step: int) -> float | None:
+        """Return the estimated seconds from a step to the end, validations included; None without a maximum time."""
+        return self._estimate(self.steps - step, step) if self.may_change and self.steps and self._durations else None
 
     def step_done(self, step: int) -> bool:
         """Record that training has reached a step, and return whether the plan has changed."""
