@@ -1,10 +1,12 @@
 """Tests of models, datasets and random numbers on several replicas."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
 
+import filelock
 import keras
 import numpy as np
 import pytest
@@ -173,11 +175,16 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def results() -> dict:
-    """Return the results of a process with two logical CPUs."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def results(tmp_path_factory) -> dict:
+    """Return the results of a process with two logical CPUs, which starts once even in a parallel test session."""
+    base = tmp_path_factory.getbasetemp()
+    file = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "replicas.json"
+    with filelock.FileLock(f"{file}.lock"):
+        if not file.exists():
+            done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            file.write_text(done.stdout)
+    return json.loads(file.read_text())
 
 
 def test_distribute_dataset_splits_batches_in_order(results):
