@@ -63,7 +63,7 @@ def resume(
         model: The model, or the function that builds it, if the run began with ``train(model=…)``.
         callbacks: Callbacks of Keras.
         changes: ``epochs`` (in all), ``max_time`` (from now on) or ``device``. If only one of ``epochs`` and
-            ``max_time`` is given, it replaces both.
+            ``max_time`` is given, it replaces both, and also the ``steps`` of a text generator.
 
     Raises:
         UserError: If another option is given, the run has trained ``epochs`` already, the data are missing or have
@@ -84,7 +84,8 @@ def resume(
         module = run.recipe
         new_length = changes.keys() & {"epochs", "max_time"}
         if new_length:
-            changes = {"epochs": None, "max_time": None, **changes}
+            lengths = run.info["config"].keys() & {"epochs", "max_time", "steps"}
+            changes = {**dict.fromkeys(lengths), **changes}
         if data_object.is_lost(held):
             raise UserError(
                 f"{run.path} was trained on data that a Python program held ({held}), and that are not stored: resume "

@@ -50,6 +50,22 @@ def test_counted_puts_a_single_thing_in_the_singular():
     assert [counted(n, "test image") for n in (0, 1, 1200)] == ["0 test images", "1 test image", "1,200 test images"]
 
 
+def _plan_of_a_training(epochs: int | None, *, max_steps: int | None = None, patience: int = 0) -> dict:
+    """Return the plan of a training with one step per epoch."""
+    shown = []
+    device = {"kind": "cpu", "replicas": 1, "workers": 1, "precision": "float32", "xla": False}
+    info = {"model": {"name": "mlp", "parameters": 10}, "device": device, "plan": {"batch_size": 1}}
+    run = SimpleNamespace(
+        info=info, path="runs/a", writes=True, update=lambda plan: shown.append(dict(plan["summary"]))
+    )
+    config = SimpleNamespace(optimizer="adam", patience=patience, epochs=epochs, max_time=None)
+    spec = SimpleNamespace(
+        summary=[("Data", "digits")], evaluation=None, monitor="validation_loss", max_steps=max_steps
+    )
+    announcement.announce(run, config, spec, TimeBudget(1, epochs, None, 0.0, max_steps=max_steps), 1, None)
+    return shown[0]
+
+
 @pytest.mark.parametrize(
     ("epochs", "patience", "length", "selection"),
     [
@@ -58,17 +74,31 @@ def test_counted_puts_a_single_thing_in_the_singular():
     ],
 )
 def test_plan_of_a_training_has_singulars_and_plurals(epochs, patience, length, selection):
-    shown = []
-    device = {"kind": "cpu", "replicas": 1, "workers": 1, "precision": "float32", "xla": False}
-    info = {"model": {"name": "mlp", "parameters": 10}, "device": device, "plan": {"batch_size": 1}}
-    run = SimpleNamespace(
-        info=info, path="runs/a", writes=True, update=lambda plan: shown.append(dict(plan["summary"]))
-    )
-    config = SimpleNamespace(optimizer="adam", patience=patience, epochs=epochs, max_time=None)
-    spec = SimpleNamespace(summary=[("Data", "digits")], evaluation=None, monitor="validation_loss")
-    announcement.announce(run, config, spec, TimeBudget(1, epochs, None, 0.0), 1, None)
-    assert shown[0]["Training"].startswith(length)
-    assert selection in shown[0]["Selection"]
+    shown = _plan_of_a_training(epochs, patience=patience)
+    assert shown["Training"].startswith(length)
+    assert selection in shown["Selection"]
+    assert "Time" not in shown, "printed once steps have been measured, which short trainings never do"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "length", "warning"),
+    [
+        (
+            4,
+            None,
+            "4 epochs of 1 step of",
+            "only 4 steps, in which a model hardly learns: reduce --batch-size or raise",
+        ),
+        (50, None, "50 epochs of 1 step of", None),
+        (None, 30, "30 steps in epochs of 1 step of", "only 30 steps, in which a model hardly learns: raise --steps"),
+        (None, 60, "60 steps in epochs of 1 step of", None),
+    ],
+)
+def test_plan_counts_steps_and_warns_of_few(epochs, max_steps, length, warning):
+    shown = _plan_of_a_training(epochs, max_steps=max_steps)
+    assert shown["Training"].startswith(length)
+    assert shown.get("Warning", "").startswith(warning or "")
+    assert ("Warning" in shown) == bool(warning)
 
 
 def test_settings_names_what_is_on():

@@ -225,6 +225,15 @@ def test_train_without_a_test_split_reports_validation(quick):
     assert trained.evaluate() == trained.metrics["validation"]
 
 
+def test_resume_continues_a_training_of_so_many_steps_by_epochs(quick, capfd):
+    trained = text_generator.train(quick)
+    steps_per_epoch = trained.info["plan"]["steps_per_epoch"]
+    longer = dltoolkit.resume(trained, epochs=2)
+    assert longer.history[-1]["step"] == 2 * steps_per_epoch > 10
+    assert (longer.info["config"]["steps"], longer.info["config"]["epochs"]) == (None, 2)
+    assert f"10 steps in epochs of {steps_per_epoch} steps" in " ".join(capfd.readouterr().err.split())
+
+
 def test_train_refuses_short_texts_and_leaves_no_run(config, tmp_path):
     (tmp_path / "short.txt").write_text("too short")
     (tmp_path / "void.txt").touch()

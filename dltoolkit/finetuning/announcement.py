@@ -90,7 +90,7 @@ def _describe_length(config: Any, epochs: int) -> tuple[str, str]:
         limit = f"{progress.duration(config.max_time)}, linear probe, compilation and validation included"
     else:
         length = f" for {counted(config.epochs or epochs, 'epoch')}"
-        limit = "announced when the first steps have been measured"
+        limit = ""  # printed when the first steps have been measured, if training takes that long
     return f", then {trained}{length} in steps of {counted(config.batch_size, 'example')}, {config.optimizer}", limit
 
 

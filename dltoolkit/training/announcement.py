@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dltoolkit.training.train_spec import TrainSpec
 
 
+FEW_STEPS = 50  # a network that is trained with fewer steps has hardly changed
+
+
 def announce(
     run: Run, config: RunConfig, spec: TrainSpec, budget: TimeBudget, steps_per_epoch: int, inference_model: keras.Model
 ) -> None:
@@ -40,7 +43,7 @@ def announce(
         *spec.summary,
         ("Model", f"{model['name']}, {model['parameters']:,} parameters"),
         ("Device", f"{device['kind']}{several}, {device['precision']}{', XLA' if device['xla'] else ''}"),
-        *_length_rows(run, config, budget, steps_per_epoch),
+        *_length_rows(run, config, spec, budget, steps_per_epoch),
         ("Selection", f"the epoch with the best {spec.monitor.replace('_', ' ')}{_patience(config)}"),
         *([_evaluation_row(evaluation, inference_model, config)] if evaluation else []),
         ("Result", str(run.path)),
@@ -48,19 +51,30 @@ def announce(
     plan.announce(run, rows)
 
 
-def _length_rows(run: Run, config: RunConfig, budget: TimeBudget, steps_per_epoch: int) -> list[plan.Row]:
+def _length_rows(
+    run: Run, config: RunConfig, spec: TrainSpec, budget: TimeBudget, steps_per_epoch: int
+) -> list[plan.Row]:
+    """Return the rows about the length. Without a time limit, the time is printed once steps have been measured."""
     size = counted(run.info["plan"]["batch_size"], "example")
     steps = f"of {counted(steps_per_epoch, 'step')} of {size}, {config.optimizer}"
+    in_steps = spec.max_steps and not config.epochs
     if budget.epochs:
-        return [
-            ("Training", f"{counted(budget.epochs, 'epoch')} {steps}"),
-            ("Time", "announced when the first steps have been measured"),
-        ]
-    limit = f" or {counted(config.epochs, 'epoch')}" if config.epochs else ""
+        length = f"{counted(budget.steps, 'step')} in epochs" if in_steps else counted(budget.epochs, "epoch")
+        return [("Training", f"{length} {steps}"), ("Warning", _few_steps(config, budget.steps, bool(in_steps)))]
+    longest = (config.epochs, "epoch") if config.epochs else (spec.max_steps, "step")
+    limit = f" or {counted(*longest)}" if longest[0] else ""
     return [
         ("Training", f"epochs {steps}"),
         ("Time", f"{progress.duration(config.max_time)}{limit}, compilation and validation included"),
     ]
+
+
+def _few_steps(config: RunConfig, steps: int, in_steps: bool) -> str:
+    """Return a warning if training has so few steps that the model can hardly learn, or an empty text."""
+    if steps >= FEW_STEPS or config.max_time:  # a resumed run follows the plan of its time limit
+        return ""
+    remedy = "raise --steps" if in_steps else "reduce --batch-size or raise --epochs"
+    return f"only {counted(steps, 'step')}, in which a model hardly learns: {remedy}"
 
 
 def _patience(config: RunConfig) -> str:
