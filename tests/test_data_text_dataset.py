@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from conftest import toy_texts, write_texts
 
+from dltoolkit.data.language import tokenizers
 from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.readers import delimited
 from dltoolkit.data.text import dataset
-from dltoolkit.data.text.encoders import VocabularyEncoder
+from dltoolkit.data.text.encoders import TokenEncoder, VocabularyEncoder
 from dltoolkit.data.text.vocabulary import Vocabulary
+from dltoolkit.data.text.words import split_words
 from dltoolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
@@ -40,6 +42,26 @@ def error_message(data, *options) -> str:
 
 def labeled_texts(splits: dataset.TextSplits) -> set[tuple[str, str]]:
     return {(splits.classes[label], text) for label, text in zip(splits.labels, splits.texts, strict=True)}
+
+
+def test_unknown_words_of_the_training_texts_are_counted_and_said(tmp_path):
+    rows = [(label, f"{text} zzz qqq" if i % 2 else text) for i, (label, text) in enumerate(toy_texts(60))]
+    splits = load(write_table(tmp_path / "texts.csv", [("label", "text"), *rows]))
+    assert "unknown" not in splits.describe()
+    words = [word for row in splits.train for word in split_words(splits.texts[row])]
+    vocabulary = Vocabulary(sorted(set(words) - {"zzz", "qqq"}))
+    count = words.count("zzz") + words.count("qqq")
+    lacking = splits.with_encoder(VocabularyEncoder(vocabulary, 100))
+    assert lacking.describe()["unknown"] == {"count": count, "fraction": count / len(words), "unit": "words"}
+    assert lacking.summary()[-1] == ("Unknown", f"{100 * count / len(words):.1f} % of the words of the training texts")
+    assert splits.with_encoder(VocabularyEncoder(vocabulary)).unknown() is None  # bags hold known words only
+    assert splits.with_encoder(TokenEncoder(tokenizers.ByteTokenizer(), 100)).unknown() is None
+    letters = splits.with_encoder(TokenEncoder(tokenizers.CharTokenizer(" e"), 9999))
+    text = "".join(splits.texts[row] for row in splits.train)
+    characters = len("".join(text.split()))
+    share = letters.unknown()
+    assert (share["count"], share["unit"]) == (characters - text.count("e"), "characters")
+    assert share["fraction"] == pytest.approx(1 - text.count("e") / characters)
 
 
 def test_truncated_texts_are_counted_and_said(tmp_path):

@@ -18,11 +18,11 @@ from toy_runs import finished_run
 from toy_training import equal, stop_at
 
 import dltoolkit
-from dltoolkit import evaluation
+from dltoolkit import evaluation, finetuning
 from dltoolkit.data.language import tokenizers
 from dltoolkit.data.text import encoders
 from dltoolkit.data.text.vocabulary import Vocabulary
-from dltoolkit.data.text.words import TokenizedTexts
+from dltoolkit.data.text.words import TokenizedTexts, split_words
 from dltoolkit.errors import UserError
 from dltoolkit.finetuning import text_task
 from dltoolkit.models import surgery
@@ -30,6 +30,7 @@ from dltoolkit.models.language import gpt
 from dltoolkit.models.pretrained import text_backbones
 from dltoolkit.models.text import classifiers
 from dltoolkit.report import page
+from dltoolkit.run import Run
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -197,17 +198,57 @@ def test_resume_ends_as_an_uninterrupted_run(config, run, monkeypatch):
     assert equal(resumed, run)
 
 
+def finished_analyzer(folder, name, family, words):
+    """Return an untrained sentiment analyzer whose vocabulary is ``words``."""
+    keras.utils.set_random_seed(0)
+    vocabulary = Vocabulary(words)
+    model = classifiers.build(family, len(vocabulary), 2, max_length=24, units=16)
+    source = finished_run(sentiment_analyzer, folder / "runs", name, model)
+    source.update(config={**source.info["config"], "model": family})
+    source.write("vocabulary.txt", vocabulary.to_text())
+    return source
+
+
 @pytest.mark.parametrize("family", ["cnn", "transformer"])
 def test_train_continues_from_a_sentiment_analyzer(config, folder, family):
-    keras.utils.set_random_seed(0)
-    vocabulary = Vocabulary([*GOOD, *BAD, *NEUTRAL])
-    model = classifiers.build(family, len(vocabulary), 2, max_length=24, units=16)
-    source = finished_run(sentiment_analyzer, folder / "runs", family, model)
-    source.write("vocabulary.txt", vocabulary.to_text())
+    source = finished_analyzer(folder, family, family, [*GOOD, *BAD, *NEUTRAL])
     run = fine_tune.train(replace(config, backbone=str(source.path), epochs=12, name=f"from-{family}"))
     assert run.info["model"]["name"] == family
     assert run.metrics["test"]["accuracy"] > 0.6
     assert run.evaluate() == run.metrics["test"]
+
+
+def test_train_refuses_a_backbone_that_knows_no_word_of_the_texts(config, folder):
+    source = finished_analyzer(folder, "japanese", "cnn", ["猫", "犬"])
+    with pytest.raises(UserError, match=r"japanese knows none of the words of the training texts, so all texts look"):
+        fine_tune.train(replace(config, backbone=str(source.path), name="nothing-known"))
+
+
+def test_words_that_the_backbone_does_not_know_are_said(config, folder, capfd):
+    source = finished_analyzer(folder, "few-words", "cnn", ["the", "猫"])
+    config = replace(config, backbone=str(source.path), name="few-known")
+    task = finetuning.tasks.resolve(config).create()
+    run, splits = Run.create(fine_tune.__file__, config, "reviews"), task.load_data(config)
+    run.describe_data(splits.describe())
+    task.build_features(config, splits)
+    task.save_encoder(run, splits)
+    words = [word for row in splits.train for word in split_words(splits.texts[row])]
+    share = 1 - words.count("the") / len(words)
+    assert 0.5 < share < 1
+    assert run.info["data"]["unknown"]["fraction"] == pytest.approx(share)
+    message = f"few-words does not know {100 * share:.1f} % of the words of the training texts"
+    assert message in run.info["data"]["warnings"][-1]
+    assert message in " ".join(capfd.readouterr().err.split())
+
+
+def test_train_refuses_a_run_of_ngrams_before_the_data_are_read(config, folder):
+    source = Run.create(sentiment_analyzer.__file__, sentiment_analyzer.Config(out_dir=str(folder / "runs")), "grams")
+    source.update(state="finished", config={**source.info["config"], "model": "ngram"})
+    with pytest.raises(UserError, match="is a run of --model ngram, which cannot be a backbone .* --model cnn, lstm"):
+        finetuning.tasks.resolve(replace(config, backbone=str(source.path)))
+    source.update(model={"input_shape": [8, 8, 1]})
+    with pytest.raises(UserError, match="which does not read texts"):
+        finetuning.tasks.resolve(replace(config, backbone=str(source.path)))
 
 
 def test_train_turns_a_text_generator_into_a_classifier(config, folder):

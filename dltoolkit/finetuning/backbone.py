@@ -58,6 +58,13 @@ class Backbone:
         """The local file that the weights come from, if they come from one that the user may change."""
         return None
 
+    def check_reads(self, task: Literal["image", "text"]) -> None:
+        """Refuse data that the network cannot read as far as this is known without opening it.
+
+        Raises:
+            UserError: If the network does not read such data.
+        """
+
     def image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
         """Return the network without its head: raw pixels in, features (batch, units) out.
 
@@ -272,6 +279,16 @@ class RunBackbone(Backbone):
 
         keras.utils.set_random_seed(self._seed)  # dropout layers draw their seeds when they are loaded
         return self.run.model
+
+    def check_reads(self, task: Literal["image", "text"]) -> None:
+        if self._recorded_shape:
+            self._input_shape(f"{task}s", 3 if task == "image" else 1)
+        if getattr(self.run.config, "model", None) == "ngram":
+            raise UserError(
+                f"{self.name} is a run of --model ngram, which cannot be a backbone because it counts n-grams instead "
+                "of reading sequences: give --backbone a run of --model cnn, lstm, gru, rnn or transformer, a run of "
+                "text-generator, or a KerasHub preset."
+            )
 
     @property
     def weights_file(self) -> Path:

@@ -68,6 +68,7 @@ def resolve(config: Any) -> TaskSpec:
             f"{config.data} holds {name}s{cannot}: give --backbone a KerasHub preset or its folder, or a run of "
             "sentiment-analyzer or text-generator."
         )
+    backbone.check_reads(name)
     if config.weights and backbone.kind != "a keras.applications network":
         if config.backbone is None:
             raise UserError("--weights needs the network that they belong to: give --backbone, such as MobileNetV2.")

@@ -16,6 +16,7 @@ from dltoolkit.evaluation.text_classification import BATCH_SIZE, LENGTH_MULTIPLE
 from dltoolkit.finetuning import loading, unfreeze
 from dltoolkit.finetuning.backbone import Backbone
 from dltoolkit.finetuning.task import Task
+from dltoolkit.formatting import percent
 from dltoolkit.models import surgery
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dltoolkit.run import Run
 
 Labeled = tuple[np.ndarray, np.ndarray]  # features (n, units) and labels (n,)
+MAX_UNKNOWN = 0.5  # fraction of unknown tokens of the training texts above which a warning says so
 MAX_PROBE_TOKENS = 250_000  # tokens of a split that the linear probe is fitted or measured on, for speed
 
 
@@ -56,6 +58,12 @@ class TextTask(Task):
         """Return the backbone without its head, and give the texts the encoder that belongs to it."""
         backbone = self.backbone.text_features(config.max_length, config.dropout)
         splits.encoder = backbone.encoder
+        unknown = splits.unknown()
+        if unknown and unknown["fraction"] == 1:
+            raise UserError(
+                f"{self.backbone.name} knows none of the {unknown['unit']} of the training texts, so all texts look "
+                "alike to it: give --backbone a network whose vocabulary fits these texts."
+            )
         if backbone.encoder.mask_token_id is None and config.token_dropout != type(config).token_dropout:
             raise UserError(f"{self.backbone.name} has no mask token, so it cannot use --token-dropout: leave it out.")
         return backbone.with_token_dropout(config.token_dropout)
@@ -72,7 +80,13 @@ class TextTask(Task):
     def save_encoder(self, run: Run, splits: TextSplits) -> None:
         if run.writes:
             splits.encoder.save(run.path)
-        description, before = splits.describe(), run.info["data"]
+        description, before, unknown = splits.describe(), run.info["data"], splits.unknown()
+        if unknown and unknown["fraction"] > MAX_UNKNOWN:
+            description["warnings"] = [
+                *description["warnings"],
+                f"{self.backbone.name} does not know {percent(unknown['fraction'])} of the {unknown['unit']} of the "
+                "training texts, so it reads little of them: give --backbone a network whose vocabulary fits them.",
+            ]
         run.update(max_length=splits.encoder.max_length, data={**before, **description})
         for warning in description["warnings"] if run.writes else ():
             if warning not in before["warnings"]:

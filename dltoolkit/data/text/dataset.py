@@ -77,24 +77,48 @@ class TextSplits(LabeledSplits):
             "unit": self.encoder.unit,
         }
 
+    def unknown(self) -> dict[str, Any] | None:
+        """Return how much of the training texts the network does not know: count, fraction and unit.
+
+        White space and the start and end tokens do not count. The encoder must be set; None if it reads no sequences,
+        or if nothing can be unknown to it.
+        """
+        encoder = self.encoder
+        if encoder is None or encoder.max_length is None or encoder.unknown_token_id is None:
+            return None
+        values = self.token_ids.take(self.train).values
+        is_unknown = values == encoder.unknown_token_id
+        counted = is_unknown | ~np.isin(values, [*encoder.unknown_token_ids, *encoder.special_token_ids])
+        count = int(is_unknown.sum())
+        return {"count": count, "fraction": count / max(1, int(counted.sum())), "unit": encoder.unit}
+
     def describe(self) -> dict[str, Any]:
-        """Return the description of the data for run.json, with the truncated texts if the encoder is set."""
+        """Return the description of the data for run.json, with truncated and unknown parts if the encoder is set."""
         description, truncated = super().describe(), self.truncation()
         if truncated is None:
             return description
         warnings = (
             [*self.warnings, describe_truncation(truncated, len(self.texts))] if truncated["count"] else self.warnings
         )
-        return {**description, "truncated": truncated, "warnings": warnings}
+        unknown = self.unknown()
+        return {
+            **description,
+            "truncated": truncated,
+            **({"unknown": unknown} if unknown else {}),
+            "warnings": warnings,
+        }
 
     def summary(self) -> list[tuple[str, str]]:
-        """Return labels and values of what was read, with the length of the texts if the encoder is set."""
+        """Return labels and values of what was read, with length and unknown words if the encoder is set."""
         rows, truncated = super().summary(), self.truncation()
         if truncated is None:
             return rows
         limit = f"at most {truncated['max_length']:,} {truncated['unit']} per text"
         cut = f"; {percent(truncated['fraction'])} of the texts are longer" if truncated["count"] else ""
-        return [*rows, ("Length", f"{limit}{cut}")]
+        rows, unknown = [*rows, ("Length", f"{limit}{cut}")], self.unknown()
+        if not unknown or not unknown["count"]:
+            return rows
+        return [*rows, ("Unknown", f"{percent(unknown['fraction'])} of the {unknown['unit']} of the training texts")]
 
     def with_encoder(self, encoder: TextEncoder) -> TextSplits:
         """Return the same texts with the encoder of another network."""

@@ -36,6 +36,7 @@ class TextEncoder(Protocol):
         unit: What a token ID stands for, in the plural, such as "words".
         mask_token_id: Token ID that replaces masked tokens, or None if the network has no mask token.
         special_token_ids: Token IDs of the start and end tokens, which are never masked.
+        unknown_token_id: Token ID of what the vocabulary lacks, or None if it lacks nothing.
         unknown_token_ids: Token IDs that say nothing about a text: those of unknown words and of white space.
     """
 
@@ -43,6 +44,7 @@ class TextEncoder(Protocol):
     unit: str
     mask_token_id: int | None
     special_token_ids: tuple[int, ...]
+    unknown_token_id: int | None
     unknown_token_ids: tuple[int, ...]
 
     def __call__(self, texts: TokenizedTexts) -> Ragged:
@@ -66,6 +68,7 @@ class VocabularyEncoder:
     unit = "words"
     mask_token_id = UNKNOWN_ID
     special_token_ids = ()
+    unknown_token_id = UNKNOWN_ID
     unknown_token_ids = (UNKNOWN_ID,)
 
     def __call__(self, texts: TokenizedTexts) -> Ragged:
@@ -83,15 +86,21 @@ class TokenEncoder:
 
     tokenizer: tokenizers.Tokenizer
     max_length: int
-    unit = "tokens"
     mask_token_id = 1 + tokenizers.UNKNOWN
     special_token_ids = ()
 
     @property
+    def unit(self) -> str:
+        return "characters" if isinstance(self.tokenizer, tokenizers.CharTokenizer) else "tokens"
+
+    @property
+    def unknown_token_id(self) -> int | None:
+        return None if self.tokenizer.unknown_id is None else 1 + self.tokenizer.unknown_id
+
+    @property
     def unknown_token_ids(self) -> tuple[int, ...]:
-        unknown_id = self.tokenizer.unknown_id
         white_space = {1 + int(token) for space in " \n\t" for token in self.tokenizer.encode(space)}
-        return (*white_space, *(() if unknown_id is None else (1 + unknown_id,)))
+        return (*white_space, *(() if self.unknown_token_id is None else (self.unknown_token_id,)))
 
     def __call__(self, texts: TokenizedTexts) -> Ragged:
         rows = (1 + self.tokenizer.encode(without_html(text)).astype(np.int32) for text in texts.texts)
@@ -144,11 +153,15 @@ class KerasHubEncoder:
         return text
 
     @property
-    def unknown_token_ids(self) -> tuple[int, ...]:
+    def unknown_token_id(self) -> int | None:
         oov_token = getattr(self.tokenizer, "oov_token", None)  # WordPiece
         if oov_token is None and hasattr(self.tokenizer, "proto"):  # SentencePiece
             oov_token = "<unk>"
-        return () if oov_token is None else (1 + int(self.tokenizer.token_to_id(oov_token)),)
+        return None if oov_token is None else 1 + int(self.tokenizer.token_to_id(oov_token))
+
+    @property
+    def unknown_token_ids(self) -> tuple[int, ...]:
+        return () if self.unknown_token_id is None else (self.unknown_token_id,)
 
     @property
     def mask_token_id(self) -> int | None:
