@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dltoolkit.errors import InvalidInput, UserError
 
@@ -42,41 +43,70 @@ def read_image(descriptor: int) -> tuple[StdinBytes | None, bytes]:
     return StdinBytes(b"".join(chunks)), b""
 
 
-def read_lines(descriptor: int, *, raw: bool = False, begin: bytes = b"") -> Iterator[Line | InvalidInput | None]:
+def read_lines(
+    descriptor: int, *, raw: bool = False, begin: bytes = b"", encoding: str | None = None
+) -> Iterator[Line | InvalidInput | None]:
     """Yield the lines of a file descriptor without their ends, and None when the next line has not arrived yet.
 
-    A line of more than ``MAX_LINE_BYTES`` bytes, or one that is not UTF-8, becomes a `InvalidInput`.
+    A line of more than ``MAX_LINE_BYTES`` bytes, or one that cannot be decoded, becomes a `InvalidInput`.
 
     Args:
         descriptor: The file descriptor.
         raw: Whether lines keep their ends, and bytes that are not UTF-8 become surrogates.
         begin: Bytes that were read from the descriptor before.
+        encoding: Character encoding; UTF-8 by default.
+
+    Raises:
+        UserError: If an encoding of several bytes per character does not fit, so that no lines can be told apart.
     """
     number, rest, skipping = 0, b"", False
+    to_utf8 = _recoder(encoding)
     chunk = begin or os.read(descriptor, CHUNK_BYTES)
     while chunk:
-        *complete, rest = (rest + chunk).split(b"\n")
+        *complete, rest = (rest + to_utf8(chunk, False)).split(b"\n")
         for line in complete:
             number += 1
-            yield _too_long(line, number) if skipping else _decode(line, number, b"\n", raw)
+            yield _too_long(line, number) if skipping else _decode(line, number, b"\n", raw, encoding)
             skipping = False
         if len(rest) > MAX_LINE_BYTES or skipping:
             skipping, rest = True, rest[:EXCERPT_LENGTH]
         yield None
         chunk = os.read(descriptor, CHUNK_BYTES)
-    if rest:
-        yield _too_long(rest, number + 1) if skipping else _decode(rest, number + 1, b"", raw)
+    if rest := rest + to_utf8(b"", True):
+        yield _too_long(rest, number + 1) if skipping else _decode(rest, number + 1, b"", raw, encoding)
 
 
-def _decode(line: bytes, number: int, end: bytes, raw: bool) -> Line | InvalidInput:
+def _recoder(encoding: str | None) -> Callable[[bytes, bool], bytes]:
+    """Return a function that converts a stream to UTF-8; it takes the next bytes, and whether they are the last."""
+    if encoding is None:
+        return lambda raw, is_last: raw
+    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")  # an invalid byte stays what it is
+
+    def to_utf8(raw: bytes, is_last: bool) -> bytes:
+        try:
+            return decoder.decode(raw, is_last).encode(errors="surrogateescape")
+        except UnicodeError:
+            raise UserError(f"stdin is not {_display(encoding)} text: give another --encoding.") from None
+
+    return to_utf8
+
+
+def _display(encoding: str | None) -> str:
+    return "UTF-8" if encoding is None else encoding.upper() if encoding.lower().startswith("utf") else encoding
+
+
+def _decode(line: bytes, number: int, end: bytes, raw: bool, encoding: str | None) -> Line | InvalidInput:
     if len(line) > MAX_LINE_BYTES:
         return _too_long(line, number)
-    if raw:
+    if raw and encoding is None:
         return Line((line + end).decode(errors="surrogateescape"))
     try:
-        return Line(line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8"))
+        text = (line + end if raw else line.removesuffix(b"\r")).decode("utf-8-sig" if number == 1 else "utf-8")
+        return Line(text)
     except UnicodeDecodeError as error:
-        reason = f"line {number}: not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start + 1})"
+        reason = (
+            f"line {number}: not {_display(encoding)} (byte 0x{line[error.start]:02x} at position {error.start + 1})"
+        )
         return InvalidInput(line.decode(errors="replace")[:EXCERPT_LENGTH], reason)
 
 

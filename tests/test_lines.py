@@ -8,11 +8,11 @@ from dltoolkit import lines
 from dltoolkit.errors import InvalidInput
 
 
-def read_all(raw: bytes, tmp_path) -> list:
+def read_all(raw: bytes, tmp_path, **options) -> list:
     (tmp_path / "stream").write_bytes(raw)
     descriptor = os.open(tmp_path / "stream", os.O_RDONLY)
     try:
-        return [line for line in lines.read_lines(descriptor) if line is not None]
+        return [line for line in lines.read_lines(descriptor, **options) if line is not None]
     finally:
         os.close(descriptor)
 
@@ -32,6 +32,17 @@ def test_read_lines_reports_a_line_that_is_not_utf8(tmp_path):
     assert isinstance(invalid, InvalidInput)
     assert invalid.error == "line 2: not UTF-8 (byte 0xef at position 3)"
     assert invalid.input.startswith("na")
+
+
+def test_read_lines_decodes_characters_that_are_cut_between_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "CHUNK_BYTES", 3)
+    assert read_all("naïve\n日本\nend".encode("utf-16"), tmp_path, encoding="utf-16") == ["naïve", "日本", "end"]
+
+
+def test_read_lines_reports_a_line_in_another_encoding(tmp_path):
+    invalid, last = read_all(b"na\x81ve\nna\xefve", tmp_path, encoding="cp1252")
+    assert invalid.error == "line 1: not cp1252 (byte 0x81 at position 3)"
+    assert last == "naïve"
 
 
 @pytest.mark.parametrize("end", [b"\nlast\n", b"\nlast", b""])

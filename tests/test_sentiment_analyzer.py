@@ -234,6 +234,38 @@ def test_predict_reads_files_in_other_encodings(run, capfd, tmp_path):
     assert (code, "There is no encoding 'cp12x'" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("text", "a lovely café\r\na dreadful café"),
+        ("csv", 'text,id\r\na lovely café,1\r\n"a dreadful café",2\r\n'),
+        ("jsonl", '{"text": "a lovely café"}\n{"text": "a dreadful café"}\n'),
+    ],
+)
+def test_predict_decodes_stdin(run, capfd, tmp_path, monkeypatch, form, content):
+    def predict(encoding, *options):
+        (tmp_path / "rows").write_bytes(content.encode(encoding))
+        with open(tmp_path / "rows", "rb") as rows:
+            monkeypatch.setattr(sys, "stdin", rows)
+            words = ["predict", str(run.path), "-", "--stdin", form, "--format", "jsonl"]
+            return run_command(capfd, *words, *options)
+
+    code, out, err = predict("utf-8")
+    predictions = [json.loads(line) for line in out.splitlines()]
+    assert [(each["input"], each["label"]) for each in predictions] == [
+        ("a lovely café", "good"),
+        ("a dreadful café", "bad"),
+    ]
+    expected = (0, out, err)
+    assert predict("utf-16") == expected, "the byte order mark is enough"
+    for encoding in ("utf-16", "utf-16-le", "cp1252"):
+        assert predict(encoding, "--encoding", encoding) == expected
+    code, _, err = predict("utf-16-le")
+    assert (code, err) == (2, "Error: stdin is not UTF-8 text; it looks like UTF-16-LE: give --encoding utf-16-le.\n")
+    code, _, err = predict("cp1252", "--encoding", "utf-32")
+    assert (code, err) == (2, "Error: stdin is not UTF-32 text: give another --encoding.\n")
+
+
 @pytest.mark.parametrize("delimiter", [",", ";"])
 def test_predict_answers_each_record_of_csv_once(run, capfd, tmp_path, monkeypatch, delimiter):
     """A quoted line break does not shift the answers, and a file gives the same answers as stdin."""

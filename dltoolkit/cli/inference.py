@@ -6,6 +6,7 @@ import contextlib
 import csv
 import inspect
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -74,7 +75,7 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, **options: Any
     "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Probability below which the label is 'unsure'."
 )
 @click.option("--text-column", metavar="NAME", help="Column of the texts in tables.")
-@click.option("--encoding", metavar="NAME", help="Character encoding of files of texts.  [default: UTF-8]")
+@click.option("--encoding", metavar="NAME", help="Character encoding of files and stdin.  [default: UTF-8]")
 @click.option("--text", "meaning", flag_value="text", help="Read each INPUT as a text, even if it names a file.")
 @click.option("--files", "meaning", flag_value="file", help="Read each INPUT as the name of a file.")
 @click.option(
@@ -108,7 +109,8 @@ def predict(
             raise UserError(f"--stdin {stdin} is the format of stdin, but - is not among the inputs: add it.")
     if predictor.noun == "text" and meaning is None:
         _warn_of_missing_files(inputs)
-    items = predictor.expand(_read_inputs(inputs, stdin, text_column, predictor.noun), text_column, meaning or "auto")
+    words = _read_inputs(inputs, stdin, text_column, predictor.noun, encoding)
+    items = predictor.expand(words, text_column, meaning or "auto")
     return 2 if print_predictions(predictor.stream(items, **given), form, live="-" not in inputs) else 0
 
 
@@ -240,8 +242,11 @@ def _prediction_table(predictions: Iterable[Prediction]) -> tuple[list[str], lis
     return header, [[_shorten(text, width), *cells] for text, *cells in rows]
 
 
-def _read_inputs(words: Iterable[str], stdin: str, text_column: str | None, noun: str) -> Iterator[Any]:
+def _read_inputs(
+    words: Iterable[str], stdin: str, text_column: str | None, noun: str, encoding: str | None = None
+) -> Iterator[Any]:
     """Yield the arguments of predict, with the image, the lines or the cells of stdin in place of -."""
+    from dltoolkit.data.readers import encoding as encodings
     from dltoolkit.data.readers import streams
     from dltoolkit.evaluation.prediction import FLUSH
 
@@ -254,7 +259,10 @@ def _read_inputs(words: Iterable[str], stdin: str, text_column: str | None, noun
         if image is not None:
             yield image
             continue
-        stream = lines.read_lines(descriptor, raw=stdin != "text", begin=begin)
+        if noun == "text" and encoding is None:
+            begin = os.read(descriptor, lines.CHUNK_BYTES)
+            encoding = encodings.of_stream(begin, "stdin")
+        stream = lines.read_lines(descriptor, raw=stdin != "text", begin=begin, encoding=encoding)
         rows = stream if stdin == "text" else streams.read_texts(stream, stdin, text_column)
         if noun == "image":  # the lines are names of files
             rows = (str(row) if isinstance(row, lines.Line) else row for row in rows)

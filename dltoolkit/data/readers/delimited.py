@@ -34,7 +34,10 @@ def find_delimiter(lines: Sequence[str]) -> str:
     """
     widths = {}
     for delimiter in DELIMITERS:
-        records = [record for record in csv.reader(lines, delimiter=delimiter) if record]
+        try:
+            records = [record for record in csv.reader(lines, delimiter=delimiter) if record]
+        except csv.Error:  # a carriage return within a line, for example
+            continue
         if len({len(record) for record in (records[:-1] or records)}) == 1:  # the last record may be cut
             widths[delimiter] = len(records[0])
     if widths and max(widths.values()) > 1:

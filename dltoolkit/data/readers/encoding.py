@@ -97,6 +97,20 @@ def describe_nul(path: Path, line: int) -> str:
     return f"{path} has a NUL character in line {line}, so it is binary or damaged: give a text file, or correct it."
 
 
+def of_stream(begin: bytes, name: str) -> str | None:
+    """Return the encoding that the byte order mark of a stream tells, or None for UTF-8.
+
+    Raises:
+        UserError: If the stream begins like a text in another encoding.
+    """
+    encoding = _from_mark(begin)
+    if encoding != "utf-8-sig":
+        return encoding
+    if b"\0" in begin[:64] and (hint := suggestion(begin)):
+        raise UserError(f"{name} is not UTF-8 text{hint}.")
+    return None
+
+
 def suggestion(raw: bytes) -> str:
     """Return a hint that names the likely encoding of bytes that are not UTF-8, or an empty string."""
     name = guess(raw)
