@@ -154,8 +154,8 @@ def test_floats_get_the_answers_of_8_bit_images_one_by_one_and_in_a_batch(images
     expected = np.stack([pixels[0], 255 * dark[1], pixels[2]])
     capsys.readouterr()
     assert images_run.preprocess(mixed).tolist() == expected.tolist()
-    said = " ".join(capsys.readouterr().err.split())
-    assert said.count("has values up to 1, but the model was trained on 8-bit images: 1 is taken as white") == 1
+    err = " ".join(capsys.readouterr().err.split())
+    assert err.count("has values up to 1, but the model was trained on 8-bit images: 1 is taken as white") == 1
     assert [images_run.preprocess(one)[0].tolist() for one in mixed] == expected.tolist()
     assert scores(images_run.predict(mixed)) == near(images_run.predict_proba(expected))
     assert images_run.preprocess(dark).tolist() == dark.tolist(), "uint8 is never stretched"
