@@ -106,12 +106,15 @@ class _Setup:
     batch_size: int
     validation_batch_size: int
     steps_per_epoch: int
+    steps_per_execution: int
     precision: str
     xla: bool
 
 
 def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: int) -> keras.Model:
-    setup = _set_up(config, spec, devices, batch_size)
+    # a resumed run keeps the length of its epochs, at whose ends it has stopped
+    steps_per_execution = run.info.get("plan", {}).get("steps_per_execution")
+    setup = _set_up(config, spec, devices, batch_size, steps_per_execution)
     inference_model = spec.inference_model(setup.model)
     _record_setup(run, config, spec, setup, inference_model)
 
@@ -151,15 +154,16 @@ def _fit(run: Run, config: RunConfig, spec: TrainSpec, devices: Devices, batch_s
 
 
 @progress.phase("Building the model")
-def _set_up(config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: int) -> _Setup:
+def _set_up(
+    config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: int, steps_per_execution: int | None = None
+) -> _Setup:
     """Set the precision and the seed, and build and compile the model in the strategy's scope."""
     xla = strategy.use_xla(config.xla, devices, xla_on_cpu=spec.xla_on_cpu, variable_shapes=spec.variable_shapes)
     precision = strategy.set_precision(config.precision, devices, xla=xla)
     batch_size = strategy.shared_batch_size(batch_size, devices, spec.ensemble_size)
     steps_per_epoch = max(1, spec.train_examples // batch_size)
-    steps_per_execution = _steps_per_execution(config, spec, steps_per_epoch)
+    steps_per_execution = steps_per_execution or _steps_per_execution(config, spec, steps_per_epoch)
     steps_per_epoch -= steps_per_epoch % steps_per_execution
-    steps_per_execution = 1 if devices.mirrored else steps_per_execution
     validation_batch_size = replicas.batch_size_for_replicas(
         max(batch_size, spec.validation_batch_size), spec.validation_examples, devices.replicas
     )
@@ -175,12 +179,19 @@ def _set_up(config: RunConfig, spec: TrainSpec, devices: Devices, batch_size: in
             xla = False
         jit_compile = xla and devices.replicas == 1 and devices.kind != "tpu"  # a TPU always compiles
         schedule = spec.compile(
-            model, config, batch_size, jit_compile=jit_compile, steps_per_execution=steps_per_execution
+            model,
+            config,
+            batch_size,
+            jit_compile=jit_compile,
+            steps_per_execution=1 if devices.mirrored else steps_per_execution,
         )
         if not model.optimizer.built:  # a loss scaling optimizer, which Keras adds for float16, is not built
             model.optimizer.build(model.trainable_variables)
     keras_internals.keep_weights_after_fit(model.optimizer)  # the callback swaps in the averages for validation
-    return _Setup(devices, model, schedule, batch_size, validation_batch_size, steps_per_epoch, precision, xla)
+    return _Setup(
+        *(devices, model, schedule, batch_size, validation_batch_size),
+        *(steps_per_epoch, steps_per_execution, precision, xla),
+    )
 
 
 def _steps_per_execution(config: RunConfig, spec: TrainSpec, steps_per_epoch: int) -> int:
@@ -192,7 +203,8 @@ def _steps_per_execution(config: RunConfig, spec: TrainSpec, steps_per_epoch: in
 
 
 def _record_setup(run: Run, config: RunConfig, spec: TrainSpec, setup: _Setup, inference_model: keras.Model) -> None:
-    plan = {"steps_per_epoch": setup.steps_per_epoch, "monitor": spec.monitor, "patience": config.patience}
+    plan = {name: getattr(setup, name) for name in ("batch_size", "steps_per_epoch", "steps_per_execution")}
+    plan |= {"monitor": spec.monitor, "patience": config.patience}
     run.update(
         state="running",
         device={
@@ -202,7 +214,7 @@ def _record_setup(run: Run, config: RunConfig, spec: TrainSpec, setup: _Setup, i
             "precision": setup.precision,
             "xla": setup.xla,
         },
-        plan={"batch_size": setup.batch_size, **plan},
+        plan=plan,
         model={
             "name": inference_model.name,
             # a recipe may train a part of the network that it saves, or save a part of the one that it trains
