@@ -193,6 +193,19 @@ def test_load_refuses_binary_empty_and_endless_files(tmp_path, monkeypatch):
     assert len(load(folder, SKIP_INVALID).texts) == 60
 
 
+def test_texts_and_labels_without_a_visible_character_are_empty(tmp_path):
+    """A zero-width space, a byte order mark, a variation selector, a Hangul filler, control characters."""
+    invisible = ["\u200b", "\ufeff\u200e", "\ufe0f", "\u3164", "\x01\x1f", "&#8203;", "<br>\u200b"]
+    visible = ["\u200b.", "👍\ufe0f", "\u0301"]
+    rows = [("text", "label"), *((text, label) for label, text in toy_texts(60))]
+    path = write_table(tmp_path / "a.csv", [*rows, *((text, "good") for text in (*invisible, *visible))])
+    splits = load(path, SKIP_INVALID)
+    assert [reason for _, reason in splits.findings] == ["empty"] * len(invisible)
+    assert splits.texts[60:] == visible
+    path = write_table(tmp_path / "b.csv", [*rows, ("fine", "\u200b")])
+    assert f"Line 62 of {path} has nothing in the column 'label'" in error_message(path)
+
+
 def test_load_refuses_a_table_of_empty_texts(tmp_path):
     path = write_table(tmp_path / "a.csv", [("text", "label"), *((" ", i % 2) for i in range(20))])
     assert "empty" in error_message(path)
@@ -316,6 +329,29 @@ def test_load_reads_the_split_column_of_a_table(tmp_path):
     assert any("'unsup' (1)" in warning for warning in splits.warnings)
     assert load(path, TextReadOptions(split_column="none")).counts()["train"] == 44
     assert len(load(path, TextReadOptions(split_column="none")).texts) == 60
+
+
+def test_load_warns_of_a_second_column_of_other_splits(tmp_path):
+    def warnings(read: TextReadOptions, *names: str, splits: list[list[str]]) -> list[str]:
+        rows = [("label", "text", *names), *((*pair, *row) for pair, row in zip(toy_texts(60), splits, strict=True))]
+        return load(write_table(tmp_path / "a.csv", rows), read).warnings
+
+    splits = [["train" if i < 40 else "test", "train" if i // 2 % 2 else "Test"] for i in range(60)]
+    assert warnings(TextReadOptions(), "split", "subset", splits=splits) == [
+        "The column 'split' is read as the splits, and the column 'subset', which names another split in 30 of 60 "
+        "rows, is ignored."
+    ]
+    assert warnings(TextReadOptions(split_column="subset"), "split", "subset", splits=splits) == []
+    agreeing = [[first, first.upper()] for first, _ in splits]
+    assert warnings(TextReadOptions(), "split", "subset", splits=agreeing) == []
+    for name in ("train", "test"):
+        rows = [("label", "text", "split"), *((*pair, "train") for pair in toy_texts(60 if name == "train" else 20))]
+        write_table(tmp_path / f"{name}.csv", rows)
+    (tmp_path / "a.csv").unlink()
+    assert (
+        "The files are the splits, and the column 'split', which names another split in 20 of 80 rows, is ignored."
+        in load(tmp_path).warnings
+    )
 
 
 def test_load_says_why_a_split_column_is_not_used(tmp_path):

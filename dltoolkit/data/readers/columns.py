@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dltoolkit.data.options import NONE, ReadOptions
-from dltoolkit.data.readers import tables
+from dltoolkit.data.readers import encoding, tables
 from dltoolkit.data.readers.source import SPLITS, Source, split_name
 from dltoolkit.data.readers.tables import Table
 from dltoolkit.errors import UserError
@@ -28,12 +28,13 @@ MAX_QUOTED = 40  # characters of a label in a message
 
 
 def normalize_label(value: Any) -> str:
-    """Return the name of a label: composed Unicode (NFC) without outer spaces; "" for None and NaN."""
+    """Return the name of a label: composed Unicode (NFC) without outer spaces; "" for None, NaN and invisible names."""
     if value is None or value != value:  # NaN differs from itself
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return unicodedata.normalize("NFC", str(value)).strip()
+    name = unicodedata.normalize("NFC", str(value)).strip()
+    return "" if encoding.is_blank(name) else name
 
 
 def find_label(table: Table, column: str | None, usual_names: Sequence[str]) -> str:
@@ -116,17 +117,22 @@ def find_split(
     table, option = contents[0], read.split_column
     if option == NONE:
         return None, []
+    candidates = [name for name in table.usual(tables.SPLIT_COLUMNS) if name not in taken]
     if source.splits and len(source.splits) > 1:
         if option:
             raise UserError(f"--split-column has no effect on {source.spec}, whose files are the splits: leave it out.")
-        return None, []
-    candidates = [name for name in table.usual(tables.SPLIT_COLUMNS) if name not in taken]
+        files = [split for split, paths in source.splits.items() for _ in paths]
+        by_file = [[split] * len(other) for split, other in zip(files, contents, strict=True)]
+        return None, _warn_of_contradictions(contents, by_file, candidates, "The files are the splits")
     warnings: list[str] = []
     for name in [table.find(option, (), "split")] if option else candidates:
         values = Counter(normalize_label(cell) for other in contents for cell in other.columns[name])
         splits = {split_name(value) for value in values} - {None}
         if "train" in splits:
-            return name, warnings
+            others = [] if option else [other for other in candidates if other != name]
+            cells = [_splits_in(other, name) for other in contents]
+            reason = f"The column '{name}' is read as the splits"
+            return name, warnings + _warn_of_contradictions(contents, cells, others, reason)
         listed = ", ".join(list(values)[:UNIQUE_EXAMPLES]) + (", …" if len(values) > UNIQUE_EXAMPLES else "")
         message = f"The column '{name}' of {source.spec} has the values {listed}, none of which is train"
         if splits or option:
@@ -134,6 +140,29 @@ def find_split(
         if name.lower() in ("split", "subset", "fold", "partition"):
             warnings.append(f"{message}, so it is ignored as a column of splits.")
     return None, warnings
+
+
+def _splits_in(table: Table, column: str) -> list[str | None]:
+    return [split_name(normalize_label(cell)) for cell in table.columns[column]]
+
+
+def _warn_of_contradictions(
+    contents: Sequence[Table], splits: Sequence[Sequence[str | None]], others: Sequence[str], reason: str
+) -> list[str]:
+    """Return a warning about each other column of splits that names another split than ``splits`` for some rows."""
+    warnings = []
+    for column in others:
+        pairs = [
+            pair
+            for table, of_table in zip(contents, splits, strict=True)
+            for pair in zip(of_table, _splits_in(table, column), strict=True)
+        ]
+        if different := sum(other is not None and split != other for split, other in pairs):
+            warnings.append(
+                f"{reason}, and the column '{column}', which names another split in {different:,} of {len(pairs):,} "
+                "rows, is ignored."
+            )
+    return warnings
 
 
 def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], list[str]]:

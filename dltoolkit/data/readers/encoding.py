@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ BYTE_ORDER_MARKS = {  # UTF-32 first, because its mark begins with that of UTF-1
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode categories: control, format, separators
+FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe0e\ufe0f\uffa0"  # invisible characters of other categories
 SCRIPTS = {  # encodings of non-Western texts: characters of their script, and the least fraction in a decoded text
     "shift_jis": ("[\u3040-\u30ff]", 0.3),
     "euc_jp": ("[\u3040-\u30ff]", 0.3),
@@ -95,6 +98,11 @@ def open_text(path: Path, encoding: str | None = None, errors: str = "strict") -
 def describe_nul(path: Path, line: int) -> str:
     """Return the message about a file with a NUL character, which no text has."""
     return f"{path} has a NUL character in line {line}, so it is binary or damaged: give a text file, or correct it."
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text has no visible character: only spaces, control and format characters, or fillers."""
+    return all(unicodedata.category(char) in INVISIBLE or char in FILLERS for char in text)
 
 
 def of_stream(begin: bytes, name: str) -> str | None:

@@ -236,7 +236,7 @@ def read_text(item: File | os.PathLike | str | bytes, encoding_name: str | None 
     text = encoding.decode(item, encoding_name) if isinstance(item, bytes) else item
     if len(text) > MAX_BYTES:
         raise UserError(TOO_LONG)
-    if not text.strip():
+    if encoding.is_blank(text):
         raise UserError("empty")
     return text
 
@@ -265,7 +265,7 @@ def _read_listing(
         try:
             text = read_text(item, read.encoding)
             content = " ".join(standardize(text).split())
-            if not content:
+            if encoding.is_blank(content):
                 raise UserError("empty")
         except UserError as error:
             bad[index] = str(error)
