@@ -24,7 +24,7 @@ from typing import Any, Literal, Self
 
 from dltoolkit import data_object, option_names
 from dltoolkit.errors import UserError, did_you_mean, json_error
-from dltoolkit.option_values import KIND_NAMES, PARSERS, Duration
+from dltoolkit.option_values import KIND_NAMES, PARSERS, Duration, format_duration
 
 GROUPS = ("data", "model", "optimization", "augmentation", "evaluation", "output", "device", "other")  # order of --help
 
@@ -337,6 +337,16 @@ def parse(config_class: type, values: Mapping[str, Any], *, flags: bool = False)
             raise UserError(option_names.no_such_option(str(written), declared))
         parsed[name] = declared[name].parse(value, declared[name].flag if flags else name)
     return parsed
+
+
+def display(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as run.json holds them, with those of :class:`RunConfig` that are times as the user writes them.
+
+    Seconds become "8s" or "1h30m".
+    """
+    durations = [name for name, item in options(RunConfig).items() if item.kind is Duration]
+    shown = {name: format_duration(values[name]) for name in durations if values.get(name) is not None}
+    return {**values, **shown}
 
 
 def read_file(path: str | Path) -> dict[str, Any]:

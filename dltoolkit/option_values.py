@@ -23,6 +23,15 @@ def parse_duration(value: Any) -> Duration:
     return Duration(sum(float(n) * unit_seconds[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)([hms])", text)))
 
 
+def format_duration(seconds: float) -> str:
+    """Return seconds as an option takes them: ``8s``, ``1m30s`` or ``1h30m``."""
+    whole, rest = divmod(seconds, 1)
+    hours, minutes = divmod(int(whole), 3600)
+    minutes, rest = minutes // 60, minutes % 60 + rest
+    parts = (f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{round(rest, 3):g}s" if rest else "")
+    return "".join(parts) or "0s"
+
+
 def _parse_float(value: Any) -> float:
     if isinstance(value, bool) or not math.isfinite(number := float(value)):
         raise ValueError(value)

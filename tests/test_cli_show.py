@@ -18,6 +18,7 @@ DATA = {
     "image_shape": [32, 32, 3],
     "resize": {"mode": "crop", "pixels_used": 0.9},
 }
+SCORES = {"accuracy": 0.915, "macro_f1": 0.9, "loss": 0.25}
 
 
 def make_run(out_dir: Path, recipe, name: str, test: dict | None, *, data: dict = DATA, **options) -> Run:
@@ -33,7 +34,7 @@ def make_run(out_dir: Path, recipe, name: str, test: dict | None, *, data: dict 
 def runs(tmp_path) -> list[Run]:
     """Make two finished classifiers, an interrupted one, and a GAN that has the name of the first."""
     return [
-        make_run(tmp_path, image_classifier, "a", {"accuracy": 0.915, "macro_f1": 0.9, "loss": 0.25}, epochs=3),
+        make_run(tmp_path, image_classifier, "a", SCORES, epochs=3, max_time="90s"),
         make_run(tmp_path, image_classifier, "b", {"accuracy": 0.8, "macro_f1": 0.8, "loss": 0.5}, augment=False),
         make_run(tmp_path, image_classifier, "c", None, widths=(8, 16)),
         make_run(tmp_path, image_gan, "a", {"frechet_distance": 0.1366, "coverage": 0.82}),
@@ -57,6 +58,7 @@ def test_compare_prints_scores_and_different_options(runs, capfd):
     assert rows["training time"] == ["1 min 23 s", "1 min 23 s"]
     assert rows["data"] == ["flowers", "flowers"]
     assert rows["--epochs"] == ["3", "–"]
+    assert rows["--max-time"] == ["1m30s", "–"]
     assert rows["--augment"] == ["yes", "no"]
     assert "--seed" not in rows
 

@@ -40,6 +40,16 @@ def test_parse_duration_returns_seconds(text, seconds):
 
 
 @pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(8.0, "8s"), (90.0, "1m30s"), (600, "10m"), (5400.0, "1h30m"), (3601.5, "1h1.5s"), (0.1, "0.1s"), (0, "0s")],
+)
+def test_durations_are_displayed_as_the_option_takes_them(seconds, text):
+    assert option_values.format_duration(seconds) == text
+    assert option_values.parse_duration(text) == seconds
+    assert config.display({"max_time": seconds, "seed": 3}) == {"max_time": text, "seed": 3}
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"epoch": 3}, "There is no option 'epoch'; did you mean 'epochs'?"),

@@ -81,7 +81,7 @@ def make_run(path: Path, classes: list[str], *, measured: dict | None = None, hi
     path.mkdir()
     run = Run(path, {"recipe": "image-classifier", "name": path.name, "state": "running"})
     splits = {"train": 70, "validation": 15, "test": 15}
-    run.update(config={"image_size": None, "widths": [32, 64], "augment": True})
+    run.update(config={"image_size": None, "widths": [32, 64], "augment": True, "max_time": 5400.0})
     run.update(data={"source": "some/where", "fingerprint": "f00d", "splits": splits, "classes": classes})
     if measured is not None:
         run.write_json("metrics.json", measured)
@@ -168,6 +168,7 @@ def test_page_escapes_what_the_user_named(finished):
         assert name.strip() in outline.text
     assert "Training time1 min 23 s" in outline.text
     assert "widths32 × 64" in outline.text
+    assert "max_time1h30m" in outline.text
     assert "<i>3</i>.jpg is odd" in outline.text
     assert "--data 'a <b>'" in outline.text
     assert "Linear model: with <care>." in outline.text

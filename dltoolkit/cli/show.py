@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dltoolkit
+from dltoolkit import config as configuration
 from dltoolkit import recipe
 from dltoolkit.cli.tables import metric_cells, print_json, print_table
 from dltoolkit.cli.verb_options import out_dir_option, table_or_json_option
@@ -155,7 +156,7 @@ def print_comparison(runs: Sequence[Run]) -> None:
     parameters = [run.info.get("model", {}).get("parameters") for run in runs]
     rows.append(["parameters", *(ABSENT if count is None else f"{count:,}" for count in parameters)])
     rows.append(["data", *(str(each.get("source") or ABSENT) for each in data)])
-    configs = [run.info["config"] for run in runs]
+    configs = [configuration.display(run.info["config"]) for run in runs]
     for option in dict.fromkeys(option for config in configs for option in config):
         values = [_option_text(config.get(option)) for config in configs]
         if option not in ("name", "data") and len(set(values)) > 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dltoolkit import config as configuration
 from dltoolkit.formatting import data_rows, metric_label
 from dltoolkit.report import generation_scores, headline, plots
 from dltoolkit.report.formatting import duration, json_value, metric_value, percent
@@ -71,7 +72,8 @@ def context(run: Contents) -> dict[str, Any]:
         "facts": _facts(run),
         "plan": {str(label): value for label, value in (run.info.get("plan") or {}).get("summary") or []},
         "options": {
-            key: "—" if value is None else json_value(value) for key, value in run.info.get("config", {}).items()
+            key: "—" if value is None else json_value(value)
+            for key, value in configuration.display(run.info.get("config", {})).items()
         },
         "commands": _commands(run),
     }
