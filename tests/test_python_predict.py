@@ -1,6 +1,7 @@
 """``run.predict`` and its kin: one input or many, of every type, with errors in their place."""
 
 import inspect
+import re
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ from PIL import Image
 from toy_runs import finished_run
 
 import dltoolkit
-from dltoolkit import recipe
+from dltoolkit import lazy, recipe
 from dltoolkit.data.text.encoders import VocabularyEncoder
 from dltoolkit.data.text.vocabulary import Vocabulary
 from dltoolkit.data.text.words import TokenizedTexts
@@ -184,7 +185,9 @@ def test_invalid_images_become_errors_in_their_place(images_run, pixels, tmp_pat
     ]
 
 
-def test_probabilities_embeddings_and_preprocessed_inputs_fit_together(images_run, texts_run, pixels):
+def test_probabilities_embeddings_and_preprocessed_inputs_fit_together(images_run, texts_run, pixels, tmp_path):
+    empty = tmp_path / "empty.png"
+    empty.touch()
     for run, inputs, features in ((images_run, pixels, None), (texts_run, TEXTS, 9)):
         proba, batch = run.predict_proba(inputs), run.preprocess(inputs)
         assert (proba.shape, proba.dtype) == ((4, len(run.labels)), np.float32)
@@ -202,6 +205,13 @@ def test_probabilities_embeddings_and_preprocessed_inputs_fit_together(images_ru
             assert len(method(inputs[:0])) == 0
             with pytest.raises(UserError, match=r"Input 1 cannot be read \(missing \(None\)\)"):
                 method([inputs[0], None])
+            with pytest.raises(UserError, match=r"^The input cannot be read \(missing \(None\)\): correct it\.$"):
+                method(None)
+            for name in (empty, str(empty)) if run is images_run else (empty,):
+                with pytest.raises(UserError, match=f"^{re.escape(str(empty))} cannot be read \\(empty.*: correct it"):
+                    method(name)
+                with pytest.raises(UserError, match=f"^Input 1, {re.escape(str(empty))}, cannot be read"):
+                    method([inputs[0], name])
     assert images_run.preprocess(pixels).tolist() == pixels.tolist()
     assert images_run.preprocess(pixels).dtype == np.uint8
     assert texts_run.preprocess(["good film bad", "bad"]).shape == (2, 3)
@@ -245,3 +255,29 @@ def test_a_text_in_a_tensor_or_in_bytes_names_its_prediction(texts_run):
     predictions = texts_run.predict([tf.constant("good film"), b"bad film", np.array("good"), "bad", b"\xff\xfe\xff"])
     assert [each.input for each in predictions] == ["good film", "bad film", "good", "bad", "bytes 4"]
     assert [each.input for each in texts_run.predict(tf.constant(["good film"]))] == ["good film"]
+
+
+def test_warnings_of_tensorflow_are_dropped_in_calls_of_dltoolkit_only(images_run, monkeypatch):
+    monkeypatch.delenv(lazy.DEBUG_VARIABLE, raising=False)
+    logger, heard = logging.getLogger("tensorflow"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    logger.addHandler(handler)
+    model = images_run.model
+
+    def predict_on_batch(batch):
+        logger.warning("5 out of the last 11 calls triggered tf.function retracing")
+        logger.error("a failure")
+        return np.zeros((len(batch), 3), np.float32)
+
+    monkeypatch.setattr(model, "predict_on_batch", predict_on_batch)
+    try:
+        image = np.zeros((8, 8, 3), np.uint8)
+        images_run.predict(image)
+        images_run.predict_proba([image])
+        assert heard == ["a failure", "a failure"]
+        logger.warning("of the user's own program")
+        assert heard[2:] == ["of the user's own program"]
+    finally:
+        logger.removeHandler(handler)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dltoolkit import lazy
 from dltoolkit.errors import UserError
 from dltoolkit.evaluation import prediction
 from dltoolkit.models import surgery
@@ -89,6 +90,7 @@ class Predictor:
             batch_size=self.batch_size,
         )
 
+    @lazy.quiet_tensorflow()
     def predict(self, inputs: Any, **options: Any) -> Prediction | list[Prediction]:
         """Return the prediction for one input, or a list with the prediction for each of many.
 
@@ -159,16 +161,23 @@ class Predictor:
 
     def _read_all(self, inputs: Any) -> list[Any]:
         values = []
-        for position, item in enumerate(self.split(inputs)[0]):
+        items, single = self.split(inputs)
+        for position, item in enumerate(items):
             try:
                 values.append(self.read(item))
             except UserError as error:
+                is_file = isinstance(item, os.PathLike) or (isinstance(item, str) and self.noun == "image")
+                if single:
+                    raise UserError(
+                        f"{item if is_file else 'The input'} cannot be read ({error}): correct it."
+                    ) from None
                 raise UserError(
-                    f"Input {position} cannot be read ({error}): leave it out, or use predict, which reports it in its "
-                    "place."
+                    f"Input {position}{f', {item},' if is_file else ''} cannot be read ({error}): leave it out, or use "
+                    "predict, which reports it in its place."
                 ) from None
         return values
 
+    @lazy.quiet_tensorflow()
     def _run(self, model: keras.Model, inputs: Any) -> np.ndarray:
         """Return the outputs of a model, float32 (n, outputs)."""
         values, size = self._read_all(inputs), self.batch_size
