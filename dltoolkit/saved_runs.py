@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,8 @@ def resume(
 ) -> Run:
     """Continue a run from the point where it stopped, with the options in its run.json except ``changes``.
 
+    A run that has finished stays as it is, unless ``epochs`` or ``max_time`` is given.
+
     Args:
         run: A run, or any value that :func:`load` takes.
         data: The data that the run began with, if a Python program held them. The ``Run`` that ``train`` has returned
@@ -83,6 +87,12 @@ def resume(
             run.info["config"]["data"] = own  # run.json does not hold it
         module = run.recipe
         new_length = changes.keys() & {"epochs", "max_time"}
+        if not new_length and _is_complete(run):
+            from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
+
+            epochs = f"its {counted(len(run.history), 'epoch')}" if run.history else "its training"
+            progress.note(f"{run.path} has finished {epochs}; continue with --epochs N or --max-time T.")
+            return run
         if new_length:
             lengths = run.info["config"].keys() & {"epochs", "max_time", "steps"}
             changes = {**dict.fromkeys(lengths), **changes}
@@ -97,6 +107,17 @@ def resume(
             run.info.get("plan", {}).pop("steps", None)  # training plans the number of steps again
         run.info["config"] = config.to_dict()  # written when training begins
         return module.train(config, resume=run, **_supported(run, model=model, callbacks=callbacks))
+
+
+def _is_complete(run: Run) -> bool:
+    """Return whether a run has finished and its results are there, undamaged, so that nothing is left to do."""
+    if run.info["state"] != "finished" or not (run.path / "report.html").exists():
+        return False
+    try:
+        with zipfile.ZipFile(run.path / "model.keras") as archive:
+            return archive.testzip() is None and bool(run.metrics) and isinstance(run.history, list)
+    except (UserError, OSError, ValueError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def _supported(run: Run, **given: Any) -> dict[str, Any]:

@@ -128,6 +128,16 @@ def test_predict_takes_literals_files_tables_and_folders(run, reviews, capfd, tm
     assert predictions[-1].get("error") == "empty"
 
 
+def test_resume_leaves_a_finished_run_as_it_is(run, capfd):
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file()}
+    epochs = len(run.history)
+    code, _, err = run_command(capfd, "resume", str(run.path))
+    said = " ".join(err.split())
+    assert code == 0
+    assert said == f"{run.path} has finished its {epochs} epochs; continue with --epochs N or --max-time T."
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
+
+
 def test_predict_shortens_long_inputs_in_the_table_only(run, capfd, tmp_path):
     long = "a lovely film " * 20 + "to the end"
     missing = str(tmp_path / "gone.txt")
