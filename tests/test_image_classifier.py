@@ -100,10 +100,8 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     after = "12 test and 12 validation images, majority-class and linear baselines, report"
     assert re.fullmatch(rf"about \d+ s: {after}", summary["Evaluation"])
     assert summary["Result"] == str(run.path)
-    assert info["plan"] == {
-        **{"batch_size": 16, "epochs": 12, "steps": 48, "steps_per_epoch": 4},
-        **{"monitor": "validation_accuracy", "patience": None},
-    }
+    assert {"batch_size": 16, "epochs": 12, "steps": 48, "steps_per_epoch": 4}.items() <= info["plan"].items()
+    assert info["plan"]["monitor"] == "validation_accuracy"
     assert info["config"] == config.to_dict()
     assert info["peak_memory_mb"] > 100
     metrics = json.loads((run.path / "metrics.json").read_text())
