@@ -1,6 +1,8 @@
 """``run.predict`` and its kin: one input or many, of every type, with errors in their place."""
 
 import inspect
+import logging
+import logging
 import re
 from pathlib import Path
 
@@ -262,7 +264,8 @@ def test_warnings_of_tensorflow_are_dropped_in_calls_of_dltoolkit_only(images_ru
     logger, heard = logging.getLogger("tensorflow"), []
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.getMessage())
-    monkeypatch.setattr(logger, "level", logging.WARNING)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     logger.addHandler(handler)
     model = images_run.model
 
@@ -281,3 +284,4 @@ def test_warnings_of_tensorflow_are_dropped_in_calls_of_dltoolkit_only(images_ru
         assert heard[2:] == ["of the user's own program"]
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
