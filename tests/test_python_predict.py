@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import logging
 import re
 from pathlib import Path
 
