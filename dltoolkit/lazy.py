@@ -7,6 +7,7 @@ startup messages of TensorFlow off the terminal.
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import logging
@@ -14,6 +15,7 @@ import os
 import pkgutil
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from dltoolkit.errors import UserError
@@ -65,18 +67,66 @@ def import_tensorflow() -> None:
             f"dltoolkit runs Keras on TensorFlow, but the Keras backend is set to '{backend}'; "
             "unset KERAS_BACKEND or set it to 'tensorflow'."
         )
-    if "keras" in sys.modules and "tensorflow" in sys.modules:
-        return
     if os.environ.get(DEBUG_VARIABLE):
         import keras
 
+        return
+    if "keras" in sys.modules and "tensorflow" in sys.modules:
+        _find_devices()
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
 
     with progress.phase("Starting TensorFlow"), _discard_stderr():
         import keras  # noqa: F401
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns when a process calls predict of several models
+
+
+@functools.cache
+def _find_devices() -> None:
+    """Let a TensorFlow that the user has imported search for GPUs, about which it prints messages the first time."""
+    with _discard_stderr():
+        sys.modules["tensorflow"].config.list_physical_devices()
+
+
+class _WarningFilter(logging.Filter):
+    """A filter that drops warnings while a block of :func:`quiet_tensorflow` runs.
+
+    Attributes:
+        open_blocks: Number of blocks that run now, in all threads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open_blocks = 0
+        self.lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self.open_blocks == 0 or record.levelno >= logging.ERROR
+
+    def count(self, change: int) -> None:
+        with self.lock:
+            self.open_blocks += change
+
+
+_warning_filter = _WarningFilter()
+
+
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Drop warnings of TensorFlow inside the block, such as that several models retrace a function.
+
+    Outside of such blocks, TensorFlow warns as the user's program has set it. ``--debug`` shows all.
+    """
+    if os.environ.get(DEBUG_VARIABLE):
+        yield
+        return
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).addFilter(_warning_filter)  # has no effect if it is there already
+    _warning_filter.count(1)
+    try:
+        yield
+    finally:
+        _warning_filter.count(-1)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltoolkit import cluster, data_object, files, interrupt, machine, recipe
+from dltoolkit import cluster, data_object, files, interrupt, lazy, machine, recipe
 from dltoolkit import config as configuration
 from dltoolkit.errors import NonChiefDone, UserError, WorkerLost
 from dltoolkit.models import model_file
@@ -151,12 +151,13 @@ class Run(RunFiles):
                 "are no longer valid; train a new run, or evaluate other data with --data."
             )
 
-    def warn_of_training_data(self, other: str) -> None:
-        """Print a warning if the run was trained on ``other``, the data that it is evaluated on."""
+    def warn_of_training_data(self, other: str) -> bool:
+        """Print a warning, and return True, if the run was trained on ``other``, the data that it is evaluated on."""
         from dltoolkit.data.readers import source
 
-        if source.same_examples(other, self.config.data):
+        if same := source.same_examples(other, self.config.data):
             _warn("The run was trained on these data: the scores will be too optimistic.")
+        return same
 
     @contextlib.contextmanager
     def exclusive_lock(self) -> Iterator[None]:
@@ -187,7 +188,7 @@ class Run(RunFiles):
         Raises:
             UserError: If another process is using the run.
         """
-        with self.exclusive_lock(), self._recorded_state(), _restored_dtype_policy():
+        with self.exclusive_lock(), self._recorded_state(), _restored_dtype_policy(), lazy.quiet_tensorflow():
             yield self
 
     @contextlib.contextmanager
@@ -362,12 +363,12 @@ class Run(RunFiles):
         """Continue prompts like :meth:`generate`, but yield the new text of each prompt while it is generated."""
         return self.verb("stream_text")(self, prompts, **options)
 
+    @lazy.quiet_tensorflow()
     def evaluate(self, data: Any = None, **options: Any) -> dict[str, Any]:
         """Return the metrics on the run's own test split, or on other labeled data, shaped like ``metrics["test"]``.
 
         Args:
-            data: Other data: a path or a name, or arrays, pairs, a DataFrame or tf.data, as ``Config(data=…)`` takes
-                them.
+            data: Other data: a path or a name, arrays, pairs, a DataFrame or tf.data, as in ``Config(data=…)``.
             options: Reading options of the recipe that differ from the run's own.
         """
         return self.recipe.evaluate(self, data_object.wrap(data), **options)

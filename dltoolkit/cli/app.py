@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ[lazy.DEBUG_VARIABLE] = "1"
         words = [word for word in words if word != "--debug"]
     try:
-        code = dltoolkit_command.main(words, prog_name="dltoolkit", standalone_mode=False)
+        with lazy.quiet_tensorflow():
+            code = dltoolkit_command.main(words, prog_name="dltoolkit", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help())

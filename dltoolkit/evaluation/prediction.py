@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dltoolkit import lazy
 from dltoolkit.errors import InvalidInput, UserError
 from dltoolkit.lines import StdinBytes
 
@@ -64,6 +65,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return (powers := np.exp(shifted)) / powers.sum(axis=-1, keepdims=True)
 
 
+@lazy.quiet_tensorflow()
 def logits(model: keras.Model, batches: Iterable[tuple[Any, ...]]) -> np.ndarray:
     """Return the logits (n, classes) of a model for all batches ``(inputs, …)``."""
     if hasattr(batches, "element_spec"):  # a tf.data pipeline: predict() traces one graph for batches of all lengths

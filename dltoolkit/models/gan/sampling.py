@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import scipy.special
 
+from dltoolkit import lazy
 from dltoolkit.data import batches
 from dltoolkit.models.gan.networks import LATENT_DIM
 
@@ -56,6 +57,7 @@ def interpolate_latents(latents: np.ndarray, steps: int) -> np.ndarray:
     return (directions / np.sin(angle)[:, None] * length).reshape(-1, latents.shape[1]).astype("float32")
 
 
+@lazy.quiet_tensorflow()
 def generate_images(generator: keras.Model, latents: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Return the images that a generator makes of latents, uint8 (count, h, w, c).
 
