@@ -137,6 +137,19 @@ def test_fingerprint_changes_with_content_label_and_class_name(make_folder):
     assert load(folder).fingerprint != before
 
 
+def test_labeled_warns_of_a_copy_of_the_training_data(make_folder, tmp_path):
+    folder = make_folder("original", 6)
+    shutil.copytree(folder, tmp_path / "copy")
+    trained = dataset.load(str(folder))
+    said = {}
+    for fingerprint in (trained.fingerprint, "other"):
+        said[fingerprint] = []
+        options = {"warn": said[fingerprint].append, "trained": fingerprint}
+        dataset.labeled(str(tmp_path / "copy"), trained.classes, trained.preprocessing, **options)
+    warning = "These are the data that the run was trained on, so the scores will be too optimistic."
+    assert [warning in said[trained.fingerprint], warning in said["other"]] == [True, False]
+
+
 def test_labeled_reads_images_for_a_trained_model(make_folder, split_folder):
     other = make_folder("other", 4, classes=["Plain", "bars"], side=20)
     pixels, labels, names = dataset.labeled(str(other), CLASSES, Preprocessing((16, 16, 1)))

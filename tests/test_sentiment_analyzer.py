@@ -128,6 +128,15 @@ def test_predict_takes_literals_files_tables_and_folders(run, reviews, capfd, tm
     assert predictions[-1].get("error") == "empty"
 
 
+def test_evaluate_warns_of_the_training_data_in_another_format(run, reviews, capfd, tmp_path):
+    with open(reviews, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for name, kept, warned in (("copy.jsonl", rows, 1), ("part.jsonl", rows[:50], 0)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in kept))
+        code, _, err = run_command(capfd, "evaluate", str(run.path), "--data", str(tmp_path / name))
+        assert (code, " ".join(err.split()).count("the scores will be too optimistic")) == (0, warned)
+
+
 def test_resume_leaves_a_finished_run_as_it_is(run, capfd):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file()}
     epochs = len(run.history)

@@ -192,6 +192,22 @@ def fingerprint(shape: Sequence[int], hashes: np.ndarray, listing: Listing) -> s
     return digest.hexdigest()
 
 
+def warn_of_training_data(shape: Sequence[int], hashes: np.ndarray, listing: Listing, trained: str | None) -> list[str]:
+    """Return a warning if examples are those that a model was trained on, in any format.
+
+    Args:
+        shape: Shape of the data.
+        hashes: uint64 (n,), of the contents.
+        listing: The listing.
+        trained: Fingerprint of the data of the model.
+    """
+    used, labels = np.unique(listing.labels, return_inverse=True)
+    named = replace(listing, labels=labels.astype(np.int32), classes=[listing.classes[index] for index in used])
+    if fingerprint(shape, hashes, named) != trained:
+        return []
+    return ["These are the data that the run was trained on, so the scores will be too optimistic."]
+
+
 def refuse_invalid(reasons: Mapping[int, str], listing: Listing, read: ReadOptions, folder: Path, name: str) -> None:
     """Raise a UserError if invalid examples may not be skipped, or if all examples are invalid.
 

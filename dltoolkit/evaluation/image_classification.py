@@ -114,10 +114,10 @@ def read_labeled(run: Run, other: str, read: ImageReadOptions) -> tuple[np.ndarr
     """
     from dltoolkit import progress
 
+    trained = None if run.warn_of_training_data(other) else run.info["data"].get("fingerprint")
     pixels, labels, _ = images.labeled(
-        other, run.labels, preprocessing(run), read, note=progress.note, warn=progress.warn
+        other, run.labels, preprocessing(run), read, note=progress.note, warn=progress.warn, trained=trained
     )
-    run.warn_of_training_data(other)
     return pixels, labels
 
 

@@ -105,8 +105,8 @@ def evaluate(
         progress.note(splits.describe_evaluated())
         splits = splits.with_encoder(encoder)
         return classification.measure(run.model, labeled_batches(splits, "test"), run.labels)
-    texts, labels, _ = text.labeled(other, run.labels, read, note=progress.note, warn=progress.warn)
-    run.warn_of_training_data(other)
+    trained = None if run.warn_of_training_data(other) else run.info["data"].get("fingerprint")
+    texts, labels, _ = text.labeled(other, run.labels, read, note=progress.note, warn=progress.warn, trained=trained)
     token_ids = encoder(TokenizedTexts(texts))
     if token_ids.truncated:
         limits = {"count": token_ids.truncated, "max_length": encoder.max_length, "unit": encoder.unit}

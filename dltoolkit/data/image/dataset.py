@@ -145,6 +145,7 @@ def labeled(
     progress: decode.Progress | None = None,
     warn: Callable[[str], None] | None = None,
     note: Callable[[str], None] | None = None,
+    trained: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Read other labeled images for a trained model.
 
@@ -160,6 +161,7 @@ def labeled(
         progress: Function that is called with the task, the number of processed images and the total.
         warn: Function that is called with each warning.
         note: Function that is called with a sentence about the images that were read.
+        trained: Fingerprint of the data that the model was trained on, to warn if they are the same.
 
     Returns:
         Images uint8 (n, h, w, c), their class numbers int32 (n,), and their names.
@@ -179,7 +181,8 @@ def labeled(
     )
     if note:
         note(describe_evaluated(everything, decoded.listing, resolved))
-    for warning in decoded.listing.warnings if warn else ():
+    same = checks.warn_of_training_data(decoded.images.shape, decoded.hashes, decoded.listing, trained)
+    for warning in [*decoded.listing.warnings, *same] if warn else ():
         warn(warning)
     return decoded.images, class_numbers[decoded.listing.labels], decoded.listing.names
 
