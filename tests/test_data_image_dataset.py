@@ -141,13 +141,13 @@ def test_labeled_warns_of_a_copy_of_the_training_data(make_folder, tmp_path):
     folder = make_folder("original", 6)
     shutil.copytree(folder, tmp_path / "copy")
     trained = dataset.load(str(folder))
-    said = {}
+    warnings = {}
     for fingerprint in (trained.fingerprint, "other"):
-        said[fingerprint] = []
-        options = {"warn": said[fingerprint].append, "trained": fingerprint}
+        warnings[fingerprint] = []
+        options = {"warn": warnings[fingerprint].append, "trained": fingerprint}
         dataset.labeled(str(tmp_path / "copy"), trained.classes, trained.preprocessing, **options)
     warning = "These are the data that the run was trained on, so the scores will be too optimistic."
-    assert [warning in said[trained.fingerprint], warning in said["other"]] == [True, False]
+    assert [warning in warnings[trained.fingerprint], warning in warnings["other"]] == [True, False]
 
 
 def test_labeled_reads_images_for_a_trained_model(make_folder, split_folder):

@@ -141,9 +141,9 @@ def test_resume_leaves_a_finished_run_as_it_is(run, capfd):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file()}
     epochs = len(run.history)
     code, _, err = run_command(capfd, "resume", str(run.path))
-    said = " ".join(err.split())
+    message = " ".join(err.split())
     assert code == 0
-    assert said == f"{run.path} has finished its {epochs} epochs; continue with --epochs N or --max-time T."
+    assert message == f"{run.path} has finished its {epochs} epochs; continue with --epochs N or --max-time T."
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
 
 
