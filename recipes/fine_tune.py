@@ -68,8 +68,8 @@ class Config(TransferOptions, ImageReadOptions, TextReadOptions, SplitOptions, R
     )
     method: Literal["full", "linear-probe", "lora"] = option(
         "full",
-        "Training of the upper layers, of a linear probe only, or of low-rank adapters (LoRA); linear-probe refuses "
-        "options of the training loop, such as --epochs and --max-time",
+        "Training of the upper layers, of a linear probe only, or of low-rank adapters (LoRA); linear-probe has no "
+        "training loop and refuses --epochs, --max-time, --patience, --metric, --optimizer",
         group="model",
     )
     learning_curve: str | None = option(

@@ -210,7 +210,7 @@ def finished_analyzer(folder, name, family, words):
     return source
 
 
-@pytest.mark.parametrize("family", ["cnn", "transformer"])
+@pytest.mark.parametrize("family", ["cnn", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_train_continues_from_a_sentiment_analyzer(config, folder, family):
     source = finished_analyzer(folder, family, family, [*GOOD, *BAD, *NEUTRAL])
     run = fine_tune.train(replace(config, backbone=str(source.path), epochs=12, name=f"from-{family}"))

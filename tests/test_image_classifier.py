@@ -122,7 +122,12 @@ def test_train_saves_a_calibrated_model(run):
 
 
 @pytest.mark.parametrize(
-    ("family", "widths"), [("cnn", (4, 8)), ("vit", (32, 32)), ("alexnet", (8, 8, 8, 8, 8, 16, 16))]
+    ("family", "widths"),
+    [
+        ("cnn", (4, 8)),
+        pytest.param("vit", (32, 32), marks=pytest.mark.slow),
+        pytest.param("alexnet", (8, 8, 8, 8, 8, 16, 16), marks=pytest.mark.slow),
+    ],
 )
 def test_train_trains_every_family(config, family, widths):
     """The resnet and the mlp are trained by the other tests."""

@@ -108,7 +108,8 @@ def trained(tmp_path_factory):
     for family in ("ngram", "lstm", "gru", "rnn", "transformer", "cnn"):
         data = splits["ngram" if family == "ngram" else "cnn"]
         model = sentiment_analyzer.build_model(replace(config, model=family), data)
-        backbone = save(sentiment_analyzer, family, model, random_texts(len(data.encoder.vocabulary)))
+        texts = random_texts(len(data.encoder.vocabulary))
+        backbone = save(sentiment_analyzer, family, model, texts, config={"model": family})
     data.encoder.save(backbone.path)
     tuned = fine_tune.Config(data=config.data, backbone=str(backbone.path), limit=100)
     tuned = fine_tune.resolve_defaults(tuned, finetuning.tasks.resolve(tuned))

@@ -46,7 +46,10 @@ def test_logits_depend_on_the_order_of_the_words(family):
     assert np.abs(forward - backward).max() > 1e-4  # rounding errors are below 1e-6
 
 
-@pytest.mark.parametrize("family", classifiers.FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("lstm", "rnn") else ()) for name in classifiers.FAMILIES],
+)
 def test_model_learns_the_word_that_decides_the_class(family):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, 240)

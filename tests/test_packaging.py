@@ -51,6 +51,7 @@ def install(python: Path, folder: Path, *what: str) -> None:
     run(sys.executable, folder, *pip, *what)
 
 
+@pytest.mark.slow
 def test_wheel_trains_in_a_clean_environment(source, environment, tmp_path):
     wheel_options = ["-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     run(sys.executable, tmp_path, "-m", "pip", "wheel", *wheel_options, str(source))

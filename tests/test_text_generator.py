@@ -195,7 +195,10 @@ def test_resume_ends_as_an_uninterrupted_run(quick, monkeypatch):
 
 @pytest.mark.parametrize(
     "options",
-    [{"model": "gru", "ensemble_size": 2, "tokenizer": "byte"}, {"tokenizer": "bpe", "vocab_size": 300}],
+    [
+        pytest.param({"model": "gru", "ensemble_size": 2, "tokenizer": "byte"}, marks=pytest.mark.slow),
+        {"tokenizer": "bpe", "vocab_size": 300},
+    ],
 )
 def test_train_supports_other_networks_and_tokenizers(quick, options):
     trained = text_generator.train(replace(quick, **options))

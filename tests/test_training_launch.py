@@ -37,6 +37,7 @@ def wait_for_first_epoch(run: Path, launcher: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_launch_trains_with_two_workers_as_with_one(tmp_path):
     toy = recipe.load(FILE)
     toy.train(
