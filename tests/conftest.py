@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,13 @@ def silence(capfd: pytest.CaptureFixture) -> Iterator[None]:
     out, err = capfd.readouterr()
     assert out == ""
     assert [line for line in err.splitlines() if not line.startswith("Evaluating ")] == []
+
+
+def same_metrics(actual: Any, expected: Any) -> bool:
+    """Return whether two metrics are equal, with floats equal to 1e-5, which the instructions of a processor decide."""
+    if isinstance(expected, dict):
+        return actual.keys() == expected.keys() and all(same_metrics(actual[name], expected[name]) for name in expected)
+    return actual == (pytest.approx(expected, rel=1e-5, abs=1e-6) if isinstance(expected, float) else expected)
 
 
 def toy_image(label: int, number: int, *, side: int = 16, channels: int = 3) -> np.ndarray:
