@@ -1,5 +1,8 @@
 """Estimates of how long the evaluation will take; the probes must run on data of any size."""
 
+import itertools
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -45,10 +48,21 @@ def test_of_images_times_the_model_and_the_linear_baseline(images, monkeypatch):
     assert longer.seconds(model) == 36 * 1.0 + 5.0 + 7.0 + duration.REPORT_SECONDS
 
 
-def test_linear_seconds_is_proportional_to_the_training_examples(images):
+def test_linear_seconds_is_proportional_to_the_training_examples(images, monkeypatch):
     fitted = []
-    duration._linear_seconds(images, 10_000, lambda train, test: fitted.append((len(train), len(test))))
+
+    def fit(train, test):
+        fitted.append((len(train), len(test)))
+
+    duration._linear_seconds(images, 10_000, fit)
     assert fitted == [(36, 12)]
+    monkeypatch.setattr(duration, "PROBE_TRAIN", 12)  # a third of the training split
+    with monkeypatch.context() as patch:
+        clock = itertools.cycle([0.0, 2.0])
+        patch.setattr(duration, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        assert duration._linear_seconds(images, 10_000, fit) == 6.0
+        assert duration._linear_seconds(images, 30, fit) == 6.0 * duration.UNTUNED
+    assert fitted[1:] == [(12, 12)] * 2
     assert duration.of_images(images).seconds(classifier(keras.Input((8, 8, 3)))) > duration.REPORT_SECONDS
 
 

@@ -150,6 +150,16 @@ def test_one_image_gives_one_prediction_and_many_give_a_list(images_run, pixels,
         images_run.predict(gray)
 
 
+def test_predict_answers_objects_that_cannot_become_arrays_with_an_error(images_run):
+    class Elsewhere:  # as a tensor on another device
+        def __array__(self, *_, **__):
+            raise RuntimeError("on another device")
+
+    error = "cannot be converted to an array (on another device)"
+    assert images_run.predict(Elsewhere()).error == error
+    assert [prediction.error for prediction in images_run.predict([Elsewhere(), Elsewhere()])] == [error, error]
+
+
 def test_floats_get_the_answers_of_8_bit_images_one_by_one_and_in_a_batch(images_run, pixels, capsys):
     dark = (pixels > 128).astype(np.uint8)
     mixed = np.stack([pixels[0], dark[1], pixels[2]]).astype(np.float32)  # of the dark image, 1 is taken as white

@@ -187,7 +187,7 @@ class Predictor:
         return np.concatenate([model.predict_on_batch(chunk) for chunk in chunks]).astype(np.float32)
 
 
-class _NotAnArray(Exception):
+class _NotAnArray(UserError):
     """An object with ``__array__`` cannot be converted."""
 
 
@@ -196,5 +196,5 @@ def to_numpy(array: Any) -> np.ndarray:
     try:
         array = np.asarray(array)
     except Exception as error:  # each library has errors of its own, such as for a tensor on another device
-        raise _NotAnArray from error
+        raise _NotAnArray(f"cannot be converted to an array ({error})") from error
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array

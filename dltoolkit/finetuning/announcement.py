@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dltoolkit import plan, progress
 from dltoolkit.evaluation import duration
 from dltoolkit.formatting import counted
-from dltoolkit.training import selection
+from dltoolkit.training import announcement, selection
 
 if TYPE_CHECKING:
     import keras
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dltoolkit.training.distribute.strategy import Devices
 
     Splits = ImageSplits | TextSplits
-
-COMPARED = "linear probe, small network trained from scratch"
 
 
 def announce(
@@ -71,8 +69,7 @@ def _describe_selection(config: Any) -> str:
     if config.method == "linear-probe":
         return ""
     monitor = selection.monitor(config).replace("_", " ")
-    patience = f"; stops after {counted(config.patience, 'epoch')} without a better one" if config.patience else ""
-    return f"the linear probe or the best epoch, by {monitor}{patience}"
+    return f"the linear probe or the best epoch, by {monitor}{announcement.patience(config)}"
 
 
 def _describe_length(config: Any, epochs: int) -> tuple[str, str]:
@@ -98,8 +95,12 @@ def _describe_length(config: Any, epochs: int) -> tuple[str, str]:
 def _evaluation_row(config: Any, task: Task, splits: Splits, model: keras.Model, devices: Devices) -> plan.Row:
     limit = config.max_time and config.max_time / 4
     estimate = duration.of_images if task.name == "image" else duration.of_texts
-    what = f"{COMPARED}, learning curve for {config.learning_curve}" if config.learning_curve else COMPARED
-    evaluation = estimate(splits, what, extra_seconds=min(duration.FROM_SCRATCH_SECONDS, limit or 1e9), test_passes=2)
+    compared = "small network trained from scratch"
+    has_probe_baseline = config.method != "linear-probe"  # a linear probe is not compared with itself
+    compared = f"linear probe, {compared}" if has_probe_baseline else compared
+    what = f"{compared}, learning curve for {config.learning_curve}" if config.learning_curve else compared
+    seconds = min(duration.FROM_SCRATCH_SECONDS, limit or 1e9)
+    evaluation = estimate(splits, what, extra_seconds=seconds, test_passes=1 + has_probe_baseline)
     if devices.workers > 1:  # a probe on the chief alone would wait for the others
         evaluation = plan.Evaluation(evaluation.what)
     return evaluation.row(model, config.max_time)

@@ -44,7 +44,7 @@ def announce(
         ("Model", f"{model['name']}, {model['parameters']:,} parameters"),
         ("Device", f"{device['kind']}{several}, {device['precision']}{', XLA' if device['xla'] else ''}"),
         *_length_rows(run, config, spec, budget, steps_per_epoch),
-        ("Selection", f"the epoch with the best {spec.monitor.replace('_', ' ')}{_patience(config)}"),
+        ("Selection", f"the epoch with the best {spec.monitor.replace('_', ' ')}{patience(config)}"),
         *([_evaluation_row(evaluation, inference_model, config)] if evaluation else []),
         ("Result", str(run.path)),
     ]
@@ -77,7 +77,8 @@ def _few_steps(config: RunConfig, steps: int, in_steps: bool) -> str:
     return f"only {counted(steps, 'step')}, in which a model hardly learns: {remedy}"
 
 
-def _patience(config: RunConfig) -> str:
+def patience(config: RunConfig) -> str:
+    """Return the part of the row "Selection" that says when training stops early."""
     return f"; stops after {counted(config.patience, 'epoch')} without a better one" if config.patience else ""
 
 
