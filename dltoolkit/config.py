@@ -81,6 +81,11 @@ class Option:
         """The command-line spelling, ``--learning-rate`` for ``learning_rate``."""
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def no_flag(self) -> str:
+        """The command-line spelling that turns the option off, ``--no-augment`` for ``augment``."""
+        return "--no-" + self.name.replace("_", "-")
+
     def parse(self, value: Any, label: str) -> Any:
         """Return ``value`` in the option's type, or raise a UserError that calls the option ``label``."""
         if value is None:

@@ -80,3 +80,8 @@ def data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,g}" if isinstance(value, float) else str(value)
+
+
+def main_split(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the scores on the test split in metrics.json, or on validation if there is no test split."""
+    return metrics.get("test") or metrics.get("validation") or {}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import BAD, GOOD, NEUTRAL, run_command, same_metrics, silence, toy_texts, write_texts
 from dltoolkit.recipes import fine_tune, sentiment_analyzer, text_generator
-from test_fine_tune import best_by_history
+from test_fine_tune import best_by_history, majority
 from toy_runs import finished_run
 from toy_training import equal, stop_at
 
@@ -109,10 +109,6 @@ def run(config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation.text_classification, "FROM_SCRATCH_STEPS", (40, 40))
         return fine_tune.train(replace(config, name="first"))
-
-
-def majority(splits, **_):
-    return evaluation.baseline.majority(splits.labels, splits.train, splits.test, splits.classes)
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,7 @@ def check_data(data: str, recipe_name: str | None, form: str, **flags: Any) -> N
     declared = configuration.options(module.Config)
     if unknown := sorted(values.keys() - declared.keys()):
         raise UserError(f"--{unknown[0].replace('_', '-')} has no effect on data for {name}: leave it out.")
-    config = module.Config(**configuration.parse(module.Config, {**values, "data": data}, flags=True))
+    config = configuration.make(module.Config, {**values, "data": data}, flags=True)
     with progress.phase(f"Reading {data}"):
         splits = module.build_data(config)
     if not hasattr(splits, "summary"):
@@ -99,15 +99,14 @@ def _detect_recipe(data: str, values: Mapping[str, Any]) -> str:
     if resolved.kind == "text" or resolved.reference == "python-docs":
         return "text-generator"
     given = {name: value for name, value in values.items() if name in configuration.options(ReadOptions)}
-    detected = task.detect(resolved, ReadOptions(**configuration.parse(ReadOptions, given, flags=True)))
+    detected = task.detect(resolved, configuration.make(ReadOptions, given, flags=True))
     return {"image": "image-classifier", "text": "sentiment-analyzer"}[detected]
 
 
 def _train_command(name: str, data: str, values: Mapping[str, Any], declared: Mapping[str, Option]) -> str:
     words = ["dltoolkit", "train", name, data]
     for option, value in values.items():
-        flag = declared[option].flag
-        words += [flag.replace("--", "--no-", 1) if value is False else flag]
+        words += [declared[option].no_flag if value is False else declared[option].flag]
         words += [] if isinstance(value, bool) else [str(value)]
     return shlex.join(words)
 

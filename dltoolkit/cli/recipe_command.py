@@ -50,14 +50,14 @@ class Flag(click.Option):
         if option.kind is bool and option.choices:
             super().__init__([option.flag], is_flag=False, flag_value=True, type=click.UNPROCESSED)
         elif option.kind is bool:
-            super().__init__([f"{option.flag}/--no-{option.flag.removeprefix('--')}"], default=option.default)
+            super().__init__([f"{option.flag}/{option.no_flag}"], default=option.default)
         else:
             super().__init__([option.flag], multiple=option.multiple, type=str)
 
 
 def _no_flag(option: Option) -> click.Option:
     """Return the flag ``--no-NAME`` of an option whose own flag takes a value; its parameter is ``no_NAME``."""
-    return click.Option([f"--no-{option.flag.removeprefix('--')}"], is_flag=True, hidden=True)
+    return click.Option([option.no_flag], is_flag=True, hidden=True)
 
 
 def help_row(option: Option, options: Mapping[str, Option]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from dltoolkit import recipe
 from dltoolkit.cli.tables import metric_cells, print_json, print_table
 from dltoolkit.cli.verb_options import out_dir_option, table_or_json_option
 from dltoolkit.errors import UserError
-from dltoolkit.formatting import data_rows, metric_label
+from dltoolkit.formatting import data_rows, main_split, metric_label
 
 if TYPE_CHECKING:
     from dltoolkit.run import Run
@@ -95,7 +95,7 @@ def print_run(run: Run) -> None:
     for split in ("validation", "test"):
         cells = metric_cells(metrics.get(split, {}))
         rows += [[f"{split} {label}", value] for label, value in cells.items()]
-    main = next(iter(metric_cells(metrics.get("test") or metrics.get("validation") or {})), "")
+    main = next(iter(metric_cells(main_split(metrics))), "")
     for name, values in metrics.get("baseline", {}).items():
         cells = metric_cells(values)
         rows.append([f"{metric_label(name)} baseline", cells.get(main) or next(iter(cells.values()), "")])

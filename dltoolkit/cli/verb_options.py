@@ -28,7 +28,7 @@ def read_options(command: Callable) -> Callable:
     for option in reversed(options.values()):
         flag = option.flag
         if option.kind is bool:
-            names, metavar = [f"{flag}/--no-{flag.removeprefix('--')}" if option.optional else flag], None
+            names, metavar = [f"{flag}/{option.no_flag}" if option.optional else flag], None
         else:
             names, metavar = [flag], "TEXT"
         is_flag = option.kind is bool

@@ -11,6 +11,7 @@ from dltoolkit.config import Options, option
 from dltoolkit.data.readers import encoding
 from dltoolkit.errors import UserError
 
+ResizeMode = Literal["crop", "letterbox", "stretch"]
 NONE = "none"  # value of --split-column and --label-pattern that a run's own value is replaced with on other data
 
 
@@ -58,7 +59,7 @@ class ImageReadOptions(ReadOptions):
         group="data",
         applies_to={"task": ("image",)},
     )
-    resize: Literal["crop", "letterbox", "stretch"] | None = option(
+    resize: ResizeMode | None = option(
         None,
         "Cut out the center, add black bars, or change the aspect ratio, where images are not square (default: "
         "letterbox if cropping loses more than a fifth of the pixels, otherwise crop)",

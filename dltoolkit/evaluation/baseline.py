@@ -41,16 +41,14 @@ class Baseline:
     classes: int
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def scores(self, *, seed: int = 0) -> dict[str, Any]:
+    def scores(self) -> dict[str, Any]:
         """Return accuracy, balanced_accuracy, both with their intervals, macro_f1 and the facts."""
         scores = metrics.score(self.labels, self.predictions, self.classes)
         return {
             "accuracy": scores["accuracy"],
-            "accuracy_ci95": metrics.interval(
-                int((self.predictions == self.labels).sum()), len(self.labels), seed=seed
-            ),
+            "accuracy_ci95": metrics.interval(int((self.predictions == self.labels).sum()), len(self.labels)),
             "balanced_accuracy": scores["balanced_accuracy"],
-            "balanced_accuracy_ci95": metrics.balanced_interval(scores["confusion"], seed=seed),
+            "balanced_accuracy_ci95": metrics.balanced_interval(scores["confusion"]),
             "macro_f1": scores["macro_f1"],
             **self.facts,
         }

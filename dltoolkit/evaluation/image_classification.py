@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from PIL import Image
 
+from dltoolkit import progress
 from dltoolkit.data.image import dataset as images
 from dltoolkit.data.image import pipeline
 from dltoolkit.data.image.preprocessing import Preprocessing
@@ -86,8 +87,6 @@ def evaluate(
     Raises:
         UserError: If the data of the run have changed, or the other data contain a class that the run does not have.
     """
-    from dltoolkit import progress
-
     if other is None:
         splits = build_splits()
         run.check_data(splits.describe())
@@ -112,8 +111,6 @@ def read_labeled(run: Run, other: str, read: ImageReadOptions) -> tuple[np.ndarr
         other: Value of ``--data``.
         read: Options for reading.
     """
-    from dltoolkit import progress
-
     trained = None if run.warn_of_training_data(other) else run.info["data"].get("fingerprint")
     pixels, labels, _ = images.labeled(
         other, run.labels, preprocessing(run), read, note=progress.note, warn=progress.warn, trained=trained
@@ -147,8 +144,6 @@ class ImagePredictor(Predictor):
 
     def _warn(self, item: Any, remark: str) -> None:
         """Print a remark about an image, but not about more than a few."""
-        from dltoolkit import progress
-
         self._remarks += 1
         if self._remarks <= MAX_REMARKS:
             name = item if isinstance(item, str | os.PathLike) else "An image"

@@ -43,7 +43,7 @@ def main_metric(scores: Mapping[str, Any]) -> str:
     return "balanced_accuracy" if imbalanced and "balanced_accuracy" in scores else "accuracy"
 
 
-def compare(labels: np.ndarray, predictions: np.ndarray, others: np.ndarray, metric: str, *, seed: int = 0) -> dict:
+def compare(labels: np.ndarray, predictions: np.ndarray, others: np.ndarray, metric: str) -> dict:
     """Compare the predictions of a network with those of a baseline on the same examples.
 
     Args:
@@ -51,7 +51,6 @@ def compare(labels: np.ndarray, predictions: np.ndarray, others: np.ndarray, met
         predictions: Predicted classes of the network, int (n,).
         others: Predicted classes of the baseline, int (n,).
         metric: ``accuracy`` or ``balanced_accuracy``.
-        seed: Seed of the permutation test.
 
     Returns:
         metric, difference (of the network's score and the baseline's), test (``mcnemar`` or ``permutation``), p_value
@@ -73,7 +72,7 @@ def compare(labels: np.ndarray, predictions: np.ndarray, others: np.ndarray, met
         )
         difference = float(((gains - losses) / supports).mean())
         draws = np.zeros(PERMUTATIONS)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         for count, support in zip(gains + losses, supports, strict=True):
             if count:  # if the two are equally good, a win of either is equally likely
                 draws += (2 * rng.binomial(count, 0.5, PERMUTATIONS) - count) / support

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dltoolkit.evaluation import significance
+from dltoolkit.formatting import main_split
 from dltoolkit.report import image_grids, plots
 
 if TYPE_CHECKING:
@@ -29,11 +30,6 @@ MONITORS = {
     "validation_loss": -1,
 }
 Samples = np.ndarray | tuple[np.ndarray, np.ndarray]  # images, or two sets of images that are shown in pairs
-
-
-def main_split(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the scores on the test split in metrics.json, or on validation if there is no test split."""
-    return metrics.get("test") or metrics.get("validation") or {}
 
 
 @dataclass(frozen=True)

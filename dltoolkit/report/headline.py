@@ -10,9 +10,8 @@ import numpy as np
 
 from dltoolkit.evaluation import significance
 from dltoolkit.evaluation.significance import Verdict
-from dltoolkit.formatting import metric_label
+from dltoolkit.formatting import main_split, metric_label
 from dltoolkit.report import generation_scores
-from dltoolkit.report.contents import main_split
 from dltoolkit.report.formatting import metric_value, percent
 
 if TYPE_CHECKING:

@@ -35,8 +35,12 @@ def _fit_tile(image: np.ndarray) -> Image.Image:
     tile = to_pillow(image)
     factor = max(1, round(SIDE / max(tile.size)))
     scale = factor if factor > 1 else min(1.0, 1.5 * SIDE / max(tile.size))
-    size = tuple(max(1, round(edge * scale)) for edge in tile.size)
-    return tile.resize(size, Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX)
+    return _resize(tile, scale)
+
+
+def _resize(image: Image.Image, scale: float) -> Image.Image:
+    size = tuple(max(1, round(edge * scale)) for edge in image.size)
+    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
 
 
 def _tile(tiles: Sequence[Image.Image], columns: int, gap: int) -> Image.Image:
@@ -94,6 +98,4 @@ def _encode(image: Image.Image) -> bytes:
 def fit(image: np.ndarray, side: int) -> Image.Image:
     """Resize an image to the largest size that fits a square of ``side`` pixels."""
     image = to_pillow(image)
-    scale = side / max(image.size)
-    size = tuple(max(1, round(edge * scale)) for edge in image.size)
-    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+    return _resize(image, side / max(image.size))

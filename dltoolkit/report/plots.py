@@ -20,6 +20,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from dltoolkit import progress
 from dltoolkit.formatting import is_fraction, metric_label, percent
 from dltoolkit.report import image_grids
 
@@ -54,7 +55,6 @@ METHODS = {
     "from_scratch": "trained from scratch",
     "linear": "linear model",
 }
-NOT_CURVES = ("epoch", "step", "learning_rate", "seconds")  # columns of a history that are not plotted
 MAX_ANNOTATED = 20  # classes up to which the cells of a confusion matrix show numbers
 
 
@@ -112,7 +112,7 @@ def curve_names(history: Sequence[Mapping[str, float]]) -> list[str]:
 
     def has_curve(name: str) -> bool:
         columns = ([row.get(column) for row in history] for column in (name, f"validation_{name}"))
-        return name not in NOT_CURVES and any(sum(map(_finite, values)) > 1 for values in columns)
+        return name not in progress.NOT_METRICS and any(sum(map(_finite, values)) > 1 for values in columns)
 
     return sorted(filter(has_curve, metrics), key=lambda name: name != "loss")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dltoolkit import config as configuration
+from dltoolkit import progress
 from dltoolkit.formatting import data_rows, metric_label
 from dltoolkit.report import generation_scores, headline, plots
 from dltoolkit.report.formatting import duration, json_value, metric_value, percent
@@ -108,7 +109,7 @@ def _epoch_scores(run: Contents) -> list[dict[str, str]]:
     if len(run.history) != 1:
         return []
     row = run.history[0]
-    names = dict.fromkeys(column.removeprefix("validation_") for column in row if column not in plots.NOT_CURVES)
+    names = dict.fromkeys(column.removeprefix("validation_") for column in row if column not in progress.NOT_METRICS)
     return [
         {
             "name": metric_label(name),

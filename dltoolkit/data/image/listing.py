@@ -17,7 +17,7 @@ from dltoolkit.data.readers import archives, arrays, catalog, columns, keras_dat
 from dltoolkit.data.readers.arrays import SplitArrays
 from dltoolkit.data.readers.file_names import FileFinder
 from dltoolkit.data.readers.listing import ExampleType, Listing
-from dltoolkit.data.readers.source import File, Source
+from dltoolkit.data.readers.source import VIDEO_SUFFIXES, File, Source
 from dltoolkit.errors import UserError
 
 IMAGES = ExampleType(
@@ -25,7 +25,7 @@ IMAGES = ExampleType(
     decode.SUFFIXES,
     unsupported=(
         *(".heic", ".heif", ".avif", ".svg", ".psd", ".raw", ".cr2", ".nef", ".dng", ".jp2", ".jxl", ".pdf"),
-        *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"),
+        *VIDEO_SUFFIXES,
     ),
 )
 MAX_DECODED_BYTES = 2**29  # bytes; larger TFDS data sets are read as encoded images instead of pixels
@@ -48,10 +48,8 @@ def list_images(
     """
     if source.kind == "folder":
         return listing.from_folder(source, IMAGES, labeled=labeled, label_pattern=read.label_pattern)
-    if source.kind == "table":
-        return listing.from_tables(source, IMAGES, read, lambda table: _find_columns(table, read), _cell_parser())
-    if source.kind == "object":
-        contents = objects.read(source, "image", labeled=labeled)
+    if source.kind in ("table", "object"):
+        contents = objects.read(source, "image", labeled=labeled) if source.kind == "object" else ()
         if isinstance(contents, dict):
             return _from_arrays(source, contents)
         return listing.from_tables(

@@ -6,16 +6,16 @@ Training, evaluation and prediction share one :class:`Preprocessing`, which run.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
 
 from dltoolkit.data.image import arrays, modes
 from dltoolkit.data.image.scale import Scale
+from dltoolkit.data.options import ResizeMode
 from dltoolkit.errors import UserError
 
-ResizeMode = Literal["crop", "letterbox", "stretch"]
 MAX_SIDE = 8192  # pixels of a side that run.json may ask for
 MAX_REMARKABLE_LOSS = 0.5  # fraction of one image that cropping may remove without a remark
 

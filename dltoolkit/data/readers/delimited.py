@@ -71,9 +71,7 @@ def read_file(
     if header is None:
         header = looks_like_header(records[0].cells, [record.cells for record in records[1:]], usual_names)
     names = column_names(records.pop(0).cells) if header else numbered_names(len(records[0].cells))
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path} has two columns called '{repeated}': rename one.")
+    refuse_repeated(names, path)
     for line, cells in records:
         if len(cells) != len(names):
             raise UserError(
@@ -211,13 +209,12 @@ class RecordParser:
             reason = "a NUL character, so the file is binary or damaged"
         else:
             return Record(number, cells)
-        excerpt = text[:EXCERPT_LENGTH].rstrip("\r\n").encode(errors="surrogateescape").decode(errors="replace")
-        return InvalidInput(excerpt, f"line {number}: {reason}")
+        return InvalidInput(excerpt(text), f"line {number}: {reason}")
 
     def _give_up_first_line(self, reason: str) -> Iterator[Record | InvalidInput]:
         (number, text), *others = self._lines
         self._lines, self._length = [], 0
-        yield InvalidInput(text[:EXCERPT_LENGTH].rstrip("\r\n"), f"line {number}: {reason}")
+        yield InvalidInput(excerpt(text), f"line {number}: {reason}")
         for other in others:
             yield from self.feed(*other)
 
@@ -277,3 +274,15 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def refuse_repeated(names: Sequence[str], path: Path) -> None:
+    """Raise a UserError if two columns have the same name."""
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path} has two columns called '{repeated}': rename one.")
+
+
+def excerpt(record: str) -> str:
+    """Return the beginning of a record, for its error; bytes that are not UTF-8 become replacement characters."""
+    return record[:EXCERPT_LENGTH].rstrip("\r\n").encode(errors="surrogateescape").decode(errors="replace")

@@ -69,7 +69,7 @@ def documents(source: Source, text_column: str | None) -> dict[str, list[str]]:
         UserError: If the object holds no texts.
     """
     by_split = {}
-    for split, table in _text_tables(source):
+    for split, table in read(source, "text", labeled=False):
         column = "text" if list(table.columns) == ["text", "label"] else table.find(text_column, TEXT_COLUMNS, "text")
         cells = table.columns[column]
         try:
@@ -98,13 +98,6 @@ def first_example(source: Source) -> list[Any]:
         array = np.asarray(first)
         first = array if array.dtype.kind in "iufb" or not array.size else array.ravel()[0]
     return [first.decode("utf-8", "replace") if isinstance(first, bytes) else first]
-
-
-def _text_tables(source: Source) -> list[tuple[str, Table]]:
-    tables = read(source, "text", labeled=False)
-    if isinstance(tables, dict):
-        raise _no_texts(source.spec, next(iter(tables.values()))[0])
-    return tables
 
 
 def _to_form(value: Any, noun: str, spec: str, *, labeled: bool) -> tuple[np.ndarray, np.ndarray] | Table:

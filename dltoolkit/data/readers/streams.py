@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dltoolkit.data.readers import delimited, encoding
-from dltoolkit.data.readers.delimited import EXCERPT_LENGTH, Record, RecordParser
+from dltoolkit.data.readers.delimited import Record, RecordParser
 from dltoolkit.data.readers.source import table_suffix
 from dltoolkit.data.readers.tables import TEXT_COLUMNS, USUAL_NAMES, Table, read_table
-from dltoolkit.errors import InvalidInput, UserError
+from dltoolkit.errors import InvalidInput
 from dltoolkit.lines import Line
 
 Lines = Iterable[str | InvalidInput | None]
@@ -96,24 +96,24 @@ def _read_json(lines: Lines, text_column: str | None, path: Path) -> Cells:
         line = line.removeprefix("\ufeff") if number == 1 else line
         if not line.strip():  # as in a file, an empty line is no record
             continue
-        excerpt = line[:EXCERPT_LENGTH].rstrip("\r\n").encode(errors="surrogateescape").decode(errors="replace")
+        beginning = delimited.excerpt(line)
         try:
             line.encode()
             row = json.loads(line)
         except UnicodeEncodeError:
-            yield InvalidInput(excerpt, f"line {number}: not UTF-8")
+            yield InvalidInput(beginning, f"line {number}: not UTF-8")
             continue
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
-            yield InvalidInput(excerpt, f"line {number}: not a JSON object")
+            yield InvalidInput(beginning, f"line {number}: not a JSON object")
             continue
         if column is None and row:
             column = _find_column(list(row), text_column, path)
         text = row.get(column)
         if text is None or isinstance(text, (list, dict)):
             reason = "no value in the column" if text is None else "not a text in the column"
-            yield InvalidInput(excerpt, f"line {number}: {reason}")
+            yield InvalidInput(beginning, f"line {number}: {reason}")
         else:
             yield Line(text)
 
@@ -121,6 +121,5 @@ def _read_json(lines: Lines, text_column: str | None, path: Path) -> Cells:
 def _find_column(names: list[str], text_column: str | None, path: Path) -> str:
     if text_column is None and len(names) == 1:
         return names[0]
-    if len(set(names)) < len(names):
-        raise UserError(f"{path} has two columns called '{next(n for n in names if names.count(n) > 1)}': rename one.")
+    delimited.refuse_repeated(names, path)
     return Table(path, {name: [] for name in names}).find(text_column, TEXT_COLUMNS, "text")

@@ -81,8 +81,7 @@ def read_excel(path: Path, header: bool | None, usual_names: Collection[str] = (
         names, rows = delimited.column_names(texts[0]), rows[1:]
     else:
         names = delimited.numbered_names(width)
-    if len(set(names)) < len(names):
-        raise UserError(f"{path} has two columns called '{next(n for n in names if names.count(n) > 1)}': rename one.")
+    delimited.refuse_repeated(names, path)
     return {name: [row[index] for row in rows] for index, name in enumerate(names)}
 
 

@@ -37,12 +37,8 @@ def list_texts(
         return listing.from_folder(source, TEXTS, label_pattern=read.label_pattern)
     if source.kind == "bundled" and source.reference == "reviews":
         source = replace(source, kind="table", path=BUNDLED / "reviews.tsv")
-    if source.kind == "table":
-        return listing.from_tables(
-            source, TEXTS, read, lambda table: _find_columns(table, read), lambda cell, _, name: (name, cell_text(cell))
-        )
-    if source.kind == "object":
-        contents = objects.read(source, "text")
+    if source.kind in ("table", "object"):
+        contents = objects.read(source, "text") if source.kind == "object" else ()
         return listing.from_tables(
             source,
             TEXTS,

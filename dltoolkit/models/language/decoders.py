@@ -50,13 +50,15 @@ class LayerWeights:
 
 def build(model: keras.Model) -> CachedDecoder | EnsembleDecoder | UncachedDecoder:
     """Return the fastest decoder for a language model."""
+    if all(layer.name != "bigram_embedding" for layer in model.layers):
+        return UncachedDecoder(model)
     layers = {
         layer.name: LayerWeights(
             type(layer).__name__, layer.get_config(), [weight.astype(np.float32) for weight in layer.get_weights()]
         )
         for layer in model.layers
     }
-    return _build_cached(layers) or UncachedDecoder(model)
+    return _build_cached(layers)
 
 
 def load(path: Path) -> CachedDecoder | EnsembleDecoder | None:
@@ -123,9 +125,7 @@ def _read_arrays(group: h5py.Group) -> list[np.ndarray]:
     return arrays
 
 
-def _build_cached(layers: dict[str, LayerWeights]) -> CachedDecoder | EnsembleDecoder | None:
-    if "bigram_embedding" not in layers:
-        return None
+def _build_cached(layers: dict[str, LayerWeights]) -> CachedDecoder | EnsembleDecoder:
     heads = sorted(name for name in layers if re.fullmatch(r"logits(_model_\d+)?", name))
     decoders = [CachedDecoder(layers, head.removeprefix("logits")) for head in heads]
     return decoders[0] if len(decoders) == 1 else EnsembleDecoder(decoders)
