@@ -120,9 +120,8 @@ def test_sample_per_class_limits_each_class(examples):
     assert set(rows) < set(train)
 
 
-def test_counts_of_duplicates_conflicts_and_leaks():
+def test_counts_of_conflicts_and_leaks():
     hashes = np.array([5, 5, 5, 6, 7, 7], np.uint64)
     labels = np.array([0, 0, 1, 1, 1, 1])
-    assert split.count_duplicates(hashes) == 3
     assert split.conflicting_labels(hashes, labels) == 1
     assert split.count_leaked(hashes, np.array([1, 3]), np.array([0, 4])) == 1

@@ -225,7 +225,7 @@ def test_words_that_the_backbone_does_not_know_are_said(config, folder, capfd):
     source = finished_analyzer(folder, "few-words", "cnn", ["the", "猫"])
     config = replace(config, backbone=str(source.path), name="few-known")
     task = finetuning.tasks.resolve(config).create()
-    run, splits = Run.create(fine_tune.__file__, config, "reviews"), task.load_data(config)
+    run, splits = Run.create(fine_tune.__file__, config, "reviews"), fine_tune.build_data(config)
     run.describe_data(splits.describe())
     task.build_features(config, splits)
     task.save_encoder(run, splits)

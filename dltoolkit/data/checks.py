@@ -140,20 +140,22 @@ def leave_out_unlabeled(listing: Listing) -> Listing:
     )
 
 
-def warnings(listing: Listing, hashes: np.ndarray, splits: dict[str, np.ndarray]) -> list[str]:
+def warnings(
+    listing: Listing, hashes: np.ndarray, splits: dict[str, np.ndarray], duplicates: Sequence[tuple[str, str]]
+) -> list[str]:
     """Return warnings about repeated, leaking and contradictory examples and about imbalanced or missing classes.
 
     Args:
         listing: The listing.
         hashes: uint64 (n,), of the contents.
         splits: Indices of the examples of each split.
+        duplicates: From :func:`find_duplicates`.
     """
     sentences = []
     noun = listing.noun
-    duplicates = [name for name, _ in find_duplicates(hashes, listing.names)]
     if duplicates:
         count = _count(len(duplicates), noun, "repeats another", "repeat others")
-        sentences.append(f"{count} exactly: {_join(duplicates, 3)}.")
+        sentences.append(f"{count} exactly: {_join([name for name, _ in duplicates], 3)}.")
     for name, earlier in (("validation", ("train",)), ("test", ("train", "validation"))):
         if leaked := split.count_leaked(hashes, splits[name], np.concatenate([splits[other] for other in earlier])):
             sentences.append(

@@ -158,7 +158,8 @@ def split_dataset(
     validation = min(HELD_OUT, MAX_VALIDATION / count) if validation is None else validation
     test = min(HELD_OUT, MAX_TEST / count) if test is None else test
     splits = _split(listing, hashes, validation, test, seed)
-    warnings = [*listing.warnings, *checks.warnings(listing, hashes, splits)]
+    duplicates = checks.find_duplicates(hashes, listing.names)
+    warnings = [*listing.warnings, *checks.warnings(listing, hashes, splits, duplicates)]
     if shots is not None:
         largest = int(np.bincount(listing.labels[splits["train"]]).max())
         if shots > largest:
@@ -180,7 +181,7 @@ def split_dataset(
         "columns": listing.columns,
         "split_origin": _describe_origin(listing),
         "warnings": warnings,
-        "findings": [*invalid, *checks.find_duplicates(hashes, listing.names)],
+        "findings": [*invalid, *duplicates],
     }
 
 

@@ -142,11 +142,6 @@ def sample_per_class(hashes: np.ndarray, labels: np.ndarray, train: np.ndarray, 
     return np.sort(train[order[rank < count]])
 
 
-def count_duplicates(hashes: np.ndarray) -> int:
-    """Return the number of examples that are equal to an earlier one."""
-    return len(hashes) - len(np.unique(hashes))
-
-
 def conflicting_labels(hashes: np.ndarray, labels: np.ndarray) -> int:
     """Return the number of contents that have more than one label."""
     contents = np.unique(np.stack([hashes, labels.astype(np.uint64)]), axis=1)[0]

@@ -49,9 +49,6 @@ class ImageTask(Task):
     def __init__(self, backbone: Backbone | None = None):
         self.backbone = backbone
 
-    def load_data(self, config: Any) -> ImageSplits:
-        return loading.load_images(config, self.backbone.image_size if self.backbone else None)
-
     def build_features(self, config: Any, splits: ImageSplits) -> keras.Model:
         """Return the backbone without its head, batch normalization in inference mode."""
         features = self.backbone.image_features(splits.image_shape)
@@ -130,7 +127,7 @@ class ImageTask(Task):
 
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
         config = config.resolve(image_size=run.model.input_shape[1])
-        return image_classification.evaluate(run, lambda: self.load_data(config), other, config)
+        return image_classification.evaluate(run, lambda: loading.load_images(config), other, config)
 
     def predictor(self, run: Run) -> Predictor:
         return image_classification.ImagePredictor(run)

@@ -9,7 +9,7 @@ from dltoolkit.data.image import dataset as images
 from dltoolkit.data.text import dataset as texts
 
 
-def load_images(config: Any, image_size: int | None) -> images.ImageSplits:
+def load_images(config: Any, image_size: int | None = None) -> images.ImageSplits:
     """Read, check and split images.
 
     Args:

@@ -44,9 +44,6 @@ class Task(Protocol):
     variable_shapes: bool
     depthwise: bool
 
-    def load_data(self, config: Any) -> Splits:
-        """Read, check and split the data."""
-
     def build_features(self, config: Any, splits: Splits) -> keras.Model:
         """Return the backbone without its head, from raw pixels or token IDs to features (batch, units)."""
 

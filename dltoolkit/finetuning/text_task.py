@@ -51,9 +51,6 @@ class TextTask(Task):
     def __init__(self, backbone: Backbone | None = None):
         self.backbone = backbone
 
-    def load_data(self, config: Any) -> TextSplits:
-        return loading.load_texts(config)
-
     def build_features(self, config: Any, splits: TextSplits) -> keras.Model:
         """Return the backbone without its head, and give the texts the encoder that belongs to it."""
         backbone = self.backbone.text_features(config.max_length, config.dropout)
@@ -146,7 +143,7 @@ class TextTask(Task):
         return model
 
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
-        return text_classification.evaluate(run, lambda: self.load_data(config), other, config, load_encoder(run))
+        return text_classification.evaluate(run, lambda: loading.load_texts(config), other, config, load_encoder(run))
 
     def predictor(self, run: Run) -> Predictor:
         return text_classification.TextPredictor(run, load_encoder(run))
