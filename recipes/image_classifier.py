@@ -195,4 +195,4 @@ def predict(run: Run, inputs: Any, **options: Any) -> Prediction | list[Predicti
 
 def predictor(run: Run) -> Predictor:
     """Return the classifier of a run, which reads images as in training."""
-    return evaluation.image_classification.ImagePredictor(run)
+    return evaluation.image_predictor.ImagePredictor(run)

@@ -192,7 +192,7 @@ def predict(run: Run, inputs: Any, **options: Any) -> Prediction | list[Predicti
 
 def predictor(run: Run) -> Predictor:
     """Return the classifier of a run, which reads texts as in training."""
-    return evaluation.text_classification.TextPredictor(run, load_encoder(run))
+    return evaluation.text_predictor.TextPredictor(run, load_encoder(run))
 
 
 def load_encoder(run: Run) -> TextEncoder:

@@ -342,7 +342,7 @@ def test_from_preset_honors_the_tokenizer_settings_of_hugging_face(hugging_face,
         assert [VOCABULARY[token_id - 1] for token_id in token_ids.to_padded()[0] if token_id] == [
             *("[CLS]", *tokens, "[SEP]")
         ]
-        is_known = evaluation.text_classification.is_known(token_ids.to_padded(), each)
+        is_known = evaluation.text_predictor.is_known(token_ids.to_padded(), each)
         assert is_known.tolist() == [tokens != ["[UNK]"], True]
 
 

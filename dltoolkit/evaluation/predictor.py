@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit import lazy
+from dltoolkit import lazy, models
 from dltoolkit.errors import UserError
 from dltoolkit.evaluation import prediction
-from dltoolkit.models import surgery
 
 if TYPE_CHECKING:
     import keras
@@ -126,7 +125,7 @@ class Predictor:
         Raises:
             UserError: If an input cannot be read, or the model has no dense layer.
         """
-        return self._run(surgery.features(self.model), inputs)
+        return self._run(models.surgery.features(self.model), inputs)
 
     def split(self, inputs: Any) -> tuple[Iterable[Any], bool]:
         """Return the inputs one by one, and whether ``inputs`` is a single one.

@@ -9,7 +9,7 @@ import numpy as np
 
 from dltoolkit import progress
 from dltoolkit.data.image import augment
-from dltoolkit.evaluation import image_classification
+from dltoolkit.evaluation import image_classification, image_predictor
 from dltoolkit.finetuning import feature_cache, loading, unfreeze
 from dltoolkit.finetuning.backbone import Backbone
 from dltoolkit.finetuning.task import Task
@@ -130,7 +130,7 @@ class ImageTask(Task):
         return image_classification.evaluate(run, lambda: loading.load_images(config), other, config)
 
     def predictor(self, run: Run) -> Predictor:
-        return image_classification.ImagePredictor(run)
+        return image_predictor.ImagePredictor(run)
 
 
 def augmentation(config: Any, splits: ImageSplits) -> Augment | None:

@@ -11,7 +11,7 @@ from dltoolkit import progress
 from dltoolkit.data.text import encoders
 from dltoolkit.data.text import pipeline as text_pipeline
 from dltoolkit.errors import UserError
-from dltoolkit.evaluation import text_classification
+from dltoolkit.evaluation import text_classification, text_predictor
 from dltoolkit.evaluation.text_classification import BATCH_SIZE, LENGTH_MULTIPLE
 from dltoolkit.finetuning import loading, unfreeze
 from dltoolkit.finetuning.backbone import Backbone
@@ -146,7 +146,7 @@ class TextTask(Task):
         return text_classification.evaluate(run, lambda: loading.load_texts(config), other, config, load_encoder(run))
 
     def predictor(self, run: Run) -> Predictor:
-        return text_classification.TextPredictor(run, load_encoder(run))
+        return text_predictor.TextPredictor(run, load_encoder(run))
 
 
 def load_encoder(run: Run) -> encoders.TextEncoder:
