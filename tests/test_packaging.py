@@ -1,5 +1,6 @@
 """Every way to install provides ``dltoolkit`` and ``dltoolkit.recipes`` in any folder, no top-level ``recipes``."""
 
+import json
 import shutil
 import site
 import subprocess
@@ -79,3 +80,23 @@ def test_pyproject_lists_every_package():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     folders = {path.parent.relative_to(ROOT) for path in (ROOT / "dltoolkit").rglob("__init__.py")}
     assert set(listed) == {".".join(folder.parts) for folder in folders} | {"dltoolkit.recipes"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "code", "said"),
+    [
+        ([{"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "?"}], 0, "1 of 2 packages checked"),
+        ([{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}], 1, "CVE-1, fixed in 2"),
+        ([{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": []}]}], 0, "CVE-1, not fixed yet"),
+        ([{"name": "a", "skip_reason": "not found"}], 0, "not checked"),
+        (None, 0, "not checked"),
+    ],
+    ids=["none known", "fixed", "not fixed", "no data", "no report"],
+)
+def test_audit_fails_only_for_a_vulnerability_that_is_fixed(tmp_path, packages, code, said):
+    report = tmp_path / "audit.json"
+    if packages is not None:
+        report.write_text(json.dumps({"dependencies": packages, "fixes": []}))
+    done = subprocess.run([sys.executable, str(ROOT / ".ci" / "audit.py"), report], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert said in done.stdout
