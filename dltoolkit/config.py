@@ -13,7 +13,6 @@ Python alike: its type, its bounds, and that the chosen mode does not ignore it.
 import copy
 import dataclasses
 import inspect
-import json
 import re
 import types
 import typing
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from dltoolkit import data_object, option_names
-from dltoolkit.errors import UserError, did_you_mean, json_error
+from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.option_values import KIND_NAMES, PARSERS, Duration, format_duration
 
 GROUPS = ("data", "model", "optimization", "augmentation", "evaluation", "output", "device", "other")  # order of --help
@@ -58,6 +57,7 @@ def option(
 
 
 MAX_SHOWN = 200  # characters of a wrong value that an error message shows
+MAX_INTEGER = 10**12  # of an option without a maximum of its own; greater numbers do not fit into floats or arrays
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,11 @@ class Option:
             parsed = PARSERS[self.kind](value)
         except (ValueError, TypeError, OverflowError):
             raise UserError(f"{label} must be {KIND_NAMES[self.kind]}, not {_show(value)}.") from None
+        maximum = MAX_INTEGER if self.kind is int and self.maximum is None else self.maximum
         if self.minimum is not None and parsed < self.minimum:
-            raise UserError(f"{label} must be at least {self.minimum:g}, not {value}.")
-        if self.maximum is not None and parsed > self.maximum:
-            raise UserError(f"{label} must be at most {self.maximum:g}, not {value}.")
+            raise UserError(f"{label} must be at least {self.minimum:g}, not {_shorten(value)}.")
+        if maximum is not None and parsed > maximum:
+            raise UserError(f"{label} must be at most {maximum:g}, not {_shorten(value)}.")
         return parsed
 
 
@@ -218,7 +219,14 @@ def _mode(name: str, value: Any, allowed: tuple[Any, ...], is_option: bool) -> s
 def _show(value: Any) -> str:
     """Return a value for a message: simple ones in quotes, and of an array or another object its type only."""
     simple = isinstance(value, str | int | float | Path)
-    return f"'{str(value)[:MAX_SHOWN]}'" if simple else data_object.describe(value)
+    return f"'{_shorten(value)}'" if simple else data_object.describe(value)
+
+
+def _shorten(value: Any) -> str:
+    try:
+        return str(value)[:MAX_SHOWN]
+    except ValueError:  # Python spells integers of at most 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _spell(name: str, value: Any) -> str:
@@ -352,39 +360,6 @@ def display(values: Mapping[str, Any]) -> dict[str, Any]:
     durations = [name for name, item in options(RunConfig).items() if item.kind is Duration]
     shown = {name: format_duration(values[name]) for name in durations if values.get(name) is not None}
     return {**values, **shown}
-
-
-def read_file(path: str | Path) -> dict[str, Any]:
-    """Read option values from a YAML or JSON file.
-
-    Raises:
-        UserError: If the file cannot be read, is not valid, or does not hold a mapping.
-    """
-    path = Path(path).expanduser()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f"Cannot read the config file {path}: {reason}.") from None
-    if path.suffix.lower() == ".json":
-        try:
-            values = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path} is not valid JSON: {json_error(error)}.") from None
-    else:
-        import yaml
-
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f" in line {mark.line + 1}" if mark else ""
-            raise UserError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', error)}.") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold lines such as 'epochs: 20', but it holds a {type(values).__name__}.")
-    return values
 
 
 def _join_or(values: list[str]) -> str:

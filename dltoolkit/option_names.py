@@ -64,6 +64,7 @@ EXPLAINED_NAMES = {
     "workers": "data is read on all CPU cores, and 'dltoolkit launch --workers N' trains in several processes",
 }
 EXPLAINED_NAMES |= dict.fromkeys(("num_workers", "dataloader_num_workers"), EXPLAINED_NAMES["workers"])
+MAX_SHOWN = 80  # characters of a name that the message shows
 CUTOFF = 0.6  # similarity (difflib's ratio) below which a suggestion would rather mislead than help
 
 
@@ -74,11 +75,11 @@ def no_such_option(written: str, names: Iterable[str]) -> str:
         written: The option as the user wrote it, ``--lr`` on the command line or ``lr`` in a file.
         names: Names of the options that exist, in any spelling.
     """
-    message = f"There is no option '{written}'"
+    message = f"There is no option '{written[:MAX_SHOWN]}'"
     explanation = EXPLAINED_NAMES.get(_normalize(written))
     if explanation:
         return f"{message}: {explanation}."
-    match = find(written, names)
+    match = find(written[:MAX_SHOWN], names)
     if match is None:
         return f"{message}."
     flag = f"--{match.replace('_', '-')}"

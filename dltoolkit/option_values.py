@@ -16,11 +16,12 @@ def parse_duration(value: Any) -> Duration:
         return Duration(_parse_float(value))
     text = str(value).strip().lower()
     if re.fullmatch(r"\d+(\.\d*)?", text):
-        return Duration(float(text))
+        return Duration(_parse_float(text))
     if not re.fullmatch(r"(\d+(\.\d+)?[hms]\s*)+", text):
         raise ValueError(value)
     unit_seconds = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    return Duration(sum(float(n) * unit_seconds[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)([hms])", text)))
+    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
+    return Duration(_parse_float(sum(float(n) * unit_seconds[unit] for n, unit in parts)))
 
 
 def format_duration(seconds: float) -> str:

@@ -166,30 +166,3 @@ def test_no_such_option_prefers_an_option_that_the_recipe_has():
     assert "--max-length?" in option_names.no_such_option("--block-size", ["max_length"])
     assert option_names.no_such_option("--block-size", ["epochs", "xla"]) == "There is no option '--block-size'."
     assert "all CPU cores" in option_names.no_such_option("--workers", ["epochs"])
-
-
-def test_make_reads_what_yaml_and_json_files_hold(tmp_path):
-    (tmp_path / "a.yaml").write_text("epochs: 3\nlearning-rate: 1e-3\nwidths: [16, 32]\n")
-    (tmp_path / "a.json").write_text('{"epochs": 3, "learning_rate": 0.001, "widths": [16, 32]}')
-    assert config.make(Toy, config.read_file(tmp_path / "a.yaml")) == config.make(
-        Toy, config.read_file(tmp_path / "a.json")
-    )
-    (tmp_path / "empty.yaml").write_text("")
-    assert config.read_file(tmp_path / "empty.yaml") == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.yaml", b"epochs: [3", "not valid YAML"),
-        ("a.json", b"{", "not valid JSON"),
-        ("a.yaml", b"- 3", "it holds a list"),
-        ("a.yaml", b"\xff\xfe\x00\x01", "Cannot read"),
-        ("missing.yaml", None, "No such file"),
-    ],
-)
-def test_read_file_names_a_broken_file(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        config.read_file(tmp_path / name)

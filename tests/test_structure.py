@@ -19,6 +19,7 @@ GROUND = {
     *(
         "cluster",
         "config",
+        "config_file",
         "data_object",
         "errors",
         "files",
@@ -31,7 +32,7 @@ GROUND = {
         "option_names",
         "option_values",
     ),
-    *("plan", "progress", "recipe", "run_files"),
+    *("plan", "progress", "recipe", "run_files", "strict_json"),
 }
 FLOORS = [
     *(GROUND, {"data"}, {"models"}, {"run"}, {"saved_runs"}, {"training"}, {"evaluation"}, {"finetuning"}, {"report"}),

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from dltoolkit import config as configuration
-from dltoolkit import lazy, recipe
+from dltoolkit import config_file, lazy, recipe
 from dltoolkit.config import GROUPS, Option
 from dltoolkit.errors import UserError
 from dltoolkit.option_values import Duration
@@ -121,7 +121,7 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
         lazy.import_tensorflow()  # which hides its startup messages
     module = recipe.load(name)
 
-    def train_recipe(words: tuple[str, ...], config_file: str | None, **flags: Any) -> None:
+    def train_recipe(words: tuple[str, ...], config_path: str | None, **flags: Any) -> None:
         context = click.get_current_context()
         values = given_options(context, flags)
         for option in switches:
@@ -135,7 +135,7 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
                     f"The argument '{words[-1]}' belongs to no option; see '{context.command_path} --help'."
                 )
             values["data"] = words[0]
-        from_file = configuration.parse(module.Config, configuration.read_file(config_file) if config_file else {})
+        from_file = configuration.parse(module.Config, config_file.read(config_path) if config_path else {})
         on_end(module.train(module.Config(**{**from_file, **configuration.parse(module.Config, values, flags=True)})))
 
     shared, declared = configuration.options(configuration.RunConfig), inspect.get_annotations(module.Config)
@@ -149,7 +149,7 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
             click.Argument(["words"], nargs=-1, metavar="[DATA]"),
             *flags,
             *map(_no_flag, switches),
-            click.Option(["--config", "config_file"], metavar="FILE", help="YAML or JSON file; flags take precedence"),
+            click.Option(["--config", "config_path"], metavar="FILE", help="YAML or JSON file; flags take precedence"),
         ],
         help=(module.__doc__ or "").strip().partition("\n")[0],
         epilog=f"Example: {example(module, name)}",
