@@ -1,7 +1,13 @@
-"""The right option for a name that does not exist: a misspelling, or the name that another toolkit uses."""
+"""How messages spell options, and the right option for a name that does not exist.
 
+Messages in the code hold options as flags, with a value after an equals sign: ``use --device=cpu``. The command line
+prints ``use --device cpu``, and a Python program reads ``use device='cpu'``.
+"""
+
+import contextlib
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
 # Names of Ultralytics, timm, Hugging Face, nanoGPT and scikit-learn, by the option that has the same meaning here
 PEER_NAMES = {
@@ -65,6 +71,11 @@ EXPLAINED_NAMES = {
 }
 EXPLAINED_NAMES |= dict.fromkeys(("num_workers", "dataloader_num_workers"), EXPLAINED_NAMES["workers"])
 MAX_SHOWN = 80  # characters of a name that the message shows
+PYTHON_NAMES = {"class": "label", "prompt": "prompts"}  # parameters of generate that have another name than the flag
+# What stands in quotation marks, such as a command or the user's own words, and a flag with its value
+_QUOTED_OR_FLAG = re.compile(
+    r"(?<!\w)'[^']*'(?!\w)|(?<![\w/-])--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?:=(?P<value>[\w./~+,:-]*\w))?(?![\w/-])"
+)
 CUTOFF = 0.6  # similarity (difflib's ratio) below which a suggestion would rather mislead than help
 
 
@@ -97,3 +108,38 @@ def find(written: str, names: Iterable[str]) -> str | None:
 
 def _normalize(name: str) -> str:
     return name.lstrip("-").replace("-", "_").lower()
+
+
+_flags = False  # whether messages spell options as flags; see flags()
+
+
+@contextlib.contextmanager
+def flags() -> Iterator[None]:
+    """Spell options in messages as the command line does inside the block, in all threads."""
+    global _flags
+    before, _flags = _flags, True
+    try:
+        yield
+    finally:
+        _flags = before
+
+
+def spell(message: str) -> str:
+    """Return a message with its options as the caller writes them: flags, or names in a Python program."""
+    return _QUOTED_OR_FLAG.sub(_spell_flag if _flags else _spell_name, message) if "--" in message else message
+
+
+def _spell_flag(match: re.Match) -> str:
+    return match[0] if match["value"] is None else match[0].replace("=", " ", 1)
+
+
+def _spell_name(match: re.Match) -> str:
+    if match["name"] is None:
+        return match[0]
+    name, value = match["name"].replace("-", "_"), match["value"]
+    if match["no"]:
+        return f"{name}=False"
+    if value is None:
+        return PYTHON_NAMES.get(name, name)
+    is_number = re.fullmatch(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", value)
+    return f"{name}={value if is_number else repr(value)}"
