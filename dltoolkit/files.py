@@ -1,4 +1,4 @@
-"""Atomic writing of files, and folders that one process at a time may change."""
+"""Reading of regular files only, atomic writing of files, and folders that one process at a time may change."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import itertools
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import filelock
 
@@ -18,6 +20,17 @@ from dltoolkit.errors import UserError
 PARTIAL_MARK = ".partial"  # part of the names of files that are not complete
 LOCK_FILE = ".lock"  # the file in a folder that the process locks which may change the folder
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file systems that do not support locks
+KINDS = {  # what is neither a regular file nor a folder, by its type in the mode of ``os.stat``
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+class NotRegularFile(OSError):
+    """A pipe, device, socket or link where a regular file is needed; ``strerror`` is "a pipe, not a regular file"."""
 
 
 class WriteError(UserError):
@@ -28,12 +41,87 @@ class FolderInUse(UserError):
     """Another process holds the lock of a folder."""
 
 
+def special_kind(path: str | os.PathLike, *, follow_links: bool = True) -> str | None:
+    """Return "a pipe", "a device", "a socket" or, if links are not followed, "a symbolic link"; None for other paths.
+
+    Files and folders give None, and so does a path that does not exist.
+    """
+    try:
+        return KINDS.get(stat.S_IFMT(os.stat(path, follow_symlinks=follow_links).st_mode))
+    except (OSError, ValueError):  # there is no such path, or the name is too long or contains a NUL
+        return None
+
+
+def open_regular(path: str | os.PathLike, *, follow_links: bool = True) -> BinaryIO:
+    """Open a regular file to read its bytes. Everything that is read as a file is opened with this function.
+
+    Pipes, devices and sockets, which could block or never end, are refused before they are opened.
+
+    Args:
+        path: The file.
+        follow_links: Whether the path may be a symbolic link. Links in the folders above it are followed.
+
+    Raises:
+        NotRegularFile: If it is a pipe, a device or a socket, or a link that is not followed.
+        OSError: If it is a folder or cannot be opened.
+    """
+    _require_regular(os.stat(path, follow_symlinks=follow_links), path)  # opening some devices has an effect already
+    more_flags = getattr(os, "O_NONBLOCK", 0) | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | more_flags))  # noqa: SIM115
+    try:
+        _require_regular(os.fstat(file.fileno()), path)  # it may have been replaced meanwhile
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _require_regular(status: os.stat_result, path: str | os.PathLike) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if kind := KINDS.get(stat.S_IFMT(status.st_mode)):
+        raise NotRegularFile(errno.EINVAL, f"{kind}, not a regular file", os.fspath(path))
+
+
+def refuse_special_files(folder: Path, *, links_to_files: bool = False) -> None:
+    """Raise a UserError if a folder from a stranger holds, at any depth, anything but regular files and folders.
+
+    A program that reads or writes below the folder afterward stays inside of it, and does not wait for a pipe.
+
+    Args:
+        folder: The folder, which may itself be a link.
+        links_to_files: Whether links to regular files may be there, as in the cache of Hugging Face.
+    """
+    pending = [os.fspath(folder)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif not entry.is_file(follow_symlinks=links_to_files):
+                        _refuse_special(entry.path, folder)
+        except OSError:  # a folder that cannot be listed, or that another process has just removed
+            continue
+
+
+def _refuse_special(path: str, folder: Path) -> None:
+    kind = special_kind(path, follow_links=False)
+    if kind == KINDS[stat.S_IFLNK]:
+        raise UserError(
+            f"{path} is a symbolic link, and links inside {folder} are not followed: replace it with what it points "
+            "to, or remove it."
+        )
+    if kind:  # otherwise, another process has just removed it
+        raise UserError(f"{path} is {kind}, not a regular file: remove it.")
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, suffix: str = "") -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to ``path`` when the block ends without an error.
 
     The content is flushed to the disk before the renaming. After a power failure, ``path`` holds either the old or the
-    new content.
+    new content. A link of either name is replaced, not followed.
 
     Args:
         path: The file to write. Its folder is created if necessary.
@@ -45,6 +133,7 @@ def atomic_write(path: Path, suffix: str = "") -> Iterator[Path]:
     partial = path.with_name(f".{path.name}{PARTIAL_MARK}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
         yield partial
         with partial.open("r+b") as file:
             os.fsync(file.fileno())
@@ -85,8 +174,8 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         WriteError: If the folder is not writable.
     """
     path = folder / LOCK_FILE
-    if path.is_symlink():  # some versions of filelock would truncate the file that the link points to
-        raise WriteError(f"Cannot write {path}: it is a symbolic link.")
+    if kind := special_kind(path, follow_links=False):  # some versions of filelock truncate what a link points to
+        raise WriteError(f"Cannot write {path}: it is {kind}.")
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -129,6 +218,8 @@ def new_folder(parent: Path, name: str | None, default_name: str) -> Iterator[Pa
             parent.mkdir(parents=True, exist_ok=True)
             path = next((parent / each for each in names if _claim(parent / each, stack, unique=name is None)), None)
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG and name and os.path.isdir(parent):
+                raise UserError(f"A name of {len(name)} characters is too long: choose a shorter --name.") from None
             raise UserError(f"Cannot write runs to {parent}: {error.strerror}; choose another --out-dir.") from None
         if path is None:
             raise UserError(f"A run '{name}' already exists in {parent}; choose another --name.")

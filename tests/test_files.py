@@ -1,0 +1,97 @@
+"""Tests of reading regular files only: pipes, devices, sockets and links are refused at once."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from dltoolkit import files
+from dltoolkit.errors import UserError
+
+
+def make_special(path: Path, kind: str) -> Path:
+    """Make a pipe, a socket, or a link to a device."""
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            folder = os.open(path.parent, os.O_RDONLY)
+            server.bind(f"/proc/self/fd/{folder}/{path.name}")  # the name of a socket has at most 107 bytes
+            os.close(folder)
+    else:
+        path.symlink_to("/dev/zero")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a socket"])
+def test_open_regular_refuses_special_files(tmp_path, kind):
+    path = make_special(tmp_path / "special", kind)
+    assert files.special_kind(path) == kind
+    with pytest.raises(files.NotRegularFile) as caught:
+        files.open_regular(path)
+    assert caught.value.strerror == f"{kind}, not a regular file"
+
+
+def test_open_regular_reads_files_and_follows_links_unless_told_otherwise(tmp_path):
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"content")
+    link.symlink_to(path)
+    with files.open_regular(link) as file:
+        assert file.read() == b"content"
+    with pytest.raises(files.NotRegularFile, match="a symbolic link"):
+        files.open_regular(link, follow_links=False)
+    with files.open_regular(path, follow_links=False) as file:
+        assert file.read() == b"content"
+    with pytest.raises(IsADirectoryError):
+        files.open_regular(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        files.open_regular(tmp_path / "nowhere")
+
+
+def test_refuse_special_files_looks_at_every_depth(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "a" / "b" / "file").write_text("")
+    files.refuse_special_files(folder)
+    link = folder / "a" / "b" / "link"
+    link.symlink_to(folder / "a" / "b" / "file")
+    with pytest.raises(UserError, match=r"run/a/b/link is a symbolic link, and links inside .*/run are not followed"):
+        files.refuse_special_files(folder)
+    files.refuse_special_files(folder, links_to_files=True)
+    link.unlink()
+    link.symlink_to(tmp_path)
+    for target in (tmp_path, tmp_path / "nowhere"):
+        link.unlink()
+        link.symlink_to(target)
+        with pytest.raises(UserError, match="is a symbolic link"):
+            files.refuse_special_files(folder, links_to_files=True)
+    link.unlink()
+    make_special(link, "a pipe")
+    with pytest.raises(UserError, match="link is a pipe, not a regular file: remove it"):
+        files.refuse_special_files(folder)
+
+
+def test_atomic_write_replaces_links_instead_of_following_them(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("plot.png", ".plot.png.partial"):
+        (folder / name).symlink_to(victim)
+    with files.atomic_write(folder / "plot.png") as partial:
+        partial.write_text("new")
+    assert victim.read_text() == "mine"
+    assert [(path.name, path.is_symlink(), path.read_text()) for path in folder.iterdir()] == [
+        ("plot.png", False, "new")
+    ]
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "ü" * 200])
+def test_new_folder_blames_the_name_that_is_too_long(tmp_path, name):
+    message = f"A name of {len(name)} characters is too long: choose a shorter .*name"
+    with pytest.raises(UserError, match=message), files.new_folder(tmp_path / "runs", name, "digits"):
+        pass
+    assert list((tmp_path / "runs").iterdir()) == []
+    with pytest.raises(UserError, match="choose another .*out.dir"), files.new_folder(tmp_path / name, "a", "digits"):
+        pass
