@@ -27,12 +27,6 @@ def is_file(recipe: str) -> bool:
     return recipe.endswith(".py")
 
 
-def imports_keras(recipe: str) -> bool:
-    """Return whether ``recipe`` is the path of a file that imports Keras or TensorFlow at its top."""
-    path = Path(recipe).expanduser()
-    return is_file(recipe) and path.is_file() and lazy.source_imports_keras(path.read_text("utf-8", "replace"))
-
-
 def train_command(path: Path) -> str:
     """Return the command that trains with a recipe file, from the current folder."""
     return f"dltoolkit train {shlex.quote(str(path) if len(path.parts) > 1 else f'./{path}')}"
@@ -46,16 +40,20 @@ def summary(path: Path) -> str:
 def load(recipe: str) -> ModuleType:
     """Import a recipe by name (``image-classifier`` or ``image_classifier``) or by file (``./mine.py``).
 
+    The name is one that the user has given: a file is executed.
+
     Raises:
         UserError: If there is no such recipe, or the file lacks ``Config`` or ``train``.
     """
     if not is_file(recipe):
-        return importlib.import_module(f"{PACKAGE}.{_installed(recipe, ', or give a .py file').stem}")
+        return _import_installed(_installed(recipe, ", or give a .py file"))
     path = Path(recipe).expanduser().resolve()
     if not path.is_file():
         raise UserError(
             f"There is no recipe file {recipe}; 'dltoolkit copy image-classifier .' makes one to start from."
         )
+    if lazy.source_imports_keras(path.read_text("utf-8", "replace")):
+        lazy.import_tensorflow()  # which hides its startup messages
     module_name = f"dltoolkit_recipe_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     module = importlib.util.module_from_spec(spec)
@@ -64,10 +62,40 @@ def load(recipe: str) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"{recipe} is not valid Python: {error.msg} in line {error.lineno}.") from None
-    missing = [name for name in ("Config", "train") if not hasattr(module, name)]
-    if missing:
-        raise UserError(f"{recipe} is not a recipe, because it does not define {' and '.join(missing)}.")
+    check(module, recipe)
     return module
+
+
+def check(module: ModuleType, name: str) -> None:
+    """Raise a UserError that calls a module ``name`` if it is not a recipe."""
+    missing = [attribute for attribute in ("Config", "train") if not hasattr(module, attribute)]
+    if missing:
+        raise UserError(f"{name} is not a recipe, because it does not define {' and '.join(missing)}.")
+
+
+def installed(name: str) -> ModuleType:
+    """Import an installed recipe by its exact name, one of :func:`names`."""
+    return _import_installed(names()[name])
+
+
+def of_file(path: Path) -> ModuleType:
+    """Return the module of a recipe file that this process executes; the file is imported only if it is not yet."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).name == path.name and Path(file).resolve() == path.resolve():
+            return module
+    return load(str(path))
+
+
+def own_file(module: ModuleType) -> Path | None:
+    """Return the file of a recipe's module, or None if the recipe is an installed one or has no file."""
+    file = getattr(module, "__file__", None)
+    path = None if file is None else Path(file).resolve()
+    return None if path in {installed.resolve() for installed in names().values()} else path
+
+
+def _import_installed(path: Path) -> ModuleType:
+    return importlib.import_module(f"{PACKAGE}.{path.stem}")
 
 
 def copy(recipe: str, folder: str | Path) -> Path:

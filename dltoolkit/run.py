@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import os
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltoolkit import cluster, data_object, files, interrupt, lazy, machine, recipe
+from dltoolkit import cluster, data_object, files, lazy, machine, recipe
 from dltoolkit import config as configuration
-from dltoolkit.errors import NonChiefDone, UserError, WorkerLost
+from dltoolkit.errors import UserError
 from dltoolkit.models import model_file
-from dltoolkit.run_files import RunFiles
+from dltoolkit.run_session import RunSession
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import keras
     import numpy as np
 
 FORMAT = 2  # version of the layout of a run directory; raised if older versions of this package cannot read the new one
-LAUNCHED_VARIABLE = "DLTOOLKIT_LAUNCHED"  # environment variable with the start of the command that launched the workers
-RUN_FILE_VARIABLE = "DLTOOLKIT_RUN_FILE"  # environment variable that names the file to which the chief writes its run
 
 
-class Run(RunFiles):
+class Run(RunSession):
     """A run directory. :meth:`create` makes a new one, :func:`dltoolkit.load` opens an existing one.
 
     Attributes:
         path: The directory.
         info: The contents of run.json (see docs/run_directory.md).
+        recipe_file: The recipe's file if it is none of the installed ones. It is never taken from run.json.
     """
 
-    def __init__(self, path: Path, info: dict[str, Any], *, is_new: bool = False):
-        super().__init__(path, info)
-        self._is_new, self._is_locked = is_new, False
-        self._model: keras.Model | None = None
+    _recipe: ModuleType | None = None
+    _model: keras.Model | None = None
 
     @classmethod
     def create(cls, module_file: str, settings: configuration.RunConfig, data_name: str) -> Run:
@@ -69,10 +65,11 @@ class Run(RunFiles):
             "machine": machine.description(),
         }
         parent = Path(settings.out_dir).expanduser() / recipe_name
+        options = {"is_new": True, "recipe_file": None if file in shipped else file}
         if not cluster.is_chief():
-            return cls(parent / (settings.name or data_name), info, is_new=True)  # the path is not used
+            return cls(parent / (settings.name or data_name), info, **options)  # the path is not used
         with files.new_folder(parent, settings.name, data_name) as path:
-            run = cls(path, {**info, "name": path.name}, is_new=True)
+            run = cls(path, {**info, "name": path.name}, **options)
             try:
                 run.update()
             except BaseException:
@@ -81,13 +78,18 @@ class Run(RunFiles):
         return run
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path, module: ModuleType | None = None) -> Run:
         """Open an existing run directory.
+
+        Args:
+            path: The directory.
+            module: The recipe's module; None for the installed recipe that run.json names.
 
         Raises:
             UserError: If run.json is damaged, or the run has another format than this version reads.
         """
-        run = cls(path, {})
+        run = cls(path, {}, recipe_file=None if module is None else recipe.own_file(module))
+        run._recipe = module
         run.reload()
         return run
 
@@ -159,88 +161,7 @@ class Run(RunFiles):
             _warn("The run was trained on these data: the scores will be too optimistic.")
         return same
 
-    @contextlib.contextmanager
-    def exclusive_lock(self) -> Iterator[None]:
-        """Keep other processes from changing the run inside the block.
-
-        Raises:
-            UserError: If another process is using the run.
-        """
-        if self._is_locked or not self.writes:
-            yield
-            return
-        with files.exclusive_lock(self.path):
-            files.remove_partial_files(self.path)
-            self._is_locked = True
-            try:
-                yield
-            finally:
-                self._is_locked = False
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[Run]:
-        """Lock the run inside the block and record its state: running, then finished, interrupted or failed.
-
-        A new run that fails before its training has begun is deleted. SIGINT and SIGTERM raise
-        :class:`dltoolkit.interrupt.Interrupted`. Workers other than the chief leave the block when training is done.
-        Keras' dtype policy, which training sets, is restored at the end.
-
-        Raises:
-            UserError: If another process is using the run.
-        """
-        with self.exclusive_lock(), self._recorded_state(), _restored_dtype_policy(), lazy.quiet_tensorflow():
-            yield self
-
-    @contextlib.contextmanager
-    def _recorded_state(self) -> Iterator[None]:
-        start = time.monotonic()
-        if self.info["state"] == "running":  # the process that left this state was killed
-            self.info["state"] = "interrupted"
-        if self.writes and (file := os.environ.get(RUN_FILE_VARIABLE)):
-            Path(file).write_text(str(self.path))
-        initial_state = self.info["state"]
-        resumed, self._is_new = not self._is_new, False
-
-        def record(state: str, **fields: Any) -> None:
-            before = self.info.get("time", {}).get("total_seconds", 0.0) if resumed else 0.0
-            seconds = {"total_seconds": round(before + time.monotonic() - start, 2)}
-            self.update(state=state, time=seconds, peak_memory_mb=machine.peak_memory_mb(), **fields)
-
-        try:
-            with interrupt.signals_raise():
-                yield
-                self.info.pop("error", None)
-                record("finished")
-        except NonChiefDone:
-            pass
-        except (KeyboardInterrupt, Exception) as error:
-            interrupted = isinstance(error, (KeyboardInterrupt, WorkerLost))
-            if not self.writes:
-                pass
-            elif self.info["state"] == "starting" and not resumed:
-                shutil.rmtree(self.path, ignore_errors=True)
-            elif not (resumed and self.info["state"] == initial_state):  # if training has not begun, nothing changes
-                if isinstance(error, KeyboardInterrupt):
-                    error.resume_command = self.resume_command
-                elif isinstance(error, files.WriteError):
-                    error.args = (f"{error} When there is space and permission, resume with: {self.resume_command}",)
-                with contextlib.suppress(OSError, UserError):  # keep the first error
-                    record("interrupted" if interrupted else "failed", error=None if interrupted else str(error))
-            raise
-
-    def chief_only(self) -> None:
-        """Leave the :meth:`session` on all workers except the chief, which does the rest alone."""
-        if not self.writes:
-            raise NonChiefDone
-
     # Reading a run
-
-    @property
-    def resume_command(self) -> str:
-        """The command that resumes the run, or the call if a Python program held its data."""
-        if str(self.info["config"].get("data")).startswith(data_object.SCHEME):
-            return f"dltoolkit.resume({str(self.path)!r}, data=…)"
-        return f"{os.environ.get(LAUNCHED_VARIABLE, 'dltoolkit')} resume {shlex.quote(str(self.path))}"
 
     @property
     def labels(self) -> list[str]:
@@ -254,16 +175,23 @@ class Run(RunFiles):
 
     @property
     def recipe(self) -> Any:
-        """The recipe's module."""
-        file = self.info.get("recipe_file")
-        if file is None:
-            return recipe.load(self.info["recipe"])
-        if self.path.resolve() in Path(file).resolve().parents:
-            raise UserError(
-                f"{self.path} names a recipe file inside its own directory, and code in a run is not executed: move "
-                "the recipe out of it."
-            )
-        return recipe.load(file)
+        """The recipe's module: an installed one, or the one that :func:`dltoolkit.load` was given.
+
+        Raises:
+            UserError: If the run is of a recipe file of your own, which was not given: a run names no code.
+        """
+        if self._recipe is None:
+            name = self.info["recipe"]
+            if self.recipe_file:  # of a run that this process has created
+                self._recipe = recipe.of_file(self.recipe_file)
+            elif "recipe_file" in self.info or name not in recipe.names():
+                raise UserError(
+                    f"{self.path} is not a run of an installed recipe: a run of a recipe file of your own is used with "
+                    "'--recipe ./mine.py' on the command line, or with load(path, recipe=module) in Python."
+                )
+            else:
+                self._recipe = recipe.installed(name)
+        return self._recipe
 
     @property
     def model(self) -> keras.Model:
@@ -375,17 +303,6 @@ class Run(RunFiles):
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, state={self.info['state']!r})"
-
-
-@contextlib.contextmanager
-def _restored_dtype_policy() -> Iterator[None]:
-    policy = sys.modules["keras"].config.dtype_policy() if "keras" in sys.modules else None
-    try:
-        yield
-    finally:
-        if "keras" in sys.modules:  # not imported here, because a run may fail before anything needs it
-            keras = sys.modules["keras"]
-            keras.config.set_dtype_policy(policy or keras.config.floatx())
 
 
 def _warn(message: str) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dltoolkit import config as configuration
 from dltoolkit import data_object
+from dltoolkit import recipe as recipes
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.formatting import counted
 from dltoolkit.run import Run
@@ -23,34 +24,49 @@ class RunNotFound(UserError):
     """There is no run of the requested name."""
 
 
-def load(run: str | Path, out_dir: str | Path = "saved_models") -> Run:
+def load(run: str | Path, out_dir: str | Path = "saved_models", *, recipe: ModuleType | None = None) -> Run:
     """Open a run by its path, ``RECIPE/NAME``, a unique NAME, or ``latest``.
+
+    Args:
+        run: The run.
+        out_dir: Folder of the runs.
+        recipe: The module of a recipe file of your own that the run was trained with. A run never says itself which
+            code to execute, so that a run from somebody else is data.
 
     Raises:
         RunNotFound: If there is no such run; the message suggests the most similar name.
         UserError: If several runs have the name, run.json is damaged, or it has another format than this version reads.
     """
+    if recipe is not None:
+        recipes.check(recipe, getattr(recipe, "__file__", None) or str(recipe))
     for path in (Path(run).expanduser(), Path(out_dir).expanduser() / str(run)):
         if (path / "run.json").is_file():
-            return Run.open(path)
+            return Run.open(path, recipe)
     if Path(run).expanduser().is_dir() and str(run) not in (".", ""):
         raise RunNotFound(f"{run} is not a run directory: it has no run.json.")
-    available = runs(out_dir)
-    if str(run) == "latest":
+    return Run.open(_find(str(run), out_dir), recipe)
+
+
+def _find(name: str, out_dir: str | Path) -> Path:
+    """Return the directory of the run that a unique name or ``latest`` names; damaged runs do not matter."""
+    available, unreadable = scan(out_dir)
+    if name == "latest":
+        if unreadable:  # one of them may be the latest
+            warn_of_unreadable(unreadable)
         if not available:
             raise RunNotFound(f"There are no runs in {out_dir} yet; 'dltoolkit train image-classifier' trains one.")
-        return max(available, key=lambda each: (each.info.get("created", ""), each.path.stat().st_mtime_ns))
-    matches = [each for each in available if each.path.name == str(run)]
+        return max(available, key=lambda each: (each.info.get("created", ""), each.path.stat().st_mtime_ns)).path
+    matches = [each.path for each in available if each.path.name == name]
     if len(matches) == 1:
         return matches[0]
     if matches:
-        names = ", ".join(f"{each.path.parent.name}/{each.path.name}" for each in matches)
-        raise UserError(f"Several runs are called '{run}'; use one of {names}.")
-    for path in _directories(out_dir):
-        if path.name == str(run):
-            return Run.open(path)  # raises the reason why the run cannot be read
-    hint = did_you_mean(str(run), [each.path.name for each in available])
-    raise RunNotFound(f"There is no run '{run}' in {out_dir}; 'dltoolkit list runs' lists the runs.{hint}")
+        names = ", ".join(f"{path.parent.name}/{path.name}" for path in matches)
+        raise UserError(f"Several runs are called '{name}'; use one of {names}.")
+    for path in unreadable:
+        if path.name == name:
+            return path  # opening it raises the reason why it cannot be read
+    hint = did_you_mean(name, [each.path.name for each in available])
+    raise RunNotFound(f"There is no run '{name}' in {out_dir}; 'dltoolkit list runs' lists the runs.{hint}")
 
 
 def resume(
@@ -148,13 +164,23 @@ def _refuse_trained_epochs(run: Run, epochs: int | None) -> None:
 
 def runs(out_dir: str | Path = "saved_models") -> list[Run]:
     """Return all readable runs under ``out_dir``, oldest first."""
-    readable = []
-    for path in _directories(out_dir):
-        with contextlib.suppress(UserError):
-            readable.append(Run.open(path))
-    return sorted(readable, key=lambda run: run.info.get("created", ""))
+    return scan(out_dir)[0]
 
 
-def _directories(out_dir: str | Path) -> list[Path]:
-    """Return the run directories under ``out_dir``, whether their run.json can be read or not."""
-    return [file.parent for file in Path(out_dir).expanduser().glob("*/*/run.json")]
+def scan(out_dir: str | Path) -> tuple[list[Run], dict[Path, str]]:
+    """Return the readable runs under ``out_dir``, oldest first, and the reasons why others cannot be read, by path."""
+    readable, unreadable = [], {}
+    for file in sorted(Path(out_dir).expanduser().glob("*/*/run.json")):
+        try:
+            readable.append(Run.open(file.parent))
+        except UserError as error:
+            unreadable[file.parent] = str(error)
+    return sorted(readable, key=lambda run: run.info.get("created", "")), unreadable
+
+
+def warn_of_unreadable(reasons: Mapping[Path, str]) -> None:
+    """Print a warning for each run that is left out because it cannot be read, with the reason that names it."""
+    from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
+
+    for reason in reasons.values():
+        progress.warn(f"Skipped a run: {reason}")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_training import FILE, equal
+from toy_training import FILE, equal, load_toy
 
 import dltoolkit
 from dltoolkit import recipe
@@ -42,7 +42,7 @@ def test_resume_is_exact_after_a_kill_at_a_file(tmp_path, monkeypatch, complete)
     while True:
         try:
             if (path / "run.json").exists():
-                dltoolkit.resume(path)
+                dltoolkit.resume(load_toy(path))
             else:
                 toy.train(toy.Config(epochs=2, out_dir=str(tmp_path), name="killed"))
             break
@@ -50,7 +50,7 @@ def test_resume_is_exact_after_a_kill_at_a_file(tmp_path, monkeypatch, complete)
             kills += 1
             remaining = 4 + kills  # more files than before, so that the run makes progress
     assert kills >= 2
-    assert equal(dltoolkit.load(path), uninterrupted)
+    assert equal(load_toy(path), uninterrupted)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_training import FILE, command, equal, reproducible_history, stop_at, weights
+from toy_training import FILE, command, equal, load_toy, reproducible_history, stop_at, weights
 
 import dltoolkit
 from dltoolkit import files, recipe
@@ -103,7 +103,7 @@ def test_by_key_does_not_depend_on_the_numbers_that_keras_gives():
 def test_resume_starts_again_if_all_checkpoints_are_damaged(train, monkeypatch, capfd):
     uninterrupted = train(epochs=3, name="uninterrupted")
     stop_at(20, lambda: train(epochs=3, name="cut"), monkeypatch)
-    cut = dltoolkit.load(uninterrupted.path.parent / "cut")
+    cut = load_toy(uninterrupted.path.parent / "cut")
     for path in checkpoints(cut):
         flip_bit(path, path.stat().st_size // 2)
     damaged = checkpoints(cut)
@@ -124,7 +124,7 @@ def test_resume_names_a_damaged_run_json(train):
     run = train(epochs=1)
     (run.path / "run.json").write_bytes((run.path / "run.json").read_bytes()[:100])
     with pytest.raises(UserError, match=r"run\.json is damaged or cannot be read, and the run cannot be used"):
-        dltoolkit.resume(run.path)
+        dltoolkit.resume(load_toy(run.path))
 
 
 def test_resume_writes_other_damaged_files_again(train):
@@ -132,7 +132,7 @@ def test_resume_writes_other_damaged_files_again(train):
     before, trained = reproducible_history(run), weights(run)
     for name in ("history.csv", "model.keras"):
         (run.path / name).write_bytes(b"damaged")
-    again = dltoolkit.resume(dltoolkit.load(run.path))
+    again = dltoolkit.resume(load_toy(run.path))
     assert reproducible_history(again) == before
     assert all((a == b).all() for a, b in zip(weights(again), trained, strict=True))
 
@@ -167,7 +167,7 @@ def test_resume_refuses_changed_data(train):
 def test_resume_to_another_length_explains_if_the_result_differs(train, monkeypatch, capfd):
     uninterrupted = train(epochs=3, name="uninterrupted")
     stop_at(11, lambda: train(epochs=3, name="cut"), monkeypatch)
-    cut = dltoolkit.load(uninterrupted.path.parent / "cut")
+    cut = load_toy(uninterrupted.path.parent / "cut")
     capfd.readouterr()
     assert equal(dltoolkit.resume(cut, epochs=3), uninterrupted)
     assert "learning rate" not in capfd.readouterr().err
@@ -184,8 +184,8 @@ def test_resume_records_a_new_length_immediately(train, monkeypatch):
         patch.setattr(checkpoint, "save", lambda *_: (_ for _ in ()).throw(Interrupted(9)))
         with pytest.raises(Interrupted):
             dltoolkit.resume(run, epochs=5)
-    assert dltoolkit.load(run.path).info["plan"]["steps"] == 40
-    assert len(dltoolkit.resume(run.path).history) == 5
+    assert load_toy(run.path).info["plan"]["steps"] == 40
+    assert len(dltoolkit.resume(load_toy(run.path)).history) == 5
 
 
 def test_resume_follows_the_plan_that_was_made_from_the_speed(train, tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ def test_resume_follows_the_plan_that_was_made_from_the_speed(train, tmp_path, m
         patch.setattr(callbacks.TrainingStateCallback, "_record_plan", record_and_die)
         with pytest.raises(Interrupted):
             train(max_time="20s", name="cut")
-    cut = dltoolkit.load("cut", tmp_path)
+    cut = load_toy("cut", tmp_path)
     planned = cut.info["plan"]["steps"]
     assert 100 < planned < 250
     assert len(checkpoints(cut)) >= 1
@@ -225,7 +225,7 @@ def test_resume_follows_the_plan_that_was_made_from_the_speed(train, tmp_path, m
 def test_resume_is_exact_for_every_optimizer_and_precision(train, monkeypatch, options):
     uninterrupted = train(epochs=2, name="uninterrupted", **options)
     stop_at(11, lambda: train(epochs=2, name="cut", **options), monkeypatch)
-    assert equal(dltoolkit.resume(uninterrupted.path.parent / "cut"), uninterrupted)
+    assert equal(dltoolkit.resume(load_toy(uninterrupted.path.parent / "cut")), uninterrupted)
 
 
 def test_resume_trains_a_run_that_was_killed_before_training(train, tmp_path):
@@ -236,7 +236,7 @@ def test_resume_trains_a_run_that_was_killed_before_training(train, tmp_path):
     (killed.path / ".model.keras.partial.keras").write_bytes(b"partial")
     (killed.path / "checkpoint").mkdir()
     (killed.path / "checkpoint" / ".step-00000004.npz.partial").write_bytes(b"partial")
-    resumed = dltoolkit.resume(killed.path)
+    resumed = dltoolkit.resume(load_toy(killed.path))
     assert equal(resumed, uninterrupted)
     assert [path.name for path in resumed.path.rglob("*") if files.PARTIAL_MARK in path.name] == []
 
@@ -245,8 +245,8 @@ def test_resume_keeps_a_run_that_was_killed_before_training_if_it_is_refused(tra
     config = train(epochs=1).config
     killed = Run.create(str(FILE), config, "toy")
     with pytest.raises(UserError, match="GPU"):
-        dltoolkit.resume(killed.path, device="gpu:99")
-    assert dltoolkit.load(killed.path).info["state"] == "starting"
+        dltoolkit.resume(load_toy(killed.path), device="gpu:99")
+    assert load_toy(killed.path).info["state"] == "starting"
 
 
 def test_create_takes_over_a_directory_that_a_killed_process_left(tmp_path):
@@ -277,7 +277,7 @@ def test_resume_is_refused_while_another_process_uses_the_run(train, tmp_path):
         [sys.executable, "-c", textwrap.dedent(code), str(run.path)], stdout=subprocess.PIPE, text=True
     )
     assert first.stdout.readline() == "locked\n"
-    words = command("resume", str(run.path), "--epochs", "2", out_dir=tmp_path)
+    words = command("resume", str(run.path), "--recipe", str(FILE), "--epochs", "2", out_dir=tmp_path)
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         2,
@@ -308,10 +308,10 @@ def test_resume_continues_after_a_full_disk(train, tmp_path):
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert error == done.stderr.splitlines()[-1]
     assert "Cannot write" in error
-    assert error.endswith(f"resume with: dltoolkit resume {path}")
+    assert error.endswith(f"resume with: dltoolkit resume {path} --recipe {FILE}")
     assert not [one for one in path.rglob("*") if files.PARTIAL_MARK in one.name]
-    assert dltoolkit.load(path).info["state"] == "failed"
-    assert equal(dltoolkit.resume(path), uninterrupted)
+    assert load_toy(path).info["state"] == "failed"
+    assert equal(dltoolkit.resume(load_toy(path)), uninterrupted)
 
 
 def test_resume_leaves_a_read_only_run_unchanged(train, request):

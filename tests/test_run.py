@@ -3,12 +3,14 @@
 import errno
 import fcntl
 import json
+import re
 import subprocess
 import sys
 import textwrap
 
 import keras
 import pytest
+from conftest import run_command
 
 import dltoolkit
 from dltoolkit import files, recipe
@@ -229,12 +231,62 @@ def test_create_names_an_out_dir_without_permission(tmp_path, unprivileged_user)
         Run.create(FILE, RunConfig(out_dir=str(tmp_path / "runs")), "digits")
 
 
-def test_recipe_never_executes_code_inside_the_run(create):
-    run = create()
-    (run.path / "evil.py").write_text("raise SystemExit('executed')")
-    run.update(recipe_file=str(run.path / "evil.py"))
-    with pytest.raises(UserError, match="not executed"):
+def write_recipe(path):
+    """Write a recipe file that says when it is executed, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f"open({str(path.with_suffix('.executed'))!r}, 'w').close()\n"
+        "from dltoolkit.config import RunConfig as Config\n"
+        "def train(config): ...\n"
+        "def predict(run, inputs): return 'mine'\n"
+    )
+    return path
+
+
+OWN_RECIPE = r"is not a run of an installed recipe: .* with '--recipe ./mine.py' .* load\(path, recipe=module\) in Python"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["{file}", "{run}/evil.py", "{run}/../../elsewhere/evil.py", "{run}/link.py", "evil.py", "image_classifier.py", 3],
+)
+@pytest.mark.parametrize("field", ["recipe", "recipe_file"])
+def test_recipe_is_never_a_file_that_run_json_names(create, tmp_path, spelling, field, monkeypatch):
+    run, file = create(), write_recipe(tmp_path / "elsewhere" / "evil.py")
+    write_recipe(run.path / "evil.py")
+    (run.path / "link.py").symlink_to(file)
+    monkeypatch.chdir(file.parent)
+    value = spelling if isinstance(spelling, int) else spelling.format(file=file, run=run.path)
+    run.update(**{field: value})
+    with pytest.raises(UserError, match=f"{OWN_RECIPE}|is damaged"):
         _ = dltoolkit.load(run.path).recipe
+    with pytest.raises(UserError, match=f"{OWN_RECIPE}|is damaged"):
+        dltoolkit.load(run.path).predict("x.png")
+    assert not list(tmp_path.rglob("*.executed"))
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "generate", "resume"])
+def test_command_line_executes_only_the_recipe_file_of_its_own_option(create, tmp_path, verb, capfd):
+    run = create()
+    evil, mine = (write_recipe(tmp_path / name) for name in ("evil.py", "mine.py"))
+    run.update(recipe_file=str(evil), recipe="evil")
+    words = [verb, str(run.path), *(["x.png"] if verb == "predict" else [])]
+    code, out, err = run_command(capfd, *words)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert re.search(OWN_RECIPE, err)
+    assert not list(tmp_path.glob("*.executed"))
+    run_command(capfd, *words, "--recipe", str(mine))
+    assert [path.name for path in tmp_path.glob("*.executed")] == ["mine.executed"]
+
+
+def test_load_takes_the_module_of_a_recipe_file(create, tmp_path):
+    run, file = create(), write_recipe(tmp_path / "my recipe.py")
+    run.update(recipe_file="/nowhere.py", recipe="my recipe")
+    opened = dltoolkit.load(run.path, recipe=recipe.load(str(file)))
+    assert opened.predict("x.png") == "mine"
+    assert opened.resume_command == f"dltoolkit resume {run.path} --recipe '{file}'"
+    with pytest.raises(UserError, match="is not a recipe, because it does not define Config and train"):
+        dltoolkit.load(run.path, recipe=json)
 
 
 def test_model_refuses_files_with_code(create):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from toy_training import FILE, command, equal, reproducible_history, stop_at, weights
+from toy_training import FILE, command, equal, load_toy, reproducible_history, stop_at, weights
 
 import dltoolkit
 from dltoolkit import interrupt, recipe
@@ -176,7 +176,7 @@ def test_display_marks_an_estimated_length_and_prints_each_change_of_the_plan(mo
 
 def test_resume_trains_more_epochs(train):
     run = train(epochs=2)
-    again = dltoolkit.resume(dltoolkit.load(run.path), epochs=5)
+    again = dltoolkit.resume(load_toy(run.path), epochs=5)
     assert [row["epoch"] for row in again.history] == [1, 2, 3, 4, 5]
     assert again.history[-1]["step"] == 5 * 8
     assert again.info["config"]["epochs"] == 5
@@ -185,7 +185,7 @@ def test_resume_trains_more_epochs(train):
     before = {path: path.read_bytes() for path in again.path.rglob("*") if path.is_file()}
     for epochs in (3, 5):
         with pytest.raises(UserError, match="has already trained 5 epochs: give a larger number of epochs"):
-            dltoolkit.resume(again.path, epochs=epochs)
+            dltoolkit.resume(load_toy(again.path), epochs=epochs)
     assert {path: path.read_bytes() for path in before} == before, "runs that use its model would refuse another one"
 
 
@@ -204,8 +204,8 @@ def test_resume_continues_a_process_that_was_interrupted_exactly(train, toy, tmp
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
-    assert f"dltoolkit resume {cut_path}" in errors.splitlines()[-1]
-    cut = dltoolkit.load(cut_path)
+    assert f"dltoolkit resume {cut_path} --recipe {FILE}" in errors.splitlines()[-1]
+    cut = load_toy(cut_path)
     assert cut.info["state"] == "interrupted"
     assert 0 < len(cut.history) < 30
     best = max((row["validation_accuracy"], -row["validation_loss"]) for row in cut.history)
@@ -221,7 +221,7 @@ def test_resume_is_exact_wherever_training_was_stopped(train, monkeypatch, optio
     uninterrupted = train(epochs=2, name="uninterrupted", **options)
     for step, name in [(3, "within an epoch"), (8, "at the end of an epoch"), (16, "at the end")]:
         stop_at(step, lambda name=name: train(epochs=2, name=f"cut-{len(name)}", **options), monkeypatch)
-        cut = dltoolkit.load(uninterrupted.path.parent / f"cut-{len(name)}")
+        cut = load_toy(uninterrupted.path.parent / f"cut-{len(name)}")
         assert cut.info["state"] == "interrupted"
         assert equal(dltoolkit.resume(cut), uninterrupted), name
 
@@ -232,9 +232,9 @@ def test_resume_of_a_killed_run_can_be_interrupted(train, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(interrupt, "pending", lambda: int(signal.SIGTERM))
         with pytest.raises(KeyboardInterrupt) as stopped:
-            dltoolkit.resume(dltoolkit.load(killed.path), epochs=3)
-    assert stopped.value.resume_command == f"dltoolkit resume {killed.path}"
-    assert dltoolkit.load(killed.path).info["state"] == "interrupted"
+            dltoolkit.resume(load_toy(killed.path), epochs=3)
+    assert stopped.value.resume_command == f"dltoolkit resume {killed.path} --recipe {FILE}"
+    assert load_toy(killed.path).info["state"] == "interrupted"
 
 
 def test_resume_replaces_the_length(train, steady_clock):
@@ -265,7 +265,7 @@ def test_resume_leaves_the_run_unchanged_if_it_is_refused(train):
     run = train(epochs=1)
     before = (run.path / "run.json").read_bytes()
     with pytest.raises(UserError, match="GPU"):
-        dltoolkit.resume(dltoolkit.load(run.path), epochs=3, device="gpu:99")
+        dltoolkit.resume(load_toy(run.path), epochs=3, device="gpu:99")
     assert (run.path / "run.json").read_bytes() == before
 
 

@@ -74,11 +74,11 @@ def test_launch_ends_all_workers_when_one_is_lost(tmp_path, fault):
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     (error,) = [line for line in errors.splitlines() if "Error: " in line]
     assert error.startswith("Error: "), errors
-    assert error.endswith(f"dltoolkit launch --workers 2 -- resume {run}"), error
+    assert error.endswith(f"dltoolkit launch --workers 2 -- resume {run} --recipe {FILE}"), error
     assert dltoolkit.load(run).info["state"] in ("interrupted", "running")
     if fault == signal.SIGSTOP:  # the slow case also resumes the run
         epochs = len(dltoolkit.load(run).history) + 1
-        again = launch(tmp_path, "resume", str(run), "--epochs", str(epochs))
+        again = launch(tmp_path, "resume", str(run), "--recipe", FILE, "--epochs", str(epochs))
         _, errors = again.communicate(timeout=240)
         assert again.returncode == 0, errors
         assert dltoolkit.load(run).info["state"] == "finished"
@@ -94,7 +94,7 @@ def test_launch_forwards_a_signal_and_the_run_is_saved(tmp_path):
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 143, errors
     assert errors.splitlines()[-1].startswith("Error: Interrupted")
-    assert errors.splitlines()[-1].endswith(f"dltoolkit launch --workers 2 -- resume {run}")
+    assert errors.splitlines()[-1].endswith(f"dltoolkit launch --workers 2 -- resume {run} --recipe {FILE}")
     cut = dltoolkit.load(run)
     assert cut.info["state"] == "interrupted"
     newest = sorted((run / "checkpoint").iterdir())[-1].name

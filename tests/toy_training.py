@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dltoolkit import interrupt
+import dltoolkit
+from dltoolkit import interrupt, recipe
 from dltoolkit.run import Run
 from dltoolkit.training import fit
 from dltoolkit.training.time_budget import TimeBudget
@@ -19,6 +20,11 @@ FILE = Path(__file__).parent / "toy_recipe.py"
 def command(*words: str, out_dir: Path) -> list[str]:
     """Return the command line of dltoolkit in a process of its own."""
     return [sys.executable, "-m", "dltoolkit", *words, "--out-dir", str(out_dir)]
+
+
+def load_toy(run: str | Path, *out_dir: Path) -> Run:
+    """Open a run of the toy recipe with its recipe file."""
+    return dltoolkit.load(run, *out_dir, recipe=recipe.load(str(FILE)))
 
 
 def reproducible_history(run: Run) -> list[dict]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import click
 
 from dltoolkit import config as configuration
-from dltoolkit import config_file, lazy, recipe
+from dltoolkit import config_file, display, recipe
+from dltoolkit.cli.verb_options import help_command
 from dltoolkit.config import GROUPS, Option
 from dltoolkit.errors import UserError
 from dltoolkit.option_values import Duration
@@ -117,8 +117,6 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
         name: Any value that :func:`dltoolkit.recipe.load` takes.
         on_end: Function that is called with the finished run.
     """
-    if recipe.imports_keras(name):
-        lazy.import_tensorflow()  # which hides its startup messages
     module = recipe.load(name)
 
     def train_recipe(words: tuple[str, ...], config_path: str | None, **flags: Any) -> None:
@@ -131,9 +129,7 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
             if len(words) == 1 and "data" in values:
                 raise UserError(f"The data are given twice, as '{words[0]}' and with --data: leave one of them out.")
             if len(words) > 1:
-                raise UserError(
-                    f"The argument '{words[-1]}' belongs to no option; see '{context.command_path} --help'."
-                )
+                raise UserError(f"The argument '{words[-1]}' belongs to no option; see '{help_command(context)}'.")
             values["data"] = words[0]
         from_file = configuration.parse(module.Config, config_file.read(config_path) if config_path else {})
         on_end(module.train(module.Config(**{**from_file, **configuration.parse(module.Config, values, flags=True)})))
@@ -161,5 +157,5 @@ def example(module: ModuleType, name: str) -> str:
     for line in (module.__doc__ or "").splitlines():
         words = line.split()
         if words[:2] == ["dltoolkit", "train"]:
-            return " ".join([*words[:2], shlex.quote(name), *words[3:]])
-    return f"dltoolkit train {shlex.quote(name)} --epochs 20"
+            return " ".join([*words[:2], display.quote(name), *words[3:]])
+    return f"dltoolkit train {display.quote(name)} --epochs 20"

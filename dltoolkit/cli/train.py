@@ -12,7 +12,7 @@ from dltoolkit import config as configuration
 from dltoolkit import recipe
 from dltoolkit.cli import recipe_command
 from dltoolkit.cli.tables import print_table
-from dltoolkit.cli.verb_options import out_dir_option
+from dltoolkit.cli.verb_options import open_run, out_dir_option, recipe_option
 from dltoolkit.formatting import metric_label, percent
 
 if TYPE_CHECKING:
@@ -48,11 +48,12 @@ def train() -> None:
 @click.option("--epochs", metavar="N", help="Total number of epochs.")
 @click.option("--max-time", metavar="T", help="Additional training time, such as 10m.")
 @click.option("--device", metavar="D", help="Device to continue on.")
+@recipe_option
 @out_dir_option
-def resume(run: str, out_dir: str, **options: str | None) -> None:
+def resume(run: str, out_dir: str, recipe_file: str | None, **options: str | None) -> None:
     """Continue the training of RUN where it stopped."""
     changes = {name: value for name, value in options.items() if value is not None}
-    opened = dltoolkit.load(run, out_dir)
+    opened = open_run(run, out_dir, recipe_file)
     changes = configuration.parse(opened.recipe.Config, changes, flags=True)
     print_summary(dltoolkit.resume(opened, **changes))
 
@@ -120,11 +121,12 @@ def print_summary(run: Run) -> None:
         training, total = (duration(times[name]) for name in ("train_seconds", "total_seconds"))
         rows.append(("time", f"{training} training, {total} in total"))
     if hasattr(run.recipe, "predict"):
-        words = "predict {} INPUT..."
+        words = ["predict", "INPUT..."]
     else:
-        words = "generate {} --prompt TEXT" if hasattr(run.recipe, "stream_text") else "generate {} --count 64 --grid"
+        options = ["--prompt", "TEXT"] if hasattr(run.recipe, "stream_text") else ["--count", "64", "--grid"]
+        words = ["generate", *options]
     rows += [("run", run.path), ("report", run.path / "report.html")]
-    rows.append(("use it", f"dltoolkit {words.format(run.path)}"))
+    rows.append(("use it", run.command(*words)))
     if sys.stdout.isatty():
         click.echo(plan.render([(name, str(value)) for name, value in rows], break_words=False))
     else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import click
 
 import dltoolkit
-from dltoolkit import config
+from dltoolkit import config, display, recipe
 from dltoolkit.data.options import ImageReadOptions, TextReadOptions
 from dltoolkit.errors import UserError
 
@@ -19,6 +19,15 @@ out_dir_option = click.option(
 table_or_json_option = click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
 )
+
+recipe_option = click.option(
+    "--recipe", "recipe_file", metavar="FILE", help="Recipe file of your own that RUN was trained with."
+)
+
+
+def open_run(run: str, out_dir: str, recipe_file: str | None) -> dltoolkit.Run:
+    """Open the run that the command line names, with the recipe file of ``--recipe``, which is executed."""
+    return dltoolkit.load(run, out_dir, recipe=None if recipe_file is None else recipe.load(recipe_file))
 
 
 def read_options(command: Callable) -> Callable:
@@ -41,3 +50,12 @@ def refuse_unsupported(run: dltoolkit.Run, names: Iterable[str], supported: Iter
     for name in sorted(set(names) - set(supported)):
         flag = FLAGS.get(name, name.replace("_", "-"))
         raise UserError(f"--{flag} has no effect on a run of {run.info['recipe']}: leave it out.")
+
+
+def help_command(context: click.Context) -> str:
+    """Return the command that prints the help of a verb or of a recipe, such as a file whose name holds a space."""
+    words = []
+    while context is not None:
+        words.insert(0, context.info_name)
+        context = context.parent
+    return display.command(*words, "--help")

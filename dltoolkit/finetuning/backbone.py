@@ -283,7 +283,7 @@ class RunBackbone(Backbone):
     def check_reads(self, task: Literal["image", "text"]) -> None:
         if self._recorded_shape:
             self._input_shape(f"{task}s", 3 if task == "image" else 1)
-        if getattr(self.run.config, "model", None) == "ngram":
+        if self.run.info["config"].get("model") == "ngram":
             raise UserError(
                 f"{self.name} is a run of --model ngram, which cannot be a backbone because it counts n-grams instead "
                 "of reading sequences: give --backbone a run of --model cnn, lstm, gru, rnn or transformer, a run of "
@@ -312,7 +312,7 @@ class RunBackbone(Backbone):
         if self.run.info["recipe"] != "text-generator":
             raise UserError(f"{self.name} is a run of {self.run.info['recipe']}, which does not generate text.")
         sizes = {name: size for name, size in self.run.info["resolved"].items() if name != "batch_tokens"}
-        decided = {"model": self.run.config.model, **sizes}
+        decided = {"model": self.run.info["config"]["model"], **sizes}
         return self._model, evaluation.text_generation.load_tokenizer(self.run), decided
 
     def _input_shape(self, inputs: str, axes: int) -> tuple[int | None, ...]:

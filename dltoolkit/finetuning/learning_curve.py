@@ -56,7 +56,7 @@ def measure(
             labels = counted(count, "label") if count else "all labels"
             progress.note(f"Learning curve: {labels} per class, seed {seed}")
             try:
-                point = saved_runs.load(f"{run.info['recipe']}/{name}", out_dir)
+                point = saved_runs.load(f"{run.info['recipe']}/{name}", out_dir, recipe=run.recipe)
             except UserError:
                 changes = {"learning_curve": None, "backbone": spec, "shots": count, "seed": seed}
                 point = train(replace(config, name=name, out_dir=out_dir, **changes))

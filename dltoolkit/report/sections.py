@@ -234,7 +234,8 @@ def _facts(run: Contents) -> dict[str, Any]:
 
 def _commands(run: Contents) -> dict[str, str]:
     """Return the commands that use this run."""
-    path = shlex.quote(str(run.path))
+    file = run.info.get("recipe_file")  # if the recipe is a file of your own
+    path = shlex.quote(str(run.path)) + (f" --recipe {shlex.quote(file)}" if file else "")
     commands = {}
     if "accuracy" in run.test:
         images = "image_size" in run.info.get("config", {}) and run.info.get("task") != "text"
@@ -253,5 +254,6 @@ def _commands(run: Contents) -> dict[str, str]:
         commands["Train longer"] = f"dltoolkit resume {path} --epochs N"
     else:
         commands["Continue training"] = f"dltoolkit resume {path}"
-    commands["From Python"] = f"import dltoolkit\nrun = dltoolkit.load({str(run.path)!r})"
+    module = ", recipe=module" if file else ""
+    commands["From Python"] = f"import dltoolkit\nrun = dltoolkit.load({str(run.path)!r}{module})"
     return commands

@@ -20,7 +20,7 @@ from typing import IO
 
 from dltoolkit.errors import UserError
 from dltoolkit.option_values import parse_duration
-from dltoolkit.run import LAUNCHED_VARIABLE, RUN_FILE_VARIABLE
+from dltoolkit.run_session import LAUNCHED_VARIABLE, RUN_FILE_VARIABLE
 from dltoolkit.training.distribute.rendezvous import TIMEOUT_VARIABLE
 
 VERBS = ("train", "resume")
@@ -96,8 +96,7 @@ def launch(arguments: Sequence[str], workers: int, timeout: str) -> tuple[int, s
         if code > 0 and first.error:
             return code, first.error
         ending = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        path = run_file.read_text() if run_file.exists() else None
-        hint = f" Resume with: {command_prefix} resume {shlex.quote(path)}" if path else ""
+        hint = f" Resume with: {run_file.read_text()}" if run_file.exists() else ""
         return max(1, code), f"Worker {first.index} {ending}, so the others were ended.{hint}"
 
 
