@@ -86,13 +86,15 @@ def test_launch_ends_all_workers_when_one_is_lost(tmp_path, fault):
 
 
 @pytest.mark.slow
-def test_launch_forwards_a_signal_and_the_run_is_saved(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_launch_forwards_a_signal_and_the_run_is_saved(tmp_path, number):
+    signal.signal(number, signal.SIG_DFL)  # whatever started the tests, such as nohup
     run = tmp_path / "toy-recipe" / "cut"
     launcher = launch(tmp_path, "train", FILE, "--epochs", "100000", "--name", "cut", *EXACT)
     wait_for_first_epoch(run, launcher)
-    launcher.send_signal(signal.SIGTERM)
+    launcher.send_signal(number)
     _, errors = launcher.communicate(timeout=60)
-    assert launcher.returncode == 143, errors
+    assert launcher.returncode == 128 + number, errors
     assert errors.splitlines()[-1].startswith("Error: Interrupted")
     assert errors.splitlines()[-1].endswith(f"dltoolkit launch --workers 2 -- resume {run} --recipe {FILE}")
     cut = dltoolkit.load(run)

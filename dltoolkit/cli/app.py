@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import click
 
 import dltoolkit
-from dltoolkit import lazy, option_names
+from dltoolkit import interrupt, lazy, option_names
 from dltoolkit.cli import check_data, doctor, inference, show, train
 from dltoolkit.errors import UserError, WorkerLost, did_you_mean, root_cause
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong input, 130 or 143 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong input, 129, 130 or 143 interrupted by a signal."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are not UTF-8
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ[lazy.DEBUG_VARIABLE] = "1"
         words = [word for word in words if word != "--debug"]
     try:
-        with lazy.quiet_tensorflow():
+        with interrupt.signals_raise(), lazy.quiet_tensorflow():
             code = dltoolkit_command.main(words, prog_name="dltoolkit", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -41,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except VerbInterrupted as error:
         command = getattr(error.interrupt, "resume_command", None)
         message = f"Interrupted; the run is saved. Resume it with: {command}" if command else "Interrupted."
-        _fail(message, 128 + getattr(error.interrupt, "signal", signal.SIGINT), debug)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("Interrupted.", 128 + signal.SIGINT, debug)
+        _fail(message, 128 + getattr(error.interrupt, "signal", interrupt.SIGINT), debug)
+    except (KeyboardInterrupt, click.Abort) as error:  # click replaces one by the other
+        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__
+        _fail("Interrupted.", 128 + getattr(cause, "signal", interrupt.SIGINT), debug)
     except BrokenPipeError:  # the reader of stdout, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -57,8 +57,8 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            raise VerbInterrupted(interrupt) from interrupt
+        except KeyboardInterrupt as error:
+            raise VerbInterrupted(error) from error
 
 
 class VerbInterrupted(Exception):
@@ -68,9 +68,9 @@ class VerbInterrupted(Exception):
         interrupt: The KeyboardInterrupt.
     """
 
-    def __init__(self, interrupt: KeyboardInterrupt):
+    def __init__(self, error: KeyboardInterrupt):
         super().__init__("interrupted")
-        self.interrupt = interrupt
+        self.interrupt = error
 
 
 @click.group(

@@ -9,7 +9,6 @@ decision that follows from them is the same on all workers.
 from __future__ import annotations
 
 import pickle
-import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -82,14 +81,14 @@ class SharedClock:
 
     def _synchronize(self, step: int) -> None:
         now, pending = time.monotonic(), interrupt.pending()
-        values = [0.0, 0.0, float(pending == signal.SIGINT), float(pending not in (None, signal.SIGINT))]
+        values = [0.0, 0.0, *(float(pending == number) for number in interrupt.NUMBERS)]
         if self._devices.chief:
             done = max(1, step - self._last_step)
             interval = min(MAX_GROWTH * done, SYNC_SECONDS / max((now - self._now) / done, 1e-6))
             values[:2] = now, float(max(1, int(interval)))
-        self._now, interval, interrupts, terminations = self._sum(tf.constant(values, tf.float64)).numpy().tolist()
+        self._now, interval, *signals = self._sum(tf.constant(values, tf.float64)).numpy().tolist()
         self._last_step, self._next_step = step, step + int(interval)
-        self._signal = int(signal.SIGTERM) if terminations else int(signal.SIGINT) if interrupts else None
+        self._signal = next((n for n, count in zip(interrupt.NUMBERS, signals, strict=True) if count), None)
 
     def _sum(self, values: tf.Tensor) -> tf.Tensor:
         """Return the sum of the values of all workers."""

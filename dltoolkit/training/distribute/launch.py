@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from dltoolkit import interrupt
 from dltoolkit.errors import UserError
 from dltoolkit.option_values import parse_duration
 from dltoolkit.run_session import LAUNCHED_VARIABLE, RUN_FILE_VARIABLE
@@ -140,7 +141,7 @@ def _supervise(workers: list[Worker]) -> Worker | None:
     received: list[int] = []
     previous = {
         number: signal.signal(number, lambda received_number, _: received.append(received_number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in interrupt.handled()
     }
     first, deadline, forwarded = None, None, 0
     try:
