@@ -183,7 +183,7 @@ class Options:
             for name, allowed in item.applies_to.items():
                 if value != item.default and name in facts and facts[name] not in allowed:
                     is_option = name in vars(self)
-                    ignored = _spell(item.name, value).split()[0]
+                    ignored = _spell(item.name, value).partition("=")[0]
                     raise UserError(f"{ignored} has no effect {_mode(name, facts[name], allowed, is_option)}.")
 
     def resolve(self, **values: Any) -> Self:
@@ -203,7 +203,7 @@ class Options:
 
 
 def _mode(name: str, value: Any, allowed: tuple[Any, ...], is_option: bool) -> str:
-    """Return the mode that ignores an option, and a remedy: ``with --model rnn: leave it out, or use --model gpt``."""
+    """Return the mode that ignores an option, and a remedy: ``with --model=rnn: leave it out, or use --model=gpt``."""
     if not is_option:
         return f"on {value} data: leave it out" if name == "task" else f"if {name} is {value}: leave it out"
     if value is None:
@@ -230,9 +230,9 @@ def _shorten(value: Any) -> str:
 
 
 def _spell(name: str, value: Any) -> str:
-    """Return the command-line spelling of an option and its value."""
+    """Return an option and its value as messages hold them, see :mod:`dltoolkit.option_names`."""
     flag = name.replace("_", "-")
-    return f"--no-{flag}" if value is False else f"--{flag}" if value is True else f"--{flag} {value}"
+    return f"--no-{flag}" if value is False else f"--{flag}" if value is True else f"--{flag}={value}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dltoolkit import display
+
 
 class UserError(Exception):
     """Invalid input. The message is one or two sentences that say what is wrong and what to do.
 
-    The command line prints it as a single ``Error: …`` line and exits with code 2.
+    The command line prints it as a single ``Error: …`` line and exits with code 2. The message holds options as flags,
+    and names as they are; converted to a string, it has options as the caller writes them, and no control characters.
     """
+
+    def __str__(self) -> str:
+        return display.sentence(super().__str__())
 
 
 class WorkerLost(Exception):
@@ -59,7 +65,7 @@ def root_cause(error: Exception) -> str:
     lines = [line.strip() for line in (bold[1] if bold else str(error)).splitlines() if line.strip()]
     if lines[:1] == ["in user code:"]:
         lines = [line.partition(": ")[2] for line in lines if re.match(r"[\w.]+: \S", line)] or lines
-    return lines[0] if lines else "no message"
+    return display.visible(lines[0]) if lines else "no message"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dltoolkit import progress
+from dltoolkit import display, progress
 
 WIDTH = 80  # columns of the block
 Row = tuple[str, str]  # a label and its value
@@ -16,13 +16,13 @@ Row = tuple[str, str]  # a label and its value
 def render(rows: Iterable[Row], *, break_words: bool = True) -> str:
     """Return rows as text of at most :data:`WIDTH` columns: the labels in one column, the values next to them.
 
-    Control characters, which a file name may hold, become question marks. Rows without a value are left out.
+    Control characters, which a file name may hold, are shown as ``\\x1b``. Rows without a value are left out.
 
     Args:
         rows: Labels and values.
         break_words: Whether to break a word that is too long for a line, such as a path.
     """
-    rows = [(label, _printable(value)) for label, value in rows if value]
+    rows = [(label, display.sentence(value)) for label, value in rows if value]
     indent = 2 + max((len(label) for label, _ in rows), default=0)
     options = {"width": WIDTH, "subsequent_indent": " " * indent, "break_on_hyphens": False}
     options["break_long_words"] = break_words
@@ -31,11 +31,7 @@ def render(rows: Iterable[Row], *, break_words: bool = True) -> str:
 
 def show(rows: Sequence[Row]) -> None:
     """Print rows on stderr."""
-    progress.note(render(rows))
-
-
-def _printable(value: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in value)
+    progress.block(render(rows))
 
 
 def announce(run: Any, rows: Sequence[Row]) -> None:

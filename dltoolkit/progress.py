@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import sys
 import time
@@ -23,7 +24,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
-from dltoolkit import cluster
+from dltoolkit import cluster, display, streams
 
 LIVE_INTERVAL = 0.1  # minimum seconds between two updates of the live display, so that it costs almost no time
 LINE_WIDTH = 80  # maximum columns of the line about an epoch
@@ -49,21 +50,28 @@ def console() -> Console:
 
 @functools.lru_cache(maxsize=2)  # a live display makes room for messages only if they go through the same console
 def _console(file: Any, quiet: bool) -> Console:
+    if file is None:  # a Python program whose stderr is closed
+        return Console(file=io.StringIO(), quiet=True)
     is_terminal = file.isatty()
     if is_terminal:  # a copy of the file descriptor shows progress also while TensorFlow is kept from writing
-        file = os.fdopen(os.dup(file.fileno()), "w", encoding=file.encoding, errors="replace")
+        file = streams.unfailing(os.dup(file.fileno()), encoding=file.encoding)
     return Console(file=file, highlight=False, soft_wrap=not is_terminal, quiet=quiet)
 
 
 def note(message: str) -> None:
-    """Print a message on stderr."""
-    console().print(message, markup=False)
+    """Print a message of one line on stderr."""
+    console().print(display.sentence(message), markup=False)
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr, on every worker."""
     screen = _console(sys.stderr, False)
-    screen.print(Text.assemble(("Warning:", "yellow"), f" {message}"))
+    screen.print(Text.assemble(("Warning:", "yellow"), f" {display.sentence(message)}"))
+
+
+def block(lines: str) -> None:
+    """Print lines on stderr whose control characters are visible already."""
+    console().print(lines, markup=False)
 
 
 class _Live:
@@ -113,7 +121,7 @@ def phase(activity: str) -> Iterator[None]:
         yield
         return
     with _live(_text("{task.description}", 64), TimeElapsedColumn()) as bar:
-        bar.add_task(activity, total=None)
+        bar.add_task(display.visible(activity), total=None)
         yield
 
 
@@ -131,7 +139,7 @@ def counting() -> Iterator[Any]:
             if label not in tasks:
                 for earlier in tasks.values():
                     bar.update(earlier, visible=False)
-                tasks[label] = bar.add_task(label, total=total)
+                tasks[label] = bar.add_task(display.visible(label), total=total)
             bar.update(tasks[label], completed=done, total=total)
 
         yield report

@@ -3,7 +3,9 @@
 A message on stderr that nobody can read stops no work. An answer on stdout that cannot be written is an error.
 """
 
+import codecs
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -21,7 +23,8 @@ class AnswerLost(Exception):
     """
 
     def __init__(self, error: OSError):
-        super().__init__(f"The answer cannot be written to stdout: {error.strerror or error}.")
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror or error
+        super().__init__(f"The answer cannot be written to stdout: {reason}.")
         self.reader_has_ended = isinstance(error, BrokenPipeError)
 
 
@@ -71,23 +74,22 @@ def unfailing(descriptor: int, *, encoding: str, close: bool = True) -> TextIO:
 def standard_streams() -> Iterator[None]:
     """Make the standard streams usable for the command line inside the block, unless a program has replaced them.
 
-    Closed file descriptors are opened, so that no file takes their numbers: a stdin without input, and a stdout on which
-    writing fails. Raises :class:`AnswerLost` inside the block if stdout cannot be written.
+    Closed file descriptors are opened, so that no file takes their numbers: a stdin without input, and a stdout on
+    which writing fails. Raises :class:`AnswerLost` inside the block if stdout cannot be written.
     """
     before = sys.stdout, sys.stderr
-    encoding = getattr(sys.stdin or sys.stdout or sys.stderr, "encoding", None) or "utf-8"
     for descriptor in range(3):
         _open_if_closed(descriptor)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = unfailing(2, encoding=getattr(sys.stderr, "encoding", encoding), close=False)
+        sys.stderr = unfailing(2, encoding=_encoding(sys.stderr), close=False)
     if sys.stdout is sys.__stdout__:
         file = io.BufferedWriter(_AnswerFile(1, "w", closefd=False))
         # a file name may hold bytes that are not UTF-8
-        sys.stdout = Answers(file, getattr(sys.stdout, "encoding", encoding), "backslashreplace")
-        sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+        sys.stdout = Answers(file, _encoding(sys.stdout), "backslashreplace", line_buffering=os.isatty(1))
+    elif hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
-        sys.stdout.flush()
     finally:
         sys.stdout, sys.stderr = before
 
@@ -97,6 +99,12 @@ def discard_answers() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
+
+
+def _encoding(stream: TextIO | None) -> str:
+    """Return the encoding for a stream in the place of another one; UTF-8 instead of ASCII, as click does."""
+    encoding = (stream and stream.encoding) or "utf-8"
+    return "utf-8" if codecs.lookup(encoding).name == "ascii" else encoding
 
 
 def _open_if_closed(descriptor: int) -> None:

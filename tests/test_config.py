@@ -70,7 +70,8 @@ def test_durations_are_displayed_as_the_option_takes_them(seconds, text):
 def test_make_names_the_wrong_value(values, message):
     with pytest.raises(UserError, match="option|must|needs") as caught:
         config.make(Toy, values, flags=True)
-    assert message in str(caught.value)
+    with option_names.flags():
+        assert message in str(caught.value)
 
 
 def test_an_option_may_be_on_off_or_a_stronger_form():
@@ -90,20 +91,42 @@ def test_constructor_checks_values_from_python():
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "with_flags", "with_names"),
     [
-        ({"heads": 2}, "--heads has no effect with --model resnet: leave it out, or use --model vit or gpt."),
-        ({"weights": "w", "model": "gpt"}, "--weights has no effect with --model gpt: leave it out, or use --model re"),
-        ({"widths": (8,), "backbone": "run"}, "--widths has no effect with --backbone: leave one of them out."),
-        ({"flip": False, "augment": False}, "--no-flip has no effect with --no-augment: leave it out, or use --augmen"),
-        ({"flip": True, "augment": False}, "--flip has no effect with --no-augment"),
+        (
+            {"heads": 2},
+            "--heads has no effect with --model resnet: leave it out, or use --model vit or gpt.",
+            "heads has no effect with model='resnet': leave it out, or use model='vit' or gpt.",
+        ),
+        (
+            {"weights": "w", "model": "gpt"},
+            "--weights has no effect with --model gpt: leave it out, or use --model resnet",
+            "weights has no effect with model='gpt': leave it out, or use model='resnet'",
+        ),
+        (
+            {"widths": (8,), "backbone": "run"},
+            "--widths has no effect with --backbone: leave one of them out.",
+            "widths has no effect with backbone: leave one of them out.",
+        ),
+        (
+            {"flip": False, "augment": False},
+            "--no-flip has no effect with --no-augment: leave it out, or use --augment",
+            "flip=False has no effect with augment=False: leave it out, or use augment",
+        ),
+        (
+            {"flip": True, "augment": False},
+            "--flip has no effect with --no-augment",
+            "flip has no effect with augment=False",
+        ),
     ],
 )
-def test_applies_to_refuses_an_option_that_the_mode_ignores(values, message):
+def test_applies_to_refuses_an_option_that_the_mode_ignores(values, with_flags, with_names):
     for construct in (lambda: Toy(**values), lambda: config.make(Toy, values), lambda: replace(Toy(), **values)):
         with pytest.raises(UserError, match="has no effect") as caught:
             construct()
-        assert message in str(caught.value)
+        assert with_names in str(caught.value)
+        with option_names.flags():
+            assert with_flags in str(caught.value)
 
 
 def test_applies_to_accepts_an_option_in_its_mode_and_a_default_in_any():
@@ -116,7 +139,7 @@ def test_applies_to_accepts_an_option_in_its_mode_and_a_default_in_any():
 def test_refuse_ignored_checks_facts_of_the_data():
     Toy(flip=True).refuse_ignored(task="image")
     Toy().refuse_ignored(task="text")
-    with pytest.raises(UserError, match="^--flip has no effect on text data: leave it out.$"):
+    with pytest.raises(UserError, match="^flip has no effect on text data: leave it out.$"):
         Toy(flip=True).refuse_ignored(task="text")
 
 

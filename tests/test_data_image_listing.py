@@ -235,7 +235,7 @@ def test_load_finds_labels_in_file_names(make_folder, tmp_path):
     (tmp_path / "flat").mkdir()
     for path in folder.rglob("*.png"):
         path.rename(tmp_path / "flat" / f"{path.parent.name}_{path.name}")
-    assert "--label-pattern" in error_of(tmp_path / "flat")
+    assert "label_pattern" in error_of(tmp_path / "flat")
     data = load(tmp_path / "flat", ImageReadOptions(label_pattern=r"([a-z]+)_\d"))
     assert data.classes == list(CLASSES)
     assert (data.labels == 0).sum() == 10
@@ -271,8 +271,8 @@ def test_load_says_which_files_it_cannot_read(make_folder, tmp_path):
     folder = make_folder()
     save_image(folder / "loose.png", toy_image(0, 900))
     assert any("1 images in no class folder are left out" in warning for warning in load(folder).warnings)
-    assert "--header has no effect on" in error_of(folder, ImageReadOptions(header=True))
-    assert "--encoding has no effect on" in error_of(folder, ImageReadOptions(encoding="cp1252"))
+    assert "header has no effect on" in error_of(folder, ImageReadOptions(header=True))
+    assert "encoding has no effect on" in error_of(folder, ImageReadOptions(encoding="cp1252"))
     pattern = ImageReadOptions(encoding="cp1252", label_pattern="(.)")
     assert error_of(folder, pattern).endswith("(folder): leave it out.")
 

@@ -51,7 +51,7 @@ def test_load_names_unreadable_images_and_skips_them_on_request(image_folder):
     names = add_unreadable_files(image_folder)
     message = error_of(image_folder)
     assert message.startswith("5 of 35 images cannot be used")
-    assert "--skip-invalid" in message
+    assert "skip_invalid" in message
     for name, reason in zip(names, ["not an image", "empty file", "truncated", "no such file", ""], strict=True):
         assert f"{name} ({reason}" in message
     data = load(image_folder, SKIP_INVALID)

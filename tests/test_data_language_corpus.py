@@ -90,7 +90,7 @@ def test_load_keeps_splits_that_files_are_named_after(load, tmp_path):
         "validation": "valid",
         "test": "test ",
     }
-    with pytest.raises(UserError, match="predefined splits, which --limit would cut"):
+    with pytest.raises(UserError, match="predefined splits, which limit would cut"):
         load(folder, limit=100)
 
 
@@ -161,11 +161,11 @@ def test_load_reads_other_encodings(load, tmp_path, encoding, given):
 def test_load_names_the_line_of_an_invalid_byte_in_any_chunk(load, tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "CHUNK_CHARACTERS", 4)
     (tmp_path / "bad.txt").write_bytes(b"one\ntwo\nthree\nna\xefve\n")
-    message = r"byte 0xef in line 4\); it looks like cp1252: give --encoding cp1252"
+    message = r"byte 0xef in line 4\); it looks like cp1252: give encoding='cp1252'"
     with pytest.raises(UserError, match=message):
         load(tmp_path / "bad.txt")
     (tmp_path / "bad.txt").write_bytes("one two three\n".encode("utf-16-le"))
-    with pytest.raises(UserError, match="it looks like UTF-16-LE: give --encoding utf-16-le"):
+    with pytest.raises(UserError, match="it looks like UTF-16-LE: give encoding='utf-16-le'"):
         load(tmp_path / "bad.txt")
 
 

@@ -51,7 +51,7 @@ def test_unknown_characters_are_listed_once():
 
 def test_char_tokenizer_refuses_too_many_characters(monkeypatch):
     monkeypatch.setattr(tokenizers, "MAX_CHARACTERS", 10)
-    with pytest.raises(UserError, match="--tokenizer bpe"):
+    with pytest.raises(UserError, match="tokenizer='bpe'"):
         CharTokenizer.train([TEXT])
 
 

@@ -30,5 +30,5 @@ def test_split_options_refuse_values_out_of_bounds(options):
 
 def test_read_options_refuse_columns_of_another_task():
     ImageReadOptions(image_column="photo").refuse_ignored(task="image")
-    with pytest.raises(UserError, match="--image-column has no effect on text data"):
+    with pytest.raises(UserError, match="image_column has no effect on text data"):
         ImageReadOptions(image_column="photo").refuse_ignored(task="text")

@@ -111,7 +111,7 @@ def test_messages_name_the_archive_instead_of_the_cache(tmp_path):
 
     path = tmp_path / "nested.zip"
     expected = (
-        f"{path} has no class folders, but another archive, {path}/inner.tar.gz: unpack it, or give it as --data."
+        f"{path} has no class folders, but another archive, {path}/inner.tar.gz: unpack it, or give it as data."
     )
     assert message(path.name, **{"inner.tar.gz": "", "read.me": ""}) == expected
     table = message("table.zip", **{"train.csv": "text,label\ngood\n"})
@@ -136,4 +136,4 @@ def test_unpack_says_that_an_archive_is_encrypted(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
         archives.unpack(path, tmp_path / "cache")
-    assert str(caught.value) == f"{path} is encrypted: unpack it first, and give --data the folder."
+    assert str(caught.value) == f"{path} is encrypted: unpack it first, and give data the folder."

@@ -37,7 +37,7 @@ def test_decode_detects_byte_order_marks(raw):
 )
 def test_decode_names_the_likely_encoding(text, name):
     raw = (text * 3).encode(name)
-    with pytest.raises(UserError, match=f"give --encoding {name}"):
+    with pytest.raises(UserError, match=f"give encoding='{name}'"):
         encoding.decode(raw)
     assert encoding.decode(raw, name) == text * 3
 

@@ -42,7 +42,7 @@ def test_load_reads_local_files_and_refuses_missing_ones(tmp_path):
     loaded, refused, settings = done.stdout.splitlines()
     assert loaded == "(50, 28, 28, 1) {'train': 30, 'validation': 10, 'test': 10} T-shirt/top"
     assert refused.startswith(f"keras:mnist is not in {tmp_path}/datasets and cannot be downloaded (the host does not")
-    assert "give --data a folder" in refused
+    assert "give data a folder" in refused
     assert settings == "None None"  # the global settings are restored
 
 

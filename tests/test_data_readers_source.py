@@ -112,8 +112,8 @@ def test_resolve_finds_one_table_next_to_a_folder_of_images(tmp_path):
         ("./nothing", ["No such file or folder", "./nothing"]),
         ("~/no/such/place", ["No such file or folder"]),
         ("nothing.csv", ["No such file or folder"]),
-        ("", ["--data takes"]),
-        ("a\0b", ["--data takes"]),
+        ("", ["data takes"]),
+        ("a\0b", ["data takes"]),
     ],
 )
 def test_resolve_refuses_wrong_names(spec, words):

@@ -70,7 +70,7 @@ def test_find_accepts_usual_names_names_and_positions(tmp_path):
 
 def test_find_lists_the_columns_if_one_is_missing(tmp_path):
     table = read_table(write(tmp_path / "a.csv", "pic,kind\na.jpg,cat\nb.jpg,dog\n"))
-    with pytest.raises(UserError, match=r"pic, kind.*--image-column"):
+    with pytest.raises(UserError, match=r"pic, kind.*image_column"):
         table.find(None, ("image", "file"), "image")
     with pytest.raises(UserError, match=r"no column 'knd'. Did you mean 'kind'\? Its columns are: pic, kind"):
         table.find("knd", (), "label")

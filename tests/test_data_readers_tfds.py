@@ -123,7 +123,7 @@ def test_prepare_fails_fast_without_a_network(tfds_folder, capfd):
     before = downloader._open_url, downloader.MAX_RETRIES, tqdm_utils._active
     message = refusal("tfds:toys_remote")
     assert message.startswith("toys_remote cannot be downloaded (the host does not answer)")
-    assert "to use local data, give --data" in message
+    assert "to use local data, give data" in message
     assert str(tfds_folder) in message
     assert list(tfds_folder.rglob("*")) == []
     assert capfd.readouterr().out == ""

@@ -120,7 +120,7 @@ def test_load_finds_columns_by_name_and_by_position(tmp_path):
     path = write_table(tmp_path / "a.csv", rows)
     message = error_message(path)
     assert "when, remark, verdict" in message
-    assert "--text-column" in message
+    assert "text_column" in message
     by_name = load(path, TextReadOptions(text_column="remark", label_column="verdict"))
     by_position = load(path, TextReadOptions(text_column="2", label_column="3"))
     assert labeled_texts(by_name) == labeled_texts(by_position) == set(toy_texts(60))
@@ -172,10 +172,10 @@ def test_load_names_the_file_and_line_of_an_invalid_byte(tmp_path):
     message = error_message(folder)
     assert str(bad) in message
     assert "byte 0xef in line 3" in message
-    assert "--skip-invalid" in message
+    assert "skip_invalid" in message
     splits = load(folder, SKIP_INVALID)
     assert len(splits.texts) == 59
-    hint = "not UTF-8: byte 0xef in line 3; it looks like cp1252: give --encoding cp1252"
+    hint = "not UTF-8: byte 0xef in line 3; it looks like cp1252: give encoding='cp1252'"
     assert (str(bad), hint) in splits.findings
     path = tmp_path / "a.csv"
     path.write_bytes(b"text,label\nfine,1\nna\xefve,0\n")
@@ -468,11 +468,11 @@ def test_load_warns_of_a_second_column_of_texts(tmp_path):
 
 def test_load_refuses_options_that_have_no_effect(tmp_path):
     folder = write_texts(tmp_path / "texts", toy_texts(40))
-    assert "--label-column has no effect on" in error_message(folder, TextReadOptions(label_column="kind"))
-    assert "--no-header has no effect on" in error_message(folder, TextReadOptions(header=False))
+    assert "label_column has no effect on" in error_message(folder, TextReadOptions(label_column="kind"))
+    assert "header=False has no effect on" in error_message(folder, TextReadOptions(header=False))
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for label, text in toy_texts(40)))
-    assert "--header has no effect on" in error_message(path, TextReadOptions(header=True))
+    assert "header has no effect on" in error_message(path, TextReadOptions(header=True))
     options = TextReadOptions(label_column="kind")  # of a run that was trained on a table
     assert len(dataset.labeled(str(folder), ["bad", "good"], options)[0]) == 40
 
@@ -485,11 +485,11 @@ def test_load_reads_other_encodings(tmp_path):
         path.write_bytes(table.encode(encoding))
         assert labeled_texts(load(path, TextReadOptions(encoding=option))) == set(texts)
         if option:
-            assert f"give --encoding {option}" in error_message(path)
+            assert f"give encoding='{option}'" in error_message(path)
     folder = write_texts(tmp_path / "texts", texts)
     for path in folder.rglob("*.txt"):
         path.write_bytes(path.read_text(encoding="utf-8").encode("cp1252"))
-    assert "give --encoding cp1252" in error_message(folder)
+    assert "give encoding='cp1252'" in error_message(folder)
     assert labeled_texts(load(folder, TextReadOptions(encoding="cp1252"))) == set(texts)
     with pytest.raises(UserError, match="no encoding 'cp12x'"):
         TextReadOptions(encoding="cp12x")
@@ -499,14 +499,14 @@ def test_load_finds_labels_in_file_names(tmp_path):
     (tmp_path / "flat").mkdir()
     for number, (label, text) in enumerate(toy_texts(40)):
         (tmp_path / "flat" / f"{label}.{number}.txt").write_text(text)
-    assert "--label-pattern" in error_message(tmp_path / "flat")
+    assert "label_pattern" in error_message(tmp_path / "flat")
     assert labeled_texts(load(tmp_path / "flat", TextReadOptions(label_pattern=r"^(\w+)\."))) == set(toy_texts(40))
     folder = write_texts(tmp_path / "folders", toy_texts(6))
     assert len(dataset.labeled(str(folder), ["bad", "good"], TextReadOptions(label_pattern="none"))[0]) == 6
     message = error_message(tmp_path / "flat", TextReadOptions(label_pattern="(good)"))
     assert "does not match the name of 20 texts" in message
     for pattern in ("good", "(a)(b)", "("):
-        with pytest.raises(UserError, match="--label-pattern"):
+        with pytest.raises(UserError, match="label_pattern"):
             TextReadOptions(label_pattern=pattern)
 
 

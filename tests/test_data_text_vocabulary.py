@@ -112,7 +112,7 @@ def test_from_text_refuses_other_texts(text):
 
 
 def test_build_refuses_texts_without_a_frequent_word():
-    with pytest.raises(UserError, match="No word occurs in 2 of the 2 training texts: .* --min-df 1"):
+    with pytest.raises(UserError, match="No word occurs in 2 of the 2 training texts: .* min_df=1"):
         build(["a b", "c d"])
 
 

@@ -241,7 +241,7 @@ def test_words_that_the_backbone_does_not_know_are_said(config, folder, capfd):
 def test_train_refuses_a_run_of_ngrams_before_the_data_are_read(config, folder):
     source = Run.create(sentiment_analyzer.__file__, sentiment_analyzer.Config(out_dir=str(folder / "runs")), "grams")
     source.update(state="finished", config={**source.info["config"], "model": "ngram"})
-    with pytest.raises(UserError, match="is a run of --model ngram, which cannot be a backbone .* --model cnn, lstm"):
+    with pytest.raises(UserError, match="is a run of model='ngram', which cannot be a backbone .* model='cnn', lstm"):
         finetuning.tasks.resolve(replace(config, backbone=str(source.path)))
     source.update(model={"input_shape": [8, 8, 1]})
     with pytest.raises(UserError, match="which does not read texts"):
@@ -278,18 +278,18 @@ def test_freeze_lower_layers_keeps_the_upper_layers_of_bert_trainable(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": None}, "holds texts: give --backbone a KerasHub preset"),
+        ({"backbone": None}, "holds texts: give backbone a KerasHub preset"),
         ({"backbone": "MobileNetV2"}, "holds texts, which MobileNetV2 cannot read"),
         ({"data": "digits", "token_dropout": 0.15}, "does not read images"),
-        ({"unfreeze": "some"}, "--unfreeze must be a number from 0 to 1, or all, not 'some'"),
-        ({"learning_curve": "5,many"}, "--learning-curve must be numbers of labels per class or all"),
-        ({"shots": 5000}, "--shots 5000"),
-        ({"augment_copies": 5}, "--augment-copies has no effect on text data"),
-        ({"augment": False}, "--no-augment has no effect on text data"),
-        ({"image_size": 32}, "--image-size has no effect on text data"),
-        ({"flip": True}, "--flip has no effect on text data"),
-        ({"tta": True}, "--tta has no effect on text data"),
-        ({"method": "lora"}, "--unfreeze has no effect on texts with --method lora"),
+        ({"unfreeze": "some"}, "unfreeze must be a number from 0 to 1, or all, not 'some'"),
+        ({"learning_curve": "5,many"}, "learning_curve must be numbers of labels per class or all"),
+        ({"shots": 5000}, "shots 5000"),
+        ({"augment_copies": 5}, "augment_copies has no effect on text data"),
+        ({"augment": False}, "augment=False has no effect on text data"),
+        ({"image_size": 32}, "image_size has no effect on text data"),
+        ({"flip": True}, "flip has no effect on text data"),
+        ({"tta": True}, "tta has no effect on text data"),
+        ({"method": "lora"}, "unfreeze has no effect on texts with method='lora'"),
     ],
 )
 def test_train_refuses_a_wrong_backbone_or_option(config, options, message):

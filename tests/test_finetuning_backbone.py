@@ -85,9 +85,9 @@ def test_run_backbone_refuses_what_its_network_cannot_do(out_dir):
 @pytest.mark.parametrize("name", [None, "MobileNetV2", "some.keras"])
 def test_image_backbones_refuse_text(name):
     images = backbone.resolve(name)
-    with pytest.raises(UserError, match="does not read texts: give --backbone a KerasHub preset"):
+    with pytest.raises(UserError, match="does not read texts: give backbone a KerasHub preset"):
         images.text_features(16)
-    with pytest.raises(UserError, match="does not generate text: give --backbone a run of text-generator"):
+    with pytest.raises(UserError, match="does not generate text: give backbone a run of text-generator"):
         images.language_model()
 
 

@@ -17,7 +17,7 @@ def test_parse_shots_reads_labels_per_class(value, shots):
 
 @pytest.mark.parametrize("value", ["5,many", "0", "-3", "1.5"])
 def test_parse_shots_refuses_other_values(value):
-    with pytest.raises(UserError, match="--learning-curve must be numbers of labels per class or all"):
+    with pytest.raises(UserError, match="learning_curve must be numbers of labels per class or all"):
         learning_curve.parse_shots(value)
 
 

@@ -13,5 +13,5 @@ def test_unfreeze_parses_fractions_and_all(value, fraction):
 
 @pytest.mark.parametrize("value", ["some", "-0.1", "1.1", "nan"])
 def test_unfreeze_refuses_other_values(value):
-    with pytest.raises(UserError, match="--unfreeze must be a number from 0 to 1, or all"):
+    with pytest.raises(UserError, match="unfreeze must be a number from 0 to 1, or all"):
         unfreeze.parse(value)

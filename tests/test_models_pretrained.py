@@ -110,7 +110,7 @@ def test_from_application_shows_gray_images_in_three_channels(mobilenet, tmp_pat
 
 
 def test_from_application_refuses_images_below_the_minimum():
-    with pytest.raises(UserError, match="Xception needs images of at least 71 pixels per side.*--image-size 299"):
+    with pytest.raises(UserError, match="Xception needs images of at least 71 pixels per side.*image_size=299"):
         image_backbones.from_application("Xception", SHAPE)
 
 

@@ -20,10 +20,10 @@ def test_render_aligns_and_wraps_at_80_columns():
     assert max(map(len, lines)) <= 80
 
 
-def test_render_fits_long_paths_and_replaces_control_characters():
+def test_render_fits_long_paths_and_shows_control_characters():
     lines = plan.render([("Data", "/data/" + "x" * 100), ("Columns", "label from 'a\x1b[2J\nb'")]).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[-1] == "Columns  label from 'a?[2J?b'"
+    assert lines[-1] == "Columns  label from 'a\\x1b[2J\\nb'"
 
 
 def test_announce_stores_and_prints_the_rows(capfd):

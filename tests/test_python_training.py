@@ -217,7 +217,7 @@ def test_options_and_models_that_contradict_each_other_are_refused(tmp_path, cap
     config = image_classifier.Config(data=shades(), out_dir=str(tmp_path))
     with pytest.raises(UserError, match=r"model 'vit' of the config has no effect with train\(model=…\)"):
         image_classifier.train(replace(config, model="vit"), model=small)
-    with pytest.raises(UserError, match="--dropout has no effect with --model custom"):
+    with pytest.raises(UserError, match="dropout has no effect with model='custom'"):
         image_classifier.train(replace(config, dropout=0.1), model=small)
     code, _, err = run_command(capfd, "train", "image-classifier", "--model", "custom", "--out-dir", str(tmp_path))
     assert (code, "A custom model is given from Python" in err) == (2, True)

@@ -222,12 +222,12 @@ def test_update_keeps_the_old_file_on_a_full_disk(create):
 
 def test_create_names_an_out_dir_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="another --out-dir"):
+    with pytest.raises(UserError, match="another out_dir"):
         Run.create(FILE, RunConfig(out_dir=str(tmp_path / "file")), "digits")
 
 
 def test_create_names_an_out_dir_without_permission(tmp_path, unprivileged_user):
-    with pytest.raises(UserError, match="Permission denied; choose another --out-dir"):
+    with pytest.raises(UserError, match="Permission denied; choose another out_dir"):
         Run.create(FILE, RunConfig(out_dir=str(tmp_path / "runs")), "digits")
 
 

@@ -21,6 +21,7 @@ GROUND = {
         "config",
         "config_file",
         "data_object",
+        "display",
         "errors",
         "files",
         "formatting",
@@ -32,7 +33,7 @@ GROUND = {
         "option_names",
         "option_values",
     ),
-    *("plan", "progress", "recipe", "run_files", "strict_json"),
+    *("plan", "progress", "recipe", "run_files", "streams", "strict_json"),
 }
 FLOORS = [
     *(GROUND, {"data"}, {"models"}, {"run"}, {"saved_runs"}, {"training"}, {"evaluation"}, {"finetuning"}, {"report"}),

@@ -217,7 +217,7 @@ def test_resolve_defaults_chooses_an_ensemble_for_a_short_text_and_much_time(con
     options = {"ensemble_size": 3, "context_length": 10, "batch_tokens": 100}
     odd = text_generator.resolve_defaults(text_generator.Config(**options), 10**6)
     assert (odd.batch_size, odd.embedding_dim) == (9, 128)
-    with pytest.raises(UserError, match="too short for 30 models: use more text or a lower --ensemble-size"):
+    with pytest.raises(UserError, match="too short for 30 models: use more text or a lower ensemble_size"):
         text_generator.train(replace(config, ensemble_size=30, context_length=300))
 
 
@@ -292,7 +292,7 @@ def test_train_continues_from_a_kerashub_preset(quick, other_text, gpt2):
     logits = run.model.predict(np.array([tokenizer.encode("the ")]), verbose=0)[0, -1]
     assert alone.startswith(tokenizer.decode([int(np.argmax(logits))]))
     assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-5)
-    with pytest.raises(UserError, match="--optimizer has no effect if the network is a KerasHub preset"):
+    with pytest.raises(UserError, match="optimizer has no effect if the network is a KerasHub preset"):
         text_generator.train(replace(other_text, backbone=str(gpt2), optimizer="sgd"))
 
 
@@ -310,16 +310,16 @@ def test_train_continues_from_a_kerashub_preset(quick, other_text, gpt2):
     ],
 )
 def test_config_refuses_options_that_the_backbone_decides(options):
-    with pytest.raises(UserError, match="has no effect with --backbone"):
+    with pytest.raises(UserError, match="has no effect with backbone"):
         text_generator.Config(backbone="anything", **options)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 2, "model": "lstm"}, "--heads has no effect with --model lstm"),
-        ({"vocab_size": 400}, "--vocab-size has no effect with --tokenizer char"),
-        ({"batch_size": 8, "batch_tokens": 100}, "--batch-tokens has no effect with --batch-size"),
+        ({"heads": 2, "model": "lstm"}, "heads has no effect with model='lstm'"),
+        ({"vocab_size": 400}, "vocab_size has no effect with tokenizer='char'"),
+        ({"batch_size": 8, "batch_tokens": 100}, "batch_tokens has no effect with batch_size"),
     ],
 )
 def test_config_refuses_options_that_the_mode_ignores(options, message):
@@ -328,9 +328,9 @@ def test_config_refuses_options_that_the_mode_ignores(options, message):
 
 
 def test_train_refuses_options_that_a_run_decides(run, other_text):
-    with pytest.raises(UserError, match="--context-length has no effect if the network is a run"):
+    with pytest.raises(UserError, match="context_length has no effect if the network is a run"):
         text_generator.train(replace(other_text, backbone=str(run.path), context_length=8))
-    with pytest.raises(UserError, match="--steps has no effect with --epochs"):
+    with pytest.raises(UserError, match="steps has no effect with epochs"):
         text_generator.train(replace(other_text, steps=8))
 
 

@@ -118,7 +118,7 @@ def test_nan_loss_stops_with_advice(train, tmp_path, monkeypatch):
     monkeypatch.setattr(
         keras.losses.CategoricalCrossentropy, "call", lambda self, y_true, y_pred: y_pred[:, 0] * np.nan
     )
-    with pytest.raises(UserError, match="The loss became nan in epoch 1; try a lower --learning-rate"):
+    with pytest.raises(UserError, match="The loss became nan in epoch 1; try a lower learning_rate"):
         train(epochs=3)
     (run,) = dltoolkit.runs(tmp_path)
     assert run.info["state"] == "failed"

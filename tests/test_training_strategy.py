@@ -14,7 +14,7 @@ needs_no_gpu = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), 
 
 @needs_no_gpu
 def test_devices_refuses_a_missing_gpu_and_auto_falls_back_to_the_cpu(capfd):
-    with pytest.raises(UserError, match="TensorFlow finds no GPU; .* Use --device cpu"):
+    with pytest.raises(UserError, match="TensorFlow finds no GPU; .* Use device='cpu'"):
         strategy.devices("gpu")
     strategy._note_once.cache_clear()
     for _ in range(2):
@@ -49,7 +49,7 @@ def test_shared_batch_size_reduces_a_batch_and_says_so(capfd):
 
 
 def test_shared_batch_size_refuses_fewer_examples_than_replicas():
-    with pytest.raises(UserError, match="3 replicas cannot share a batch of 2: use a larger --batch-size"):
+    with pytest.raises(UserError, match="3 replicas cannot share a batch of 2: use a larger batch_size"):
         strategy.shared_batch_size(2, THREE)
 
 

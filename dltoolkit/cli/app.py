@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 import dltoolkit
-from dltoolkit import interrupt, lazy, option_names
+from dltoolkit import display, interrupt, lazy, option_names, streams
 from dltoolkit.cli import check_data, doctor, inference, show, train
+from dltoolkit.cli.verb_options import help_command
 from dltoolkit.errors import UserError, WorkerLost, did_you_mean, root_cause
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong input, 129, 130 or 143 interrupted by a signal."""
+    """Run the command line and exit.
+
+    The exit code is 0 if the command is done, 1 if it failed, 2 for wrong input, 129, 130 or 143 if a signal has
+    interrupted it, and 141 if the reader of stdout has ended.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are not UTF-8
+    with streams.standard_streams(), option_names.flags():
+        _run(words)
+
+
+def _run(words: list[str]) -> NoReturn:
     debug = "--debug" in words
     if debug:
         os.environ[lazy.DEBUG_VARIABLE] = "1"
@@ -27,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with interrupt.signals_raise(), lazy.quiet_tensorflow():
             code = dltoolkit_command.main(words, prog_name="dltoolkit", standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help())
@@ -44,9 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort) as error:  # click replaces one by the other
         cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__
         _fail("Interrupted.", 128 + getattr(cause, "signal", interrupt.SIGINT), debug)
-    except BrokenPipeError:  # the reader of stdout, such as head, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except streams.AnswerLost as error:
+        streams.discard_answers()
+        if error.reader_has_ended:  # such as head: end as other commands do
+            sys.exit(128 + signal.SIGPIPE)
+        _fail(str(error), 1, debug)
     except Exception as error:
         _fail(f"{type(error).__name__}: {root_cause(error)} (--debug shows the traceback).", 1, debug)
 
@@ -104,18 +116,18 @@ def _message(error: click.ClickException) -> str:
                 "new run to change them."
             )
         message = option_names.no_such_option(error.option_name, names)
-        return f"{message} See '{error.ctx.command_path} --help'."
+        return f"{message} See '{help_command(error.ctx)}'."
     if isinstance(error, click.UsageError) and error.message.startswith("No such command"):
         word = error.message.split("'")[1]
         verbs = error.ctx.command.list_commands(error.ctx)
         return f"There is no command '{word}'.{did_you_mean(word, verbs)} See 'dltoolkit --help'."
-    return " ".join(error.format_message().split())
+    return " ".join(display.visible(error.format_message(), keep="\n\t").split())
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         import traceback
 
-        traceback.print_exc()
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+        click.echo(display.visible(traceback.format_exc(), keep="\n"), err=True, nl=False)
+    click.echo(f"Error: {display.visible(message)}", err=True)
     sys.exit(code)

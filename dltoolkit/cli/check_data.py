@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from dltoolkit import config as configuration
-from dltoolkit import recipe
+from dltoolkit import display, recipe
 from dltoolkit.cli.recipe_command import Flag, RecipeCommand, given_options
 from dltoolkit.cli.tables import print_json
 from dltoolkit.cli.verb_options import table_or_json_option
@@ -108,7 +107,7 @@ def _train_command(name: str, data: str, values: Mapping[str, Any], declared: Ma
     for option, value in values.items():
         words += [declared[option].no_flag if value is False else declared[option].flag]
         words += [] if isinstance(value, bool) else [str(value)]
-    return shlex.join(words)
+    return display.command(*words)
 
 
 def _describe_findings(findings: list[tuple[str, str]]) -> str:

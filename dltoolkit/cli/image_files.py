@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dltoolkit import display
 from dltoolkit.errors import UserError
 from dltoolkit.formatting import counted
 
@@ -47,7 +48,9 @@ def write(images: np.ndarray, folder: str, *, grid: bool, animated: bool) -> str
         list(pool.map(write_png, range(len(images))))
         for name, content in pages.items():
             (partial / name).write_bytes(content)
-    return f"{counted(len(images), 'image')} in {path}" + (f", with {' and '.join(pages)}" if pages else "")
+    return f"{counted(len(images), 'image')} in {display.visible(path)}" + (
+        f", with {' and '.join(pages)}" if pages else ""
+    )
 
 
 @contextlib.contextmanager

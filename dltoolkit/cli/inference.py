@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import inspect
-import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,16 @@ import click
 import dltoolkit
 from dltoolkit import config, lines
 from dltoolkit.cli import image_files
-from dltoolkit.cli.tables import print_evaluation, print_json, print_table
-from dltoolkit.cli.verb_options import out_dir_option, read_options, refuse_unsupported, table_or_json_option
+from dltoolkit.cli.tables import dump_json, print_evaluation, print_json, print_table
+from dltoolkit.cli.verb_options import (
+    open_run,
+    out_dir_option,
+    read_options,
+    recipe_option,
+    refuse_unsupported,
+    table_or_json_option,
+)
+from dltoolkit.display import visible
 from dltoolkit.errors import UserError
 from dltoolkit.formatting import percent
 
@@ -27,8 +35,11 @@ if TYPE_CHECKING:
 
 TABLE_WIDTH = 80  # columns of the table of predictions that no terminal shows
 MIN_INPUT_WIDTH = 20  # columns of the inputs in this table, however long the names of the classes are
-# Characters within a JSON string that many readers take as the end of a line, and their escapes
-LINE_SEPARATORS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
+# Characters that begin a formula in a spreadsheet, at the start of a cell or of what a program takes for one
+FORMULA = re.compile(
+    "(^|[\t\r\n;])(?=[\\s\"']*[=+\\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}"
+    "\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}]|[\t\r])"
+)
 
 
 @click.command(epilog="Example: dltoolkit evaluate latest --data ~/new-flowers --format json")
@@ -36,13 +47,14 @@ LINE_SEPARATORS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x202
 @click.option("--data", metavar="DATA", help="Other labeled data.  [default: test split of the run]")
 @table_or_json_option
 @read_options
+@recipe_option
 @out_dir_option
-def evaluate(run: str, data: str | None, form: str, out_dir: str, **options: Any) -> None:
+def evaluate(run: str, data: str | None, form: str, out_dir: str, recipe_file: str | None, **options: Any) -> None:
     """Evaluate RUN on its test split, or on other labeled data.
 
     The options for reading replace those of the training. A line on stderr says which examples are evaluated.
     """
-    opened = dltoolkit.load(run, out_dir)
+    opened = open_run(run, out_dir, recipe_file)
     given = {name: value for name, value in options.items() if value is not None}
     refuse_unsupported(opened, given, config.options(opened.recipe.Config))
     if given:
@@ -70,6 +82,9 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, **options: Any
     show_default=True,
     help="Output format.",
 )
+@click.option(
+    "--spreadsheet-safe", is_flag=True, help="Put ' before CSV cells that a spreadsheet would execute as formulas."
+)
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Number of classes to list.")
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Probability below which the label is 'unsure'."
@@ -81,9 +96,18 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, **options: Any
 @click.option(
     "--stdin", type=click.Choice(["text", "jsonl", "csv"]), default="text", show_default=True, help="Format of stdin."
 )
+@recipe_option
 @out_dir_option
 def predict(
-    run: str, inputs: tuple[str, ...], form: str, stdin: str, meaning: str | None, out_dir: str, **options: Any
+    run: str,
+    inputs: tuple[str, ...],
+    form: str,
+    spreadsheet_safe: bool,
+    stdin: str,
+    meaning: str | None,
+    out_dir: str,
+    recipe_file: str | None,
+    **options: Any,
 ) -> int:
     """Classify files, folders, globs, texts or what stdin holds.
 
@@ -95,7 +119,9 @@ def predict(
     """
     from dltoolkit.data.readers import encoding as encodings
 
-    opened = dltoolkit.load(run, out_dir)
+    if spreadsheet_safe and form != "csv":
+        raise UserError("--spreadsheet-safe has no effect without --format csv: add it, or leave this one out.")
+    opened = open_run(run, out_dir, recipe_file)
     predictor = opened.verb("predictor")(opened)
     given = {name: value for name, value in options.items() if value is not None}
     text_column = given.pop("text_column", None)
@@ -111,7 +137,8 @@ def predict(
         _warn_of_missing_files(inputs)
     words = _read_inputs(inputs, stdin, text_column, predictor.noun, encoding)
     items = predictor.expand(words, text_column, meaning or "auto")
-    return 2 if print_predictions(predictor.stream(items, **given), form, live="-" not in inputs) else 0
+    predictions = predictor.stream(items, **given)
+    return 2 if print_predictions(predictions, form, live="-" not in inputs, safe=spreadsheet_safe) else 0
 
 
 @click.command(epilog="Example: dltoolkit generate latest --prompt 'ROMEO:' --max-tokens 300 --top-p 0.9")
@@ -137,13 +164,14 @@ def predict(
 @click.option("--interpolate", type=int, metavar="N", help="Steps from each image to the next; also writes a GIF.")
 @click.option("--out", metavar="DIR", help="Folder of the images.  [default: generated]")
 @click.option("--grid", is_flag=True, default=None, help="Also write all images to grid.png.")
+@recipe_option
 @out_dir_option
-def generate(run: str, out_dir: str, **options: Any) -> None:
+def generate(run: str, out_dir: str, recipe_file: str | None, **options: Any) -> None:
     """Generate texts or images with RUN.
 
     A run of text-generator continues prompts, and a run of image-gan generates images.
     """
-    opened = dltoolkit.load(run, out_dir)
+    opened = open_run(run, out_dir, recipe_file)
     given = {name: value for name, value in options.items() if value not in (None, ())}
     (_generate_texts if hasattr(opened.recipe, "stream_text") else _generate_images)(opened, given)
 
@@ -180,13 +208,14 @@ def _generate_images(run: dltoolkit.Run, given: dict[str, Any]) -> None:
     click.echo(image_files.write(images, folder, grid=grid, animated="interpolate" in given))
 
 
-def print_predictions(predictions: Iterable[Prediction], form: str, *, live: bool = False) -> bool:
+def print_predictions(predictions: Iterable[Prediction], form: str, *, live: bool = False, safe: bool = False) -> bool:
     """Print predictions as table, json, jsonl or csv; return whether any input had an error.
 
     Args:
         predictions: The predictions.
         form: The format; table and json are printed when all predictions are ready.
         live: Whether to show until then that inputs are being classified.
+        safe: Whether to change CSV cells that a spreadsheet would execute as formulas.
     """
     from dltoolkit import progress
 
@@ -206,15 +235,16 @@ def print_predictions(predictions: Iterable[Prediction], form: str, *, live: boo
         print_json([prediction.to_dict() for prediction in collect()])
     elif form == "jsonl":
         for prediction in noting_errors():
-            line = json.dumps(prediction.to_dict(), ensure_ascii=False)
-            sys.stdout.write(line.translate(LINE_SEPARATORS) + "\n")
+            sys.stdout.write(dump_json(prediction.to_dict()) + "\n")
             sys.stdout.flush()
     elif form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        quoting = csv.QUOTE_ALL if safe else csv.QUOTE_MINIMAL  # some programs split cells without quotes at semicolons
+        writer = csv.writer(sys.stdout, lineterminator="\n", quoting=quoting)
         writer.writerow(["input", "label", "probability", "top", "error"])
         for prediction in noting_errors():
             top = " ".join(f"{item['label']}={item['probability']:.4f}" for item in prediction.top)
-            writer.writerow([prediction.input, prediction.label, prediction.probability, top, prediction.error])
+            row = [prediction.input, prediction.label, prediction.probability, top, prediction.error]
+            writer.writerow([FORMULA.sub(r"\1'", cell) if safe and isinstance(cell, str) else cell for cell in row])
             sys.stdout.flush()
     else:
         print_table(*_prediction_table(collect()))
@@ -230,11 +260,11 @@ def _prediction_table(predictions: Iterable[Prediction]) -> tuple[list[str], lis
     header, rows, others_width = ["input", "label", "probability", "next"], [], 0
     for prediction in predictions:
         if prediction.error is not None:
-            rows.append([_one_line(prediction.input), "-", "-", prediction.error])
+            rows.append([visible(prediction.input), "-", "-", visible(prediction.error)])
             continue
-        others = "  ".join(f"{item['label']} {percent(item['probability'])}" for item in prediction.top[1:])
+        others = "  ".join(f"{visible(item['label'])} {percent(item['probability'])}" for item in prediction.top[1:])
         probability = "-" if prediction.probability is None else percent(prediction.probability)
-        rows.append([_one_line(prediction.input), prediction.label, probability, others])
+        rows.append([visible(prediction.input), visible(prediction.label), probability, others])
         others_width = max(others_width, len(others))
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else TABLE_WIDTH
     taken = [max(len(line[i]) for line in [header, *rows]) for i in (1, 2)]
@@ -254,6 +284,8 @@ def _read_inputs(
         if word != "-":
             yield word
             continue
+        if sys.stdin is None:
+            raise UserError("stdin is closed, so - holds no input: connect it, or name files.")
         descriptor = sys.stdin.fileno()
         image, begin = lines.read_image(descriptor) if noun == "image" else (None, b"")
         if image is not None:
@@ -276,11 +308,6 @@ def _warn_of_missing_files(words: Iterable[str]) -> None:
 
     for word in filter(looks_like_file, words):
         progress.warn(f"There is no file {word}, so it is classified as a text; --files reports it instead.")
-
-
-def _one_line(text: str) -> str:
-    """Return a text with spaces in place of line breaks of every kind, so that it fills one row of a table."""
-    return " ".join(text.splitlines())
 
 
 def _shorten(text: str, width: int) -> str:

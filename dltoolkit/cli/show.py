@@ -9,7 +9,7 @@ import click
 
 import dltoolkit
 from dltoolkit import config as configuration
-from dltoolkit import recipe
+from dltoolkit import display, recipe
 from dltoolkit.cli.tables import metric_cells, print_json, print_table
 from dltoolkit.cli.verb_options import out_dir_option, table_or_json_option
 from dltoolkit.errors import UserError
@@ -56,7 +56,7 @@ def list_(what: str | None, out_dir: str) -> None:
     if what == "backbones":
         print_backbones()
     if what in (None, "runs"):
-        print_runs(dltoolkit.runs(out_dir), out_dir)
+        print_runs(out_dir)
 
 
 @click.command(epilog="Example: dltoolkit compare digits-1 digits-2")
@@ -68,7 +68,8 @@ def compare(runs: tuple[str, ...], out_dir: str) -> None:
     A dash stands for an option that a recipe lacks, or that was left to its default.
     """
     if len(runs) < 2:
-        raise UserError(f"compare needs at least two runs, such as: dltoolkit compare {runs[0]} OTHER_RUN")
+        example = display.command("dltoolkit", "compare", runs[0], "OTHER_RUN")
+        raise UserError(f"compare needs at least two runs, such as: {example}")
     opened = [dltoolkit.load(run, out_dir) for run in runs]
     repeated = [run for i, run in enumerate(opened) if run.path.resolve() in {o.path.resolve() for o in opened[:i]}]
     if repeated:
@@ -123,18 +124,27 @@ def print_backbones() -> None:
     print_table(["backbone", "parameters", "images"], rows)
 
 
-def print_runs(runs: Sequence[Run], out_dir: str) -> None:
-    """Print the runs with their states and main scores, oldest first."""
+def print_runs(out_dir: str) -> None:
+    """Print the runs in a folder with their states and main scores, oldest first, and a warning for each damaged one."""
+    from dltoolkit import saved_runs  # imports what --help does not need
+
+    runs, unreadable = saved_runs.scan(out_dir)
     click.echo()
-    if not runs:
-        click.echo(f"No runs in {out_dir} yet.")
+    if not runs and not unreadable:
+        click.echo(f"No runs in {display.visible(out_dir)} yet.")
         return
     rows = []
     for run in runs:
-        scores = [f"{label} {value}" for label, value in metric_cells(run.metrics.get("test", {})).items()]
+        scores = []
+        try:
+            scores += [f"{label} {value}" for label, value in metric_cells(run.metrics.get("test", {})).items()]
+        except UserError as error:
+            unreadable[run.path] = str(error)
         name = f"{run.path.parent.name}/{run.path.name}"
         rows.append([name, run.info["state"], next(iter(scores), ""), run.info.get("created", "")])
-    print_table(["run", "state", "test", "created"], rows)
+    if rows:
+        print_table(["run", "state", "test", "created"], rows)
+    saved_runs.warn_of_unreadable(unreadable)
 
 
 def print_comparison(runs: Sequence[Run]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from dltoolkit import display, streams
 from dltoolkit.formatting import metric_label, metric_value, percent
 
 METRICS = (
@@ -16,21 +19,36 @@ METRICS = (
 )
 
 
+def dump_json(value: Any, *, indent: int | None = None) -> str:
+    r"""Return a value as JSON whose control characters are the escapes of JSON, such as ``\u001b``.
+
+    Terminals execute none of them, and readers that split the text into lines do not split a string.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return text if text.isprintable() else display.HIDDEN.sub(_escape, text)
+
+
+def _escape(match: re.Match) -> str:
+    return "\n" if match[0] == "\n" else json.dumps(match[0])[1:-1]
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(dump_json(value, indent=2))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows in aligned columns without frames, so that cut and awk can read them."""
-    lines = [list(header), *rows] if header else list(rows)
+    """Print rows in aligned columns without frames, so that cut and awk can read them; a cell never breaks a line."""
+    lines = [[display.visible(cell) for cell in line] for line in ([header, *rows] if header else rows)]
     if not lines:
         return
-    widths = [max(len(str(line[i])) for line in lines) for i in range(len(lines[0]))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for number, line in enumerate(lines):
-        cells = [str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)]
-        text = "  ".join(cells).rstrip()
-        click.echo(click.style(text, bold=True) if header and number == 0 else text)
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        if header and number == 0 and isinstance(sys.stdout, streams.Answers):
+            sys.stdout.write_bold(text)
+            text = ""
+        click.echo(text)
 
 
 def metric_cells(metrics: dict[str, Any]) -> dict[str, str]:

@@ -169,7 +169,7 @@ def warnings(
         largest, smallest = int(counts.argmax()), int(counts.argmin())
         sentences.append(
             f"Classes are imbalanced: {counts[largest]} training {noun}s of '{listing.classes[largest]}', "
-            f"{counts[smallest]} of '{listing.classes[smallest]}'; consider --class-weights balanced."
+            f"{counts[smallest]} of '{listing.classes[smallest]}'; consider --class-weights=balanced."
         )
     for name in ("validation", "test"):
         present = set(listing.labels[splits[name]].tolist())

@@ -69,7 +69,7 @@ def stream_text(
         if unknown_chars == "refuse":
             raise UserError(
                 f"The prompt holds {_quote(unknown)}, which the training text does not contain: leave it out, or use "
-                "--unknown-chars drop."
+                "--unknown-chars=drop."
             )
         prompts = ["".join(character for character in prompt if character not in unknown) for prompt in prompts]
     token_ids, context_length = (

@@ -285,8 +285,8 @@ class RunBackbone(Backbone):
             self._input_shape(f"{task}s", 3 if task == "image" else 1)
         if self.run.info["config"].get("model") == "ngram":
             raise UserError(
-                f"{self.name} is a run of --model ngram, which cannot be a backbone because it counts n-grams instead "
-                "of reading sequences: give --backbone a run of --model cnn, lstm, gru, rnn or transformer, a run of "
+                f"{self.name} is a run of --model=ngram, which cannot be a backbone because it counts n-grams instead "
+                "of reading sequences: give --backbone a run of --model=cnn, lstm, gru, rnn or transformer, a run of "
                 "text-generator, or a KerasHub preset."
             )
 

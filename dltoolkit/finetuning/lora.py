@@ -26,7 +26,7 @@ def add_lora(model: keras.Model, rank: int) -> None:
     adaptable = [part for part in adaptable if not isinstance(part, keras.layers.Embedding)]
     if not adaptable:
         raise UserError(
-            f"LoRA cannot be added to any layer of {model.name}; use --method full or --method linear-probe."
+            f"LoRA cannot be added to any layer of {model.name}; use --method=full or --method=linear-probe."
         )
     for layer in backbone_layers:
         layer.trainable = False

@@ -73,17 +73,17 @@ def resolve(config: Any) -> TaskSpec:
         if config.backbone is None:
             raise UserError("--weights needs the network that they belong to: give --backbone, such as MobileNetV2.")
         raise UserError(
-            f"--weights has no effect with --backbone {config.backbone}, which is {backbone.kind} with weights of its "
+            f"--weights has no effect with --backbone={config.backbone}, which is {backbone.kind} with weights of its "
             "own: leave it out, or give --backbone the name of a network such as MobileNetV2."
         )
     config.refuse_ignored(**{"task": name, "the backbone": backbone.kind})
     if name == "text" and config.method == "lora" and config.unfreeze is not None:
-        raise UserError("--unfreeze has no effect on texts with --method lora, which adapts every layer: leave it out.")
+        raise UserError("--unfreeze has no effect on texts with --method=lora, which adapts every layer: leave it out.")
     if config.method == "linear-probe":
         for option in LOOP_OPTIONS:
             if getattr(config, option) != getattr(type(config), option):
                 flag = "--" + option.replace("_", "-")
-                raise UserError(f"{flag} has no effect with --method linear-probe: leave it out.")
+                raise UserError(f"{flag} has no effect with --method=linear-probe: leave it out.")
     return TaskSpec(name, backbone)
 
 

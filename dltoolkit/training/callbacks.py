@@ -41,7 +41,7 @@ class StopOnNaN(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise UserError(
                 f"The loss became {logs['loss']} in epoch {self._epoch}; "
-                "try a lower --learning-rate, or --precision float32."
+                "try a lower --learning-rate, or --precision=float32."
             )
 
 
@@ -171,7 +171,7 @@ class Patience(keras.callbacks.Callback):
             better = f"{'lower' if lower_is_better(self._monitor) else 'higher'} {self._monitor.replace('_', ' ')}"
             progress.note(
                 f"Training stops after epoch {epoch + 1}: no {better} for {counted(self._patience, 'epoch')} "
-                f"(--patience {self._patience})."
+                f"(--patience={self._patience})."
             )
             self._state.finished = self.model.stop_training = True
 
@@ -297,7 +297,7 @@ class TrainingStateCallback(keras.callbacks.Callback):
         """Print that compilation took most of the maximum time, and write its duration to run.json."""
         self._compilation_reported = True
         self._run.update(plan={"compile_seconds": round(seconds, 2)})
-        xla = ", or --xla off, which compiles faster" if self._run.info["device"]["xla"] else ""
+        xla = ", or --xla=off, which compiles faster" if self._run.info["device"]["xla"] else ""
         progress.note(
             f"Compilation and the first steps took {progress.duration(seconds)}, more than half of --max-time: the "
             f"model may be hardly trained. Give a longer --max-time{xla}."

@@ -78,7 +78,7 @@ def _warnings(sizes: np.ndarray, names: Sequence[str], preprocessing: Preprocess
         "loses more than half of its pixels by cropping",
         "lose more than half of their pixels by cropping",
         lost,
-        "; --resize letterbox or stretch keeps them",
+        "; --resize=letterbox or stretch keeps them",
     )
     if is_default and large.mean() < 0.5:  # if most images are large, the size of the pixels says it
         warnings += sentence(

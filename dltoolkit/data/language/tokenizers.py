@@ -73,7 +73,7 @@ class CharTokenizer:
             codes.update(np.flatnonzero(np.bincount(_code_points(text))).tolist())
         if len(codes) > MAX_CHARACTERS:
             raise UserError(
-                f"The text has {len(codes):,} different characters, too many for one token each: use --tokenizer bpe."
+                f"The text has {len(codes):,} different characters, too many for one token each: use --tokenizer=bpe."
             )
         return cls("".join(map(chr, sorted(codes))))
 
@@ -292,5 +292,5 @@ def _tokenizers() -> Any:
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError:
-        raise UserError("--tokenizer bpe needs the tokenizers package: pip install 'dltoolkit[bpe]'.") from None
+        raise UserError("--tokenizer=bpe needs the tokenizers package: pip install 'dltoolkit[bpe]'.") from None
     return tokenizers

@@ -53,7 +53,7 @@ def find_label(table: Table, column: str | None, usual_names: Sequence[str]) -> 
                 raise UserError(f"{names} are one-hot labels: write the name of the class into one column 'label'.")
             raise UserError(
                 f"{names} are several labels of each example (multi-label classification), which dltoolkit does not "
-                f"train: select one of them with {table.option('label_column')}."
+                f"train: select one of them with --label-column."
             )
     return table.find(column, usual_names, "label")
 
@@ -76,7 +76,7 @@ def refuse_pairs(table: Table, column: str | None) -> None:
                 raise UserError(
                     f"The columns '{first}' and '{second}' of {table.path} are pairs of texts, but a text classifier "
                     "reads one text: join them in one column 'text', or select one of them with "
-                    f"{table.option('text_column')}."
+                    f"--text-column."
                 )
 
 
@@ -85,7 +85,7 @@ def refuse_same(table: Table, item_column: str, label_column: str, noun: str) ->
     if item_column == label_column:
         raise UserError(
             f"The column '{item_column}' of {table.path} cannot hold both the {noun}s and the labels: select different "
-            f"columns with {table.option(f'{noun}_column')} and {table.option('label_column')}."
+            f"columns with --{noun}-column and --label-column."
         )
 
 
@@ -136,7 +136,7 @@ def find_split(
         listed = ", ".join(list(values)[:UNIQUE_EXAMPLES]) + (", …" if len(values) > UNIQUE_EXAMPLES else "")
         message = f"The column '{name}' of {source.spec} has the values {listed}, none of which is train"
         if splits or option:
-            raise UserError(f"{message}: write train, validation or test, or ignore it with --split-column none.")
+            raise UserError(f"{message}: write train, validation or test, or ignore it with --split-column=none.")
         if name.lower() in ("split", "subset", "fold", "partition"):
             warnings.append(f"{message}, so it is ignored as a column of splits.")
     return None, warnings
@@ -221,7 +221,7 @@ def warn_of_alternatives(table: Table, taken: Mapping[str, str], read: ReadOptio
         if getattr(read, f"{meaning}_column", None) is None and column in usual and others:
             warnings.append(
                 f"The column '{column}' is read as the {meaning}, not {', '.join(others)}; "
-                f"{table.option(f'{meaning}_column')} selects another."
+                f"--{meaning}-column selects another."
             )
     return warnings
 

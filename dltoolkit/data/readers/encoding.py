@@ -122,7 +122,7 @@ def of_stream(begin: bytes, name: str) -> str | None:
 def suggestion(raw: bytes) -> str:
     """Return a hint that names the likely encoding of bytes that are not UTF-8, or an empty string."""
     name = guess(raw)
-    return f"; it looks like {display(name)}: give --encoding {name}" if name else ""
+    return f"; it looks like {display(name)}: give --encoding={name}" if name else ""
 
 
 def guess(raw: bytes) -> str | None:

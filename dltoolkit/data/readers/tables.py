@@ -49,10 +49,6 @@ class Table:
         """Whether a Python program holds the table, instead of a file."""
         return str(self.path).startswith(data_object.SCHEME)
 
-    def option(self, name: str) -> str:
-        """Return an option as the caller writes it: "--label-column", or "label_column" in a Python program."""
-        return name if self.is_object else f"--{name.replace('_', '-')}"
-
     def usual(self, usual_names: Sequence[str]) -> list[str]:
         """Return the columns that have one of these lowercase names in any case, in the order of ``usual_names``."""
         by_lowercase = {name.lower().strip(): name for name in reversed(self.columns)}
@@ -81,7 +77,7 @@ class Table:
         if column is None:
             raise UserError(
                 f"{self.path} has no column with a usual name of the {meaning} ({', '.join(usual_names)}). Its columns "
-                f"are: {listed}. Select one with {self.option(f'{meaning}_column')}."
+                f"are: {listed}. Select one with --{meaning}-column."
             )
         near = did_you_mean(column, names)
         raise UserError(f"{self.path} has no column '{column}'.{near} Its columns are: {listed}.")

@@ -65,7 +65,7 @@ class Vocabulary:
         order = order[: min(max_size, MAX_WORDS, int((frequencies >= min_df).sum()))]
         if not len(order):
             raise UserError(
-                f"No word occurs in {min_df} of the {len(rows)} training texts: use more texts or --min-df 1."
+                f"No word occurs in {min_df} of the {len(rows)} training texts: use more texts or --min-df=1."
             )
         words = [tokenized.words[i] for i in order]
         prefixes = _frequent_prefixes(tokenized.words, word_ids, prefix_length, min_df)[: MAX_WORDS - len(words)]

@@ -59,7 +59,7 @@ def build(
     if classes < 2:
         raise UserError(f"A classifier needs at least two classes, not {classes}.")
     if widths is not None and (not widths or min(widths) < 1):
-        raise UserError("Widths must be positive integers, for example --widths 32 --widths 64.")
+        raise UserError("Widths must be positive integers, for example --widths=32,64.")
     if dropout is not None and not 0 <= dropout < 1:
         raise UserError(f"Dropout must be at least 0 and below 1, not {dropout}.")
     inputs = keras.Input((height, width, channels), name="image")
@@ -225,8 +225,7 @@ def _vit(x, classes, widths, dropout):
     units, rate = widths[0], 0.0 if dropout is None else dropout
     if set(widths) != {units} or units % 32:
         raise UserError(
-            "The widths of vit, one per block, must be equal and a multiple of 32, for example "
-            "--widths 128 --widths 128."
+            "The widths of vit, one per block, must be equal and a multiple of 32, for example --widths=128,128."
         )
     x = PatchEmbedding(max(1, round(_side(x) / 8)), units, name="patches")(x)  # (batch, patches, units)
     for number in range(1, len(widths) + 1):

@@ -37,7 +37,7 @@ def from_application(name: str, image_shape: Shape, weights: str | None = "image
     if min(image_shape[:2]) < application.min_image_size:
         raise UserError(
             f"{name} needs images of at least {application.min_image_size} pixels per side, but these have "
-            f"{image_shape[0]}x{image_shape[1]}; set --image-size {application.image_size}."
+            f"{image_shape[0]}x{image_shape[1]}; set --image-size={application.image_size}."
         )
     if weights not in (None, "imagenet"):
         keras_applications.check_weights_file(Path(weights))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ import tensorflow as tf
 from dltoolkit import cluster, machine, progress
 from dltoolkit.cluster import Cluster
 from dltoolkit.errors import UserError
-from dltoolkit.training.distribute import rendezvous
+from dltoolkit.training.distribute import port_filter, rendezvous
 
 # Values of ONEDNN_MAX_CPU_ISA with which oneDNN has no bfloat16 instructions
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+
+_reserved: list[socket.socket] = []  # sockets that keep strangers from the port of TensorFlow as long as they are open
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def devices(device: str) -> Devices:
     kind, selection = machine.parse_device(device)
     workers = cluster.current()
     if workers and (kind == "tpu" or (kind == "cpu" and selection)):
-        raise UserError(f"--device {device} needs a single process; with several workers use cpu, gpu or gpu:0,1.")
+        raise UserError(f"--device={device} needs a single process; with several workers use cpu, gpu or gpu:0,1.")
     if kind == "tpu":
         return _tpu(selection or "")
     gpus = tf.config.list_physical_devices("GPU")
@@ -72,7 +75,9 @@ def devices(device: str) -> Devices:
 @functools.cache
 def _multi_worker(workers: Cluster, *selected: int) -> Devices:
     """Connect this process and its selected GPUs with the other workers; TensorFlow accepts only one cluster."""
-    rendezvous.wait_for_workers(workers)
+    reserved = rendezvous.wait_for_workers(workers)
+    if reserved:
+        _reserved.append(reserved)
     gpus = tf.config.list_physical_devices("GPU")
     tf.config.set_visible_devices([gpus[number] for number in selected], "GPU")
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -83,6 +88,8 @@ def _multi_worker(workers: Cluster, *selected: int) -> Devices:
         num_accelerators={"GPU": len(selected)},
     )
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    if reserved:
+        port_filter.check(reserved)
     if threading.current_thread() is threading.main_thread():
         # restore the handler that TensorFlow has replaced in the process but not in Python
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
@@ -117,7 +124,7 @@ def _select_gpus(gpus: list, selection: str | None) -> list[int]:
     """Return the numbers of the GPUs that ``gpu`` or ``gpu:I,J`` selects, and let their memory grow as needed."""
     if not gpus:
         raise UserError(
-            "TensorFlow finds no GPU; 'dltoolkit doctor' lists the devices that it finds. Use --device cpu."
+            "TensorFlow finds no GPU; 'dltoolkit doctor' lists the devices that it finds. Use --device=cpu."
         )
     selected = list(range(len(gpus)))
     if selection is not None:
@@ -168,7 +175,7 @@ def _tpu(name: str) -> Devices:
     except Exception as error:  # any failure means that there is no TPU of this name
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"The TPU '{name or 'local'}' cannot be reached ({reason}); check its name, or use --device auto."
+            f"The TPU '{name or 'local'}' cannot be reached ({reason}); check its name, or use --device=auto."
         ) from error
     strategy = tf.distribute.TPUStrategy(resolver)
     return Devices(strategy, "tpu", strategy.num_replicas_in_sync)
