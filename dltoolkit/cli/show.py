@@ -56,7 +56,7 @@ def list_(what: str | None, out_dir: str) -> None:
     if what == "backbones":
         print_backbones()
     if what in (None, "runs"):
-        print_runs(out_dir)
+        print_runs(dltoolkit.runs(out_dir), out_dir)
 
 
 @click.command(epilog="Example: dltoolkit compare digits-1 digits-2")
@@ -124,27 +124,18 @@ def print_backbones() -> None:
     print_table(["backbone", "parameters", "images"], rows)
 
 
-def print_runs(out_dir: str) -> None:
-    """Print the runs in a folder with their states and main scores, oldest first, and a warning for each damaged one."""
-    from dltoolkit import saved_runs  # imports what --help does not need
-
-    runs, unreadable = saved_runs.scan(out_dir)
+def print_runs(runs: Sequence[Run], out_dir: str) -> None:
+    """Print the runs with their states and main scores, oldest first."""
     click.echo()
-    if not runs and not unreadable:
+    if not runs:
         click.echo(f"No runs in {display.visible(out_dir)} yet.")
         return
     rows = []
     for run in runs:
-        scores = []
-        try:
-            scores += [f"{label} {value}" for label, value in metric_cells(run.metrics.get("test", {})).items()]
-        except UserError as error:
-            unreadable[run.path] = str(error)
+        scores = [f"{label} {value}" for label, value in metric_cells(run.metrics.get("test", {})).items()]
         name = f"{run.path.parent.name}/{run.path.name}"
         rows.append([name, run.info["state"], next(iter(scores), ""), run.info.get("created", "")])
-    if rows:
-        print_table(["run", "state", "test", "created"], rows)
-    saved_runs.warn_of_unreadable(unreadable)
+    print_table(["run", "state", "test", "created"], rows)
 
 
 def print_comparison(runs: Sequence[Run]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,10 @@ import tensorflow as tf
 from dltoolkit import cluster, machine, progress
 from dltoolkit.cluster import Cluster
 from dltoolkit.errors import UserError
-from dltoolkit.training.distribute import port_filter, rendezvous
+from dltoolkit.training.distribute import rendezvous
 
 # Values of ONEDNN_MAX_CPU_ISA with which oneDNN has no bfloat16 instructions
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
-
-_reserved: list[socket.socket] = []  # sockets that keep strangers from the port of TensorFlow as long as they are open
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,7 @@ def devices(device: str) -> Devices:
 @functools.cache
 def _multi_worker(workers: Cluster, *selected: int) -> Devices:
     """Connect this process and its selected GPUs with the other workers; TensorFlow accepts only one cluster."""
-    reserved = rendezvous.wait_for_workers(workers)
-    if reserved:
-        _reserved.append(reserved)
+    rendezvous.wait_for_workers(workers)
     gpus = tf.config.list_physical_devices("GPU")
     tf.config.set_visible_devices([gpus[number] for number in selected], "GPU")
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -88,8 +83,6 @@ def _multi_worker(workers: Cluster, *selected: int) -> Devices:
         num_accelerators={"GPU": len(selected)},
     )
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    if reserved:
-        port_filter.check(reserved)
     if threading.current_thread() is threading.main_thread():
         # restore the handler that TensorFlow has replaced in the process but not in Python
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
