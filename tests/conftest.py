@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,20 @@ def save_image(path: Path, pixels: np.ndarray, **options) -> Path:
     """Write uint8 (h, w, 1) or (h, w, 3) as an image file and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path, **options)
+    return path
+
+
+def make_special(path: Path, kind: str) -> Path:
+    """Make a pipe, a socket, or a link to a device."""
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            folder = os.open(path.parent, os.O_RDONLY)
+            server.bind(f"/proc/self/fd/{folder}/{path.name}")  # the name of a socket has at most 107 bytes
+            os.close(folder)
+    else:
+        path.symlink_to("/dev/zero")
     return path
 
 

@@ -1,14 +1,17 @@
 """The decoder reads all formats, modes, depths and orientations, and reports damaged files."""
 
+import contextlib
 import io
+import os
 
 import numpy as np
 import pytest
-from conftest import save_image, toy_image
+from conftest import make_special, save_image, toy_image
 from PIL import Image, ImageFile
 
-from dltoolkit.data.image import decode
+from dltoolkit.data.image import decode, modes
 from dltoolkit.data.image.preprocessing import Preprocessing
+from dltoolkit.data.readers.source import File
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -194,7 +197,7 @@ def test_read_names_the_reason_of_a_failure(tmp_path):
     complete = save_image(tmp_path / "complete.jpg", toy_image(0, 0, side=32))
     (tmp_path / "half.jpg").write_bytes(complete.read_bytes()[:400])
     for name, reason in [
-        ("text.jpg", "not an image"),
+        ("text.jpg", "not an image that can be read"),
         ("empty.png", "empty file"),
         ("half.jpg", "truncated"),
         ("missing.jpg", "no such file"),
@@ -205,6 +208,59 @@ def test_read_names_the_reason_of_a_failure(tmp_path):
     ]:
         with pytest.raises(OSError, match=f"^{reason}$"):
             read(tmp_path / name, (8, 8, 3))
+
+
+def encode_other_formats() -> dict[str, bytes]:
+    """Return an image in each format that Pillow writes and that is not in ``modes.FORMATS``, and a Photoshop file."""
+    image, encoded = (
+        gradient(16, 16),
+        {"PSD": b"8BPS\0\1" + bytes(6) + b"\0\3" + b"\0\0\0\x10" * 2 + b"\0\x08\0\3" + bytes(782)},
+    )
+    Image.init()
+    for name in Image.SAVE.keys() - {*modes.FORMATS, "MPO"}:  # MPO is JPEG
+        for mode in ("RGB", "L", "1", "F"):
+            with contextlib.suppress(Exception):
+                encoded[name] = encode(image.convert(mode), name)
+                break
+    return encoded
+
+
+def test_read_refuses_other_formats_of_pillow_whatever_the_suffix(tmp_path):
+    encoded = encode_other_formats()
+    assert {"EPS", "PSD", "PPM", "TGA", "PDF", "JPEG2000"} <= encoded.keys()
+    for name, content in encoded.items():
+        (tmp_path / f"{name}.jpg").write_bytes(content)
+        for source in (content, tmp_path / f"{name}.jpg"):
+            with pytest.raises(OSError, match=r"^(not an image that can be read|an? [^:]+: (convert|export) i?t?.*)$"):
+                read(source, (8, 8, 3))
+    with pytest.raises(OSError, match="^a PostScript"):
+        read(encoded["EPS"], (8, 8, 3))
+
+
+def test_read_starts_no_program_for_postscript(tmp_path, monkeypatch):
+    started = tmp_path / "started"
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {started}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    folder = tmp_path / "images"
+    save_image(folder / "a" / "0.png", toy_image(0, 0))
+    (folder / "a" / "drawing.jpg").write_bytes(encode(gradient(16, 16), "EPS"))
+    sources = [folder / "a" / "drawing.jpg", folder / "a" / "0.png"]
+    assert list(decode.survey(sources, 2).unreadable) == [0]
+    pixels = np.zeros((2, 16, 16, 3), np.uint8)
+    assert list(decode.decode_all(sources, pixels, Preprocessing((16, 16, 3)))) == [0]
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a socket"])
+def test_read_refuses_special_files_at_once(tmp_path, kind):
+    path = make_special(tmp_path / "image.png", kind)
+    sources = [path, str(path), File(str(path), 100, 0)]
+    for source in sources:
+        with pytest.raises(OSError, match=f"^{kind}, not a regular file$"):
+            read(source, (8, 8, 3))
+    assert list(decode.survey(sources, 3).unreadable) == [0, 1, 2]
 
 
 def test_read_downloads_nothing():

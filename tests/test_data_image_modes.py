@@ -1,6 +1,8 @@
 """Values of more than 8 bits per channel come out of files whole, in color as in gray."""
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from deep_images import color_tiff_16, png_16
 from PIL import Image
 
 from dltoolkit.data.image import modes
+
+ROOT = Path(__file__).parents[1]
 
 
 def values(channels: int) -> np.ndarray:
@@ -32,6 +36,21 @@ def test_deep_values_returns_all_bits(data, expected):
     with Image.open(io.BytesIO(data)) as image:
         assert modes.is_deep(image)
         assert (modes.deep_values(image) == expected).all()
+
+
+def test_image_files_are_opened_in_one_place_for_a_closed_list_of_formats():
+    assert modes.FORMATS == ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+    names = "JPEG, PNG, BMP, GIF, WebP and TIFF"
+    assert names in " ".join((ROOT / "docs" / "data.md").read_text().split())
+    openers = r"Image\.open\(|from PIL\.Image|import PIL|ImageFile\.Parser|imread|load_img|decode_(image|jpeg|png)"
+    calls = [
+        line.strip()
+        for folder in ("dltoolkit", "recipes")
+        for path in (ROOT / folder).rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.search(openers, line)
+    ]
+    assert calls == ["return Image.open(file, formats=FORMATS)"]
 
 
 def test_deep_gray_with_alpha_is_grayscale():

@@ -1,27 +1,10 @@
 """Tests of reading regular files only: pipes, devices, sockets and links are refused at once."""
 
-import os
-import socket
-from pathlib import Path
-
 import pytest
+from conftest import make_special
 
 from dltoolkit import files
 from dltoolkit.errors import UserError
-
-
-def make_special(path: Path, kind: str) -> Path:
-    """Make a pipe, a socket, or a link to a device."""
-    if kind == "a pipe":
-        os.mkfifo(path)
-    elif kind == "a socket":
-        with socket.socket(socket.AF_UNIX) as server:
-            folder = os.open(path.parent, os.O_RDONLY)
-            server.bind(f"/proc/self/fd/{folder}/{path.name}")  # the name of a socket has at most 107 bytes
-            os.close(folder)
-    else:
-        path.symlink_to("/dev/zero")
-    return path
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a device", "a socket"])

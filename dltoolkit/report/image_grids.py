@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from dltoolkit.data.image import modes
+
 SIDE = 96  # pixels of the longer side of an image in a grid: small images are enlarged so that they can be judged
 MAX_WIDTH = 900  # pixels of a grid, which a page shows without reducing it
 
@@ -59,7 +61,7 @@ def animation(pngs: Sequence[bytes], *, max_frames: int = 60, seconds: float = 8
     count = min(max_frames, len(pngs))
     frames = []
     for i in np.unique(np.linspace(0, len(pngs) - 1, count).round().astype(int)):
-        with Image.open(io.BytesIO(pngs[i])) as image:
+        with modes.open_file(io.BytesIO(pngs[i])) as image:
             image = image.convert("RGBA")
             frames.append(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
     gif = io.BytesIO()

@@ -201,7 +201,7 @@ def read(
         warn: Function that is called with what differs from training, such as "has values from 0 to 4095, but …".
 
     Raises:
-        UserError: If the image cannot be read; the message is a short reason, such as "not an image".
+        UserError: If the image cannot be read; the message is a short reason, such as "truncated".
     """
     try:
         pixels, remark = decode.read(image, preprocessing)

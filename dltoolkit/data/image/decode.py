@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -22,6 +22,7 @@ from dltoolkit.data.image.preprocessing import Preprocessing, ResizeMode, croppe
 from dltoolkit.data.image.scale import NOT_FINITE, Scale, ValueStatistics
 from dltoolkit.data.readers.source import File
 from dltoolkit.errors import UserError
+from dltoolkit.files import NotRegularFile, open_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 MAX_UNCHANGED_SIDE = 224  # pixels; square images of one size up to this side are not resized by default
@@ -51,6 +52,8 @@ _OTHER_FILES = (
     (8, b"AVI", "a video: extract its frames as images"),
     (0, b"\x1aE\xdf\xa3 \x00\x00\x01\xba FLV OggS", "a video: extract its frames as images"),
     (0, b"%PDF", "a PDF document: convert its pages to images"),
+    (0, b"%!PS \xc5\xd0\xd3\xc6", "a PostScript (EPS) drawing: convert it to PNG"),
+    (0, b"8BPS", "a Photoshop document: export it as PNG"),
     (0, b"<svg <?xml", "a vector drawing: convert it to PNG"),
 )
 
@@ -229,6 +232,8 @@ def failure_reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError):
         return "no such file"
+    if isinstance(error, NotRegularFile):
+        return error.strerror
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, IsADirectoryError):
@@ -250,34 +255,31 @@ def open_image(source: ImageSource) -> Iterator[Image.Image | np.ndarray]:
         yield arrays.one_with_channels(source) if isinstance(source, np.ndarray) else source
         return
     if isinstance(source, bytes):
-        size, file = len(source), io.BytesIO(source)
+        opened: BinaryIO = io.BytesIO(source)
     elif isinstance(source, File):
-        size, file = source.size or os.path.getsize(source.path), source.path
+        opened = open_regular(source.path)
     elif re.match(r"[a-z][a-z0-9+.-]+://", os.fspath(source), re.IGNORECASE):
         raise UserError("a URL, which is not downloaded: save the image and give its path")
     else:
-        file = os.path.expanduser(source)
-        size = os.path.getsize(file)
-    if not size:
-        raise EmptyFileError
-    try:
-        image = Image.open(file)
-    except UnidentifiedImageError:
-        raise UnidentifiedImageError(_identify(source if isinstance(source, bytes) else file)) from None
-    with image:
-        yield image
+        opened = open_regular(os.path.expanduser(source))
+    with opened as file:
+        if not file.read(1):
+            raise EmptyFileError
+        try:
+            image = modes.open_file(file)
+        except UnidentifiedImageError:
+            file.seek(0)
+            raise UnidentifiedImageError(_identify(file.read(64))) from None
+        with image:
+            yield image
 
 
-def _identify(file: bytes | str) -> str:
-    """Return what a file is that is no image, from its first bytes: "a video: …"."""
-    head = file[:64]
-    if isinstance(file, str):
-        with open(file, "rb") as opened:
-            head = opened.read(64)
+def _identify(head: bytes) -> str:
+    """Return what a file is that is no image of a type that is read, from its first 64 bytes: "a video: …"."""
     for position, signatures, name in _OTHER_FILES:
         if any(head[position:].startswith(signature) for signature in signatures.split(b" ")):
             return name
-    return "not an image"
+    return "not an image that can be read"
 
 
 def _header(image: Image.Image | np.ndarray) -> Header:

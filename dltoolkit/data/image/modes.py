@@ -1,12 +1,17 @@
-"""Values, color and orientation of Pillow images of all modes."""
+"""Opening of image files, and values, color and orientation of Pillow images of all modes."""
 
 import io
 import sys
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from dltoolkit.data.image.scale import is_8_bit
+
+# Pillow's names of the formats that are read, which docs/data.md lists. Other plugins of Pillow are not used, whatever
+# the name of a file: some of them start programs, such as Ghostscript for EPS.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 
 # The transposition for each EXIF orientation (CIPA DC-008, 4.6.4). ImageOps.exif_transpose is not used,
 # because it also rewrites the EXIF block, which raised an error for 2 % of 5,000 blocks with one to four damaged bytes.
@@ -32,6 +37,15 @@ _OTHER_BYTE = {
     "RGBA;16N": "RGBA;16B" if sys.byteorder == "little" else "RGBA;16L",
 }
 _GRAY_ALPHA = "LA;16B"  # four bytes per pixel, which the raw mode RGBA leaves as they are
+
+
+def open_file(file: BinaryIO) -> Image.Image:
+    """Open an image file of one of :data:`FORMATS`. Every image file is opened with this function.
+
+    Raises:
+        UnidentifiedImageError: If it is of another format.
+    """
+    return Image.open(file, formats=FORMATS)
 
 
 def is_deep(image: Image.Image | np.ndarray) -> bool:
@@ -128,7 +142,7 @@ def _raw_mode(tile) -> str | None:
 
 def _load_as(content: bytes, raw_mode: str) -> np.ndarray:
     """Return the bytes (h, w, channels) that Pillow takes from a file with a raw mode."""
-    with Image.open(io.BytesIO(content)) as image:
+    with open_file(io.BytesIO(content)) as image:
         tiles = []
         for tile in image.tile:
             arguments = (raw_mode, *tile[3][1:]) if isinstance(tile[3], tuple) else raw_mode
