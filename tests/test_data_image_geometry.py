@@ -7,6 +7,7 @@ import pytest
 from conftest import CLASSES, save_image, toy_image
 from image_loading import load
 
+from dltoolkit import memory
 from dltoolkit.data.image import dataset
 from dltoolkit.data.image.preprocessing import Preprocessing
 from dltoolkit.data.options import ImageReadOptions
@@ -99,9 +100,7 @@ def test_read_and_labeled_resize_as_in_training(wide_folder):
 
 
 def test_cached_images_keep_what_is_known_of_them(wide_folder, monkeypatch):
-    from dltoolkit.data import disk_cache
-
-    monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
     read = ImageReadOptions(resize="crop")
     first, second = load(wide_folder, read), load(wide_folder, read)
     assert isinstance(second.images, np.memmap)

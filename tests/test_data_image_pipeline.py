@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dltoolkit import memory
 from dltoolkit.data import disk_cache
 from dltoolkit.data.image import augment, dataset, pipeline
 
@@ -80,7 +81,7 @@ def test_evaluation_pipeline_yields_each_image_once_in_order(toys, split):
 
 
 def test_pipelines_of_images_on_disk_yield_the_same_batches(toys, monkeypatch):
-    monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
     on_disk = dataset.load(toys.source)
     assert isinstance(on_disk.images, np.memmap)
     options = {"batch_size": 8, "seed": 0, "augment": augment.Augment(shift=2)}
@@ -124,14 +125,14 @@ def test_pipelines_do_not_copy_large_arrays(toys):
         source="",
     )
     take(pipeline.training_pipeline(toys, batch_size=8, seed=0), 1)  # TensorFlow allocates its own memory here
-    before = memory()
+    before = resident_memory()
     batches = iter(pipeline.training_pipeline(large, batch_size=8, seed=0))
     held_out = iter(pipeline.evaluation_pipeline(large, "train", 8))
     next(batches), next(held_out)
-    assert memory() - before < pixels.nbytes / 2
+    assert resident_memory() - before < pixels.nbytes / 2
 
 
-def memory() -> int:
+def resident_memory() -> int:
     """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

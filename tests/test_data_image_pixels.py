@@ -10,6 +10,7 @@ from conftest import CLASSES, save_image, toy_image
 from image_loading import error_of, load
 from PIL import Image
 
+from dltoolkit import memory
 from dltoolkit.data import disk_cache
 from dltoolkit.data.options import ImageReadOptions
 
@@ -107,7 +108,7 @@ def test_load_caches_images_on_disk_that_do_not_fit_in_memory(make_folder, isola
     add_unreadable_files(folder)
     expected = load(folder, SKIP_INVALID)
     assert not list(isolated_cache.glob("*.array"))
-    monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
     data = load(folder, SKIP_INVALID)
     assert isinstance(data.images, np.memmap)
     assert (data.images == expected.images).all()
@@ -134,7 +135,7 @@ def test_load_leaves_no_files_on_a_full_disk(make_folder, isolated_cache, monkey
     import resource
 
     folder = make_folder()
-    monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))  # no file may grow larger than this
     try:
@@ -150,7 +151,7 @@ def test_cache_reserves_disk_space_and_frees_it_after_a_failure(make_folder, iso
     file.create((1000, 32, 32, 1), "decoded images")
     assert next(isolated_cache.iterdir()).stat().st_blocks * 512 >= 1000 * 32 * 32
     file.discard()
-    monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
     folder = make_folder()
     (folder / CLASSES[0] / "void.png").touch()
     error_of(folder)
@@ -158,7 +159,7 @@ def test_cache_reserves_disk_space_and_frees_it_after_a_failure(make_folder, iso
 
 
 def test_load_reads_a_repaired_image_again(make_folder, isolated_cache, monkeypatch):
-    monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
     folder = make_folder()
     path = folder / CLASSES[0] / "000.png"
     content, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
@@ -182,7 +183,7 @@ def test_load_names_images_without_read_permission(make_folder, request):
 
 
 def test_cache_removes_images_that_were_not_used_for_a_month(make_folder, isolated_cache, monkeypatch):
-    monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
     old, used, new = make_folder("old"), make_folder("used"), make_folder("new")
     load(old), load(used)
     for metadata in isolated_cache.glob("*.json"):
@@ -195,11 +196,6 @@ def test_cache_removes_images_that_were_not_used_for_a_month(make_folder, isolat
 def test_cache_removes_files_of_killed_processes(make_folder, isolated_cache, monkeypatch):
     isolated_cache.mkdir()
     (isolated_cache / f"toys-1234.unfinished-{platform.node()}-999999999-0a1b").touch()
-    monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
     load(make_folder())
     assert not list(isolated_cache.glob("*unfinished*"))
-
-
-def test_memory_limit_is_plausible():
-    assert disk_cache.GIGABYTE <= disk_cache.memory_limit() < 2**45
-    assert disk_cache.available_memory() > 2**26

@@ -193,3 +193,12 @@ def test_character_stream_takes_exact_numbers_of_characters():
     assert "".join(stream.take(2)) == "ab"
     assert "".join(stream.take(4)) == "cdef"
     assert "".join(stream.take(9)) == "gh"
+
+
+def test_load_keeps_token_ids_in_memory_if_the_cache_cannot_be_written(text_file, tmp_path):
+    (tmp_path / "file").touch()
+    loaded = corpus.load(str(text_file), cache_dir=tmp_path / "file" / "cache")
+    assert "".join(decode(loaded, split) for split in ("train", "validation", "test")) == TEXT
+    loaded.release_pages()
+    assert decode(loaded, "train") == TEXT[: loaded.characters["train"]]
+    assert (tmp_path / "file").read_bytes() == b""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import CLASSES, toy_images
 
-from dltoolkit.data import disk_cache
+from dltoolkit import memory
 from dltoolkit.data.image import dataset
 from dltoolkit.data.readers import catalog, source
 from dltoolkit.errors import UserError
@@ -107,7 +107,7 @@ def test_prepare_reads_images_of_several_shapes(tfds_folder, monkeypatch):
     for row, name in enumerate(few.names):
         number = int(name.partition("[")[2][:-1])
         assert (few.images[row] == dataset.read(toy_images(6)[0][number][: 10 + number % 5], few.preprocessing)).all()
-    monkeypatch.setattr(disk_cache, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
     for _ in range(2):  # written to the disk cache, and read from it
         on_disk = dataset.load("tfds:toys_varied")
         assert isinstance(on_disk.images, np.memmap)

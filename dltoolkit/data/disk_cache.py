@@ -13,33 +13,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dltoolkit import memory
 from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write
 
-GIGABYTE = 2**30
 MAX_UNUSED_DAYS = 30  # days after which an unused array is removed
 MAX_UNFINISHED_DAYS = 2  # days after which an unfinished array of another machine counts as abandoned
 ALIGNMENT = 64  # bytes; TensorFlow aborts the process if the memory it is given starts at another address
-
-
-def memory_limit() -> int:
-    """Return how many bytes of images are kept in memory: a quarter of the free memory, but at least 1 GiB."""
-    return max(GIGABYTE, available_memory() // 4)
-
-
-def available_memory() -> int:
-    """Return the free memory in bytes: that of the machine, or that of the container if it is smaller."""
-    free = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):  # control groups, version 2
-        group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    if not free:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    return max(0, min(free, default=4 * GIGABYTE))
 
 
 def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
@@ -68,16 +48,25 @@ def reserve(file: BinaryIO, size: int) -> None:
         file.truncate(size)
 
 
-def release_pages(array: np.memmap) -> None:
-    """Write an array to its file and release its memory; later accesses read it again from the file."""
+def release_pages(array: np.ndarray) -> None:
+    """Write an array to its file, if it has one, and release its memory; later accesses read it from the file again."""
+    if not isinstance(array, np.memmap):
+        return
     array.flush()
     if hasattr(mmap, "MADV_DONTNEED"):
         array._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def default_folder() -> Path:
-    """Return ``$XDG_CACHE_HOME/dltoolkit`` or ``~/.cache/dltoolkit``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dltoolkit"
+    """Return ``$XDG_CACHE_HOME/dltoolkit``, or ``~/.cache/dltoolkit``.
+
+    Raises:
+        UserError: If the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dltoolkit"
+    except RuntimeError:
+        raise UserError("There is no home folder for the cache: set HOME, or XDG_CACHE_HOME to a folder.") from None
 
 
 class DiskCache:
@@ -106,15 +95,15 @@ class DiskCache:
         except (OSError, ValueError, KeyError):
             return None
 
-    def create(self, shape: tuple[int, ...], content: str) -> np.memmap:
-        """Return an uninitialized array on disk.
+    def create(self, shape: tuple[int, ...], content: str) -> np.ndarray:
+        """Return an uninitialized array on disk, or in memory if the folder cannot be written and the array fits there.
 
         Args:
             shape: Shape of the array.
             content: Plural noun for its content, for the error message.
 
         Raises:
-            UserError: If the disk is too full, or the folder cannot be written.
+            UserError: If the disk is too full, or the folder cannot be written, and the array does not fit in memory.
         """
         size = int(np.prod(shape, dtype=np.int64))
         try:
@@ -125,15 +114,24 @@ class DiskCache:
             return np.memmap(self._unfinished, np.uint8, "r+", shape=shape)
         except OSError as error:
             self.discard()
-            free = shutil.disk_usage(self._folder).free if self._folder.exists() else 0
+            if size <= memory.limit():
+                return aligned_empty(shape)
+            free = 0
+            with contextlib.suppress(OSError):
+                free = shutil.disk_usage(self._folder).free
             raise UserError(
-                f"The {content} take {size / GIGABYTE:.1f} GiB, which fit neither in memory nor in "
-                f"{self._folder} ({error.strerror}; {free / GIGABYTE:.1f} GiB free): "
+                f"The {content} take {memory.describe(size)}, which fit neither in memory nor in "
+                f"{self._folder} ({error.strerror}; {memory.describe(free)} free): "
                 "set XDG_CACHE_HOME to a larger disk, or use less of the data (--limit)."
             ) from None
 
-    def commit(self, array: np.memmap, metadata: dict) -> np.memmap:
-        """Store a complete array of :meth:`create` under its name with its metadata, and return it mapped again."""
+    def commit(self, array: np.ndarray, metadata: dict) -> np.ndarray:
+        """Store a complete array of :meth:`create` under its name with its metadata, and return it mapped again.
+
+        An array in memory is returned as it is.
+        """
+        if not isinstance(array, np.memmap):
+            return array
         array.flush()
         os.replace(self._unfinished, self._array)
         with atomic_write(self._metadata) as path:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dltoolkit import memory
 from dltoolkit.data import batches, disk_cache, pipeline
 from dltoolkit.data.image import augment as augmentation
 from dltoolkit.errors import UserError
@@ -146,7 +147,7 @@ def _array_on_disk(shape: tuple[int, ...], dtype: type) -> np.ndarray:
         disk_cache.reserve(file, size)
     except OSError as error:
         raise UserError(
-            f"The features of the frozen layers take {size / disk_cache.GIGABYTE:.1f} GiB, which do not fit in "
+            f"The features of the frozen layers take {memory.describe(size)}, which do not fit in "
             f"{tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger disk, or use fewer --augment-copies "
             "or a --limit."
         ) from None

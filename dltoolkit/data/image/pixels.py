@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dltoolkit import memory
 from dltoolkit.data import checks, disk_cache, split
 from dltoolkit.data.image import arrays, decode, geometry
 from dltoolkit.data.image.preprocessing import Preprocessing
@@ -130,7 +131,7 @@ def _decode(
         if isinstance(sources, np.ndarray):
             return _decode_array(sources, preprocessing, progress)
         shape = (total, *preprocessing.image_shape)
-        fits = int(np.prod(shape)) <= disk_cache.memory_limit()
+        fits = int(np.prod(shape)) <= memory.limit()
         out = disk_cache.aligned_empty(shape) if fits else cache.create(shape, "decoded images")
         return out, decode.decode_all(sources, out, preprocessing, progress, **options)
 

@@ -37,7 +37,7 @@ class Corpus:
     """A text as token IDs, in contiguous splits.
 
     Attributes:
-        token_ids: All token IDs, uint16 (n,), a memory map of a file.
+        token_ids: All token IDs, uint16 (n,), a memory map of a file unless the cache cannot be written.
         splits: For "train", "validation" and, except with a validation tail, "test": begin and end in ``token_ids``.
         characters: Number of characters of each split.
         tokenizer: The tokenizer of the token IDs.
@@ -332,7 +332,7 @@ def _tokenize(documents: Documents, characters: dict[str, int], tokenizer: Token
 
 
 def _write_tokens(
-    array: np.memmap, documents: Documents, characters: dict[str, int], tokenizer: Tokenizer
+    array: np.ndarray, documents: Documents, characters: dict[str, int], tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """Write the token IDs of all splits to an array of bytes (n, 2).
 

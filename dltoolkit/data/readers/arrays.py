@@ -1,18 +1,18 @@
 """Images and labels that are arrays already: .npz files and the bundled digits."""
 
 import unicodedata
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dltoolkit import memory, npz
 from dltoolkit.data.readers.source import sort_classes, split_name
 from dltoolkit.errors import UserError
 
 IMAGE_KEYS = ("x", "images", "image", "data")
 LABEL_KEYS = ("y", "labels", "label")
+MAX_LISTED = 20  # names of arrays in a message
 
 # The split ("" without predefined splits), and its images (n, …) and labels (n,), (n, 1) or one-hot (n, classes)
 SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -36,22 +36,18 @@ def read_npz(path: Path) -> SplitArrays:
         UserError: If the file is not an .npz file, or contains no such pair.
     """
     try:
-        if not zipfile.is_zipfile(path):
-            raise UserError(f"{path} is not a readable .npz file: write it with numpy.savez.")
-        with np.load(path, allow_pickle=False) as file:
-            pairs = _find_pairs(file.files)
+        with npz.open_npz(path) as file:
+            pairs = _find_pairs(file.names)
             if not pairs:
                 raise UserError(
-                    f"{path} contains {', '.join(file.files) or 'nothing'}: store x_train, y_train, x_test, y_test "
-                    "(x_val, y_val), or images and labels."
+                    f"{path} contains {', '.join(file.names[:MAX_LISTED]) or 'nothing'}: store x_train, y_train, "
+                    "x_test, y_test (x_val, y_val), or images and labels."
                 )
-            splits = {split: (file[images], file[labels]) for split, (images, labels) in pairs.items()}
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise UserError(f"{path} contains Python objects, which are not loaded: save plain arrays.") from None
-        raise UserError(f"{path} is not a readable .npz file: {error}.") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-        raise UserError(f"{path} is not a readable .npz file: {error}.") from None
+            size = file.size([name for pair in pairs.values() for name in pair])
+            memory.refuse(size, f"The arrays in {path}", "store smaller or fewer images, or give a folder of files")
+            splits = {split: (file.read(images), file.read(labels)) for split, (images, labels) in pairs.items()}
+    except npz.InvalidNpz as error:
+        raise UserError(f"{path} is not a readable .npz file ({error}): write plain arrays with numpy.savez.") from None
     if "" in splits and len(splits) > 1:
         del splits[""]
     if "train" not in splits and "" not in splits:
