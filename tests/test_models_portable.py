@@ -20,6 +20,7 @@ from dltoolkit.models import portable, surgery
 from dltoolkit.models.gan import networks, sampling
 from dltoolkit.models.image import classifiers
 from dltoolkit.models.image.layers import ImageNetPixels
+from dltoolkit.models.text import classifiers as text_classifiers
 
 ANSWERS = 20
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -167,6 +168,24 @@ def test_conversion_shares_keras_layers_and_leaves_the_model_and_random_numbers_
     again = portable.to_keras_layers(converted)
     assert all(one is other for one, other in zip(again.layers, converted.layers, strict=True))
     assert surgery.without_head(classifiers.with_flip_tta(converted), "it").output.shape == (None, 8)
+
+
+@pytest.mark.parametrize("dtype", portable.HALF_PRECISION)
+def test_model_that_was_trained_in_half_precision_computes_in_float32(dtype):
+    pixels = toy_images(4, side=12)[0]
+    texts = random_texts(50)
+    for build, inputs in (
+        (lambda: classifiers.with_flip_tta(classifiers.build("vit", (12, 12, 3), 3, widths=(32,))), pixels),
+        (lambda: text_classifiers.build("lstm", 50, 2, max_length=20, units=4), texts),
+    ):
+        expected = randomize(build())
+        keras.config.set_dtype_policy(f"mixed_{dtype}")
+        trained = build()
+        trained.set_weights(expected.get_weights())
+        converted = portable.to_keras_layers(trained)
+        assert keras.config.dtype_policy().name == f"mixed_{dtype}"
+        keras.config.set_dtype_policy("float32")
+        np.testing.assert_allclose(converted(inputs), expected(inputs), **TOLERANCE)
 
 
 @pytest.mark.slow

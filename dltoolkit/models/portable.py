@@ -7,6 +7,7 @@ name, inputs and outputs. Layers of language models stay, because decoding calls
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,7 @@ from dltoolkit.models.text.layers import (
     WordEmbedding,
 )
 
+HALF_PRECISION = ("bfloat16", "float16")
 KERAS_CLASSES = {  # layers that compute the same as their base class of Keras
     BatchNorm: keras.layers.BatchNormalization,
     fused.LayerNormalization: keras.layers.LayerNormalization,
@@ -39,8 +41,9 @@ KERAS_CLASSES = {  # layers that compute the same as their base class of Keras
 def to_keras_layers(model: keras.Model) -> keras.Model:
     """Return a model for inference with the outputs of a trained one, made of Keras' own layers as far as possible.
 
-    It shares the layers that need no replacement with the given model. The others are replaced by copies. A single
-    input or output is a tensor, not a list of one.
+    It computes in float32, whatever the precision of training, so that it gives the same answers on a processor without
+    half precision. It shares the layers that need no replacement with the given model, unless that was trained in half
+    precision. The others are replaced by copies. A single input or output is a tensor, not a list of one.
 
     Args:
         model: A functional model. Layers of language models and of other packages are not replaced.
@@ -48,13 +51,31 @@ def to_keras_layers(model: keras.Model) -> keras.Model:
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.input
     outputs = model.outputs[0] if len(model.outputs) == 1 else model.output
     single = keras.Model(inputs, outputs, name=model.name)
-    if not any(_is_replaced(layer) for layer in surgery.flatten_layers(single)):
-        return single
     state = random.getstate()  # new layers draw seeds from it, which must not change what follows
     try:
-        return keras.models.clone_model(single, clone_function=_replacement, recursive=True)
+        if any(_is_replaced(layer) for layer in surgery.flatten_layers(single)):
+            single = keras.models.clone_model(single, clone_function=_replacement, recursive=True)
+        return _in_float32(single)
     finally:
         random.setstate(state)
+
+
+def _in_float32(model: keras.Model) -> keras.Model:
+    """Return a model whose layers compute in float32: itself, or a copy if some compute in half precision."""
+    if all(layer.compute_dtype not in HALF_PRECISION for layer in surgery.flatten_layers(model)):
+        return model
+    description = json.dumps(keras.saving.serialize_keras_object(model))
+    for dtype in HALF_PRECISION:
+        for name in (f"mixed_{dtype}", dtype):
+            description = description.replace(f'"{name}"', '"float32"')
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # for the layers whose description names no policy
+    try:
+        copy = keras.saving.deserialize_keras_object(json.loads(description))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _is_replaced(layer: keras.Operation) -> bool:
