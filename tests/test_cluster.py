@@ -34,21 +34,52 @@ def test_current_reads_tf_config_with_the_chief_first():
     assert cluster.current(tf_config(tasks, "chief", 0)).index == 0
 
 
+def text_of(tasks=TWO, task_type: object = "worker", index: object = 0) -> str:
+    return tf_config(tasks, task_type, index)["TF_CONFIG"]
+
+
 @pytest.mark.parametrize(
     ("tf_config", "message"),
     [
         ("{not json", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON \\(nested too deeply"),
         ("[]", "does not describe a cluster"),
-        (tf_config({"worker": "a:1"})["TF_CONFIG"], "does not give a list of addresses"),
-        (tf_config({"worker": ["a", "b:1"]})["TF_CONFIG"], "'a', which is not of the form host:port"),
-        (tf_config({"worker": ["a:70000", "b:1"]})["TF_CONFIG"], "'a:70000', which is not of the form host:port"),
-        (tf_config({"worker": ["a:1", "a:1"]})["TF_CONFIG"], "lists a:1 twice"),
-        (tf_config({"chief": ["a:1", "b:1"]}, "chief")["TF_CONFIG"], "more than one chief"),
-        (tf_config({**TWO, "ps": ["c:1"]})["TF_CONFIG"], "the task type 'ps'"),
-        (tf_config(index=2)["TF_CONFIG"], "does not list a worker 2"),
-        (tf_config(index=None)["TF_CONFIG"], "does not say which task"),
-        (tf_config(kind="chief")["TF_CONFIG"], "does not say which task"),
+        ("3", "does not describe a cluster"),
+        ('"x"', "does not describe a cluster"),
+        ('{"cluster": null}', "does not describe a cluster"),
+        ('{"cluster": {}, "cluster": {}}', "has 'cluster' twice"),
+        (text_of({"worker": "a:1"}), "does not give a list of addresses"),
+        (text_of({"worker": None}), "does not give a list of addresses"),
+        (text_of({"worker": {"0": "a:1"}}), "does not give a list of addresses"),
+        (text_of({"worker": [1, 2]}), "does not give a list of addresses"),
+        (text_of({"worker": ["a:1"] * 5000}), "lists 5000 workers, but at most"),
+        (text_of({"worker": ["a", "b:1"]}), "'a', which is not of the form host:port"),
+        (text_of({"worker": ["a:0", "b:1"]}), "'a:0', which is not of the form host:port"),
+        (text_of({"worker": ["a:70000", "b:1"]}), "'a:70000', which is not of the form host:port"),
+        (text_of({"worker": [f"a:{'1' * 5000}", "b:1"]}), "…', which is not of the form host:port"),
+        (text_of({"worker": ["a:\u0661", "b:1"]}), "which is not of the form host:port"),
+        (text_of({"worker": ["a\x1b[31m:1", "b:1"]}), "which is not of the form host:port"),
+        (text_of({"worker": ["[::::]:1", "b:1"]}), "which is not of the form host:port"),
+        (text_of({"worker": ["0.0.0.0:1", "b:1"]}), "does not say which machine is meant"),
+        (text_of({"worker": ["[::]:1", "b:1"]}), "does not say which machine is meant"),
+        (text_of({"worker": ["a:1", "a:1"]}), "lists a:1 twice"),
+        (text_of({"worker": ["a.net:1", "A.net:01"]}), "lists A.net:01 twice"),
+        (text_of({"worker": ["[::1]:1", "[0:0::1]:1"]}), "lists \\[0:0::1\\]:1 twice"),
+        (text_of({"chief": ["a:1"], "worker": ["a:1"]}), "lists a:1 twice"),
+        (text_of({"chief": ["a:1", "b:1"]}, "chief"), "more than one chief"),
+        (text_of({**TWO, "ps": ["c:1"]}), "the task type 'ps'"),
+        (text_of(index=2), "does not list a worker 2"),
+        (text_of(index=-1), "does not list a worker -1"),
+        (text_of(index=None), "does not say which task"),
+        (text_of(index=True), "does not say which task"),
+        (text_of(index="0"), "does not say which task"),
+        (text_of(index=float("nan")), "does not say which task"),
+        (text_of().replace('"index": 0', f'"index": {"9" * 5000}'), "a number of thousands of digits"),
+        (text_of(task_type="chief"), "does not say which task"),
+        (text_of(task_type=["worker"]), "does not say which task"),
+        (text_of(task_type={}), "does not say which task"),
         (json.dumps({"cluster": TWO}), "does not say which task"),
+        (json.dumps({"cluster": TWO, "task": None}), "does not say which task"),
     ],
 )
 def test_current_explains_a_malformed_tf_config(tf_config, message):
@@ -57,12 +88,19 @@ def test_current_explains_a_malformed_tf_config(tf_config, message):
     assert "host1:12345" in str(refused.value), "the message shows an example"
 
 
-def test_train_answers_a_malformed_tf_config_with_one_line_and_exit_code_2(tmp_path, monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", "{oops")
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TF_CONFIG", "{oops", "TF_CONFIG is not valid JSON"),
+        ("SLURM_STEP_NUM_TASKS", "abc", "Slurm's variables do not describe the tasks of this step"),
+    ],
+)
+def test_train_answers_a_malformed_variable_with_one_line_and_exit_code_2(tmp_path, monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
     words = [sys.executable, "-m", "dltoolkit", "train", "image-classifier", "--out-dir", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("Error: TF_CONFIG is not valid JSON") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"Error: {message}") and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -77,8 +115,57 @@ def test_current_reads_the_variables_of_slurm():
     assert cluster.current(slurm) == Cluster(addresses, 3)
     assert cluster.current({**slurm, "SLURM_STEP_NUM_TASKS": "1"}) is None
     assert cluster.current({**slurm, "TF_CONFIG": ""}) is None, "an empty TF_CONFIG means no cluster"
-    with pytest.raises(UserError, match="Slurm's variables"):
-        cluster.current({"SLURM_STEP_NUM_TASKS": "2"})
+    racks = {**slurm, "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NODELIST": "r[1-2]n[07-08]"}
+    racks["SLURM_STEP_TASKS_PER_NODE"] = "1(x4)"
+    assert [address[:5] for address in cluster.current(racks).addresses] == ["r1n07", "r1n08", "r2n07", "r2n08"]
+    assert cluster.current({"SLURM_STEP_NUM_TASKS": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "abc"}, "SLURM_STEP_NUM_TASKS='abc'"),
+        ({"SLURM_STEP_NUM_TASKS": "-2"}, "SLURM_STEP_NUM_TASKS='-2'"),
+        ({"SLURM_STEP_NUM_TASKS": "0"}, "SLURM_STEP_NUM_TASKS='0'"),
+        ({"SLURM_STEP_NUM_TASKS": "2.0"}, "SLURM_STEP_NUM_TASKS='2.0'"),
+        ({"SLURM_STEP_NUM_TASKS": "9" * 5000}, "SLURM_STEP_NUM_TASKS='999"),
+        ({"SLURM_STEP_NUM_TASKS": "3"}, "SLURM_STEP_TASKS_PER_NODE"),
+        ({"SLURM_STEP_TASKS_PER_NODE": None}, "SLURM_STEP_TASKS_PER_NODE"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x99999999999)"}, "SLURM_STEP_TASKS_PER_NODE"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "999999999,1"}, "SLURM_STEP_TASKS_PER_NODE"),
+        ({"SLURM_STEP_NODELIST": None}, "SLURM_STEP_NODELIST"),
+        ({"SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST"),
+        ({"SLURM_STEP_NODELIST": "a[0-999999999]"}, "SLURM_STEP_NODELIST"),
+        ({"SLURM_STEP_NODELIST": "a[2-1]"}, "SLURM_STEP_NODELIST"),
+        ({"SLURM_STEP_NODELIST": "a[[,b]]"}, "SLURM_STEP_NODELIST"),
+        ({"SLURM_STEP_NODELIST": "a\n,b"}, "SLURM_STEP_NODELIST"),
+        ({"SLURM_STEP_NODELIST": "a,a"}, "SLURM_STEP_NODELIST"),
+        ({"SLURM_PROCID": None}, "SLURM_PROCID"),
+        ({"SLURM_PROCID": "2"}, "SLURM_PROCID"),
+        ({"SLURM_PROCID": "-1"}, "SLURM_PROCID"),
+    ],
+)
+def test_current_explains_malformed_variables_of_slurm(changes, named):
+    slurm = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "a,b",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+        "SLURM_PROCID": "0",
+    }
+    assert cluster.current(slurm).index == 0
+    changed = {name: value for name, value in (slurm | changes).items() if value is not None}
+    with pytest.raises(UserError, match="Slurm's variables do not describe the tasks") as refused:
+        cluster.current(changed)
+    assert named in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("value", ["yes", "2", "true"])
+def test_trusts_network_takes_only_0_and_1(value):
+    assert cluster.trusts_network({"DLTOOLKIT_TRUST_NETWORK": "1"})
+    assert not cluster.trusts_network({"DLTOOLKIT_TRUST_NETWORK": "0"})
+    with pytest.raises(UserError, match="must be 1 or 0"):
+        cluster.trusts_network({"DLTOOLKIT_TRUST_NETWORK": value})
 
 
 def file_in_docs(name: str) -> str:
