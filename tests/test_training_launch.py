@@ -1,7 +1,9 @@
 """Tests of ``dltoolkit launch`` with real workers on this machine."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,9 @@ import toy_training
 
 import dltoolkit
 from dltoolkit import recipe
+from dltoolkit.training.distribute import launch as launcher_module
+from dltoolkit.training.distribute import launcher_pipe
+from dltoolkit.training.distribute.launch import Worker
 
 FILE = str(toy_training.FILE)
 # Options with which the result does not depend on the number of replicas
@@ -28,6 +33,13 @@ def launch(folder: Path, *arguments: str, options: tuple[str, ...] = ("--workers
 
 def worker_ids(launcher: subprocess.Popen) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()]
+
+
+def ports_of(worker: int) -> list[int]:
+    """Return the ports of all workers, from the environment of one."""
+    variables = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    (tf_config,) = [value.removeprefix(b"TF_CONFIG=") for value in variables if value.startswith(b"TF_CONFIG=")]
+    return [int(address.rpartition(":")[2]) for address in json.loads(tf_config)["cluster"]["worker"]]
 
 
 def wait_for_first_epoch(run: Path, launcher: subprocess.Popen) -> None:
@@ -68,6 +80,10 @@ def test_launch_ends_all_workers_when_one_is_lost(tmp_path, fault):
     launcher = launch(tmp_path, "train", FILE, "--epochs", "100000", "--name", "lost", *EXACT)
     wait_for_first_epoch(run, launcher)
     workers = worker_ids(launcher)
+    for port in ports_of(workers[0]):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        with pytest.raises(TimeoutError):  # another address of this machine is a stranger, too
+            socket.create_connection(("127.0.0.1", port), timeout=0.2, source_address=("127.0.0.2", 0))
     os.kill(workers[1], fault)
     _, errors = launcher.communicate(timeout=120)
     assert launcher.returncode == 1, errors
@@ -124,3 +140,43 @@ def test_launch_refuses_invalid_arguments(tmp_path, arguments, options, message)
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 2
     assert errors.startswith(message), errors
+
+
+def worker(index: int, code: str) -> Worker:
+    """Return a worker that runs Python code."""
+    return Worker(index, subprocess.Popen([sys.executable, "-c", code]))
+
+
+def test_a_worker_that_ends_slowly_after_the_chief_is_no_failure(monkeypatch):
+    monkeypatch.setattr(launcher_module, "END_SECONDS", 0.2)
+    workers = [worker(0, ""), worker(1, "import time; time.sleep(100)")]
+    assert launcher_module._supervise(workers) is None
+    assert workers[1].process.returncode == -signal.SIGKILL
+
+
+def test_a_worker_that_fails_after_the_chief_has_ended_is_no_failure():
+    workers = [worker(0, ""), worker(1, "import time; time.sleep(0.3); raise SystemExit(1)")]
+    assert launcher_module._supervise(workers) is None
+
+
+def test_a_worker_that_dies_before_the_others_are_there_ends_them():
+    workers = [worker(0, "import time; time.sleep(100)"), worker(1, "import os; os.kill(os.getpid(), 9)")]
+    assert launcher_module._supervise(workers) is workers[1]
+    assert workers[0].process.returncode == -signal.SIGTERM
+
+
+def test_a_worker_stops_when_the_launcher_is_killed():
+    pipe, write_end = os.pipe()
+    code = "from dltoolkit.training.distribute import launcher_pipe as pipe; pipe.stop_with_launcher(); print(); "
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code} import time; time.sleep(100)"],
+        env={**os.environ, launcher_pipe.PIPE_VARIABLE: str(pipe), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        pass_fds=[pipe],
+    )
+    with process:
+        os.close(pipe)
+        assert process.stdout.readline()
+        assert process.poll() is None
+        os.close(write_end)
+        assert process.wait(timeout=60) == -signal.SIGTERM

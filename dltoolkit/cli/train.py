@@ -62,12 +62,13 @@ def resume(run: str, out_dir: str, recipe_file: str | None, **options: str | Non
     epilog="Example: dltoolkit launch --workers 2 -- train image-classifier --epochs 5",
     context_settings={"ignore_unknown_options": True},
 )
-@click.option("--workers", type=click.IntRange(min=2), required=True, metavar="N", help="Number of processes.")
+@click.option("--workers", type=click.IntRange(2, 256), required=True, metavar="N", help="Number of processes.")
 @click.option(
     "--timeout", default="10m", show_default=True, metavar="TIME", help="Time to wait for all processes to start."
 )
+@click.option("--trust-network", is_flag=True, help="Let other machines connect to the processes and control them.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- train|resume ...")
-def launch(workers: int, timeout: str, words: tuple[str, ...]) -> int:
+def launch(workers: int, timeout: str, trust_network: bool, words: tuple[str, ...]) -> int:
     """Train in several processes on this machine.
 
     They train together as several machines do with TF_CONFIG. Lines on stderr begin with the number of the worker. If
@@ -75,7 +76,7 @@ def launch(workers: int, timeout: str, words: tuple[str, ...]) -> int:
     """
     from dltoolkit.training.distribute import launch as launcher
 
-    code, error = launcher.launch(words, workers, timeout)
+    code, error = launcher.launch(words, workers, timeout, trust_network=trust_network)
     if error:
         failure = click.ClickException(error)
         failure.exit_code = code

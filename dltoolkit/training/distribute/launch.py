@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
+import secrets
 import signal
 import socket
 import subprocess
@@ -18,15 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from dltoolkit import interrupt
+from dltoolkit import display, interrupt, streams
+from dltoolkit.cluster import TOKEN_VARIABLE, TRUST_VARIABLE
 from dltoolkit.errors import UserError
 from dltoolkit.option_values import parse_duration
 from dltoolkit.run_session import LAUNCHED_VARIABLE, RUN_FILE_VARIABLE
+from dltoolkit.training.distribute.launcher_pipe import PIPE_VARIABLE
 from dltoolkit.training.distribute.rendezvous import TIMEOUT_VARIABLE
 
 VERBS = ("train", "resume")
 POLL_SECONDS = 0.1  # seconds between two checks of the workers
-GRACE_SECONDS = 10.0  # seconds between SIGTERM and SIGKILL for the other workers when one worker has ended
+GRACE_SECONDS = 10.0  # seconds between SIGTERM and SIGKILL for the other workers when one worker has failed
+END_SECONDS = 60.0  # seconds that other workers have to end when the chief is done; a busy machine needs several
 SAVE_SECONDS = 60.0  # seconds between the user's signal and SIGKILL, in which workers write a checkpoint
 # Environment variables that limit the threads of a worker, because all workers share the cores
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
@@ -41,12 +44,14 @@ class Worker:
         process: The process.
         threads: Threads that print its output.
         error: Text of its last line that begins with ``Error:``, which is not printed immediately.
+        answer_lost: The error of stdout if its output cannot be written there.
     """
 
     index: int
     process: subprocess.Popen
     threads: list[threading.Thread] = field(default_factory=list)
     error: str | None = None
+    answer_lost: streams.AnswerLost | None = None
 
     def signal(self, number: int) -> None:
         """Send a signal if the process is still running."""
@@ -54,13 +59,16 @@ class Worker:
             self.process.send_signal(number)
 
 
-def launch(arguments: Sequence[str], workers: int, timeout: str) -> tuple[int, str | None]:
+def launch(
+    arguments: Sequence[str], workers: int, timeout: str, *, trust_network: bool = False
+) -> tuple[int, str | None]:
     """Run a command in several processes that train together.
 
     Args:
         arguments: The arguments of the command line, from ``train`` or ``resume`` on.
         workers: Number of processes.
         timeout: How long the processes wait for each other at the start, such as 10m.
+        trust_network: Whether other machines may connect to the processes.
 
     Returns:
         The exit code, and an error message or None.
@@ -78,20 +86,31 @@ def launch(arguments: Sequence[str], workers: int, timeout: str) -> tuple[int, s
         run_file = Path(folder) / "run"
         command_prefix = f"dltoolkit launch --workers {workers} --"
         shared = {TIMEOUT_VARIABLE: timeout, LAUNCHED_VARIABLE: command_prefix, RUN_FILE_VARIABLE: str(run_file)}
+        shared |= {TOKEN_VARIABLE: secrets.token_hex(16), "NCCL_SOCKET_IFNAME": "lo"}
+        if trust_network:
+            shared[TRUST_VARIABLE] = "1"
         shared |= {
             name: str(max(1, (os.cpu_count() or 1) // workers)) for name in THREAD_VARIABLES if name not in os.environ
         }
         processes: list[Worker] = []
         stack.callback(lambda: [worker.signal(signal.SIGKILL) for worker in processes])
-        addresses = [f"localhost:{port}" for port in free_ports(workers)]
+        pipe, write_end = os.pipe()  # the write end is closed when this process ends, however it ends
+        stack.callback(os.close, write_end)
+        stack.callback(os.close, pipe)
+        shared[PIPE_VARIABLE] = str(pipe)
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
         for index in range(workers):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            processes.append(_start(arguments, index, {**os.environ, **shared, "TF_CONFIG": json.dumps(config)}))
+            environment = {**os.environ, **shared, "TF_CONFIG": json.dumps(config)}
+            processes.append(_start(arguments, index, environment, pipe))
         first = _supervise(processes)
         for worker in processes:
             for thread in worker.threads:
                 thread.join(timeout=POLL_SECONDS * 10)
         if first is None:
+            for worker in processes:
+                if worker.answer_lost:
+                    raise worker.answer_lost
             return 0, None
         code = first.process.returncode
         if code > 0 and first.error:
@@ -108,7 +127,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _start(arguments: Sequence[str], index: int, environment: dict[str, str]) -> Worker:
+def _start(arguments: Sequence[str], index: int, environment: dict[str, str], pipe: int) -> Worker:
     process = subprocess.Popen(
         [sys.executable, "-m", "dltoolkit", *arguments],
         env=environment,
@@ -117,6 +136,7 @@ def _start(arguments: Sequence[str], index: int, environment: dict[str, str]) ->
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        pass_fds=[pipe],
         start_new_session=True,  # the terminal's Ctrl-C does not reach the worker; this process passes it on
     )
     worker = Worker(index, process)
@@ -127,44 +147,60 @@ def _start(arguments: Sequence[str], index: int, environment: dict[str, str]) ->
 
 
 def _forward(worker: Worker, source: IO[str], sink: IO[str]) -> None:
-    """Print the output of a worker. Lines on stderr get a prefix with its index; on stdout, only the chief prints."""
+    """Print the output of a worker. Lines on stderr get a prefix with its index; on stdout, only the chief prints.
+
+    All output is read to its end, because a worker would wait for a reader.
+    """
+    is_error_output = source is worker.process.stderr
     for line in source:
-        if line.startswith("Error: ") and sink is sys.stderr:
+        if line.startswith("Error: ") and is_error_output:
             worker.error = line.removeprefix("Error: ").strip()
-            continue
-        sink.write(line if sink is sys.stdout else f"worker {worker.index}: {line}")
-        sink.flush()
+        elif is_error_output:
+            visible = display.visible(line, keep="\n")
+            sink.write(f"worker {worker.index}: {visible}")
+        elif worker.answer_lost is None:
+            try:
+                sink.write(line)
+                sink.flush()
+            except streams.AnswerLost as error:
+                worker.answer_lost = error
 
 
 def _supervise(workers: list[Worker]) -> Worker | None:
-    """Wait until all workers have ended, and end the others if one fails. Return the first worker that failed."""
+    """Wait until all workers have ended, and end the others if one fails.
+
+    Returns:
+        The first worker that failed. None if the chief has done its work, because the others end before or are idle.
+    """
     received: list[int] = []
     previous = {
         number: signal.signal(number, lambda received_number, _: received.append(received_number))
         for number in interrupt.handled()
     }
-    first, deadline, forwarded = None, None, 0
+    chief, first, deadline, forwarded = workers[0].process, None, None, 0
     try:
         while any(worker.process.poll() is None for worker in workers):
+            now = time.monotonic()
             for number in received[forwarded:]:
-                deadline = deadline or time.monotonic() + SAVE_SECONDS
+                deadline = deadline or now + SAVE_SECONDS
                 for worker in workers:
                     worker.signal(number)
                 forwarded += 1
-            if first is None:
+            if first is None and chief.poll() != 0:
                 first = next((worker for worker in workers if worker.process.poll()), None)
-                chief_done = workers[0].process.poll() == 0
-                if first is not None or chief_done:
-                    deadline = min(deadline or float("inf"), time.monotonic() + GRACE_SECONDS)
-                    if first is not None and not received:
-                        for worker in workers:
-                            worker.signal(signal.SIGTERM)
-            if deadline is not None and time.monotonic() > deadline:
+                if first is not None:
+                    deadline = min(deadline or float("inf"), now + GRACE_SECONDS)
+                    for worker in workers if not received else ():
+                        worker.signal(signal.SIGTERM)
+            elif chief.poll() == 0 and deadline is None:
+                deadline = now + END_SECONDS
+            if deadline is not None and now > deadline:
                 for worker in workers:
                     worker.signal(signal.SIGKILL)
             time.sleep(POLL_SECONDS)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    failed = [worker for worker in workers if worker.process.returncode]
-    return workers[0] if received and workers[0] in failed else first or next(iter(failed), None)
+    if chief.returncode == 0:
+        return None
+    return workers[0] if received else first or next(worker for worker in workers if worker.process.returncode)

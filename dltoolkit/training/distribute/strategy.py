@@ -15,7 +15,7 @@ import tensorflow as tf
 from dltoolkit import cluster, machine, progress
 from dltoolkit.cluster import Cluster
 from dltoolkit.errors import UserError
-from dltoolkit.training.distribute import rendezvous
+from dltoolkit.training.distribute import launcher_pipe, port_filter, rendezvous
 
 # Values of ONEDNN_MAX_CPU_ISA with which oneDNN has no bfloat16 instructions
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
@@ -72,7 +72,10 @@ def devices(device: str) -> Devices:
 @functools.cache
 def _multi_worker(workers: Cluster, *selected: int) -> Devices:
     """Connect this process and its selected GPUs with the other workers; TensorFlow accepts only one cluster."""
-    rendezvous.wait_for_workers(workers)
+    launcher_pipe.stop_with_launcher()
+    reserved = rendezvous.wait_for_workers(workers)
+    if reserved:
+        port_filter.keep(reserved)
     gpus = tf.config.list_physical_devices("GPU")
     tf.config.set_visible_devices([gpus[number] for number in selected], "GPU")
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -83,6 +86,8 @@ def _multi_worker(workers: Cluster, *selected: int) -> Devices:
         num_accelerators={"GPU": len(selected)},
     )
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    if reserved:
+        port_filter.check(reserved)
     if threading.current_thread() is threading.main_thread():
         # restore the handler that TensorFlow has replaced in the process but not in Python
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
