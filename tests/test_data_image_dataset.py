@@ -177,9 +177,9 @@ def test_read_accepts_files_images_and_arrays(tmp_path):
         assert (dataset.read(image, Preprocessing((16, 16, 3))) == pixels).all()
     assert dataset.read(pixels[..., 0], Preprocessing((8, 8, 1))).shape == (8, 8, 1)
     (tmp_path / "b.png").write_text("no")
-    for missing, reason in ((tmp_path / "b.png", "not an image that can be read"), (tmp_path / "c.png", "no such file")):
+    for name, reason in (("b.png", "not an image that can be read"), ("c.png", "no such file")):
         with pytest.raises(UserError, match=f"^{reason}$"):
-            dataset.read(missing, Preprocessing((16, 16, 3)))
+            dataset.read(tmp_path / name, Preprocessing((16, 16, 3)))
     with pytest.raises(UserError, match="shape"):
         dataset.read(np.zeros(5), Preprocessing((16, 16, 3)))
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 
 from dltoolkit.data.image import decode, modes
 from dltoolkit.data.image.preprocessing import Preprocessing
-from dltoolkit.data.readers.source import File
+from dltoolkit.data.readers.folders import File
 
 
 def gradient(width: int, height: int) -> Image.Image:

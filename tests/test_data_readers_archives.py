@@ -9,7 +9,7 @@ import pytest
 from conftest import toy_texts, write_texts
 
 from dltoolkit.data.options import TextReadOptions
-from dltoolkit.data.readers import archives, source
+from dltoolkit.data.readers import archives, folders, source
 from dltoolkit.data.text.listing import list_texts
 from dltoolkit.errors import UserError
 
@@ -43,7 +43,7 @@ def test_resolve_unpacks_an_archive_of_a_folder_once(tmp_path, suffix, isolated_
             archive.add(tmp_path / "reviews", "reviews")
     first = source.resolve(str(path))
     assert (first.kind, first.name, first.spec, first.path.name) == ("folder", "my", str(path), "reviews")
-    assert [folder.name for folder in source.subfolders(first.path)] == ["bad", "good"]
+    assert [folder.name for folder in folders.subfolders(first.path)] == ["bad", "good"]
     assert (first.path / "good" / "001.txt").read_text() == toy_texts(6)[1][1]
     before = (first.path / "good" / "001.txt").stat().st_ino
     assert source.resolve(str(path)) == first

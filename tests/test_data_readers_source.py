@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import make_special
 
 from dltoolkit.data.readers import source
 from dltoolkit.errors import UserError
@@ -152,6 +153,14 @@ def test_resolve_refuses_a_single_image(tmp_path):
         source.resolve(str(touch(tmp_path / "cat.jpg")))
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a socket"])
+@pytest.mark.parametrize("name", ["data", "data.csv", "data.npz", "data.txt", "data.zip", "data.jsonl.gz"])
+def test_resolve_refuses_special_files_at_once(tmp_path, kind, name):
+    path = make_special(tmp_path / name, kind)
+    with pytest.raises(UserError, match=f"{name} is {kind}, not a regular file: store the data in a file or folder"):
+        source.resolve(str(path))
+
+
 @pytest.mark.parametrize("spec", ["./nothing", "digitz"])
 def test_resolve_imports_no_tensorflow(spec):
     code = (
@@ -162,15 +171,6 @@ def test_resolve_imports_no_tensorflow(spec):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # TFDS lists the names that a misspelled name is compared with; it imports NumPy
     assert done.stdout.strip() == str(["numpy", "tensorflow_datasets"] if spec == "digitz" else [])
-
-
-def test_list_files_skips_hidden_files_and_visits_loops_once(tmp_path):
-    for name in ("b/2.txt", "a.txt", ".hidden", "__MACOSX/x", ".git/y"):
-        touch(tmp_path / name)
-    (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
-    names = [os.path.relpath(file.path, tmp_path) for file in source.list_files(tmp_path)]
-    assert names == ["a.txt", "b/2.txt", "gone.txt"]
 
 
 def test_sort_classes_sorts_integers_by_value():

@@ -11,7 +11,8 @@ from dltoolkit.data.image import decode
 from dltoolkit.data.options import ReadOptions
 from dltoolkit.data.readers import objects, tables, tfds
 from dltoolkit.data.readers.file_names import FileFinder
-from dltoolkit.data.readers.source import Source, list_files
+from dltoolkit.data.readers.folders import list_files
+from dltoolkit.data.readers.source import Source
 from dltoolkit.data.text.listing import TEXTS
 
 Task = Literal["image", "text"]

@@ -24,7 +24,7 @@ from dltoolkit.data.labeled import (
     subsample,
 )
 from dltoolkit.data.options import ImageReadOptions, SplitOptions
-from dltoolkit.data.readers import source
+from dltoolkit.data.readers import folders, source
 from dltoolkit.data.readers.source import Source
 from dltoolkit.data.split import name_hashes, stratified_sample
 from dltoolkit.errors import InvalidInput, UserError
@@ -192,6 +192,7 @@ def read(
     preprocessing: Preprocessing,
     *,
     warn: Callable[[str], None] | None = None,
+    max_pixels: int = decode.MAX_PIXELS,
 ) -> np.ndarray:
     """Return one image as uint8 (height, width, channels), as in training.
 
@@ -199,12 +200,13 @@ def read(
         image: A file, the bytes of a file, a Pillow image, or an array (h, w) or (h, w, c).
         preprocessing: Preprocessing of the images that the model was trained on.
         warn: Function that is called with what differs from training, such as "has values from 0 to 4095, but …".
+        max_pixels: Maximum number of pixels of the image.
 
     Raises:
         UserError: If the image cannot be read; the message is a short reason, such as "truncated".
     """
     try:
-        pixels, remark = decode.read(image, preprocessing)
+        pixels, remark = decode.read(image, preprocessing, max_pixels)
     except OSError as error:
         raise UserError(str(error)) from None
     if warn and remark:
@@ -226,12 +228,14 @@ def expand(inputs: Iterable[Any]) -> Iterator[Any]:
         try:
             path = Path(os.path.expanduser(text))
             if text.strip() and path.is_dir():
-                files = [file.path for file in source.list_files(path)]
+                files = [file.path for file in folders.list_files(path)]
                 yield from [name for name in files if Path(name).suffix.lower() in decode.SUFFIXES] or [text]
             elif not path.exists() and glob.has_magic(text):
                 matches = sorted(glob.glob(str(path), recursive=True))
-                yield from [name for name in matches if os.path.isfile(name)] or [text]
+                yield from [name for name in matches if not os.path.isdir(name)] or [text]
             else:
                 yield InvalidInput(text, "a URL: download the file") if source.is_url(text) else text
-        except (OSError, ValueError, UserError):  # the name is too long, or the folder may not be read
+        except UserError as error:  # the folder may not be read
+            yield InvalidInput(text, str(error))
+        except (OSError, ValueError):  # the name is too long
             yield text

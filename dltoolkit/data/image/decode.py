@@ -4,6 +4,7 @@ Decoded images are uint8 (height, width, channels) as :class:`Preprocessing` mak
 """
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -17,10 +18,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from dltoolkit import memory
 from dltoolkit.data.image import arrays, modes
 from dltoolkit.data.image.preprocessing import Preprocessing, ResizeMode, cropped_fractions
 from dltoolkit.data.image.scale import NOT_FINITE, Scale, ValueStatistics
-from dltoolkit.data.readers.source import File
+from dltoolkit.data.readers.folders import File
 from dltoolkit.errors import UserError
 from dltoolkit.files import NotRegularFile, open_regular
 
@@ -28,6 +30,8 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", "
 MAX_UNCHANGED_SIDE = 224  # pixels; square images of one size up to this side are not resized by default
 MAX_CROPPED = 0.2  # mean fraction of the pixels that cropping may lose by default
 MAX_DEFAULT_SIDE = 160  # pixels; other images are resized to at most this side by default, which a CPU can train on
+MAX_PIXELS = 100_000_000  # default of --max-pixels; decoding takes 12 to 48 bytes per pixel
+LARGE_IMAGE = 1 << 27  # bytes for decoding an image from which the free memory is looked up and returned
 SMALL_FILE = 20_000  # bytes; below this mean size, Python takes longer than the decoder, and threads slow it down
 CHUNK_SIZE = 32  # images that a thread decodes at a time
 
@@ -131,14 +135,14 @@ def default_side(sides: np.ndarray) -> int:
     return max(8, int(min(MAX_DEFAULT_SIDE, np.median(sides)) / 8 + 0.5) * 8)
 
 
-def common_header(images: Iterable[ImageSource]) -> Header | None:
+def common_header(images: Iterable[ImageSource], max_pixels: int = MAX_PIXELS) -> Header | None:
     """Return the header that all of these images have, or None if they differ or one is unreadable."""
     headers = set()
     with _refuse_truncated_files(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for source in images:
             try:
-                with open_image(source) as image:
+                with open_image(source, max_pixels) as image:
                     headers.add(_header(image))
             except Exception:  # Pillow's plugins raise errors of many types for damaged files
                 return None
@@ -155,13 +159,15 @@ def survey_array(array: np.ndarray) -> Survey:
     return result
 
 
-def survey(images: Iterable[ImageSource], total: int, progress: Progress | None = None) -> Survey:
+def survey(
+    images: Iterable[ImageSource], total: int, progress: Progress | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Survey:
     """Read the headers of ``total`` images, and the values of the deep ones, which determine the scale of all."""
     flags = (np.zeros(total, bool) for _ in range(3))
     result = Survey(np.zeros((total, 2), np.int64), *flags, values=ValueStatistics(total))
 
     def read_header(position: int, source: ImageSource) -> None:
-        with open_image(source) as image:
+        with open_image(source, max_pixels) as image:
             header = _header(image)
             if header.deep:
                 values = image if isinstance(image, np.ndarray) else modes.deep_values(image)
@@ -181,6 +187,7 @@ def decode_all(
     *,
     is_expected: Callable[[Header], bool] | None = None,
     remarks: dict[int, str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[int, str]:
     """Decode images into the rows of an array.
 
@@ -191,6 +198,7 @@ def decode_all(
         progress: Function that is called with the task, the number of decoded images and the total.
         is_expected: Whether an image with this header was expected; None expects all.
         remarks: Receives by position what is remarkable about images; see ``Preprocessing.pixels_and_remark``.
+        max_pixels: Maximum number of pixels of an image; larger ones are unreadable.
 
     Returns:
         Reason for each unreadable image, by position. The content of its row is undefined.
@@ -200,7 +208,7 @@ def decode_all(
     """
 
     def decode(position: int, source: ImageSource) -> None:
-        with open_image(source) as image:
+        with open_image(source, max_pixels) as image:
             if is_expected is not None and not is_expected(_header(image)):
                 raise UnexpectedImageError
             if remarks is None:
@@ -213,14 +221,16 @@ def decode_all(
     return _for_each(decode, images, _reporter(progress, "Reading images", len(out)))
 
 
-def read(source: ImageSource, preprocessing: Preprocessing) -> tuple[np.ndarray, str | None]:
+def read(
+    source: ImageSource, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, str | None]:
     """Decode one image to uint8 (height, width, channels), and return what is remarkable about it ("has …"), or None.
 
     Raises:
         OSError: If the image cannot be read; the message is a short reason.
     """
     try:
-        with _refuse_truncated_files(), open_image(source) as image:
+        with _refuse_truncated_files(), open_image(source, max_pixels) as image:
             return preprocessing.pixels_and_remark(image)
     except Exception as error:
         raise OSError(failure_reason(error)) from error
@@ -249,10 +259,20 @@ def failure_reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def open_image(source: ImageSource) -> Iterator[Image.Image | np.ndarray]:
-    """Open an image of any source; an array becomes (h, w, c), and an open image is yielded as it is."""
-    if isinstance(source, (Image.Image, np.ndarray)):
-        yield arrays.one_with_channels(source) if isinstance(source, np.ndarray) else source
+def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image | np.ndarray]:
+    """Open an image of any source; an array becomes (h, w, c), and an open image is yielded as it is.
+
+    The threads that have images open share the memory for decoding them.
+
+    Raises:
+        UserError: If an image has more than ``max_pixels`` pixels, or does not fit in memory.
+    """
+    if isinstance(source, np.ndarray):
+        yield arrays.one_with_channels(source)
+        return
+    if isinstance(source, Image.Image):
+        with _reserved_memory(source, max_pixels):
+            yield source
         return
     if isinstance(source, bytes):
         opened: BinaryIO = io.BytesIO(source)
@@ -270,8 +290,28 @@ def open_image(source: ImageSource) -> Iterator[Image.Image | np.ndarray]:
         except UnidentifiedImageError:
             file.seek(0)
             raise UnidentifiedImageError(_identify(file.read(64))) from None
-        with image:
+        with _reserved_memory(image, max_pixels), image:
             yield image
+
+
+@contextlib.contextmanager
+def _reserved_memory(image: Image.Image, max_pixels: int) -> Iterator[None]:
+    """Hold the memory that decoding an image takes inside the block, after a check of its number of pixels."""
+    pixels, size = modes.decoded_size(image)
+    if pixels > max_pixels:
+        width, height = image.size
+        raise UserError(f"{width}x{height} pixels, more than {max_pixels:,} (--max-pixels)")
+    if size > LARGE_IMAGE and size > memory.available() // 2:
+        raise UserError(f"{pixels:,} pixels, which do not fit in the free memory")
+    with _budget().take(size):
+        yield
+        if size > LARGE_IMAGE:
+            memory.release()
+
+
+@functools.cache
+def _budget() -> memory.Budget:
+    return memory.Budget(memory.limit())
 
 
 def _identify(head: bytes) -> str:

@@ -16,8 +16,9 @@ from dltoolkit.data.options import ImageReadOptions
 from dltoolkit.data.readers import archives, arrays, catalog, columns, keras_datasets, listing, objects, tables, tfds
 from dltoolkit.data.readers.arrays import SplitArrays
 from dltoolkit.data.readers.file_names import FileFinder
+from dltoolkit.data.readers.folders import File
 from dltoolkit.data.readers.listing import ExampleType, Listing
-from dltoolkit.data.readers.source import VIDEO_SUFFIXES, File, Source
+from dltoolkit.data.readers.source import VIDEO_SUFFIXES, Source
 from dltoolkit.errors import UserError
 
 IMAGES = ExampleType(

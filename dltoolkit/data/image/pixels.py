@@ -17,8 +17,8 @@ from dltoolkit.data.image import arrays, decode, geometry
 from dltoolkit.data.image.preprocessing import Preprocessing
 from dltoolkit.data.image.scale import MIN_LEVELS, NOT_FINITE, is_8_bit
 from dltoolkit.data.options import ImageReadOptions
+from dltoolkit.data.readers.folders import File
 from dltoolkit.data.readers.listing import Listing
-from dltoolkit.data.readers.source import File
 from dltoolkit.data.readers.tfds import EncodedImages
 
 CACHE_VERSION = 3  # raised whenever decoding or the metadata change, so that older caches are ignored
@@ -83,10 +83,10 @@ def decode_listing(
         UserError: If an image cannot be read and may not be skipped, or if no image can be read.
     """
     folder = cache_dir or disk_cache.default_folder()
-    key = json.dumps(preprocessing.to_dict() if preprocessing else [image_size, read.resize])
+    key = json.dumps([preprocessing.to_dict() if preprocessing else [image_size, read.resize], read.max_pixels])
     cache = disk_cache.DiskCache(folder, f"{name}-{_cache_name(listing, key)}")
     cached = None if isinstance(listing.items, np.ndarray) else cache.find()
-    if cached and not _is_outdated(listing, *cached):
+    if cached and not _is_outdated(listing, *cached, read.max_pixels):
         images, metadata = cached
         unreadable = {int(position): reason for position, reason in metadata["unreadable"].items()}
         hashes = np.frombuffer(bytes.fromhex(metadata["hashes"]), np.uint64)
@@ -133,7 +133,9 @@ def _decode(
         shape = (total, *preprocessing.image_shape)
         fits = int(np.prod(shape)) <= memory.limit()
         out = disk_cache.aligned_empty(shape) if fits else cache.create(shape, "decoded images")
-        return out, decode.decode_all(sources, out, preprocessing, progress, **options)
+        return out, decode.decode_all(
+            sources, out, preprocessing, progress, max_pixels=read.max_pixels, **options
+        )
 
     def decode_surveyed(survey: decode.Survey, **options: Any) -> _Pixels:
         mode = read.resize or survey.resize_mode()
@@ -150,13 +152,14 @@ def _decode(
     def survey_all() -> decode.Survey:
         if isinstance(sources, np.ndarray):
             return decode.survey_array(sources)
-        return decode.survey(sources, total, progress)
+        return decode.survey(sources, total, progress, max_pixels=read.max_pixels)
 
     if preprocessing is not None:
         return _decode_as_trained(listing, preprocessing, decode_as, survey_all)
     # The images of most data sets are alike, so that they can be decoded without reading all headers first. If an
     # image differs from the first ones, the headers are read after all.
-    first = None if isinstance(sources, np.ndarray) else decode.common_header(islice(sources, SAMPLED_HEADERS))
+    sample = None if isinstance(sources, np.ndarray) else islice(sources, SAMPLED_HEADERS)
+    first = None if sample is None else decode.common_header(sample, read.max_pixels)
     if first is not None and not first.deep:
         try:
             return decode_surveyed(decode.Survey.uniform(first, total), is_expected=lambda header: header == first)
@@ -242,7 +245,7 @@ def _warn_of_low_contrast(images: np.ndarray) -> list[str]:
     return [f"All pixels are between {low} and {high} of 255, which models hardly distinguish: spread the values."]
 
 
-def _is_outdated(listing: Listing, images: np.ndarray, metadata: dict) -> bool:
+def _is_outdated(listing: Listing, images: np.ndarray, metadata: dict, max_pixels: int) -> bool:
     """Return whether an image that was unreadable when ``images`` were cached is readable now."""
     unreadable = sorted(int(position) for position in metadata["unreadable"])
     if not unreadable:
@@ -250,7 +253,7 @@ def _is_outdated(listing: Listing, images: np.ndarray, metadata: dict) -> bool:
     rows = np.empty((len(unreadable), *images.shape[1:]), np.uint8)
     preprocessing = Preprocessing.from_dict(metadata["preprocessing"])
     sources = listing.take(np.array(unreadable)).items
-    return len(decode.decode_all(sources, rows, preprocessing)) < len(unreadable)
+    return len(decode.decode_all(sources, rows, preprocessing, max_pixels=max_pixels)) < len(unreadable)
 
 
 def _compact(images: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from dltoolkit.data.language.tokenizers import (
     Tokenizer,
 )
 from dltoolkit.data.readers import encoding as encodings
-from dltoolkit.data.readers import objects, source, tables, tfds
+from dltoolkit.data.readers import folders, objects, source, tables, tfds
 from dltoolkit.data.readers.source import SPLITS, TEXT_SUFFIXES, Source
 from dltoolkit.errors import UserError
 
@@ -244,7 +244,7 @@ class Documents:
     def _list_folder(self) -> dict[str, list[Path | str]]:
         """Return the text files of a folder, by split if every file is named after one and train and test exist."""
         src, paths, other = self.source, [], collections.Counter()
-        for file in source.list_files(self.source.path):
+        for file in folders.list_files(self.source.path):
             path = Path(file.path)
             suffix = path.suffix.lower()
             if suffix in TEXT_SUFFIXES:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from dltoolkit.errors import UserError
-from dltoolkit.files import WriteError
+from dltoolkit.files import WriteError, open_regular
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tbz2", ".txz")
 MAX_RATIO = 200  # size of the unpacked files divided by that of the archive; texts rarely reach 20
@@ -120,7 +120,7 @@ def _write_members(path: Path, target: Path, limit: int) -> None:
 
 
 def _zip_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             if member.is_dir():
@@ -133,7 +133,8 @@ def _zip_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(path, "r|*") as archive:  # as a stream, so that a damaged archive is not read twice
+    # as a stream, so that a damaged archive is not read twice
+    with open_regular(path) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
         for member in archive:
             if member.isdir():
                 continue

@@ -7,11 +7,12 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.files import open_regular
 
 SAMPLE_BYTES = 100_000  # bytes from which the likely encoding is guessed
 MIN_ZEROS = 1 / 4  # fraction of zero bytes at even or odd positions from which bytes look like UTF-16
@@ -80,7 +81,7 @@ def open_text(path: Path, encoding: str | None = None, errors: str = "strict") -
         UserError: If the file cannot be read, or its text is not in this encoding.
     """
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+        with _open_bytes(path) as file:
             buffered = io.BufferedReader(file)
             head = buffered.peek(4)
             name = encoding or _from_mark(head)
@@ -93,6 +94,13 @@ def open_text(path: Path, encoding: str | None = None, errors: str = "strict") -
         raise UserError(_describe_bad_byte(path, encoding)) from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+@contextmanager
+def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, decompressed if its name ends in .gz."""
+    with open_regular(path) as file, gzip.open(file) if path.suffix.lower() == ".gz" else nullcontext(file) as content:
+        yield content
 
 
 def describe_nul(path: Path, line: int) -> str:
@@ -175,7 +183,7 @@ def _is_mostly_utf8(raw: bytes) -> bool:
 
 def _describe_bad_byte(path: Path, encoding: str | None) -> str:
     """Return the message about a file that is not in an encoding: the first invalid byte, its line and a hint."""
-    with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+    with _open_bytes(path) as file:
         name = encoding or _from_mark(file.read(4))
         file.seek(0)
         where = ""

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from dltoolkit.data.readers.source import list_files
+from dltoolkit.data.readers.folders import list_files
 
 
 class FileFinder:

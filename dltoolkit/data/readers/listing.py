@@ -12,17 +12,8 @@ import numpy as np
 
 from dltoolkit.data.options import NONE, ReadOptions
 from dltoolkit.data.readers import archives, columns, tables, tfds
-from dltoolkit.data.readers.source import (
-    SPLITS,
-    VIDEO_SUFFIXES,
-    File,
-    Source,
-    files_directly_in,
-    list_files,
-    sort_classes,
-    split_name,
-    subfolders,
-)
+from dltoolkit.data.readers.folders import File, files_directly_in, list_files, subfolders
+from dltoolkit.data.readers.source import SPLITS, VIDEO_SUFFIXES, Source, sort_classes, split_name
 from dltoolkit.errors import UserError
 
 MIN_OTHER_FILES = 5  # other files in class folders, and their ratio to the examples, from which a warning is due
@@ -129,8 +120,9 @@ def from_folder(
         elif not folders:
             raise UserError(_no_class_folders(root, example_type))
         files_by_folder: dict[Path, list[File]] = {}
+        visited: dict[str, str] = {}
         for folder in folders:
-            files = list_files(folder)
+            files = list_files(folder, visited)
             matching = [file for file in files if example_type.matches(file)]
             other_files += [file.path for file in files if not example_type.matches(file)]
             rows += [(file, folder.name, split) for file in matching]

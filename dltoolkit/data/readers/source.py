@@ -6,15 +6,16 @@ Its rules (which folder or file is the test split, which folders are classes) ho
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from dltoolkit import data_object
 from dltoolkit.data.readers import archives, catalog, table_files
+from dltoolkit.data.readers.folders import files_directly_in, subfolders, visible_entries
 from dltoolkit.data_object import DataObject
 from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.files import special_kind
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {  # names of folders, files and arrays, and the splits that they stand for
@@ -57,7 +58,6 @@ KINDS = {  # kinds of sources in words
     "tfds": "TensorFlow data set",
     "object": "object of a Python program",
 }
-IGNORED_FOLDERS = ("__MACOSX", "@eaDir")  # left by archives made on a Mac, and by network drives with thumbnails
 MAX_NAME_LENGTH = 40  # characters of a source's short name, which becomes part of a run's name
 ACCEPTED_DATA = (
     "a folder of class folders, a .zip or .tar of it, a .csv, .tsv, .jsonl, .json, .xlsx, .parquet, .npz or .txt file, "
@@ -103,14 +103,6 @@ class Source:
         if self.kind not in ("folder", "table"):
             return None
         return self.path if self.path.is_dir() else self.path.parent
-
-
-class File(NamedTuple):
-    """A file in a folder: its path, its size in bytes and its modification time in nanoseconds."""
-
-    path: str
-    size: int
-    mtime: int
 
 
 def resolve(spec: str) -> Source:
@@ -181,55 +173,10 @@ def split_name(name: str) -> str | None:
     return SPLIT_NAMES.get(name.lower())
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """Return the visible folders directly inside a folder, sorted by name."""
-    return sorted(Path(entry.path) for entry in _visible_entries(folder) if os.path.isdir(entry.path))
-
-
-def files_directly_in(folder: Path) -> list[Path]:
-    """Return the visible files directly inside a folder, sorted by name."""
-    return sorted(Path(entry.path) for entry in _visible_entries(folder) if os.path.isfile(entry.path))
-
-
-def list_files(folder: Path) -> list[File]:
-    """Return all visible files anywhere below a folder, sorted by path. Each linked folder is visited once."""
-    files: list[File] = []
-    pending, visited = [str(folder)], {os.path.realpath(folder)}
-    while pending:
-        for entry in _visible_entries(pending.pop()):
-            try:
-                if entry.is_dir():
-                    real = os.path.realpath(entry.path)
-                    if real not in visited:
-                        visited.add(real)
-                        pending.append(entry.path)
-                elif entry.is_file():
-                    status = entry.stat()
-                    files.append(File(entry.path, status.st_size, status.st_mtime_ns))
-                elif entry.is_symlink():  # a dangling link; reading it raises an error that names it
-                    files.append(File(entry.path, 0, 0))
-            except OSError:  # a link to itself, or into a folder without permission
-                files.append(File(entry.path, 0, 0))
-    return sorted(files)
-
-
 def sort_classes(names: set[str]) -> list[str]:
     """Return class names in order: as numbers if all of them are integers (2 before 10), otherwise as strings."""
     are_numbers = all(re.fullmatch(r"[+-]?\d{1,18}", name) for name in names)
     return sorted(names, key=lambda name: (int(name), name)) if are_numbers else sorted(names)
-
-
-def _visible_entries(folder: Path | str) -> Iterator[os.DirEntry]:
-    """Yield the entries of a folder except hidden ones and ``IGNORED_FOLDERS``."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.name not in IGNORED_FOLDERS:
-                    yield entry
-    except PermissionError:
-        raise UserError(f"No permission to read the folder {folder}: change its permissions.") from None
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read: {error.strerror or error}.") from None
 
 
 def _exists(path: Path) -> bool:
@@ -254,6 +201,8 @@ def _similar_path(path: Path) -> str:
 
 def _resolve_file(spec: str, path: Path) -> Source:
     suffix = path.suffix.lower()
+    if kind := special_kind(path):
+        raise UserError(f"{spec} is {kind}, not a regular file: store the data in a file or folder, and give that.")
     if end := archives.suffix(path):
         from dltoolkit.data import disk_cache  # imports NumPy
 
@@ -273,7 +222,7 @@ def _resolve_file(spec: str, path: Path) -> Source:
 
 def _resolve_folder(spec: str, path: Path) -> Source:
     name = _safe_name(path.resolve().name)
-    entries = list(_visible_entries(path))
+    entries = list(visible_entries(path))
     if not entries:
         kind = "folder" if os.path.isdir(os.path.expanduser(spec)) else "archive"
         raise UserError(f"The {kind} {spec} is empty: give --data {ACCEPTED_DATA}.")
@@ -345,7 +294,7 @@ def _tables_by_split(folder: Path, folders: list[Path]) -> dict[str, tuple[Path,
         return splits
     for child in folders:
         split = split_name(child.name)
-        if split and (tables := _tables_in(child)) and len(tables) == len(list(_visible_entries(child))):
+        if split and (tables := _tables_in(child)) and len(tables) == len(list(visible_entries(child))):
             splits[split] = tuple(tables)
     return splits
 

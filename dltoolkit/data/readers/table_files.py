@@ -8,6 +8,7 @@ from typing import Any
 
 from dltoolkit.data.readers import delimited, encoding
 from dltoolkit.errors import UserError, json_error
+from dltoolkit.files import open_regular
 
 FASTTEXT_LABEL = "__label__"  # begins a label in the training files of fastText
 MAX_EXCEL_BYTES = 2_000_000_000  # size of an unpacked workbook; a larger one would exhaust the memory
@@ -55,7 +56,7 @@ def read_excel(path: Path, header: bool | None, usual_names: Collection[str] = (
     except ImportError:
         raise UserError(f"Reading {path} needs openpyxl: pip install 'dltoolkit[excel]'.") from None
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_EXCEL_BYTES:
                 raise UserError(f"{path} is too large for a workbook: save it as .csv.")
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
@@ -101,9 +102,10 @@ def read_arrow(path: Path) -> Columns:
     is_parquet = path.suffix.lower() == ".parquet"
     try:
         if is_parquet:
-            table = pyarrow.parquet.read_table(path)
+            with open_regular(path):
+                table = pyarrow.parquet.read_table(path)
         else:
-            with pyarrow.memory_map(str(path)) as file:
+            with open_regular(path), pyarrow.memory_map(str(path)) as file:
                 table = pyarrow.ipc.open_stream(file).read_all()
     except pyarrow.ArrowException as error:
         kind = "a Parquet" if is_parquet else "an Arrow stream"
@@ -119,7 +121,7 @@ def read_arrow(path: Path) -> Columns:
 def is_fasttext(path: Path) -> bool:
     """Return whether a text file begins with a label of fastText."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(len(FASTTEXT_LABEL) + 3).removeprefix(b"\xef\xbb\xbf").startswith(FASTTEXT_LABEL.encode())
     except OSError:
         return False

@@ -24,12 +24,14 @@ from dltoolkit.data.labeled import (
 )
 from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.readers import encoding, source
+from dltoolkit.data.readers.folders import File
 from dltoolkit.data.readers.listing import Listing
-from dltoolkit.data.readers.source import File, Source
+from dltoolkit.data.readers.source import Source
 from dltoolkit.data.text.listing import list_texts
 from dltoolkit.data.text.ragged import Ragged
 from dltoolkit.data.text.words import TokenizedTexts, standardize
 from dltoolkit.errors import UserError
+from dltoolkit.files import open_regular
 from dltoolkit.formatting import percent
 
 if TYPE_CHECKING:
@@ -244,9 +246,10 @@ def read_text(item: File | os.PathLike | str | bytes, encoding_name: str | None 
 
 
 def _read_bytes(path: Path) -> bytes:
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(TOO_LONG)
-    return path.read_bytes()
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise UserError(TOO_LONG)
+        return file.read()
 
 
 def _read_listing(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from dltoolkit.data.readers import source, streams
+from dltoolkit.data.readers import folders, source, streams
 from dltoolkit.errors import InvalidInput, UserError
 from dltoolkit.lines import Line
 
@@ -65,7 +65,7 @@ def list_files(word: str) -> list[Path]:
     path = Path(os.path.expanduser(word))
     try:
         if path.is_dir():
-            files = [Path(file.path) for file in source.list_files(path)]
+            files = [Path(file.path) for file in folders.list_files(path)]
             if files := [file for file in files if file.suffix.lower() == ".txt"]:
                 return files
             raise UserError("no .txt files in this folder")
@@ -74,4 +74,4 @@ def list_files(word: str) -> list[Path]:
         matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(word) else []
     except (OSError, ValueError):  # a text that is too long for a name, or has a NUL
         return []
-    return [Path(name) for name in matches if os.path.isfile(name)]
+    return [Path(name) for name in matches if not os.path.isdir(name)]

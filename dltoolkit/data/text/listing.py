@@ -12,6 +12,7 @@ from dltoolkit.data.readers import archives, columns, listing, objects, tables, 
 from dltoolkit.data.readers.listing import ExampleType, Listing
 from dltoolkit.data.readers.source import Source
 from dltoolkit.errors import UserError
+from dltoolkit.files import open_regular
 
 TEXTS = ExampleType("text", (".txt",), unsupported=(".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".epub"))
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -58,7 +59,7 @@ def list_texts(
 
 
 def _has_tab(path: Path) -> bool:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return b"\t" in file.readline(LINE_BYTES)
 
 
