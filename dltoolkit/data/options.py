@@ -66,6 +66,14 @@ class ImageReadOptions(ReadOptions):
         group="data",
         applies_to={"task": ("image",)},
     )
+    max_pixels: int = option(
+        100_000_000,
+        "Maximum pixels of an image, which protects the memory; larger images cannot be used",
+        minimum=1,
+        maximum=178_956_970,  # Pillow refuses larger images
+        group="data",
+        applies_to={"task": ("image",)},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

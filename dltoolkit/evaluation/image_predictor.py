@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ class ImagePredictor(Predictor):
     def __init__(self, run: Run):
         self.preprocessing = preprocessing(run)
         self.shape = self.preprocessing.image_shape
-        self._remarks = 0
+        self._remarks, self._max_pixels = 0, run.config.max_pixels
         super().__init__(run, max_batch_size(self.shape))
 
     def read(self, item: Any) -> np.ndarray:
@@ -55,7 +56,8 @@ class ImagePredictor(Predictor):
         if hasattr(item, "__array__"):
             item = predictor.to_numpy(item)
         self.check_type(item, (str, os.PathLike, bytes, np.ndarray, Image.Image))
-        return images.read(item, self.preprocessing, warn=lambda remark: self._warn(item, remark))
+        warn = functools.partial(self._warn, item)
+        return images.read(item, self.preprocessing, warn=warn, max_pixels=self._max_pixels)
 
     def _warn(self, item: Any, remark: str) -> None:
         """Print a remark about an image, but not about more than a few."""

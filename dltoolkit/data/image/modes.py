@@ -25,6 +25,7 @@ TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112  # EXIF tag
+_TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143  # TIFF tags
 
 # Pillow reads color of 16 bits per channel as 8 bits: the raw mode says which byte of each value it takes. Read once
 # more with the raw mode of the other byte, the file gives the whole values.
@@ -46,6 +47,21 @@ def open_file(file: BinaryIO) -> Image.Image:
         UnidentifiedImageError: If it is of another format.
     """
     return Image.open(file, formats=FORMATS)
+
+
+def decoded_size(image: Image.Image) -> tuple[int, int]:
+    """Return how many pixels Pillow decodes for an image, not loaded yet, and how many bytes the way to pixels takes.
+
+    The tiles of a TIFF file are decoded as a whole, however little of them the image has.
+    """
+    width, height = image.size
+    tags = getattr(image, "tag_v2", {})
+    tile_width, tile_height = (tags.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    if isinstance(tile_width, int) and isinstance(tile_height, int):
+        width, height = max(width, tile_width), max(height, tile_height)
+    transparent = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+    bytes_per_pixel = 48 if is_deep(image) else 24 if transparent else 12
+    return width * height, width * height * bytes_per_pixel
 
 
 def is_deep(image: Image.Image | np.ndarray) -> bool:
