@@ -201,7 +201,6 @@ def read(
         preprocessing: Preprocessing of the images that the model was trained on.
         warn: Function that is called with what differs from training, such as "has values from 0 to 4095, but …".
         max_pixels: Maximum number of pixels of the image.
-        max_pixels: Maximum number of pixels of the image.
 
     Raises:
         UserError: If the image cannot be read; the message is a short reason, such as "truncated".
