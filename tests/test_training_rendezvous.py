@@ -121,6 +121,13 @@ def test_wait_for_workers_refuses_a_chief_on_another_machine(addresses):
         rendezvous.wait_for_workers(Cluster(elsewhere, 0))
 
 
+def test_a_worker_that_does_not_know_a_host_does_not_join(addresses, short_timeout):
+    unknown = (*addresses[:2], "no-such-host.invalid:12345")
+    errors = wait_for_all(Cluster(unknown, index) for index in (0, 1))
+    assert "The machine 'no-such-host.invalid' of worker 2 is unknown here" in str(errors[1])
+    assert "Worker 1" in str(errors[0]) and "has not connected" in str(errors[0])
+
+
 def deeply_nested(connection: socket.socket, addresses: tuple[str, ...]) -> None:
     connection.sendall(b"[" * 4000 + b"\n")
 

@@ -56,6 +56,8 @@ def wait_for_workers(cluster: Cluster) -> socket.socket | None:
     with contextlib.ExitStack() as stack:
         reserved = stack.enter_context(_listen_everywhere(port) if trusts_network else port_filter.reserve(port))
         if cluster.index:
+            if not trusts_network:
+                hosts.all()  # before the chief starts everybody: later, an unknown host would keep the others waiting
             _wait_for_chief(cluster, key, hosts, deadline)
         else:
             is_local = all(hosts.is_loopback(index) for index in range(len(cluster.addresses)))
