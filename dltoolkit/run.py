@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltoolkit import cluster, data_object, files, lazy, machine, recipe
+from dltoolkit import cluster, data_object, display, files, lazy, machine, recipe
 from dltoolkit import config as configuration
 from dltoolkit.errors import UserError
 from dltoolkit.models import model_file
+from dltoolkit.run_files import FORMAT
 from dltoolkit.run_session import RunSession
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     import keras
     import numpy as np
-
-FORMAT = 2  # version of the layout of a run directory; raised if older versions of this package cannot read the new one
 
 
 class Run(RunSession):
@@ -47,8 +45,9 @@ class Run(RunSession):
             data_name: Name of the data. The run is named after it unless ``settings.name`` is given.
 
         Raises:
-            UserError: If the name is taken or invalid, or the directory cannot be written.
+            UserError: If the name is taken or invalid, the directory cannot be written, or the clock is wrong.
         """
+        machine.check_clock()
         file = Path(module_file).resolve()
         shipped = {path.resolve(): name for name, path in recipe.names().items()}
         recipe_name = shipped.get(file) or file.stem.replace("_", "-")
@@ -64,7 +63,7 @@ class Run(RunSession):
             "versions": machine.versions(),
             "machine": machine.description(),
         }
-        parent = Path(settings.out_dir).expanduser() / recipe_name
+        parent = files.user_path(settings.out_dir) / recipe_name
         options = {"is_new": True, "recipe_file": None if file in shipped else file}
         if not cluster.is_chief():
             return cls(parent / (settings.name or data_name), info, **options)  # the path is not used
@@ -93,20 +92,6 @@ class Run(RunSession):
         run.reload()
         return run
 
-    def reload(self) -> None:
-        """Read run.json again.
-
-        Raises:
-            UserError: If it is damaged, or the run has another format than this version reads.
-        """
-        info = self._read_json("run.json")
-        if not isinstance(info, dict) or not {"recipe", "state", "config"} <= info.keys():
-            raise UserError(f"{self.path / 'run.json'} is damaged: it does not contain a recipe, a state and a config.")
-        if info.get("format") != FORMAT:
-            actual = f"format {info['format']}" if "format" in info else "no format number"
-            raise UserError(f"{self.path} has {actual}, but this version reads only format {FORMAT}: train a new run.")
-        self.info = info
-
     # Changing a run
 
     def save_model(self, model: keras.Model) -> Path:
@@ -119,6 +104,7 @@ class Run(RunSession):
         path = self.path / "model.keras"
         if not self.writes:
             return path
+        machine.check_clock()
         with files.atomic_write(path, suffix=".keras") as partial:
             portable.to_keras_layers(model).save(partial)
         self._model = None
@@ -313,5 +299,5 @@ def _warn(message: str) -> None:
 
 def _command(recipe_name: str) -> str:
     if Path(sys.argv[0]).stem in ("dltoolkit", "__main__"):
-        return shlex.join(["dltoolkit", *sys.argv[1:]])
+        return display.command("dltoolkit", *sys.argv[1:])
     return f"from Python: {recipe_name}.train"

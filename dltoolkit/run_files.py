@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dltoolkit import cluster, files
+from dltoolkit import cluster, files, run_schema
 from dltoolkit.errors import UserError
+
+FORMAT = 2  # version of the layout of a run directory; raised if older versions of this package cannot read the new one
+WHOLE = ("epoch", "step")  # columns of history.csv that hold whole numbers
 
 
 class RunFiles:
@@ -58,24 +62,38 @@ class RunFiles:
     @property
     def metrics(self) -> dict[str, Any]:
         """The contents of metrics.json; empty before the run was evaluated."""
-        return self._read_json("metrics.json") if (self.path / "metrics.json").exists() else {}
+        path = self.path / "metrics.json"
+        return run_schema.read(path, run_schema.METRICS) if os.path.lexists(path) else {}
 
     @property
     def history(self) -> list[dict[str, float]]:
         """The rows of history.csv as numbers, one row per epoch."""
         path = self.path / "history.csv"
-        if not path.exists():
+        if not os.path.lexists(path):
             return []
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
         try:
-            return [{name: float(value) for name, value in row.items() if value != ""} for row in rows]
-        except (TypeError, ValueError):
-            raise UserError(f"{path} is damaged; resume the run to write it again.") from None
+            rows = list(csv.DictReader(io.StringIO(run_schema.read_text(path), newline="")))
+            history = [{name: float(value) for name, value in row.items() if value != ""} for row in rows]
+            numbers = [row[name] for row in history for name in WHOLE if name in row]
+            is_valid = all(number.is_integer() and 0 <= number < run_schema.MAX_NUMBER for number in numbers)
+        except (OSError, TypeError, ValueError, csv.Error):
+            is_valid = False
+        if not is_valid:
+            raise UserError(f"{path} is damaged; resume the run to write it again.")
+        return [run_schema.Fields(row, path, "") for row in history]
 
-    def _read_json(self, name: str) -> dict[str, Any]:
-        try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (ValueError, OSError):
-            effect = ", and the run cannot be used without it" if name == "run.json" else ""
-            raise UserError(f"{self.path / name} is damaged or cannot be read{effect}.") from None
+    def reload(self) -> None:
+        """Read run.json again.
+
+        Raises:
+            UserError: If it is damaged, the run has another format than this version reads, or the directory holds
+                links or special files.
+        """
+        files.refuse_special_files(self.path)
+        path = self.path / "run.json"
+        info = run_schema.read(path, {}, required=run_schema.RUN_REQUIRED)
+        number = info.get("format")
+        if type(number) is not int or number != FORMAT:
+            actual = f"format {str(number)[:20]}" if "format" in info else "no format number"
+            raise UserError(f"{self.path} has {actual}, but this version reads only format {FORMAT}: train a new run.")
+        self.info = run_schema.fitting(info, run_schema.RUN, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from dltoolkit import config as configuration
-from dltoolkit import data_object
+from dltoolkit import data_object, files
 from dltoolkit import recipe as recipes
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.formatting import counted
@@ -39,10 +40,10 @@ def load(run: str | Path, out_dir: str | Path = "saved_models", *, recipe: Modul
     """
     if recipe is not None:
         recipes.check(recipe, getattr(recipe, "__file__", None) or str(recipe))
-    for path in (Path(run).expanduser(), Path(out_dir).expanduser() / str(run)):
-        if (path / "run.json").is_file():
+    for path in (files.user_path(run), files.user_path(out_dir) / str(run)):
+        if os.path.lexists(path / "run.json"):
             return Run.open(path, recipe)
-    if Path(run).expanduser().is_dir() and str(run) not in (".", ""):
+    if os.path.isdir(files.user_path(run)) and str(run) not in (".", ""):
         raise RunNotFound(f"{run} is not a run directory: it has no run.json.")
     return Run.open(_find(str(run), out_dir), recipe)
 
@@ -170,7 +171,8 @@ def runs(out_dir: str | Path = "saved_models") -> list[Run]:
 def scan(out_dir: str | Path) -> tuple[list[Run], dict[Path, str]]:
     """Return the readable runs under ``out_dir``, oldest first, and the reasons why others cannot be read, by path."""
     readable, unreadable = [], {}
-    for file in sorted(Path(out_dir).expanduser().glob("*/*/run.json")):
+    folder = files.user_path(out_dir)
+    for file in sorted(folder.glob("*/*/run.json")) if os.path.isdir(folder) else ():
         try:
             readable.append(Run.open(file.parent))
         except UserError as error:
@@ -179,8 +181,8 @@ def scan(out_dir: str | Path) -> tuple[list[Run], dict[Path, str]]:
 
 
 def warn_of_unreadable(reasons: Mapping[Path, str]) -> None:
-    """Print a warning for each run that is left out because it cannot be read, with the reason that names it."""
+    """Print a warning for each run that cannot be read, with the reason, which names it."""
     from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
 
     for reason in reasons.values():
-        progress.warn(f"Skipped a run: {reason}")
+        progress.warn(reason)

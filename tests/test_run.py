@@ -243,7 +243,9 @@ def write_recipe(path):
     return path
 
 
-OWN_RECIPE = r"is not a run of an installed recipe: .* with '--recipe ./mine.py' .* load\(path, recipe=module\) in Python"
+OWN_RECIPE = (
+    r"is not a run of an installed recipe: .* with '--recipe ./mine.py' .* load\(path, recipe=module\) in Python"
+)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ GROUND = {
         "option_names",
         "option_values",
     ),
-    *("plan", "progress", "recipe", "run_files", "streams", "strict_json"),
+    *("plan", "progress", "recipe", "run_files", "run_schema", "run_session", "streams", "strict_json"),
 }
 FLOORS = [
     *(GROUND, {"data"}, {"models"}, {"run"}, {"saved_runs"}, {"training"}, {"evaluation"}, {"finetuning"}, {"report"}),

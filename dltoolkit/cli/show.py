@@ -56,7 +56,7 @@ def list_(what: str | None, out_dir: str) -> None:
     if what == "backbones":
         print_backbones()
     if what in (None, "runs"):
-        print_runs(dltoolkit.runs(out_dir), out_dir)
+        print_runs(out_dir)
 
 
 @click.command(epilog="Example: dltoolkit compare digits-1 digits-2")
@@ -124,18 +124,27 @@ def print_backbones() -> None:
     print_table(["backbone", "parameters", "images"], rows)
 
 
-def print_runs(runs: Sequence[Run], out_dir: str) -> None:
-    """Print the runs with their states and main scores, oldest first."""
+def print_runs(out_dir: str) -> None:
+    """Print the runs in a folder, oldest first, with states and main scores, and warnings about damaged ones."""
+    from dltoolkit import saved_runs  # imports what --help does not need
+
+    runs, unreadable = saved_runs.scan(out_dir)
     click.echo()
-    if not runs:
+    if not runs and not unreadable:
         click.echo(f"No runs in {display.visible(out_dir)} yet.")
         return
     rows = []
     for run in runs:
-        scores = [f"{label} {value}" for label, value in metric_cells(run.metrics.get("test", {})).items()]
+        scores = []
+        try:
+            scores += [f"{label} {value}" for label, value in metric_cells(run.metrics.get("test", {})).items()]
+        except UserError as error:
+            unreadable[run.path] = str(error)
         name = f"{run.path.parent.name}/{run.path.name}"
         rows.append([name, run.info["state"], next(iter(scores), ""), run.info.get("created", "")])
-    print_table(["run", "state", "test", "created"], rows)
+    if rows:
+        print_table(["run", "state", "test", "created"], rows)
+    saved_runs.warn_of_unreadable(unreadable)
 
 
 def print_comparison(runs: Sequence[Run]) -> None:

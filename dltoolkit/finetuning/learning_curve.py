@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,7 @@ def measure(
             labels = counted(count, "label") if count else "all labels"
             progress.note(f"Learning curve: {labels} per class, seed {seed}")
             try:
-                point = saved_runs.load(f"{run.info['recipe']}/{name}", out_dir, recipe=run.recipe)
+                point = saved_runs.load(f"{run.info['recipe']}/{name}", out_dir, recipe=sys.modules[train.__module__])
             except UserError:
                 changes = {"learning_curve": None, "backbone": spec, "shots": count, "seed": seed}
                 point = train(replace(config, name=name, out_dir=out_dir, **changes))
