@@ -72,9 +72,10 @@ EXPLAINED_NAMES = {
 EXPLAINED_NAMES |= dict.fromkeys(("num_workers", "dataloader_num_workers"), EXPLAINED_NAMES["workers"])
 MAX_SHOWN = 80  # characters of a name that the message shows
 PYTHON_NAMES = {"class": "label", "prompt": "prompts"}  # parameters of generate that have another name than the flag
-# What stands in quotation marks, such as a command or the user's own words, and a flag with its value
+# What stands in quotation marks, such as the user's own words, a command at the end, and a flag with its value
 _QUOTED_OR_FLAG = re.compile(
-    r"(?<!\w)'[^']*'(?!\w)|(?<![\w/-])--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?:=(?P<value>[\w./~+,:-]*\w))?(?![\w/-])"
+    r": dltoolkit .*|(?<!\w)'[^']*'(?!\w)"
+    r"|(?<![\w/-])--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?:=(?P<value>[\w./~+,:-]*\w))?(?![\w/-])"
 )
 CUTOFF = 0.6  # similarity (difflib's ratio) below which a suggestion would rather mislead than help
 

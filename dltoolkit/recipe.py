@@ -3,13 +3,12 @@
 import ast
 import importlib
 import importlib.util
-import shlex
 import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
-from dltoolkit import lazy
+from dltoolkit import display, lazy
 from dltoolkit.errors import UserError, did_you_mean
 
 PACKAGE = "dltoolkit.recipes"
@@ -29,7 +28,7 @@ def is_file(recipe: str) -> bool:
 
 def train_command(path: Path) -> str:
     """Return the command that trains with a recipe file, from the current folder."""
-    return f"dltoolkit train {shlex.quote(str(path) if len(path.parts) > 1 else f'./{path}')}"
+    return f"dltoolkit train {display.quote(path if len(path.parts) > 1 else f'./{path}')}"
 
 
 def summary(path: Path) -> str:

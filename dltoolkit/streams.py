@@ -7,8 +7,10 @@ import codecs
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -75,7 +77,8 @@ def standard_streams() -> Iterator[None]:
     """Make the standard streams usable for the command line inside the block, unless a program has replaced them.
 
     Closed file descriptors are opened, so that no file takes their numbers: a stdin without input, and a stdout on
-    which writing fails. Raises :class:`AnswerLost` inside the block if stdout cannot be written.
+    which writing fails. Raises :class:`AnswerLost` inside the block if stdout cannot be written. Warnings and log
+    messages of other packages show control characters.
     """
     before = sys.stdout, sys.stderr
     for descriptor in range(3):
@@ -88,10 +91,15 @@ def standard_streams() -> Iterator[None]:
         sys.stdout = Answers(file, _encoding(sys.stdout), "backslashreplace", line_buffering=os.isatty(1))
     elif hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
+    format_warning, make_record = warnings.formatwarning, logging.getLogRecordFactory()
+    warnings.formatwarning = lambda *arguments: display.visible(format_warning(*arguments), keep="\n")
+    logging.setLogRecordFactory(lambda *arguments, **options: _visible_record(make_record(*arguments, **options)))
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        warnings.formatwarning = format_warning
+        logging.setLogRecordFactory(make_record)
 
 
 def discard_answers() -> None:
@@ -99,6 +107,12 @@ def discard_answers() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
+
+
+def _visible_record(record: logging.LogRecord) -> logging.LogRecord:
+    with contextlib.suppress(TypeError, ValueError):  # arguments that do not fit, which the handler reports
+        record.msg, record.args = display.visible(record.getMessage(), keep="\n"), None
+    return record
 
 
 def _encoding(stream: TextIO | None) -> str:

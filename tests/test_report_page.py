@@ -172,7 +172,7 @@ def test_page_escapes_what_the_user_named(finished):
     assert "<i>3</i>.jpg is odd" in outline.text
     assert "--data 'a <b>'" in outline.text
     assert "Linear model: with <care>." in outline.text
-    assert "🐱?.png" in outline.text  # an undecodable byte in a file name
+    assert r"🐱\udcff.png" in outline.text  # an undecodable byte in a file name
 
 
 def test_headline_compares_the_network_with_the_baselines(finished):
@@ -452,8 +452,8 @@ def test_page_shows_the_learning_curve(tmp_path):
 
 
 def test_page_escapes_every_value_of_a_run(tmp_path):
-    """A run may come from a stranger: no value of its files becomes markup."""
-    evil = "<script>alert(1)</script>"
+    """A run may come from a stranger: no value of its files becomes markup, or reverses the text that follows it."""
+    evil = "<script>alert(1)</script>\x1b[2J\u202e"
     run = make_run(tmp_path / "run", [evil], history=[{"epoch": 1, "step": 1, evil: 1.0}])
     values = dict.fromkeys(["name", "recipe", "state", "error", "command", "device", "machine", "created"], evil)
     run.update(**values, model={"name": evil}, config={evil: evil}, plan={evil: [evil]})
@@ -462,7 +462,8 @@ def test_page_escapes_every_value_of_a_run(tmp_path):
     page, outline = page_of(run, samples={evil.replace("/", ""): np.zeros((1, 4, 4, 3), np.uint8)}, texts={evil: evil})
     assert "script" not in outline.tags
     assert "<script" not in page
-    assert outline.text.count("alert(1)") > 15
+    assert outline.text.count("alert(1)</script>\\x1b[2J\\u202e") > 15
+    assert not {"\x1b", "\u202e"} & set(page)
 
 
 def test_import_needs_neither_tensorflow_nor_pyplot():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from dltoolkit import progress
+from dltoolkit import display, progress
 from dltoolkit.report import formatting, image_grids, plots, sections
 from dltoolkit.report.contents import Contents, Samples
 
@@ -67,9 +67,9 @@ def write(
 
 
 def render(contents: Contents) -> str:
-    """Return the page as HTML; undecodable bytes of file names become question marks."""
+    """Return the page as HTML, in which the control characters of names and texts are visible."""
     html = _environment().get_template("report.html").render(run=contents, **sections.context(contents))
-    return html.encode("utf-8", "replace").decode()
+    return display.visible(html, keep="\n\t")
 
 
 @functools.cache

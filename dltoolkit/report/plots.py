@@ -20,7 +20,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from dltoolkit import progress
+from dltoolkit import display, progress
 from dltoolkit.formatting import is_fraction, metric_label, percent
 from dltoolkit.report import image_grids
 
@@ -290,7 +290,7 @@ def tick_label(text: str, number: int | None = None, *, max_length: int = 22) ->
 
     ``#number`` stands for removed characters.
     """
-    text = " ".join(text.split())
+    text = display.visible(" ".join(text.split()))
     replacement = ("…" if number is None else f"#{number}") if has_missing_glyphs(text) else ""
     shown = "".join(character for character in text if ord(character) in _glyphs())
     if len(shown) > max_length:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dltoolkit import config as configuration
-from dltoolkit import progress
+from dltoolkit import display, progress
 from dltoolkit.formatting import data_rows, metric_label
 from dltoolkit.report import generation_scores, headline, plots
 from dltoolkit.report.formatting import duration, json_value, metric_value, percent
@@ -235,7 +234,7 @@ def _facts(run: Contents) -> dict[str, Any]:
 def _commands(run: Contents) -> dict[str, str]:
     """Return the commands that use this run."""
     file = run.info.get("recipe_file")  # if the recipe is a file of your own
-    path = shlex.quote(str(run.path)) + (f" --recipe {shlex.quote(file)}" if file else "")
+    path = display.quote(run.path) + (f" --recipe {display.quote(file)}" if file else "")
     commands = {}
     if "accuracy" in run.test:
         images = "image_size" in run.info.get("config", {}) and run.info.get("task") != "text"
