@@ -1,12 +1,27 @@
 """Exceptions whose messages are written for users, and helpers for such messages."""
 
 import difflib
+import errno
 import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dltoolkit import display
+
+_SPACE = "free some space, or set TMPDIR and XDG_CACHE_HOME to a disk that has some"
+_PERMISSION = "use a file or a folder that you may read and write"
+# What to do about errors of the operating system, by the names of their numbers, which Windows has not all
+ADVICE = {
+    "ENOSPC": _SPACE,
+    "EDQUOT": _SPACE,
+    "EROFS": _PERMISSION,
+    "EACCES": _PERMISSION,
+    "EPERM": _PERMISSION,
+    "EMFILE": "raise the limit of open files (ulimit -n)",
+    "ENFILE": "close other programs, because all of them have too many files open",
+    "ENOMEM": "free some memory, or raise the limit of this process if it has one (ulimit -v)",
+}
 
 
 class UserError(Exception):
@@ -66,6 +81,20 @@ def root_cause(error: Exception) -> str:
     if lines[:1] == ["in user code:"]:
         lines = [line.partition(": ")[2] for line in lines if re.match(r"[\w.]+: \S", line)] or lines
     return display.visible(lines[0]) if lines else "no message"
+
+
+def machine_error(error: BaseException) -> str | None:
+    """Return a sentence about what a machine lacks: memory, space, permission or open files. None for other errors."""
+    text = str(error)
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    if no_memory or (isinstance(error, ImportError) and "failed to map segment" in text):
+        return (
+            "Out of memory: free some memory, raise the limit of this process if it has one (ulimit -v), or use less "
+            "of the data or a smaller model."
+        )
+    advice = ADVICE.get(errno.errorcode.get(error.errno, "")) if isinstance(error, OSError) else None
+    place = f" ({error.filename})" if advice and error.filename else ""
+    return advice and f"{error.strerror}{place}: {advice}."
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 SIGINT = int(signal.SIGINT)
 NUMBERS = tuple(int(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-# Seconds in which further signals repeat the first one: a terminal that is closed sends SIGHUP by itself and through its
-# shell, and a program that starts this one passes on a signal that the whole process group has received
+# Seconds in which further signals repeat the first one: a terminal that is closed sends SIGHUP by itself and through
+# its shell, and a program that starts this one passes on a signal that the whole process group has received
 REPEAT_SECONDS = 1.0
 
 _deferring = False
@@ -69,6 +69,13 @@ def deferred() -> Iterator[None]:
         _deferring = False
     if _pending is not None:
         raise Interrupted(_pending)
+
+
+def ignore() -> None:
+    """Ignore the signals from now on."""
+    if threading.current_thread() is threading.main_thread():
+        for number in handled():
+            signal.signal(number, signal.SIG_IGN)
 
 
 def pending() -> int | None:

@@ -7,10 +7,12 @@ import os
 import platform
 import re
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
 from dltoolkit.errors import UserError
+from dltoolkit.files import WriteError
 
 MAX_LOGICAL_CPUS = 64  # logical CPUs that --device cpu:N may divide the processor into
 PACKAGES = ("dltoolkit", "tensorflow", "keras", "numpy", "scikit-learn")  # packages whose versions affect results
@@ -41,6 +43,12 @@ def versions() -> dict[str, str | None]:
 def description() -> dict[str, int | str | None]:
     """Return the number of CPUs, the operating system and the processor's name."""
     return {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()}
+
+
+def check_clock() -> None:
+    """Raise a WriteError if the clock stands before 1980, which the zip files of Keras' models cannot hold."""
+    if (year := time.localtime().tm_year) < 1980:
+        raise WriteError(f"A model cannot be saved, because the clock of this machine stands at {year}: set the clock.")
 
 
 def peak_memory_mb() -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dltoolkit import data_object, display, files, interrupt, lazy, machine
-from dltoolkit.errors import NonChiefDone, UserError, WorkerLost
+from dltoolkit.errors import NonChiefDone, UserError, WorkerLost, machine_error
 from dltoolkit.run_files import RunFiles
 
 LAUNCHED_VARIABLE = "DLTOOLKIT_LAUNCHED"  # environment variable with the start of the command that launched the workers
@@ -57,7 +57,7 @@ class RunSession(RunFiles):
     def session(self) -> Iterator[Self]:
         """Lock the run inside the block and record its state: running, then finished, interrupted or failed.
 
-        A new run that fails before its training has begun is deleted. SIGINT and SIGTERM raise
+        A new run that fails before its training has begun is deleted. SIGINT, SIGTERM and SIGHUP raise
         :class:`dltoolkit.interrupt.Interrupted`. Workers other than the chief leave the block when training is done.
         Keras' dtype policy, which training sets, is restored at the end.
 
@@ -97,14 +97,22 @@ class RunSession(RunFiles):
                 pass
             elif self.info["state"] == "starting" and not resumed:
                 shutil.rmtree(self.path, ignore_errors=True)
-            elif not (resumed and self.info["state"] == initial_state):  # if training has not begun, nothing changes
-                if isinstance(error, KeyboardInterrupt):
-                    error.resume_command = self.resume_command
-                elif isinstance(error, files.WriteError):
-                    error.args = (f"{error} When there is space and permission, resume with: {self.resume_command}",)
-                with contextlib.suppress(OSError, UserError):  # keep the first error
-                    record("interrupted" if interrupted else "failed", error=None if interrupted else str(error))
-            raise
+            else:
+                error = self._with_resume_command(error)
+                if not (resumed and self.info["state"] == initial_state):  # if training has not begun, nothing changes
+                    with contextlib.suppress(OSError, UserError):  # keep the first error
+                        record("interrupted" if interrupted else "failed", error=None if interrupted else str(error))
+            raise error
+
+    def _with_resume_command(self, error: BaseException) -> BaseException:
+        """Return an error that names the command that resumes the run if a signal or the machine has ended it."""
+        if isinstance(error, KeyboardInterrupt):
+            error.resume_command = self.resume_command
+        elif isinstance(error, files.WriteError):
+            error.args = (f"{error} Afterwards, resume with: {self.resume_command}",)
+        elif sentence := machine_error(error):
+            return UserError(f"{sentence} Afterwards, resume with: {self.resume_command}")
+        return error
 
     def chief_only(self) -> None:
         """Leave the :meth:`session` on all workers except the chief, which does the rest alone."""

@@ -1,10 +1,13 @@
 """The messages of errors: suggestions, and the root cause of an exception of Keras or TensorFlow."""
 
+import errno
+import os
+
 import keras
 import pytest
 import tensorflow as tf
 
-from dltoolkit.errors import did_you_mean, root_cause
+from dltoolkit.errors import did_you_mean, machine_error, root_cause
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -44,3 +47,24 @@ def test_did_you_mean_names_a_similar_choice_only():
     assert did_you_mean("resnett", ["resnet", "cnn"]) == " Did you mean 'resnet'?"
     assert did_you_mean("ResNet", ["resnet", "cnn"]) == " Did you mean 'resnet'?"
     assert did_you_mean("transformer", ["resnet", "cnn"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "begin"),
+    [
+        (MemoryError(), "Out of memory: free some memory, raise the limit"),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), "Out of memory: free some memory"),
+        (ImportError("libx.so: failed to map segment from shared object"), "Out of memory: free some memory"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"),
+            "No space left on device (/tmp/x): free",
+        ),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files: raise the limit of open files"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), None),
+        (ImportError("No module named x"), None),
+        (ValueError("wrong"), None),
+    ],
+)
+def test_machine_error_says_what_the_machine_lacks(error, begin):
+    sentence = machine_error(error)
+    assert sentence is None if begin is None else sentence.startswith(begin)

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 
 import pytest
 from conftest import run_command
@@ -75,3 +78,14 @@ def test_a_verb_ends_with_the_number_of_the_signal(number, capfd, monkeypatch):
 
     monkeypatch.setattr(recipe.load("image-classifier"), "train", wait)
     assert run_command(capfd, "train", "image-classifier") == (128 + number, "", "Error: Interrupted.\n")
+
+
+def test_a_signal_at_the_end_does_not_change_what_is_done():
+    code = """
+        import atexit, os, signal
+        atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        from dltoolkit.cli import app
+        app.main(["--version"])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

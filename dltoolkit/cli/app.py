@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import dltoolkit
 from dltoolkit import display, interrupt, lazy, option_names, streams
 from dltoolkit.cli import check_data, doctor, inference, show, train
 from dltoolkit.cli.verb_options import help_command
-from dltoolkit.errors import UserError, WorkerLost, did_you_mean, root_cause
+from dltoolkit.errors import UserError, WorkerLost, did_you_mean, machine_error, root_cause
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,6 +38,7 @@ def _run(words: list[str]) -> NoReturn:
         with interrupt.signals_raise(), lazy.quiet_tensorflow():
             code = dltoolkit_command.main(words, prog_name="dltoolkit", standalone_mode=False)
         sys.stdout.flush()
+        atexit.register(interrupt.ignore)  # a signal while the process ends does not change what it has done
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help())
@@ -60,6 +62,8 @@ def _run(words: list[str]) -> NoReturn:
             sys.exit(128 + signal.SIGPIPE)
         _fail(str(error), 1, debug)
     except Exception as error:
+        if sentence := machine_error(error):
+            _fail(sentence, 2, debug)
         _fail(f"{type(error).__name__}: {root_cause(error)} (--debug shows the traceback).", 1, debug)
 
 
