@@ -167,6 +167,9 @@ def test_load_names_the_line_of_an_invalid_byte_in_any_chunk(load, tmp_path, mon
     (tmp_path / "bad.txt").write_bytes("one two three\n".encode("utf-16-le"))
     with pytest.raises(UserError, match="it looks like UTF-16-LE: give encoding='utf-16-le'"):
         load(tmp_path / "bad.txt")
+    (tmp_path / "bad.txt").write_bytes(b"a line of text\n" * 9 + b"a NUL:\0")
+    with pytest.raises(UserError, match="bad.txt has a NUL character in line 10, so it is binary or damaged"):
+        load(tmp_path / "bad.txt")
 
 
 def test_load_refuses_what_is_not_text(load, tmp_path):

@@ -201,7 +201,11 @@ class Documents:
     def _read_file(self, path: Path) -> Iterator[str]:
         """Yield the text of a file in chunks, which are decoded one by one."""
         with encodings.open_text(path, self._encoding) as file:
+            line = 1
             while chunk := file.read(CHUNK_CHARACTERS):
+                if "\0" in chunk:
+                    raise UserError(encodings.describe_nul(path, line + chunk.count("\n", 0, chunk.index("\0"))))
+                line += chunk.count("\n")
                 yield chunk
 
     def _list(self, text_column: str | None) -> dict[str, list[Path | str]]:
