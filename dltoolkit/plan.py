@@ -13,25 +13,30 @@ WIDTH = 80  # columns of the block
 Row = tuple[str, str]  # a label and its value
 
 
-def render(rows: Iterable[Row], *, break_words: bool = True) -> str:
-    """Return rows as text of at most :data:`WIDTH` columns: the labels in one column, the values next to them.
+def render(rows: Iterable[Row], *, width: int = WIDTH, unbroken: Sequence[str] = ()) -> str:
+    """Return rows as text of at most ``width`` columns: the labels in one column, the values next to them.
 
     Control characters, which a file name may hold, are shown as ``\\x1b``. Rows without a value are left out.
 
     Args:
         rows: Labels and values.
-        break_words: Whether to break a word that is too long for a line, such as a path.
+        width: Maximum number of columns.
+        unbroken: Labels of rows whose value stays on one line, however long, so that it can be copied: paths, commands.
     """
     rows = [(label, display.sentence(value)) for label, value in rows if value]
     indent = 2 + max((len(label) for label, _ in rows), default=0)
-    options = {"width": WIDTH, "subsequent_indent": " " * indent, "break_on_hyphens": False}
-    options["break_long_words"] = break_words
-    return "\n".join(textwrap.fill(value, initial_indent=label.ljust(indent), **options) for label, value in rows)
+    options = {"width": max(width, indent + 1), "subsequent_indent": " " * indent, "break_on_hyphens": False}
+    return "\n".join(
+        f"{label:{indent}}{value}"
+        if label in unbroken
+        else textwrap.fill(value, initial_indent=label.ljust(indent), **options)
+        for label, value in rows
+    )
 
 
 def show(rows: Sequence[Row]) -> None:
     """Print rows on stderr."""
-    progress.block(render(rows))
+    progress.block(render(rows, width=min(WIDTH, progress.width())))
 
 
 def announce(run: Any, rows: Sequence[Row]) -> None:

@@ -74,6 +74,12 @@ def block(lines: str) -> None:
     console().print(lines, markup=False)
 
 
+def width() -> int:
+    """Return the number of columns of the terminal on stderr; :data:`LINE_WIDTH` if stderr is none."""
+    screen = console()
+    return screen.width if screen.is_terminal else LINE_WIDTH
+
+
 class _Live:
     """A live display on one line, which is hidden while another one is open inside it."""
 

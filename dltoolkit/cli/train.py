@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,7 @@ def print_summary(run: Run) -> None:
         return
     metrics = run.metrics
     verdict = headline.verdict(metrics)
-    rows = [("result", str(verdict).replace("\N{NO-BREAK SPACE}", " "))] if verdict else []
+    rows = [("result", str(verdict))] if verdict else []
     rows += [row for split in ("test", "validation") for row in _score_rows(split, metrics.get(split, {}))]
     baselines = dict(metrics.get("baseline", {}))
     rows += _gan_rows(metrics.get("test", {}), baselines.pop("real_vs_real", {}))
@@ -129,7 +130,9 @@ def print_summary(run: Run) -> None:
     rows += [("run", run.path), ("report", run.path / "report.html")]
     rows.append(("use it", run.command(*words)))
     if sys.stdout.isatty():
-        click.echo(plan.render([(name, str(value)) for name, value in rows], break_words=False))
+        columns = shutil.get_terminal_size().columns
+        rows = [(name, str(value)) for name, value in rows]
+        click.echo(plan.render(rows, width=columns, unbroken=("run", "report", "use it")))
     else:
         print_table([], rows)
 

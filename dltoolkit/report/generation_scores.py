@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dltoolkit.evaluation.significance import Verdict
-from dltoolkit.formatting import metric_label
-from dltoolkit.report.formatting import metric_value, percent
+from dltoolkit.formatting import metric_label, percent
+from dltoolkit.report.formatting import metric_value
 
 if TYPE_CHECKING:
     from dltoolkit.report.contents import Contents
