@@ -1,6 +1,8 @@
 """Archives of folders: unpacked once and safely."""
 
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from conftest import toy_texts, write_texts
 
 from dltoolkit.data.options import TextReadOptions
-from dltoolkit.data.readers import archives, folders, source
+from dltoolkit.data.readers import archives, bounded, folders, source, tables
 from dltoolkit.data.text.listing import list_texts
 from dltoolkit.errors import UserError
 
@@ -78,16 +80,46 @@ def test_unpack_refuses_links_and_devices(tmp_path):
 
 
 def test_unpack_bounds_what_it_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "MIN_LIMIT", 10_000)
+    monkeypatch.setattr(bounded, "MIN_LIMIT", 10_000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("good/1.txt", bytes(20_000_000))
     with pytest.raises(UserError, match="more than 200 times as large"):
         archives.unpack(tmp_path / "a.zip", tmp_path / "cache")
-    monkeypatch.setattr(archives, "MAX_FILES", 2)
-    many = make_tar(tmp_path / "many.tar", *(member(f"good/{number}.txt") for number in range(3)))
-    with pytest.raises(UserError, match="more than 2 files"):
-        archives.unpack(many, tmp_path / "cache")
+    monkeypatch.setattr(archives, "MIN_FILES", 2)
+    monkeypatch.setattr(archives, "MIN_ENTRY_BYTES", 10_000)
+    for kind in (tarfile.REGTYPE, tarfile.DIRTYPE):
+        many = make_tar(tmp_path / "many.tar", *(member(f"good/{number}", kind) for number in range(300)))
+        with pytest.raises(UserError, match=r"more than \d+ entries"):
+            archives.unpack(many, tmp_path / "cache")
     assert not any((tmp_path / "cache" / "archives").iterdir())
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_unpack_reads_no_header_of_many_bytes(tmp_path, kind):
+    header = tarfile.TarInfo("././@LongLink")
+    header.size, header.type = 90_000_000, kind
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT) + bytes(3_000_000))
+    with pytest.raises(UserError, match="an entry with a harmful header"):
+        archives.unpack(tmp_path / "a.tar.gz", tmp_path / "cache")
+
+
+def test_unpack_takes_no_memory_that_an_xz_file_asks_for(tmp_path):
+    content = make_tar(tmp_path / "a.tar", member("good/1.txt"), content=b"fine").read_bytes()
+    for name, dictionary in (("a.tar.xz", 1 << 20), ("b.tar.xz", 1536 << 20)):
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": dictionary}]
+        (tmp_path / name).write_bytes(lzma.compress(content, filters=filters))
+    assert (archives.unpack(tmp_path / "a.tar.xz", tmp_path / "cache") / "good" / "1.txt").read_bytes() == b"fine"
+    with pytest.raises(UserError, match="Memory usage limit"):
+        archives.unpack(tmp_path / "b.tar.xz", tmp_path / "cache")
+
+
+def test_a_compressed_text_is_read_up_to_its_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounded, "MIN_LIMIT", 10_000)
+    with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
+        file.write("text,label\n" + "good day,pos\n" * 300_000)
+    with pytest.raises(UserError, match=r"a.csv.gz is more than 200 times as large unpacked"):
+        tables.read_table(tmp_path / "a.csv.gz")
 
 
 def test_unpack_names_damaged_archives(tmp_path):
@@ -110,9 +142,7 @@ def test_messages_name_the_archive_instead_of_the_cache(tmp_path):
         return str(caught.value)
 
     path = tmp_path / "nested.zip"
-    expected = (
-        f"{path} has no class folders, but another archive, {path}/inner.tar.gz: unpack it, or give it as data."
-    )
+    expected = f"{path} has no class folders, but another archive, {path}/inner.tar.gz: unpack it, or give it as data."
     assert message(path.name, **{"inner.tar.gz": "", "read.me": ""}) == expected
     table = message("table.zip", **{"train.csv": "text,label\ngood\n"})
     assert table.startswith(f"Line 2 of {tmp_path / 'table.zip'}/train.csv has 1 cell")
@@ -137,3 +167,11 @@ def test_unpack_says_that_an_archive_is_encrypted(tmp_path):
     with pytest.raises(UserError) as caught:
         archives.unpack(path, tmp_path / "cache")
     assert str(caught.value) == f"{path} is encrypted: unpack it first, and give data the folder."
+
+
+def test_unpack_uses_a_temporary_folder_if_the_cache_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    archive = make_tar(tmp_path / "a.tar", member("good/1.txt"), content=b"fine")
+    target = archives.unpack(archive, tmp_path / "file" / "cache")
+    assert (target / "good" / "1.txt").read_bytes() == b"fine"
+    assert archives.unpack(archive, tmp_path / "file" / "cache") == target

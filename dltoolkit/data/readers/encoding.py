@@ -1,16 +1,16 @@
 """Character encodings: decoding of files and bytes, and the likely encoding of bytes that are not UTF-8."""
 
 import codecs
-import gzip
 import io
 import re
 import unicodedata
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TextIO
 
+from dltoolkit.data.readers import bounded
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.files import open_regular
 
@@ -99,8 +99,8 @@ def open_text(path: Path, encoding: str | None = None, errors: str = "strict") -
 @contextmanager
 def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for reading, decompressed if its name ends in .gz."""
-    with open_regular(path) as file, gzip.open(file) if path.suffix.lower() == ".gz" else nullcontext(file) as content:
-        yield content
+    with open_regular(path) as file:
+        yield bounded.decompressed(path, file) if path.suffix.lower() == ".gz" else file
 
 
 def describe_nul(path: Path, line: int) -> str:
