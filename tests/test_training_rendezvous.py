@@ -193,6 +193,36 @@ def start_stranger(stranger: Callable, addresses: tuple[str, ...]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
+@pytest.mark.parametrize("message", [b"[" * 4000 + b"\n", b"[" * 5000, b"[]\n", b'{"index": 1}\n', b"\xff\n", b""])
+def test_the_chief_closes_the_connection_of_a_stranger(addresses, monkeypatch, message):
+    monkeypatch.setattr(rendezvous, "MESSAGE_SECONDS", 20.0 if message else 0.1)
+    chief = threading.Thread(target=wait_for_all, args=([Cluster(addresses, 0)],))
+    chief.start()
+    with connect_to_chief(addresses) as connection:
+        connection.settimeout(10)
+        challenge_of_chief(connection)
+        connection.sendall(message)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    wait_for_all(Cluster(addresses, index) for index in (1, 2))
+    chief.join(timeout=20)
+
+
+def test_the_chief_closes_the_oldest_of_many_idle_connections(addresses, monkeypatch):
+    monkeypatch.setattr(rendezvous, "MAX_UNKNOWN", 2)
+    monkeypatch.setattr(rendezvous, "MESSAGE_SECONDS", 20.0)
+    chief = threading.Thread(target=wait_for_all, args=([Cluster(addresses, 0)],))
+    chief.start()
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect_to_chief(addresses)) for _ in range(8)]  # three more than 2 + 3
+        for connection in connections:
+            connection.settimeout(10)
+            challenge_of_chief(connection)
+        assert [connection.recv(1) for connection in connections[:3]] == [b""] * 3
+        wait_for_all(Cluster(addresses, index) for index in (1, 2))
+    chief.join(timeout=20)
+
+
 def test_strangers_do_not_keep_the_chief_from_its_deadline(addresses, short_timeout):
     errors = {}
     chief = threading.Thread(target=lambda: errors.update(wait_for_all([Cluster(addresses, 0)])))

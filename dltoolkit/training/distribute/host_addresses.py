@@ -30,10 +30,10 @@ class HostAddresses:
         host = self._cluster.host(index)
         if host not in self._known:
             try:
-                found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+                results = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             except (OSError, UnicodeError):
                 return None
-            addresses = frozenset(plain(address[0]) for *_, address in found)
+            addresses = frozenset(plain(address[0]) for *_, address in results)
             if any(ipaddress.ip_address(address).is_unspecified for address in addresses):
                 raise UserError(f"'{host}' in TF_CONFIG does not say which machine is meant: give its name or address.")
             self._known[host] = addresses

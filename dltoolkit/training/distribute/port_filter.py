@@ -72,7 +72,7 @@ def admit(reserved: socket.socket, addresses: Iterable[str]) -> None:
     try:
         _attach(reserved, SO_ATTACH_REUSEPORT_CBPF, list(_program(addresses)))
     except OSError:
-        raise _unsupported("this system takes no filter with so many addresses") from None
+        raise _unsupported("this system has no filter for more than a thousand addresses") from None
     os.environ[TENSORFLOW_VARIABLE] = "1"
 
 
