@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
 from dltoolkit import strict_json
 from dltoolkit.errors import UserError
+from dltoolkit.files import open_regular, user_path
 
 MAX_BYTES = 1_000_000  # size of a file; the parser of YAML reads about 200 kB per second
 
@@ -19,7 +18,7 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: If the file cannot be read, is not valid, or does not hold a mapping of option names to values.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     text = _read_text(path)
     try:
         values = strict_json.loads(text) if path.suffix.lower() == ".json" else _parse_yaml(text)
@@ -36,9 +35,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # a pipe may not block
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UserError(f"Cannot read the config file {path}: it is not a regular file.")
+        with open_regular(path) as file:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise UserError(f"The config file {path} is larger than {MAX_BYTES // 1_000_000} MB: keep options only.")

@@ -27,6 +27,7 @@ KINDS = {  # what is neither a regular file nor a folder, by its type in the mod
     stat.S_IFSOCK: "a socket",
     stat.S_IFLNK: "a symbolic link",
 }
+PIPE_AS_INPUT = "a pipe, not a regular file: give - and send the content to stdin"  # reason for predict
 
 
 class NotRegularFile(OSError):
@@ -41,6 +42,18 @@ class FolderInUse(UserError):
     """Another process holds the lock of a folder."""
 
 
+def user_path(text: str | os.PathLike) -> Path:
+    """Return the path that a user has written, with the home folder in place of ``~``.
+
+    Raises:
+        UserError: If there is no such home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"There is no home folder {Path(text).parts[0]}: write {text} in full.") from None
+
+
 def special_kind(path: str | os.PathLike, *, follow_links: bool = True) -> str | None:
     """Return "a pipe", "a device", "a socket" or, if links are not followed, "a symbolic link"; None for other paths.
 
@@ -50,6 +63,11 @@ def special_kind(path: str | os.PathLike, *, follow_links: bool = True) -> str |
         return KINDS.get(stat.S_IFMT(os.stat(path, follow_symlinks=follow_links).st_mode))
     except (OSError, ValueError):  # there is no such path, or the name is too long or contains a NUL
         return None
+
+
+def is_pipe(path: str | os.PathLike) -> bool:
+    """Return whether a path names a pipe, such as one that the shell makes for ``<(command)``."""
+    return special_kind(path) == KINDS[stat.S_IFIFO]
 
 
 def open_regular(path: str | os.PathLike, *, follow_links: bool = True) -> BinaryIO:

@@ -7,13 +7,14 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from dltoolkit import memory
+from dltoolkit.files import open_regular
 
 MAX_HEADER_BYTES = 20_000  # bytes before the values of an array; NumPy accepts 10,000 characters
 MAX_DIMENSIONS = 8
@@ -93,7 +94,8 @@ def open_npz(file: Path | BinaryIO) -> Iterator[NpzFile]:
         InvalidNpz: If the file, or an array that is read inside the block, is damaged.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        opened = open_regular(file) if isinstance(file, Path) else nullcontext(file)
+        with opened as content, zipfile.ZipFile(content) as archive:
             yield NpzFile(archive)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
         raise InvalidNpz(getattr(error, "strerror", None) or str(error) or "it is damaged") from None

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import ModuleType
 
 from dltoolkit import display, lazy
 from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.files import user_path
 
 PACKAGE = "dltoolkit.recipes"
 
@@ -46,8 +48,8 @@ def load(recipe: str) -> ModuleType:
     """
     if not is_file(recipe):
         return _import_installed(_installed(recipe, ", or give a .py file"))
-    path = Path(recipe).expanduser().resolve()
-    if not path.is_file():
+    path = user_path(recipe).resolve()
+    if not os.path.isfile(path):
         raise UserError(
             f"There is no recipe file {recipe}; 'dltoolkit copy image-classifier .' makes one to start from."
         )
@@ -104,9 +106,9 @@ def copy(recipe: str, folder: str | Path) -> Path:
         UserError: If there is no such recipe, or the file exists already or cannot be written.
     """
     source = _installed(recipe)
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     target = folder / source.name
-    if target.exists():
+    if os.path.lexists(target):
         raise UserError(f"{target} exists already; name another folder or move it away.")
     try:
         folder.mkdir(parents=True, exist_ok=True)

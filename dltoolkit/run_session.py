@@ -29,9 +29,7 @@ class RunSession(RunFiles):
         recipe_file: The recipe's file if it is none of the installed ones. It is never taken from run.json.
     """
 
-    def __init__(
-        self, path: Path, info: dict[str, Any], *, is_new: bool = False, recipe_file: Path | None = None
-    ):
+    def __init__(self, path: Path, info: dict[str, Any], *, is_new: bool = False, recipe_file: Path | None = None):
         super().__init__(path, info)
         self._is_new, self._is_locked, self.recipe_file = is_new, False, recipe_file
 
@@ -46,6 +44,7 @@ class RunSession(RunFiles):
             yield
             return
         with files.exclusive_lock(self.path):
+            files.refuse_special_files(self.path)  # what is written now stays inside the directory
             files.remove_partial_files(self.path)
             self._is_locked = True
             try:

@@ -71,4 +71,4 @@ def test_the_command_answers_a_pipe_at_once(tmp_path):
     command = [sys.executable, "-m", "dltoolkit", "train", "image-classifier", "--config", tmp_path / "pipe.yaml"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
-    assert "is not a regular file" in result.stderr
+    assert "a pipe, not a regular file" in result.stderr

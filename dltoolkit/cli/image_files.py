@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dltoolkit import display
 from dltoolkit.errors import UserError
+from dltoolkit.files import user_path
 from dltoolkit.formatting import counted
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def write(images: np.ndarray, folder: str, *, grid: bool, animated: bool) -> str
     """
     from dltoolkit.report import image_grids
 
-    path, digits = Path(folder).expanduser(), max(4, len(str(len(images))))
+    path, digits = user_path(folder), max(4, len(str(len(images))))
     pages = {}
     if grid:
         pages["grid.png"] = image_grids.image_grid(images, max_images=len(images))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dltoolkit import data, evaluation, models, saved_runs
 from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.files import user_path
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -180,7 +182,7 @@ class ApplicationBackbone(Backbone):
 
     @property
     def weights_file(self) -> Path | None:
-        return Path(self._weights).expanduser() if self._weights else None
+        return user_path(self._weights) if self._weights else None
 
     def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
         weights = str(self.weights_file or "imagenet")
@@ -229,7 +231,7 @@ class FileBackbone(Backbone):
 
     @property
     def weights_file(self) -> Path:
-        return Path(self.name).expanduser()
+        return user_path(self.name)
 
     @functools.cached_property
     def _model(self) -> keras.Model:
@@ -344,7 +346,7 @@ def resolve(name: str | None, *, weights: str | None = None, out_dir: str = "sav
         return PresetBackbone(name)
     if name.endswith(".keras"):
         return FileBackbone(name, seed)
-    if Path(name).expanduser().is_file():
+    if os.path.isfile(user_path(name)):
         raise UserError(f"{name} is not a .keras file; other files are not opened, because a pickle may run code.")
     with contextlib.suppress(saved_runs.RunNotFound):
         return RunBackbone(name, seed, saved_runs.load(name, out_dir))

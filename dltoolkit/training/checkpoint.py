@@ -17,7 +17,7 @@ import numpy as np
 
 from dltoolkit import progress
 from dltoolkit.errors import UserError
-from dltoolkit.files import atomic_write
+from dltoolkit.files import atomic_write, open_regular
 from dltoolkit.run import Run
 from dltoolkit.training import optimizer
 
@@ -151,7 +151,7 @@ def by_key(variables: Iterable[keras.Variable]) -> dict[str, keras.Variable]:
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     """Return the arrays of a checkpoint, or None if any of its bytes has changed."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, follow_links=False) as file:
             size = file.seek(0, io.SEEK_END) - DIGEST_SIZE
             if size > 0 and _digest(file, size) == file.read():
                 file.seek(0)

@@ -28,6 +28,7 @@ from dltoolkit.data.readers import folders, source
 from dltoolkit.data.readers.source import Source
 from dltoolkit.data.split import name_hashes, stratified_sample
 from dltoolkit.errors import InvalidInput, UserError
+from dltoolkit.files import PIPE_AS_INPUT, is_pipe
 
 
 @dataclass(eq=False, kw_only=True)
@@ -145,7 +146,7 @@ def labeled(
     progress: decode.Progress | None = None,
     warn: Callable[[str], None] | None = None,
     note: Callable[[str], None] | None = None,
-    trained: str | None = None,
+    trained: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Read other labeled images for a trained model.
 
@@ -161,7 +162,7 @@ def labeled(
         progress: Function that is called with the task, the number of processed images and the total.
         warn: Function that is called with each warning.
         note: Function that is called with a sentence about the images that were read.
-        trained: Fingerprint of the data that the model was trained on, to warn if they are the same.
+        trained: Hashes of the examples that the model was trained on, to warn if they are among the images.
 
     Returns:
         Images uint8 (n, h, w, c), their class numbers int32 (n,), and their names.
@@ -181,7 +182,7 @@ def labeled(
     )
     if note:
         note(describe_evaluated(everything, decoded.listing, resolved))
-    same = checks.warn_of_training_data(decoded.images.shape, decoded.hashes, decoded.listing, trained)
+    same = checks.warn_of_training_data(decoded.hashes, "image", trained)
     for warning in [*decoded.listing.warnings, *same] if warn else ():
         warn(warning)
     return decoded.images, class_numbers[decoded.listing.labels], decoded.listing.names
@@ -233,6 +234,8 @@ def expand(inputs: Iterable[Any]) -> Iterator[Any]:
             elif not path.exists() and glob.has_magic(text):
                 matches = sorted(glob.glob(str(path), recursive=True))
                 yield from [name for name in matches if not os.path.isdir(name)] or [text]
+            elif is_pipe(path):
+                yield InvalidInput(text, PIPE_AS_INPUT)
             else:
                 yield InvalidInput(text, "a URL: download the file") if source.is_url(text) else text
         except UserError as error:  # the folder may not be read

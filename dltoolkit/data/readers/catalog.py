@@ -33,7 +33,7 @@ def is_tfds_name(name: str) -> bool:
     base = re.split("[/:]", name)[0]
     if not re.fullmatch(r"[a-z][a-z0-9_]*", base) or not tfds_is_installed():
         return False
-    return (tfds_folder() / base).is_dir() or base in tfds_names()
+    return os.path.isdir(tfds_folder() / base) or base in tfds_names()
 
 
 def tfds_names() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dltoolkit.data.readers import folders, source, streams
 from dltoolkit.errors import InvalidInput, UserError
+from dltoolkit.files import PIPE_AS_INPUT, is_pipe
 from dltoolkit.lines import Line
 
 Meaning = Literal["auto", "text", "file"]
@@ -33,6 +34,9 @@ def expand(
     for word in words:
         if isinstance(word, Line) or not isinstance(word, str) or meaning == "text":
             yield word
+            continue
+        if is_pipe(word):
+            yield InvalidInput(word, PIPE_AS_INPUT)
             continue
         try:
             inputs = list_files(word) if word.strip() else []

@@ -6,6 +6,7 @@ This module does not import Keras, so that ``dltoolkit list backbones`` answers 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,7 @@ def check_weights_file(path: Path) -> None:
     Raises:
         UserError: If the file is missing, is not a weights file, or has another hash.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"There is no weights file {path}.")
     if path.suffix not in (".h5", ".keras"):
         raise UserError(

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 from dltoolkit import lazy
 from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.files import refuse_special_files, user_path
+from dltoolkit.models import model_size
 from dltoolkit.network import answers, offline
 
 SCHEMES = {"hf://": "https://huggingface.co", "kaggle://": "https://api.kaggle.com"}  # each with its server
@@ -20,7 +23,7 @@ SCHEMES = {"hf://": "https://huggingface.co", "kaggle://": "https://api.kaggle.c
 
 def is_preset(name: str) -> bool:
     """Return whether a name can only be a preset, because it has a scheme or is a folder with a config.json."""
-    return name.startswith(tuple(SCHEMES)) or (Path(name).expanduser() / "config.json").is_file()
+    return name.startswith(tuple(SCHEMES)) or os.path.isfile(user_path(name) / "config.json")
 
 
 def preset_names() -> list[str]:
@@ -36,17 +39,25 @@ def fetch(preset: str, *class_names: str) -> list[Any]:
         class_names: The parts: "Backbone", "Tokenizer" or "ImageConverter".
 
     Raises:
-        UserError: If the preset does not exist, is damaged or incomplete, or cannot be downloaded.
+        UserError: If the preset does not exist, is damaged or incomplete, holds a pipe or a device, or cannot be
+            downloaded.
     """
+    folder = user_path(preset)
+    if folder.is_dir():
+        refuse_special_files(folder, links_to_files=True)
     hub = lazy.keras_hub()
     if "Tokenizer" in class_names:
         _check_tensorflow_text()
     modules = {"Backbone": hub.models, "Tokenizer": hub.tokenizers, "ImageConverter": hub.layers}
     classes = [getattr(modules[name], name) for name in class_names]
-    folder = Path(preset).expanduser()
     try:
-        with contextlib.nullcontext(str(folder)) if folder.is_dir() else _cached_if_unreachable(preset) as source:
+        if folder.is_dir():
+            with model_size.limited_to_folder(folder):
+                return [part.from_preset(str(folder)) for part in classes]
+        with _cached_if_unreachable(preset) as source:
             return [part.from_preset(source) for part in classes]
+    except UserError:
+        raise
     except Exception as error:  # KerasHub raises many kinds
         raise _preset_error(error, preset) from error
 
@@ -105,7 +116,7 @@ def tokenizer_settings(preset: str) -> dict[str, Any]:
     Returns:
         The content of tokenizer_config.json.
     """
-    path = Path(preset).expanduser() / "tokenizer_config.json"
+    path = user_path(preset) / "tokenizer_config.json"
     if preset.startswith("hf://"):
         from huggingface_hub import try_to_load_from_cache
 
@@ -160,7 +171,7 @@ def _preset_error(error: Exception, preset: str) -> UserError:
     from dltoolkit.models import keras_internals
 
     message = str(error)
-    is_folder = Path(preset).expanduser().is_dir()
+    is_folder = os.path.isdir(user_path(preset))
     if is_folder:
         if isinstance(error, FileNotFoundError):
             missing = message.split("`")[1] if "`" in message else message
