@@ -25,6 +25,7 @@ from dltoolkit.training.distribute.host_addresses import LOOPBACK, HostAddresses
 
 TIMEOUT_VARIABLE = "DLTOOLKIT_WAIT"  # environment variable with the time to wait for the other workers, such as 10m
 DEFAULT_TIMEOUT = "10m"
+MAX_WAIT_SECONDS = 1e6  # eleven days; the operating system takes no time that is far longer
 POLL_SECONDS = 0.2  # seconds between two attempts to connect, or two checks of the deadline
 CHIEF_DELAY_SECONDS = 30.0  # seconds beyond the timeout that a worker waits for the answer of a connected chief
 SILENT_SECONDS = 5.0  # seconds after which the chief prints which workers are missing
@@ -47,7 +48,7 @@ def wait_for_workers(cluster: Cluster) -> socket.socket | None:
         UserError: If the port of this worker is in use, or a worker does not start within ``$DLTOOLKIT_WAIT`` (10m).
     """
     try:
-        timeout = parse_duration(os.environ.get(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT))
+        timeout = min(parse_duration(os.environ.get(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT)), MAX_WAIT_SECONDS)
     except ValueError:
         raise UserError(f"{TIMEOUT_VARIABLE} must be a time such as 90s or 10m.") from None
     (key, is_secret), trusts_network = clusters.secret(), clusters.trusts_network()
