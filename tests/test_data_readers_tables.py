@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dltoolkit.data.readers import delimited
+from dltoolkit import memory
+from dltoolkit.data.readers import columns, delimited, table_files
 from dltoolkit.data.readers.tables import read_table, read_tables
 from dltoolkit.errors import UserError
 
@@ -249,3 +250,64 @@ def test_read_table_reads_objects_of_columns(tmp_path):
         read_table(write(tmp_path / "b.json", '[{"text": 1},\noops]'))
     with pytest.raises(UserError, match="nested too deeply"):
         read_table(write(tmp_path / "c.json", "[" * 100_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"text": "a"}\n{"text": ' + "[" * 100_000, "Line 2 of .* is not JSON: nested too deeply"),
+        ("a.jsonl", '{"text": ' + "1" * 10_000 + "}", "Line 1 of .* is not JSON: a number of 10,000 digits"),
+        ("a.jsonl", '{"text": "a", "text": "b"}', "Line 1 of .* is not JSON: the key 'text' twice"),
+        ("a.json", "[" * 100_000, "is not JSON: nested too deeply"),
+        ("a.json", '[{"text": ' + "1" * 10_000 + "}]", "is not JSON: a number of 10,000 digits"),
+        ("a.json", '[{"text": "a", "text": "b"}]', "is not JSON: the key 'text' twice"),
+    ],
+)
+def test_read_table_refuses_harmful_json_in_one_sentence(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_table(tmp_path / name)
+
+
+def test_read_table_reads_nan_as_pandas_writes_it(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": NaN}')
+    (label,) = read_table(tmp_path / "a.jsonl").columns["label"]
+    assert label != label
+
+
+def test_read_table_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 100_000)
+    for name, line in (("a.csv", "text,label\n"), ("a.jsonl", '{"text": "a"}\n'), ("a.json", "[]\n")):
+        (tmp_path / name).write_text(line * 6_000)
+        with pytest.raises(UserError, match=f"{name} does not fit in half of the free memory"):
+            read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("a.csv", "fine day,good\n", ["one cell\n", '"an open, quotation\n', "a,b,c\n", "nul\0,bad\n"]),
+        ("a.tsv", "fine day\tgood\n", ["one cell\n", "a\tb\tc\n"]),
+        ("a.jsonl", '{"text": "fine day", "label": "good"}\n', ["{\n", "[1]\n", '{"a": 1, "a": 2}\n']),
+    ],
+)
+def test_read_table_skips_and_names_damaged_lines(tmp_path, name, good, bad):
+    header = "" if name == "a.jsonl" else good.replace("fine day", "text").replace("good", "label")
+    (tmp_path / name).write_text(header + "".join(good + line for line in bad) + good)
+    with pytest.raises(UserError):
+        read_table(tmp_path / name)
+    table = read_table(tmp_path / name, skip_invalid=True)
+    assert table.columns == {"text": ["fine day"] * (1 + len(bad)), "label": ["good"] * (1 + len(bad))}
+    assert len(table.damaged) == len(bad)
+    assert table.damaged[0].startswith(f"line {2 + bool(header)}: ")
+    assert columns.warn_of_damaged([table])[0].startswith(f"{len(bad)} lines of {tmp_path / name} are damaged")
+
+
+def test_read_table_refuses_a_sheet_of_many_empty_cells(tmp_path, monkeypatch):
+    openpyxl = pytest.importorskip("openpyxl")
+    monkeypatch.setattr(table_files, "MAX_EXCEL_CELLS", 100_000)
+    book = openpyxl.Workbook()
+    book.active["XFD20"] = "x"
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(UserError, match="too large for a workbook"):
+        read_table(tmp_path / "a.xlsx")

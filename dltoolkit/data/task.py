@@ -34,7 +34,7 @@ def detect(source: Source, read: ReadOptions = ReadOptions()) -> Task:
         return "image" if images >= sum(suffix in TEXTS.suffixes for suffix in suffixes) else "text"
     if source.kind == "table":
         path = next(iter(source.splits.values()), [source.path])[0]
-        table = tables.read_table(path, header=read.header, encoding=read.encoding)
+        table = tables.read_table(path, header=read.header, encoding=read.encoding, skip_invalid=read.skip_invalid)
         if any(_is_image(cells[0]) for cells in table.columns.values()):
             return "image"
         return "image" if _names_images(table) else "text"

@@ -11,6 +11,7 @@ from dltoolkit.data.readers import encoding, tables
 from dltoolkit.data.readers.source import SPLITS, Source, split_name
 from dltoolkit.data.readers.tables import Table
 from dltoolkit.errors import UserError
+from dltoolkit.formatting import counted
 
 TEXT_PAIRS = (  # names of two columns whose texts belong together
     ("premise", "hypothesis"),
@@ -98,6 +99,16 @@ def refuse_nested(contents: Sequence[Table], column: str) -> None:
                     f"{table.locate(row)} has {'an object' if isinstance(cell, dict) else 'a list'} in the column "
                     f"'{column}', but a text is a string: write its text into a column of its own."
                 )
+
+
+def warn_of_damaged(contents: Sequence[Table]) -> list[str]:
+    """Return a warning for each table of which damaged lines were skipped."""
+    return [
+        f"{counted(len(table.damaged), 'line')} of {table.path} "
+        f"{'is' if len(table.damaged) == 1 else 'are'} damaged and skipped; the first: {table.damaged[0]}."
+        for table in contents
+        if table.damaged
+    ]
 
 
 def find_split(

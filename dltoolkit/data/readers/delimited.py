@@ -7,12 +7,15 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from dltoolkit import memory
 from dltoolkit.data.readers import encoding
 from dltoolkit.errors import InvalidInput, UserError
 
 DELIMITERS = ",;\t|"
 SAMPLED_LINES = 50  # lines from which the delimiter is recognized
 MAX_LINE_LENGTH = 100_000_000  # characters; reading a longer line could exhaust the memory
+CHUNK_CHARACTERS = 1 << 22  # characters that are read at a time
+BYTES_PER_LINE, BYTES_PER_CHARACTER = 300, 3  # memory that a table takes while it is read
 MAX_RECORD_LENGTH = 10_000_000  # characters of a record of a stream
 MAX_COLUMN_NAME = 40, 4  # characters and words; longer cells of the first row are data, not names of columns
 IMAGE_FILE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif")  # no column is named like these files
@@ -47,7 +50,11 @@ def find_delimiter(lines: Sequence[str]) -> str:
 
 
 def read_file(
-    path: Path, header: bool | None, encoding_name: str | None, usual_names: Collection[str] = ()
+    path: Path,
+    header: bool | None,
+    encoding_name: str | None,
+    usual_names: Collection[str] = (),
+    damaged: list[str] | None = None,
 ) -> tuple[dict[str, list[str]], list[int]]:
     """Return the columns of a .csv or .tsv file by name, and the line at which each row begins.
 
@@ -56,6 +63,7 @@ def read_file(
         header: Whether the first record names the columns; None detects it.
         encoding_name: Character encoding; None stands for UTF-8 or the encoding of the byte order mark.
         usual_names: Usual names of columns, for the detection.
+        damaged: Receives a description of each damaged line, which is skipped; None raises an error instead.
 
     Raises:
         UserError: If it is not a well-formed table; the message names the line.
@@ -63,7 +71,7 @@ def read_file(
     limit = csv.field_size_limit(2**31 - 1)  # a cell may contain a long text
     try:
         with encoding.open_text(path, encoding_name) as file:
-            records = _parse_lines(list(read_lines(file, path)), path)
+            records = _parse_lines(list(read_lines(file, path, refuse_nul=damaged is None)), path, damaged)
     finally:
         csv.field_size_limit(limit)
     if not records:
@@ -73,7 +81,7 @@ def read_file(
     names = column_names(records.pop(0).cells) if header else numbered_names(len(records[0].cells))
     refuse_repeated(names, path)
     for line, cells in records:
-        if len(cells) != len(names):
+        if len(cells) != len(names):  # lines are parsed one by one if damaged ones are skipped
             raise UserError(
                 f"Line {line} of {path} has {count_cells(cells)}, but the table has {len(names)} columns: enclose "
                 "cells that contain the delimiter in quotation marks."
@@ -126,9 +134,12 @@ def read_lines(file: TextIO, path: Path, *, refuse_nul: bool = True) -> Iterator
     Raises:
         UserError: If a line is so long that it could exhaust the memory, or has a NUL character and may not have one.
     """
-    number = 0
+    number, size, limit = 0, 0, memory.available() // 2
     while line := file.readline(MAX_LINE_LENGTH + 1):
         number += 1
+        size += BYTES_PER_LINE + BYTES_PER_CHARACTER * len(line)
+        if size > limit:
+            raise UserError(does_not_fit(path))
         if len(line) > MAX_LINE_LENGTH:
             raise UserError(
                 f"Line {number} of {path} is longer than {MAX_LINE_LENGTH // 1_000_000} MB, which no table needs: put "
@@ -137,6 +148,27 @@ def read_lines(file: TextIO, path: Path, *, refuse_nul: bool = True) -> Iterator
         if refuse_nul and "\0" in line:
             raise UserError(encoding.describe_nul(path, number))
         yield line
+
+
+def read_all(file: TextIO, path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        UserError: If its content would not fit in memory.
+    """
+    limit, chunks = memory.available() // (2 * BYTES_PER_CHARACTER), []
+    while chunk := file.read(CHUNK_CHARACTERS):
+        chunks.append(chunk)
+        limit -= len(chunk)
+        if limit < 0:
+            raise UserError(does_not_fit(path))
+    return "".join(chunks)
+
+
+def does_not_fit(path: Path) -> str:
+    """Return the message about a table that is too large for the memory."""
+    free = memory.describe(memory.available())
+    return f"{path} does not fit in half of the free memory ({free}): use a part of it, or a machine with more memory."
 
 
 class RecordParser:
@@ -244,10 +276,12 @@ def _declared_delimiter(line: str) -> str | None:
     return match[1] if match else None
 
 
-def _parse_lines(lines: list[str], path: Path) -> list[Record]:
+def _parse_lines(lines: list[str], path: Path, damaged: list[str] | None) -> list[Record]:
     if declared := _declared_delimiter(lines[0]) if lines else None:
         lines[0] = "\n"
     delimiter = declared or ("\t" if ".tsv" in path.suffixes else find_delimiter(lines[:SAMPLED_LINES]))
+    if damaged is not None:
+        return _parse_each(lines, delimiter, damaged)
     if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
         # Each line is a row, so a quotation mark is an ordinary character unless it encloses the whole cell
         return [
@@ -265,6 +299,18 @@ def _parse_lines(lines: list[str], path: Path) -> list[Record]:
     except csv.Error as error:
         reason = "a quotation mark is not closed" if "unexpected end" in str(error) else error
         raise UserError(f"Line {start} of {path} is not a row of a table: {reason}.") from None
+    return records
+
+
+def _parse_each(lines: list[str], delimiter: str, damaged: list[str]) -> list[Record]:
+    """Return the records of lines, without those that are damaged, which are described."""
+    parser, records = RecordParser(delimiter), []
+    results = [result for number, line in enumerate(lines, start=1) for result in parser.feed(number, line)]
+    for result in (*results, *parser.close()):
+        if isinstance(result, Record):
+            records.append(result)
+        else:
+            damaged.append(result.error)
     return records
 
 

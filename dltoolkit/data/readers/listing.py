@@ -200,7 +200,9 @@ def from_tables(
         contents = [table for _, table in contents]
         tables.require_same_columns(contents)
     else:
-        contents = tables.read_tables([path for _, path in files], header=read.header, encoding=read.encoding)
+        contents = tables.read_tables(
+            [path for _, path in files], header=read.header, encoding=read.encoding, skip_invalid=read.skip_invalid
+        )
     noun = example_type.noun
     item_column, label_column = find_columns(contents[0])
     columns.refuse_same(contents[0], item_column, label_column, noun)
@@ -208,7 +210,7 @@ def from_tables(
     if example_type.noun == "text":
         columns.refuse_nested(contents, item_column)
     labels, more = columns.labels_of(contents, label_column)
-    warnings = [*source.warnings, *warnings, *more]
+    warnings = [*source.warnings, *columns.warn_of_damaged(contents), *warnings, *more]
     warnings += columns.warn_of_alternatives(contents[0], {noun: item_column, "label": label_column}, read)
     rows: list[tuple[str, Any, str, str]] = []
     incomplete: list[str] = []

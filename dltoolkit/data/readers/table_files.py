@@ -6,20 +6,27 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from dltoolkit import strict_json
 from dltoolkit.data.readers import delimited, encoding
-from dltoolkit.errors import UserError, json_error
+from dltoolkit.errors import UserError
 from dltoolkit.files import open_regular
 
 FASTTEXT_LABEL = "__label__"  # begins a label in the training files of fastText
-MAX_EXCEL_BYTES = 2_000_000_000  # size of an unpacked workbook; a larger one would exhaust the memory
+MAX_EXCEL_BYTES = 500_000_000  # size of an unpacked workbook, of which openpyxl takes several times as much memory
+MAX_EXCEL_CELLS = 50_000_000  # of a sheet, empty ones included: one cell in the last column makes a row of 16,384
 
 Columns = dict[str, list]
 
 
-def read_json(path: Path, encoding_name: str | None) -> tuple[Columns, list[int]]:
+def read_json(path: Path, encoding_name: str | None, damaged: list[str] | None = None) -> tuple[Columns, list[int]]:
     """Return the columns of a .jsonl file, or of a .json file, and the line of each row.
 
     A .json file holds an array of objects, one object per line, or an object of columns.
+
+    Args:
+        path: The file.
+        encoding_name: Character encoding; None stands for UTF-8 or the encoding of the byte order mark.
+        damaged: Receives a description of each damaged line, which is skipped; None raises an error instead.
 
     Raises:
         UserError: If the file contains anything else.
@@ -35,11 +42,15 @@ def read_json(path: Path, encoding_name: str | None) -> tuple[Columns, list[int]
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise UserError(f"Line {number} of {path} is not JSON: {json_error(error, line=False)}.") from None
-            if not isinstance(row, dict):
-                raise UserError(f"Line {number} of {path} is not a JSON object with named values.")
+                row = strict_json.loads(line, line=False, nan=True)
+                problem = "is not a JSON object with named values" if not isinstance(row, dict) else None
+            except strict_json.InvalidJSON as error:
+                problem = f"is not JSON: {error}"
+            if problem and damaged is None:
+                raise UserError(f"Line {number} of {path} {problem}.") from None
+            if problem:
+                damaged.append(f"line {number}: {problem}")
+                continue
             rows.append(row)
             lines.append(number)
     return _to_columns(rows), lines
@@ -61,11 +72,7 @@ def read_excel(path: Path, header: bool | None, usual_names: Collection[str] = (
                 raise UserError(f"{path} is too large for a workbook: save it as .csv.")
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         try:
-            sheets = {
-                sheet.title: rows
-                for sheet in book.worksheets
-                if (rows := [row for row in sheet.iter_rows(values_only=True) if any(cell is not None for cell in row)])
-            }
+            sheets = {sheet.title: rows for sheet in book.worksheets if (rows := _rows_with_values(sheet, path))}
         finally:
             book.close()
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, SyntaxError) as error:
@@ -84,6 +91,17 @@ def read_excel(path: Path, header: bool | None, usual_names: Collection[str] = (
         names = delimited.numbered_names(width)
     delimited.refuse_repeated(names, path)
     return {name: [row[index] for row in rows] for index, name in enumerate(names)}
+
+
+def _rows_with_values(sheet: Any, path: Path) -> list[tuple]:
+    rows, cells = [], 0
+    for row in sheet.iter_rows(values_only=True):
+        cells += len(row)
+        if cells > MAX_EXCEL_CELLS:
+            raise UserError(f"The sheet {sheet.title} of {path} is too large for a workbook: save it as .csv.")
+        if any(cell is not None for cell in row):
+            rows.append(row)
+    return rows
 
 
 def read_arrow(path: Path) -> Columns:
@@ -159,17 +177,15 @@ def _read_json_document(path: Path, encoding_name: str | None) -> Columns | None
     """Return the columns of a file that is a single JSON value, or None if it may have one object per line."""
     expected = "write a list of {column: value} objects"
     with encoding.open_text(path, encoding_name) as file:
-        text = file.read()
+        text = delimited.read_all(file, path)
         if "\0" in text:
             raise UserError(encoding.describe_nul(path, text.count("\n", 0, text.index("\0")) + 1))
         try:
-            document = json.loads(text.removeprefix("\ufeff"))
-        except json.JSONDecodeError as error:
-            if error.msg == "Extra data":
+            document = strict_json.loads(text.removeprefix("\ufeff"), nan=True)
+        except strict_json.InvalidJSON as error:
+            if error.has_more:
                 return None
-            raise UserError(f"{path} is not JSON: {json_error(error)}.") from None
-        except RecursionError:
-            raise UserError(f"{path} is nested too deeply: {expected}.") from None
+            raise UserError(f"{path} is not JSON: {error}.") from None
     if isinstance(document, dict):
         values = list(document.values())
         if len(values) == 1 and isinstance(values[0], list):  # {"data": [{…}, …]}

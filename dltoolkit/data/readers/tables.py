@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from dltoolkit import data_object
 from dltoolkit.data.readers import delimited, table_files
@@ -26,11 +27,13 @@ class Table:
         path: The file, for messages and relative paths.
         columns: The cells of each column by its name, all columns of the same length.
         lines: The line of the file at which each row begins; empty for files that have no lines.
+        damaged: Descriptions of the lines that were skipped because they are damaged.
     """
 
     path: Path
     columns: dict[str, list]
     lines: list[int] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
@@ -83,7 +86,9 @@ class Table:
         raise UserError(f"{self.path} has no column '{column}'.{near} Its columns are: {listed}.")
 
 
-def read_table(path: Path, *, header: bool | None = None, encoding: str | None = None) -> Table:
+def read_table(
+    path: Path, *, header: bool | None = None, encoding: str | None = None, skip_invalid: bool = False
+) -> Table:
     """Read one table. Cells of .csv, .tsv and fastText files are strings; those of other files keep their types.
 
     Args:
@@ -91,16 +96,17 @@ def read_table(path: Path, *, header: bool | None = None, encoding: str | None =
         header: Whether the first line of a .csv or .tsv file, or the first row of an .xlsx file, names the columns;
             None detects it. Without names, the columns are called "1", "2", ….
         encoding: Character encoding of a text file; None stands for UTF-8 or the encoding of its byte order mark.
+        skip_invalid: Whether to skip damaged lines of a .csv, .tsv, .jsonl or .json file.
 
     Raises:
         UserError: If the file is empty, not a table, or in another encoding.
     """
-    suffix = table_suffix(path)
+    suffix, damaged = table_suffix(path), [] if skip_invalid else None
     try:
         if suffix in (".csv", ".tsv"):
-            table = Table(path, *delimited.read_file(path, header, encoding, USUAL_NAMES))
+            table = Table(path, *delimited.read_file(path, header, encoding, USUAL_NAMES, damaged), damaged or [])
         elif suffix in (".jsonl", ".json"):
-            table = Table(path, *table_files.read_json(path, encoding))
+            table = Table(path, *table_files.read_json(path, encoding, damaged), damaged or [])
         elif suffix == ".xlsx":
             table = Table(path, table_files.read_excel(path, header, USUAL_NAMES))
         elif suffix in (".parquet", ".arrow"):
@@ -114,13 +120,17 @@ def read_table(path: Path, *, header: bool | None = None, encoding: str | None =
     return table
 
 
-def read_tables(paths: Sequence[Path], *, header: bool | None = None, encoding: str | None = None) -> list[Table]:
+def read_tables(paths: Sequence[Path], **options: Any) -> list[Table]:
     """Read several tables with the same columns (the splits, or the files of one split).
+
+    Args:
+        paths: The files.
+        options: Options of :func:`read_table`.
 
     Raises:
         UserError: As in :func:`read_table`, or if a table lacks a column of the first one.
     """
-    tables = [read_table(path, header=header, encoding=encoding) for path in paths]
+    tables = [read_table(path, **options) for path in paths]
     require_same_columns(tables)
     return tables
 
