@@ -115,6 +115,8 @@ def train(config: Config = Config(), *, resume: Run | None = None, callbacks: Se
         resume: A run of this recipe to continue, instead of a new one.
         callbacks: Callbacks of Keras.
     """
+    if callbacks and config.method == "linear-probe":
+        raise UserError("A linear probe has no training loop that could call callbacks: leave them out.")
     spec = finetuning.tasks.resolve(config)  # resolves --backbone
     config = config.resolve(backbone=spec.backbone.spec)
     resolve_defaults(config, spec)  # refuses wrong values before the data are read

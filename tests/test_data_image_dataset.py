@@ -137,17 +137,20 @@ def test_fingerprint_changes_with_content_label_and_class_name(make_folder):
     assert load(folder).fingerprint != before
 
 
-def test_labeled_warns_of_a_copy_of_the_training_data(make_folder, tmp_path):
+def test_labeled_warns_of_copies_of_training_data(make_folder, tmp_path):
     folder = make_folder("original", 6)
     shutil.copytree(folder, tmp_path / "copy")
     trained = dataset.load(str(folder))
-    warnings = {}
-    for fingerprint in (trained.fingerprint, "other"):
-        warnings[fingerprint] = []
-        options = {"warn": warnings[fingerprint].append, "trained": fingerprint}
-        dataset.labeled(str(tmp_path / "copy"), trained.classes, trained.preprocessing, **options)
-    warning = "These are the data that the run was trained on, so the scores will be too optimistic."
-    assert [warning in warnings[trained.fingerprint], warning in warnings["other"]] == [True, False]
+    others = make_folder("others", 6)
+    shutil.copy(trained.names[trained.train[0]], others / "bars" / "copy.png")
+    expected = {"copy": f"{len(trained.train)} of 18 images are", "others": "1 of 19 images is"}
+    for name, begin in expected.items():
+        warnings = []
+        options = {"warn": warnings.append, "trained": trained.train_hashes}
+        dataset.labeled(str(tmp_path / name), trained.classes, trained.preprocessing, **options)
+        assert [warning for warning in warnings if "training examples" in warning] == [
+            f"{begin} among the training examples of the run, so the scores will be too optimistic."
+        ]
 
 
 def test_labeled_reads_images_for_a_trained_model(make_folder, split_folder):

@@ -75,8 +75,7 @@ def best_by_history(run) -> str:
 def test_train_writes_metrics_baselines_and_report(run, folder, capfd):
     assert {path.name for path in run.path.iterdir()} - {"tensorboard", ".lock"} == {
         *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json"),
-        "predictions.csv",
-        *("plots", "checkpoint"),
+        *("predictions.csv", "train_hashes.bin", "plots", "checkpoint"),
     }
     assert run.metrics["test"]["accuracy"] > 0.6
     assert run.metrics["baseline"].keys() == {"majority", "linear", "linear_probe", "from_scratch"}
@@ -179,6 +178,13 @@ def test_train_continues_from_a_kerashub_preset(config, tmp_path):
     assert same_metrics(run.evaluate(), run.metrics["test"])
     with pytest.raises(UserError, match="does not read texts"):
         models.pretrained.text_backbones.from_preset(str(tmp_path / "net"), 10)
+
+
+def test_linear_probe_refuses_callbacks(config, tmp_path):
+    config = replace(config, method="linear-probe", out_dir=str(tmp_path))
+    with pytest.raises(UserError, match="no training loop that could call callbacks: leave them out"):
+        fine_tune.train(config, callbacks=[keras.callbacks.Callback()])
+    assert not list(tmp_path.iterdir())
 
 
 def test_linear_probe_has_no_training_loop(config):

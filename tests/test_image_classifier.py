@@ -85,8 +85,7 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     assert run.metrics["test"]["accuracy"] > 0.8
     assert {path.name for path in run.path.iterdir()} - {"tensorboard", ".lock"} == {
         *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json"),
-        "predictions.csv",
-        *("plots", "checkpoint"),
+        *("predictions.csv", "train_hashes.bin", "plots", "checkpoint"),
     }
     info = json.loads((run.path / "run.json").read_text())
     assert (info["recipe"], info["name"], info["state"]) == ("image-classifier", "toys-1", "finished")

@@ -42,7 +42,7 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     assert run.metrics["test"]["accuracy"] > 0.8
     assert {path.name for path in run.path.iterdir()} - {"tensorboard", ".lock"} == {
         *("run.json", "model.keras", "history.csv", "metrics.json", "report.html", "labels.json", "vocabulary.txt"),
-        *("predictions.csv", "plots", "checkpoint"),
+        *("predictions.csv", "plots", "checkpoint", "train_hashes.bin"),
     }
     info = json.loads((run.path / "run.json").read_text())
     assert (info["recipe"], info["name"], info["state"]) == ("sentiment-analyzer", "toys-1", "finished")
@@ -131,10 +131,19 @@ def test_predict_takes_literals_files_tables_and_folders(run, reviews, capfd, tm
 def test_evaluate_warns_of_the_training_data_in_another_format(run, reviews, capfd, tmp_path):
     with open(reviews, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    for name, kept, warned in (("copy.jsonl", rows, 1), ("part.jsonl", rows[:50], 0)):
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in kept))
-        code, _, err = run_command(capfd, "evaluate", str(run.path), "--data", str(tmp_path / name))
-        assert (code, " ".join(err.split()).count("the scores will be too optimistic")) == (0, warned)
+    new = [{**row, "text": f"{row['text']} again"} for row in rows[:20]]
+    counts = {}
+    for name, selected in (("copy", rows[::-1]), ("part", [*rows[180:], *new]), ("new", new)):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in selected))
+        code, _, err = run_command(capfd, "evaluate", str(run.path), "--data", str(path))
+        pattern = r"Warning: (\d+) of (\d+) texts are among the training examples of the run"
+        counts[name] = [tuple(map(int, numbers)) for numbers in re.findall(pattern, " ".join(err.split()))]
+        assert code == 0, err
+    ((partly, size),) = counts.pop("part")
+    assert size == 80
+    assert 0 < partly <= 60
+    assert counts == {"copy": [(180, 240)], "new": []}
 
 
 def test_resume_leaves_a_finished_run_as_it_is(run, capfd):

@@ -15,6 +15,7 @@ from dltoolkit.data.options import NONE, ReadOptions
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.source import SPLITS, Source, table_suffix
 from dltoolkit.errors import UserError
+from dltoolkit.formatting import counted
 
 MAX_IMBALANCE = 10  # ratio of the largest to the smallest class above which a warning recommends class weights
 UNLABELED = ("unsup", "unlab", "nolabel", "no_label")  # beginnings of the names of folders that are no classes
@@ -194,20 +195,19 @@ def fingerprint(shape: Sequence[int], hashes: np.ndarray, listing: Listing) -> s
     return digest.hexdigest()
 
 
-def warn_of_training_data(shape: Sequence[int], hashes: np.ndarray, listing: Listing, trained: str | None) -> list[str]:
-    """Return a warning if examples are those that a model was trained on, in any format.
+def warn_of_training_data(hashes: np.ndarray, noun: str, trained: np.ndarray | None) -> list[str]:
+    """Return a warning if examples are among those that a model was trained on, in any format and order.
 
     Args:
-        shape: Shape of the data.
         hashes: uint64 (n,), of the contents.
-        listing: The listing.
-        trained: Fingerprint of the data of the model.
+        noun: Name of an example, "image" or "text".
+        trained: Hashes of the training examples of the model; None to warn of nothing.
     """
-    used, labels = np.unique(listing.labels, return_inverse=True)
-    named = replace(listing, labels=labels.astype(np.int32), classes=[listing.classes[index] for index in used])
-    if fingerprint(shape, hashes, named) != trained:
+    count = 0 if trained is None else int(np.isin(hashes, trained).sum())
+    if not count:
         return []
-    return ["These are the data that the run was trained on, so the scores will be too optimistic."]
+    subject = f"{count:,} of {counted(len(hashes), noun)} {'is' if count == 1 else 'are'}"
+    return [f"{subject} among the training examples of the run, so the scores will be too optimistic."]
 
 
 def refuse_invalid(reasons: Mapping[int, str], listing: Listing, read: ReadOptions, folder: Path, name: str) -> None:

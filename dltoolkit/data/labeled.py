@@ -41,6 +41,7 @@ class LabeledSplits:
         split_origin: Origin of the splits in words, such as "predefined by folders".
         warnings: Sentences for the user.
         findings: (name, finding) of every unusable or repeated example.
+        train_hashes: Hashes of the contents of the training examples, uint64, sorted.
     """
 
     labels: np.ndarray
@@ -59,6 +60,7 @@ class LabeledSplits:
     split_origin: str = ""
     warnings: list[str] = field(default_factory=list)
     findings: list[tuple[str, str]] = field(default_factory=list)
+    train_hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def counts(self) -> dict[str, int]:
         """Return the number of examples in each split."""
@@ -182,6 +184,7 @@ def split_dataset(
         "split_origin": _describe_origin(listing),
         "warnings": warnings,
         "findings": [*invalid, *duplicates],
+        "train_hashes": np.unique(hashes[splits["train"]]),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from dltoolkit import progress
 from dltoolkit.data.image import dataset as images
 from dltoolkit.data.image import pipeline
-from dltoolkit.evaluation import classification
+from dltoolkit.evaluation import classification, training_examples
 from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.evaluation.image_predictor import max_batch_size, preprocessing
 from dltoolkit.formatting import counted
@@ -95,7 +95,7 @@ def read_labeled(run: Run, other: str, read: ImageReadOptions) -> tuple[np.ndarr
         other: Value of ``--data``.
         read: Options for reading.
     """
-    trained = None if run.warn_of_training_data(other) else run.info["data"].get("fingerprint")
+    trained = None if run.warn_of_training_data(other) else training_examples.load(run)
     pixels, labels, _ = images.labeled(
         other, run.labels, preprocessing(run), read, note=progress.note, warn=progress.warn, trained=trained
     )

@@ -13,7 +13,7 @@ from dltoolkit.data.text import pipeline as text_pipeline
 from dltoolkit.data.text.encoders import VocabularyEncoder
 from dltoolkit.data.text.vocabulary import Vocabulary
 from dltoolkit.data.text.words import TokenizedTexts
-from dltoolkit.evaluation import classification, prediction
+from dltoolkit.evaluation import classification, prediction, training_examples
 from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.evaluation.text_predictor import PREDICTION_BATCH_SIZE, is_known
 from dltoolkit.formatting import counted
@@ -98,7 +98,7 @@ def evaluate(
         progress.note(splits.describe_evaluated())
         splits = splits.with_encoder(encoder)
         return classification.measure(run.model, labeled_batches(splits, "test"), run.labels)
-    trained = None if run.warn_of_training_data(other) else run.info["data"].get("fingerprint")
+    trained = None if run.warn_of_training_data(other) else training_examples.load(run)
     texts, labels, _ = text.labeled(other, run.labels, read, note=progress.note, warn=progress.warn, trained=trained)
     token_ids = encoder(TokenizedTexts(texts))
     if token_ids.truncated:

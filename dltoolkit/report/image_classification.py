@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dltoolkit.evaluation import baseline, image_classification
+from dltoolkit.evaluation import baseline, image_classification, training_examples
 from dltoolkit.report import classification
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def evaluate_and_report(
             images, labels[train], images, labels[test], classes, train_rows=train, test_rows=test
         ),
     }
+    training_examples.save(run, splits)
     classification.evaluate_and_report(
         run,
         model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dltoolkit.evaluation import baseline, ngram_baseline, text_classification
+from dltoolkit.evaluation import baseline, ngram_baseline, text_classification, training_examples
 from dltoolkit.report import classification
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def evaluate_and_report(
     labels, train, test = splits.labels, splits.train, splits.sort_by_length("test")
     linear, linear_features = ngram_baseline.linear(splits.tokenized, labels, train, test, splits.classes)
     simple = {"majority": baseline.majority(labels, train, test, splits.classes), "linear": linear}
+    training_examples.save(run, splits)
     classification.evaluate_and_report(
         run,
         model,

@@ -188,7 +188,7 @@ def labeled(
     *,
     warn: Callable[[str], None] | None = None,
     note: Callable[[str], None] | None = None,
-    trained: str | None = None,
+    trained: np.ndarray | None = None,
 ) -> tuple[list[str], np.ndarray, list[str]]:
     """Read other labeled texts for a trained model, or their test split if splits are predefined.
 
@@ -198,7 +198,7 @@ def labeled(
         read: Options for reading.
         warn: Called with each warning.
         note: Called with a sentence about the texts that were read.
-        trained: Fingerprint of the data that the model was trained on, to warn if they are the same.
+        trained: Hashes of the examples that the model was trained on, to warn if they are among the texts.
 
     Returns:
         The texts, the indices of their classes int32 (n,), and their names.
@@ -213,7 +213,7 @@ def labeled(
     listing, texts, hashes, _ = _read_listing(listing, src, read)
     if note:
         note(describe_evaluated(everything, listing, src))
-    for warning in [*listing.warnings, *checks.warn_of_training_data((), hashes, listing, trained)] if warn else ():
+    for warning in [*listing.warnings, *checks.warn_of_training_data(hashes, "text", trained)] if warn else ():
         warn(warning)
     return texts, class_indices[listing.labels], listing.names
 
