@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from dltoolkit import machine
 from dltoolkit.errors import UserError
 
 DEBUG_VARIABLE = "DLTOOLKIT_DEBUG"  # environment variable that --debug sets; messages of TensorFlow are shown then
@@ -74,6 +75,7 @@ def import_tensorflow() -> None:
     if "keras" in sys.modules and "tensorflow" in sys.modules:
         _find_devices()
         return
+    machine.check_address_space()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
 

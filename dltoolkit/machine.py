@@ -15,6 +15,7 @@ from dltoolkit.errors import UserError
 from dltoolkit.files import WriteError
 
 MAX_LOGICAL_CPUS = 64  # logical CPUs that --device cpu:N may divide the processor into
+MIN_ADDRESS_SPACE = 3 * 2**30  # bytes of addresses, most of them unused, that the smallest training takes
 PACKAGES = ("dltoolkit", "tensorflow", "keras", "numpy", "scikit-learn")  # packages whose versions affect results
 
 
@@ -43,6 +44,20 @@ def versions() -> dict[str, str | None]:
 def description() -> dict[str, int | str | None]:
     """Return the number of CPUs, the operating system and the processor's name."""
     return {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()}
+
+
+def check_address_space() -> None:
+    """Raise a UserError if a limit of this process is too low for TensorFlow, whose C++ code would crash."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+        raise UserError(
+            f"The memory of this process is limited to {limit / 2**30:.1f} GiB (ulimit -v), but TensorFlow needs "
+            f"{MIN_ADDRESS_SPACE / 2**30:.0f} GiB: raise the limit."
+        )
 
 
 def check_clock() -> None:
