@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from dltoolkit.data.text import ngrams
+from dltoolkit.data.text import vocabulary as vocabulary_module
 from dltoolkit.data.text.vocabulary import FIRST_ID, UNKNOWN_ID, Vocabulary, log_count_ratios
 from dltoolkit.data.text.words import TokenizedTexts, split_words
 from dltoolkit.errors import UserError
@@ -105,10 +107,24 @@ def test_vocabulary_survives_writing(ngrams):
         assert encode_bag(restored, text) == encode_bag(vocabulary, text) == list_ngrams(text, ngrams)
 
 
-@pytest.mark.parametrize("text", ["", "a\na b\n", "a b c d\n"])
+@pytest.mark.parametrize("text", ["", "a\na b\n", "a b c d\n", "a\na  a\n", "a\n a\n"])
 def test_from_text_refuses_other_texts(text):
-    with pytest.raises(ValueError, match="not a vocabulary"):
+    with pytest.raises(ValueError, match="the lines are not words and n-grams of them"):
         Vocabulary.from_text(text)
+
+
+def test_from_text_bounds_the_words(monkeypatch):
+    monkeypatch.setattr(vocabulary_module, "MAX_WORDS", 3)
+    assert len(Vocabulary.from_text("a\nb\nc\na b\nb c\na b c\n").entries) == 6
+    with pytest.raises(ValueError, match="more than 3 words"):
+        Vocabulary.from_text("a\nb\nc\nd\n")
+
+
+def test_keys_of_entries_are_packed_words():
+    entries = ["a", "b", "wo*", "a b", "b a b", "wo*", "b", "c"]
+    numbers = {"a": 1, "b": 7, "wo*": 6, "c": 8}  # the last of equal entries
+    expected = [ngrams.pack([numbers[word] for word in entry.split(" ")]) for entry in entries]
+    assert Vocabulary(entries, 3)._entry_keys().tolist() == expected
 
 
 def test_build_refuses_texts_without_a_frequent_word():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -118,11 +119,28 @@ class Vocabulary:
     @functools.cached_property
     def _keys_and_ids(self) -> tuple[np.ndarray, np.ndarray]:
         """The keys of the entries, ascending, and their IDs."""
-        numbers = {word: id_ - UNKNOWN_ID for word, id_ in self._index.items()}
-        keys = [ngram_keys.pack([numbers[word] for word in entry.split(" ")]) for entry in self.entries]
-        keys = np.array(keys, np.int64)
+        keys = self._entry_keys()
         order = np.argsort(keys)
         return keys[order], FIRST_ID + order
+
+    def _entry_keys(self) -> np.ndarray:
+        """Return the keys of all entries, int64; 0 for an n-gram with a word that is not an entry.
+
+        Loops over millions of entries in Python would take most of the time of a prediction.
+        """
+        if not self.entries:
+            return np.zeros(0, np.int64)
+        lengths = 1 + np.fromiter(map(str.count, self.entries, itertools.repeat(" ")), np.int64, len(self.entries))
+        words = map(self._index.get, " ".join(self.entries).split(" "), itertools.repeat(UNKNOWN_ID))
+        numbers = np.fromiter(words, np.int64, int(lengths.sum())) - UNKNOWN_ID
+        first = np.cumsum(lengths) - lengths
+        keys, complete = numbers[first], numbers[first] > 0
+        for position in range(1, int(lengths.max())):
+            longer = np.flatnonzero(lengths > position)
+            following = numbers[first[longer] + position]
+            keys[longer] = keys[longer] << WORD_BITS | following
+            complete[longer] &= following > 0
+        return np.where(complete, keys, 0)
 
     def to_text(self) -> str:
         """Return the entries, one per line."""
@@ -136,11 +154,15 @@ class Vocabulary:
             ValueError: If the text is not a vocabulary.
         """
         entries = text.split("\n")[:-1]
-        words = {entry for entry in entries if " " not in entry}
+        if len(set(entries)) < len(entries):
+            raise ValueError("an entry stands in two lines")
         ngrams = max((1 + entry.count(" ") for entry in entries), default=0)
-        if not 1 <= ngrams <= MAX_NGRAM or not all(words.issuperset(entry.split(" ")) for entry in entries):
-            raise ValueError("not a vocabulary")
-        return cls(entries, ngrams)
+        vocabulary = cls(entries, ngrams)
+        if len(vocabulary._index) > MAX_WORDS:
+            raise ValueError(f"more than {MAX_WORDS:,} words")
+        if not 1 <= ngrams <= MAX_NGRAM or not vocabulary._keys_and_ids[0].all():
+            raise ValueError("the lines are not words and n-grams of them")
+        return vocabulary
 
 
 def log_count_ratios(bags: Ragged, labels: np.ndarray, vocab_size: int, classes: int) -> np.ndarray:
