@@ -27,6 +27,12 @@ def test_content_hashes_are_equal_for_equal_rows():
     assert (split.content_hashes(np.asfortranarray(rows)) == hashes).all()
 
 
+def test_group_keys_are_the_smallest_keys_of_their_groups():
+    keys = np.array([9, 4, 2**64 - 1, 7, 4], np.uint64)
+    assert split.group_keys(keys, np.array([5, 3, 1, 5, 3], np.uint64)).tolist() == [7, 4, 2**64 - 1, 7, 4]
+    assert split.group_keys(keys, keys).tolist() == keys.tolist()
+
+
 def test_train_validation_test_split_is_stratified(examples):
     hashes, labels = examples
     splits = split.train_validation_test_split(hashes, labels, validation=0.2, test=0.1, seed=1)

@@ -41,7 +41,7 @@ class LabeledSplits:
         split_origin: Origin of the splits in words, such as "predefined by folders".
         warnings: Sentences for the user.
         findings: (name, finding) of every unusable or repeated example.
-        train_hashes: Hashes of the contents of the training examples, uint64, sorted.
+        train_hashes: Hashes of the groups of the training examples, uint64, sorted; see :func:`split_dataset`.
     """
 
     labels: np.ndarray
@@ -137,6 +137,7 @@ def split_dataset(
     shape: Sequence[int] = (),
     seed: int,
     invalid: Sequence[tuple[str, str]],
+    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Split a listing, check the splits, and return the fields of :class:`LabeledSplits`.
 
@@ -151,10 +152,14 @@ def split_dataset(
         shape: Shape of the data, for the fingerprint.
         seed: Seed of the split.
         invalid: (name, reason) of the skipped examples.
+        groups: uint64 (n,), hashes of what a model can tell apart at best; by default, of all that differs. Examples
+            of one group count as equal.
 
     Raises:
         UserError: If a class is too small.
     """
+    groups = hashes if groups is None else groups
+    hashes = split.group_keys(hashes, groups)
     count = len(listing.names) if listing.splits is None else int((listing.splits == 0).sum())
     validation, test, shots = options.validation_fraction, options.test_fraction, options.shots
     validation = min(HELD_OUT, MAX_VALIDATION / count) if validation is None else validation
@@ -184,7 +189,7 @@ def split_dataset(
         "split_origin": _describe_origin(listing),
         "warnings": warnings,
         "findings": [*invalid, *duplicates],
-        "train_hashes": np.unique(hashes[splits["train"]]),
+        "train_hashes": np.unique(groups[splits["train"]]),
     }
 
 

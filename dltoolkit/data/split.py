@@ -29,6 +29,21 @@ def name_hashes(names: Sequence[str]) -> np.ndarray:
     return np.frombuffer(b"".join(rows), np.uint64)
 
 
+def group_keys(keys: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the key of each example's group, uint64 (n,): the smallest key of the examples that no model tells apart.
+
+    Examples of one group belong to the same split. An example that is alone in its group keeps its own key.
+
+    Args:
+        keys: uint64 (n,), hashes of the contents.
+        groups: uint64 (n,), hashes of what a model can tell apart at best, such as the words of a text.
+    """
+    _, inverse = np.unique(groups, return_inverse=True)
+    smallest = np.full(len(keys), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, inverse, keys)
+    return smallest[inverse]
+
+
 def train_validation_test_split(
     hashes: np.ndarray,
     labels: np.ndarray,
