@@ -10,6 +10,7 @@ from dltoolkit.errors import InvalidInput, UserError
 
 CHUNK_BYTES = 1 << 16  # maximum number of bytes to read at once; a read returns fewer if fewer have arrived
 MAX_LINE_BYTES = 10_000_000  # a longer line is reported and skipped, so that a stream without line ends fits in memory
+MAX_ENDLESS_BYTES = 1_000_000_000  # of a line that does not end, after which a stream such as /dev/zero is given up
 MAX_IMAGE_BYTES = 500_000_000
 IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")  # first bytes of images
 EXCERPT_LENGTH = 80  # characters of an unreadable line that its error shows
@@ -57,9 +58,10 @@ def read_lines(
         encoding: Character encoding; UTF-8 by default.
 
     Raises:
-        UserError: If an encoding of several bytes per character does not fit, so that no lines can be told apart.
+        UserError: If an encoding of several bytes per character does not fit, so that no lines can be told apart, or a
+            line does not end within ``MAX_ENDLESS_BYTES`` bytes.
     """
-    number, rest, skipping = 0, b"", False
+    number, rest, skipping, skipped = 0, b"", False, 0
     to_utf8 = _recoder(encoding)
     chunk = begin or os.read(descriptor, CHUNK_BYTES)
     while chunk:
@@ -67,9 +69,11 @@ def read_lines(
         for line in complete:
             number += 1
             yield _too_long(line, number) if skipping else _decode(line, number, b"\n", raw, encoding)
-            skipping = False
+            skipping, skipped = False, 0
         if len(rest) > MAX_LINE_BYTES or skipping:
-            skipping, rest = True, rest[:EXCERPT_LENGTH]
+            skipping, skipped, rest = True, skipped + len(chunk), rest[:EXCERPT_LENGTH]
+        if skipped > MAX_ENDLESS_BYTES:
+            raise UserError(f"Line {number + 1} of stdin has more than {MAX_ENDLESS_BYTES // 1_000_000} MB: end it.")
         yield None
         chunk = os.read(descriptor, CHUNK_BYTES)
     if rest := rest + to_utf8(b"", True):

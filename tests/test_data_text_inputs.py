@@ -1,9 +1,12 @@
 """Texts that the arguments of predict mean."""
 
-from conftest import toy_texts, write_texts
+from pathlib import Path
+
+import pytest
+from conftest import make_special, toy_texts, write_texts
 
 from dltoolkit.data.text import dataset, inputs
-from dltoolkit.errors import InvalidInput
+from dltoolkit.errors import InvalidInput, UserError
 from dltoolkit.lines import Line
 
 
@@ -34,3 +37,20 @@ def test_expand_reports_a_table_without_a_column_of_texts(tmp_path):
     assert isinstance(item, InvalidInput)
     assert "Its columns are: id, remark" in item.error
     assert list(inputs.expand([str(tmp_path / "a.csv")], text_column="remark")) == ["x"]
+
+
+def test_expand_reports_pipes_and_yields_devices_for_the_reader_to_refuse(tmp_path):
+    pipe = make_special(tmp_path / "pipe.txt", "a pipe")
+    table = make_special(tmp_path / "table.csv", "a device")
+    (result,) = inputs.expand([str(pipe)])
+    assert (result.input, result.error) == (
+        str(pipe),
+        "a pipe, not a regular file: give - and send the content to stdin",
+    )
+    assert list(inputs.expand([str(pipe)], meaning="text")) == [str(pipe)]
+    (result,) = inputs.expand([str(table)])
+    assert "table.csv cannot be read: a device, not a regular file" in result.error
+    assert list(inputs.expand([str(tmp_path / "*.txt")])) == [pipe]
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(UserError, match="^a (pipe|device), not a regular file$"):
+            dataset.read_text(path)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from dltoolkit import lines
-from dltoolkit.errors import InvalidInput
+from dltoolkit.errors import InvalidInput, UserError
 
 
 def read_all(raw: bytes, tmp_path, **options) -> list:
@@ -24,6 +24,17 @@ def test_read_lines_removes_line_ends_and_byte_order_marks(raw, tmp_path):
 
 def test_read_lines_yields_empty_lines(tmp_path):
     assert read_all(b"a\n\n\nb\n", tmp_path) == ["a", "", "", "b"]
+
+
+def test_read_lines_gives_up_a_line_without_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 10_000)
+    monkeypatch.setattr(lines, "MAX_ENDLESS_BYTES", 1_000_000)
+    long = b"\0" * 900_000 + b"\n"
+    assert [line for line in read_all(long * 3 + b"last", tmp_path) if not isinstance(line, InvalidInput)] == ["last"]
+    descriptor = os.open("/dev/zero", os.O_RDONLY)
+    with pytest.raises(UserError, match="Line 1 of stdin has more than 1 MB: end it"):
+        list(lines.read_lines(descriptor))
+    os.close(descriptor)
 
 
 def test_read_lines_reports_a_line_that_is_not_utf8(tmp_path):

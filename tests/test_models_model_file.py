@@ -6,6 +6,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from conftest import make_special
 
 from dltoolkit.errors import UserError
 from dltoolkit.models.model_file import load_model
@@ -75,4 +76,11 @@ def test_load_model_refuses_damaged_files(content, tmp_path):
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("config.json", "[" * 100_000)  # too deep to parse
     with pytest.raises(UserError, match="damaged or not a Keras model"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a socket"])
+def test_load_model_refuses_special_files(kind, tmp_path):
+    path = make_special(tmp_path / "model.keras", kind)
+    with pytest.raises(UserError, match=f"model.keras is {kind}, not a regular file, and was not loaded"):
         load_model(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import make_special
 
 from dltoolkit import network
 from dltoolkit.errors import UserError
@@ -162,3 +163,17 @@ def test_from_preset_refuses_a_text_network(tmp_path):
     library.models.BertBackbone(9, 1, 1, 4, 8, max_sequence_length=7).save_to_preset(str(tmp_path))
     with pytest.raises(UserError, match="does not read images"):
         image_backbones.from_preset(str(tmp_path), SHAPE)
+
+
+def test_fetch_refuses_special_files_and_linked_folders_in_a_preset(tmp_path):
+    folder = tmp_path / "preset"
+    (folder / "assets").mkdir(parents=True)
+    (tmp_path / "blob").write_text("{}")
+    (folder / "config.json").symlink_to(tmp_path / "blob")  # as in the cache of Hugging Face
+    make_special(folder / "assets" / "vocab.json", "a pipe")
+    with pytest.raises(UserError, match="assets/vocab.json is a pipe, not a regular file: remove it"):
+        keras_hub.fetch(str(folder), "Backbone")
+    (folder / "assets" / "vocab.json").unlink()
+    (folder / "assets" / "tokenizer").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="assets/tokenizer is a symbolic link"):
+        keras_hub.fetch(str(folder), "Backbone")
