@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dltoolkit.errors import UserError
+from dltoolkit.files import NotRegularFile, open_regular
+from dltoolkit.models import model_size
 
 if TYPE_CHECKING:
     import keras
@@ -44,7 +46,7 @@ def load_model(path: Path) -> keras.Model:
     """
     from dltoolkit import lazy, progress
 
-    parts, needs_keras_hub = _read_parts(path)
+    parts, needs_keras_hub, stored = _read_parts(path)
     lazy.import_tensorflow()
     import keras
 
@@ -57,8 +59,11 @@ def load_model(path: Path) -> keras.Model:
     for part in parts:
         _check_part(path, part)
     try:
-        with progress.phase("Loading the model"):
+        with progress.phase("Loading the model"), model_size.limited_weights(stored):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        model_size.check_tensors(model)
+    except model_size.SizeError as error:
+        raise model_size.too_large(path, error) from None
     except Exception as error:
         if models.keras_internals.refuses_code(error):
             raise _code_error(path) from None
@@ -69,14 +74,19 @@ def load_model(path: Path) -> keras.Model:
     return model
 
 
-def _read_parts(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """Return what :func:`_parts` yields for a .keras file, and whether the file names KerasHub."""
+def _read_parts(path: Path) -> tuple[list[dict[str, Any]], bool, int]:
+    """Return what :func:`_parts` yields for a .keras file, whether it names KerasHub, and its bytes of weights."""
     try:
-        with zipfile.ZipFile(path) as file:
+        with open_regular(path) as opened, zipfile.ZipFile(opened) as file:
             if file.getinfo("config.json").file_size > MAX_CONFIG_BYTES:
-                raise _damaged(path)
+                raise model_size.SizeError(f"its description has more than {MAX_CONFIG_BYTES // 1_000_000} MB")
+            stored = model_size.check_archive(file, path)
             content = file.read("config.json")
-        return list(_parts(json.loads(content))), b"keras_hub" in content
+        return list(_parts(json.loads(content))), b"keras_hub" in content, stored
+    except model_size.SizeError as error:
+        raise model_size.too_large(path, error) from None
+    except NotRegularFile as error:
+        raise UserError(f"{path} is {error.strerror}, and was not loaded.") from None
     except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile) as error:
         raise _damaged(path) from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 
 from dltoolkit.errors import UserError
-from dltoolkit.models import keras_internals
+from dltoolkit.models import keras_internals, model_size
 from dltoolkit.models.image.layers import ImageNetPixels
 from dltoolkit.models.pretrained import keras_applications, keras_hub
 from dltoolkit.network import fail_fast
@@ -41,6 +41,7 @@ def from_application(name: str, image_shape: Shape, weights: str | None = "image
         )
     if weights not in (None, "imagenet"):
         keras_applications.check_weights_file(Path(weights))
+        model_size.check_weights_file(Path(weights))
     image, x = _rgb_input(image_shape)
     if application.preprocessing:
         x = ImageNetPixels(application.preprocessing, name="preprocessing")(x)

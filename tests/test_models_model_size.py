@@ -1,0 +1,82 @@
+"""Sizes of model files: what a file declares beyond what it stores is refused before memory is taken."""
+
+import io
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from dltoolkit.errors import UserError
+from dltoolkit.models import model_size
+from dltoolkit.models.model_file import load_model
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    """Return the entries of the file of a small model."""
+    path = tmp_path_factory.mktemp("model") / "a.keras"
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Resizing(4, 4)(image))
+    keras.Model(image, keras.layers.Dense(5, name="dense")(x)).save(path)
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def write(path, contents, compression=zipfile.ZIP_STORED, **changed):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in {**contents, **changed}.items():
+            file.writestr(name, content)
+    return path
+
+
+def weights(*shapes, **options):
+    """Return an HDF5 file with arrays of these shapes that store nothing."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for i, shape in enumerate(shapes):
+            file.create_dataset(f"layers/dense/vars/{i}", shape=shape, dtype="f4", **options)
+    return content.getvalue()
+
+
+def test_a_model_as_keras_saves_it_is_loaded(tmp_path, contents):
+    add_weight = keras.layers.Layer.add_weight
+    model = load_model(write(tmp_path / "a.keras", contents))
+    assert model(np.zeros((1, 8, 8, 3))).shape == (1, 5)
+    assert keras.layers.Layer.add_weight is add_weight
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"units": 5', '"units": 1000000000', "GiB of weights, but"),
+        ('"height": 4, "width": 4', '"height": 100000, "width": 100000', "for one example"),
+    ],
+)
+def test_layers_beyond_the_stored_weights_are_refused(tmp_path, contents, old, new, reason):
+    config = contents["config.json"].decode()
+    assert old in config
+    path = write(tmp_path / "a.keras", contents, **{"config.json": config.replace(old, new)})
+    with pytest.raises(UserError, match=f"a.keras was not loaded, because it would exhaust the memory: .*{reason}"):
+        load_model(path)
+
+
+def test_compressed_entries_are_refused(tmp_path, contents):
+    path = write(tmp_path / "a.keras", contents, zipfile.ZIP_DEFLATED, **{"config.json": b" " * 3_000_000})
+    with pytest.raises(UserError, match="its entries are compressed, which Keras never does"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("options", [{"chunks": (1, 1000)}, {}])
+def test_arrays_that_are_not_stored_are_refused(tmp_path, contents, options):
+    path = write(tmp_path / "a.keras", contents, **{"model.weights.h5": weights((48, 10**9), **options)})
+    with pytest.raises(UserError, match="an array of 178.8 GiB of which 0 bytes are stored"):
+        load_model(path)
+
+
+def test_arrays_in_other_files_are_refused(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    path.write_bytes(weights((10,), external=[(str(tmp_path / "secret"), 0, 40)]))
+    with pytest.raises(model_size.SizeError, match="lies in another file"):
+        model_size.check_h5(path)
