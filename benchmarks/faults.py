@@ -1,10 +1,11 @@
-"""Kill small runs, fill their disk and damage their checkpoints, and compare them with uninterrupted runs.
+"""Kill small runs, fill their disk, damage their checkpoints and limit their machine, and compare the results.
 
     python benchmarks/faults.py --kills 200
     python benchmarks/faults.py --kills 6 --recipe image-classifier
 
 Each run is a small one of a recipe. After each fault, `dltoolkit resume` continues the run, until it ends. Then its
-network, history, metrics and all other files are compared with those of an uninterrupted run.
+network, history, metrics and all other files are compared with those of an uninterrupted run. Before that, a run
+trains under each condition of `fault_conditions.py`: it must end like the others, or with one sentence, and resume.
 """
 
 import collections
@@ -22,14 +23,19 @@ import time
 from pathlib import Path
 
 import click
+import fault_conditions
 import machine
+from fault_conditions import Condition
 from small_runs import Case, differences, small_runs
 
 DISK_MB = 96  # size of the disk that becomes full: a few runs fit on it
 MAX_FAULTS = 10  # number of faults after which a run is left to end
+MAX_PROBLEMS = 20  # number of problems after which no new run starts
 TIMEOUT = 1800  # seconds after which a run is considered to hang
 KILLS = ("killed at a random time", "killed with a file half written", "killed after a file was renamed")
-FAULTS = {**dict(zip(KILLS, (50, 20, 20), strict=True)), "disk full": 5, "disk read-only": 5}  # percentages
+HANGUP, DISK_FAULTS = "terminal closed (SIGHUP)", ("disk full", "disk read-only")
+FAULTS = dict(zip((*KILLS, HANGUP, *DISK_FAULTS), (45, 20, 20, 5, 5, 5), strict=True))  # percentages
+EXIT_CODES = {HANGUP: 128 + signal.SIGHUP, **dict.fromkeys(DISK_FAULTS, 2)}
 WORKERS = {"a worker of two killed": signal.SIGKILL, "a worker of two frozen": signal.SIGSTOP}
 FROZEN = 60  # seconds after which a frozen worker continues if the others have not ended
 FLOAT_ERROR = 1e-5  # tolerance between two training runs of several workers
@@ -68,10 +74,11 @@ app.main(sys.argv[4:])
 @click.option(
     "--workers", default=6, show_default=True, help="Number of times that one of two workers is killed or frozen."
 )
+@click.option("--conditions/--no-conditions", default=True, show_default=True, help="Train under each condition.")
 @click.option("--recipe", "recipes", multiple=True, help="Recipe to test; may be repeated.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the times of the faults.")
 @click.option("--minutes", default=600.0, show_default=True, help="Minutes after which no new run starts.")
-def main(kills: int, workers: int, recipes: tuple[str, ...], seed: int, minutes: float) -> None:
+def main(kills: int, workers: int, conditions: bool, recipes: tuple[str, ...], seed: int, minutes: float) -> None:
     """Inject faults into runs until the number of kills is reached, and report the results."""
     if INSIDE not in os.environ and shutil.which("unshare"):
         allowed = ["unshare", "--map-root-user", "--mount"]
@@ -81,7 +88,7 @@ def main(kills: int, workers: int, recipes: tuple[str, ...], seed: int, minutes:
     with tempfile.TemporaryDirectory() as scratch:
         harness = Harness(Path(scratch), random.Random(seed), time.monotonic() + 60 * minutes)
         try:
-            harness.run_cases(kills, recipes, workers)
+            harness.run_cases(kills, recipes, workers, conditions)
         finally:
             harness.close()
     sys.exit(harness.report())
@@ -100,7 +107,7 @@ class Harness:
             click.echo(
                 "No disk can be mounted here (unshare --map-root-user --mount), so none becomes full or read-only."
             )
-            self.faults = {fault: share for fault, share in FAULTS.items() if fault in KILLS}
+            self.faults = {fault: share for fault, share in FAULTS.items() if fault not in DISK_FAULTS}
         self.ended, self.differing = 0, []
 
     def close(self) -> None:
@@ -108,15 +115,18 @@ class Harness:
         if self.mounted:
             subprocess.run(["umount", "--lazy", str(self.disk)])
 
-    def run_cases(self, kills: int, recipes: tuple[str, ...], workers: int) -> None:
+    def run_cases(self, kills: int, recipes: tuple[str, ...], workers: int, conditions: bool) -> None:
         """Run the cases without faults, then with faults until the number of kills is reached."""
         cases = small_runs(self.folder / "data")
         for case in cases:
             if not recipes or {case.recipe, case.next} & set(recipes):
                 self.run_uninterrupted(case)
         selected = [case for case in cases if not recipes or case.recipe in recipes]
+        if conditions:
+            self.run_under_conditions(selected[0])
         for number, case in enumerate(itertools.cycle(selected)):
-            if sum(self.injected[kill] for kill in KILLS) >= kills or time.monotonic() > self.until:
+            done = sum(self.injected[kill] for kill in KILLS) >= kills or time.monotonic() > self.until
+            if done or len(self.differing) > MAX_PROBLEMS:
                 break
             self.run_with_faults(case, f"run-{number + 1}", kills)
         if workers:
@@ -135,6 +145,42 @@ class Harness:
             f"{case.recipe}: {case.seconds:.0f} s of processor time and {case.writes} files written without faults"
         )
 
+    def run_under_conditions(self, case: Case) -> None:
+        """Train a case under each condition, and resume it without the condition if it has failed."""
+        (self.folder / "conditions").mkdir()
+        for number, condition in enumerate(fault_conditions.conditions(self.folder / "conditions")):
+            name = f"condition-{number}"
+            path, problems, sentence = self.disk / case.recipe / name, [], ""
+            train = ["train", case.recipe, *case.arguments, "--name", name]
+            code, errors = self.run_command(train, condition)
+            if code:
+                sentence = f"exit code {code}, {errors.strip().rpartition('Error: ')[2]}"
+                if not condition.may_fail or code not in (1, 2) or "Traceback" in errors:
+                    problems.append(f"exit code {code}, {errors[-500:]}")
+                code, errors = self.run_command(["resume", str(path)] if (path / "run.json").exists() else train)
+            problems += differences(case.uninterrupted, path) if code == 0 else [f"exit code {code}, {errors[-500:]}"]
+            self.differing += [f"{case.recipe} ({condition.name}): {problem}" for problem in problems]
+            self.injected["a condition of the machine"] += 1
+            self.ended += code == 0
+            click.echo(f"{case.recipe}: {condition.name}: {sentence or 'ended like the uninterrupted run'}")
+            shutil.rmtree(path, ignore_errors=True)
+
+    def run_command(self, arguments: list[str], condition: Condition | None = None) -> tuple[int, str]:
+        """Run `dltoolkit ARGUMENTS`, under a condition if one is given, and return its exit code and its stderr."""
+        out_dir = [] if "resume" in arguments else ["--out-dir", str(self.disk)]
+        environment = {**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache")}
+        environment |= condition.environment if condition else {}
+        done = subprocess.run(
+            [sys.executable, "-m", "dltoolkit", *arguments, *out_dir],
+            env={name: value for name, value in environment.items() if value is not None},
+            preexec_fn=condition and condition.prepare,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+        )
+        return done.returncode, done.stderr
+
     def run_with_faults(self, case: Case, name: str, kills: int) -> None:
         """Inject faults into a run until it ends, and compare it with the uninterrupted run."""
         path, faults = self.disk / case.recipe / name, 0
@@ -150,7 +196,7 @@ class Harness:
                 self.injected[fault] += 1
             if code == 0:
                 break
-            if not injected or (fault not in KILLS and (code != 2 or message.count("\n") > 1)):
+            if not injected or (fault not in KILLS and (code != EXIT_CODES[fault] or message.count("\n") > 1)):
                 self.differing.append(f"{case.recipe} {name}: after {fault or 'no fault'} exit code {code}, {message}")
                 return
             if self.rng.random() < DAMAGE_PROBABILITY and damage(path, self.rng):
@@ -213,8 +259,8 @@ class Harness:
             while process.poll() is None and _seconds(process.pid) < instant:
                 time.sleep(0.005)
             injected = process.poll() is None
-        if injected and fault == KILLS[0]:
-            process.kill()
+        if injected and fault in (KILLS[0], HANGUP):
+            process.send_signal(signal.SIGHUP if fault == HANGUP else signal.SIGKILL)
         with self.faulty_disk(fault, process) if injected else contextlib.nullcontext():
             _, errors = process.communicate(timeout=TIMEOUT)
         message = errors[errors.rfind("Error: ") :] if "Error: " in errors else errors[-500:]
@@ -228,6 +274,7 @@ class Harness:
         return subprocess.Popen(
             [*child, *arguments, *([] if "resume" in arguments else ["--out-dir", str(out_dir)])],
             env={**os.environ, "XDG_CACHE_HOME": str(cache or self.folder / "cache")},
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL) and None,  # also under nohup
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
