@@ -311,3 +311,16 @@ def test_read_table_refuses_a_sheet_of_many_empty_cells(tmp_path, monkeypatch):
     book.save(tmp_path / "a.xlsx")
     with pytest.raises(UserError, match="too large for a workbook"):
         read_table(tmp_path / "a.xlsx")
+
+
+def test_read_table_refuses_rows_that_repeat_a_long_cell(tmp_path, monkeypatch):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"text": ["a" * 10_000] * 3_000, "label": ["b"] * 3_000})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    monkeypatch.setattr(memory, "available", lambda: 20_000_000)
+    with pytest.raises(UserError, match="a.parquet does not fit in half of the free memory"):
+        read_table(tmp_path / "a.parquet")
+    monkeypatch.setattr(memory, "available", lambda: 200_000)
+    with pytest.raises(UserError, match="a.parquet take .* of memory"):
+        read_table(tmp_path / "a.parquet")

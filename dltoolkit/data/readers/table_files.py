@@ -2,11 +2,11 @@
 
 import json
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dltoolkit import strict_json
+from dltoolkit import memory, strict_json
 from dltoolkit.data.readers import delimited, encoding
 from dltoolkit.errors import UserError
 from dltoolkit.files import open_regular
@@ -14,6 +14,9 @@ from dltoolkit.files import open_regular
 FASTTEXT_LABEL = "__label__"  # begins a label in the training files of fastText
 MAX_EXCEL_BYTES = 500_000_000  # size of an unpacked workbook, of which openpyxl takes several times as much memory
 MAX_EXCEL_CELLS = 50_000_000  # of a sheet, empty ones included: one cell in the last column makes a row of 16,384
+
+ARROW_BATCH = 1000  # rows of a .parquet file that are read at a time
+BYTES_PER_CELL = 50  # memory of a cell as a Python object, besides its content
 
 Columns = dict[str, list]
 
@@ -120,11 +123,17 @@ def read_arrow(path: Path) -> Columns:
     is_parquet = path.suffix.lower() == ".parquet"
     try:
         if is_parquet:
-            with open_regular(path):
-                table = pyarrow.parquet.read_table(path)
+            with open_regular(path), pyarrow.parquet.ParquetFile(path) as file:
+                declared = file.metadata
+                groups = [declared.row_group(index) for index in range(declared.num_row_groups)]
+                size = sum(group.total_byte_size for group in groups)
+                size += BYTES_PER_CELL * declared.num_rows * declared.num_columns
+                memory.refuse(size, f"The rows of {path}", "use fewer rows or columns")
+                table = _collect(file.iter_batches(ARROW_BATCH), file.schema_arrow, path)
         else:
             with open_regular(path), pyarrow.memory_map(str(path)) as file:
-                table = pyarrow.ipc.open_stream(file).read_all()
+                reader = pyarrow.ipc.open_stream(file)
+                table = _collect(reader, reader.schema, path)
     except pyarrow.ArrowException as error:
         kind = "a Parquet" if is_parquet else "an Arrow stream"
         raise UserError(f"{path} is not {kind} file: {(str(error).splitlines() or ['damaged'])[0][:120]}.") from None
@@ -134,6 +143,19 @@ def read_arrow(path: Path) -> Columns:
         if name in columns:
             columns[name] = [_class_name(value, names, path) for value in columns[name]]
     return columns
+
+
+def _collect(batches: Iterable[Any], schema: Any, path: Path) -> Any:
+    """Return the pyarrow.Table of record batches, which may repeat a long cell many times without storing it again."""
+    import pyarrow
+
+    collected, size, limit = [], 0, memory.available() // 2
+    for batch in batches:
+        collected.append(batch)
+        size += batch.nbytes + BYTES_PER_CELL * batch.num_rows * batch.num_columns
+        if size > limit:
+            raise UserError(delimited.does_not_fit(path))
+    return pyarrow.Table.from_batches(collected, schema)
 
 
 def is_fasttext(path: Path) -> bool:
