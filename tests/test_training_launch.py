@@ -26,9 +26,9 @@ EXACT = ["--optimizer", "sgd", "--dropout", "0", "--precision", "float32"]
 
 def launch(folder: Path, *arguments: str, options: tuple[str, ...] = ("--workers", "2")) -> subprocess.Popen:
     command = [sys.executable, "-m", "dltoolkit", "launch", *options, "--", *arguments]
-    return subprocess.Popen(
-        [*command, "--out-dir", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9"}  # a proxy that workers must not use
+    command += ["--out-dir", str(folder)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def worker_ids(launcher: subprocess.Popen) -> list[int]:

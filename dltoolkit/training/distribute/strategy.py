@@ -17,6 +17,8 @@ from dltoolkit.cluster import Cluster
 from dltoolkit.errors import UserError
 from dltoolkit.training.distribute import launcher_pipe, port_filter, rendezvous
 
+# Environment variable with hosts that gRPC reaches without the proxy of http_proxy, through which workers would hang
+NO_PROXY_VARIABLE = "no_grpc_proxy"
 # Values of ONEDNN_MAX_CPU_ISA with which oneDNN has no bfloat16 instructions
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 
@@ -73,6 +75,7 @@ def devices(device: str) -> Devices:
 def _multi_worker(workers: Cluster, *selected: int) -> Devices:
     """Connect this process and its selected GPUs with the other workers; TensorFlow accepts only one cluster."""
     launcher_pipe.stop_with_launcher()
+    os.environ[NO_PROXY_VARIABLE] = ",".join(workers.host(index) for index in range(len(workers.addresses)))
     reserved = rendezvous.wait_for_workers(workers)
     if reserved:
         port_filter.keep(reserved)
