@@ -17,7 +17,7 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load": "saved_runs",
+    "load": "loading",
     "runs": "saved_runs",
     "resume": "saved_runs",
     "Run": "run",

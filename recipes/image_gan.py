@@ -172,7 +172,7 @@ def generate(
     truncation: float | None = None,
     interpolate: int = 0,
 ) -> np.ndarray:
-    """Return generated images, uint8 (n, height, width, channels); see ``evaluation.gan.generate``."""
-    return evaluation.gan.generate(
+    """Return generated images, uint8 (n, height, width, channels); see ``evaluation.image_generation.generate``."""
+    return evaluation.image_generation.generate(
         run, count=count, label=label, seed=seed, truncation=truncation, interpolate=interpolate
     )

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from dltoolkit.errors import UserError
-from dltoolkit.models.gan import gan, networks, sampling
+from dltoolkit.models.gan import gan, sampling
 
 
 def build(shape=(8, 8, 1), classes=3, **options):
@@ -74,7 +74,7 @@ def test_train_step_follows_the_gradient_of_the_generator_loss(loss):
     images, one_hot = batch()
     labels = tf.repeat(tf.argmax(one_hot, axis=-1, output_type=tf.int32)[::2], 2)
     state = model.seed_generator.state.numpy()
-    latents = keras.random.normal((16, networks.LATENT_DIM), seed=model.seed_generator)
+    latents = keras.random.normal((16, sampling.LATENT_DIM), seed=model.seed_generator)
     model.seed_generator.state.assign(state)
     variables = model.generator.trainable_variables
     with tf.GradientTape() as tape:

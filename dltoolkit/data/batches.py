@@ -1,10 +1,14 @@
 """The order of training examples, which depends on seed and epoch alone, and prediction in batches of one shape."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 LENGTH_JITTER = 0.05  # relative noise on lengths before sorting, so that batches combine other texts in each epoch
 
@@ -26,6 +30,8 @@ def index_batches(
         lengths: Lengths of the examples, int (n,). If given, the examples of a batch have similar lengths, which
             reduces padding.
     """
+    import tensorflow as tf
+
     batch_size = min(batch_size, n)
     steps = n // batch_size
     sizes = None if lengths is None else tf.constant(lengths, tf.float32)

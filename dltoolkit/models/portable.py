@@ -172,17 +172,15 @@ def _mean_max_pooling(inputs):
 
 
 def _naive_bayes_bag(layer: NaiveBayesBag) -> keras.Model:
-    """Return a frozen embedding of the products of ratios and weights, and a product with the identity that adds up."""
+    """Return a frozen embedding of the products of ratios and weights, their sum, and a dense layer with the bias."""
 
     def call(token_ids):
         embedding = keras.layers.Embedding(
             layer.size, layer.classes, name=NGRAM_WEIGHTS, trainable=False, dtype=layer.dtype_policy
         )
-        logits = keras.layers.EinsumDense(
-            "btc,cd->bd", (layer.classes,), bias_axes="d", name="sum", dtype=layer.dtype_policy
-        )
+        logits = keras.layers.Dense(layer.classes, name="bias", dtype=layer.dtype_policy)
         vectors = _with_weights(embedding, token_ids, layer.ratio * layer.weight)
-        return _with_weights(logits, vectors, np.eye(layer.classes), layer.bias)
+        return _with_weights(logits, keras.ops.sum(vectors, axis=1), np.eye(layer.classes), layer.bias)
 
     return _functional(layer, call)
 

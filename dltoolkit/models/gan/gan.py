@@ -12,8 +12,9 @@ import tensorflow as tf
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.models import keras_internals, replicas
 from dltoolkit.models.gan.diff_augment import DiffAugment
-from dltoolkit.models.gan.networks import LATENT_DIM, build_discriminator, build_generator
+from dltoolkit.models.gan.networks import build_discriminator, build_generator
 from dltoolkit.models.gan.options import MAX_SIDE, MIN_SIDE
+from dltoolkit.models.gan.sampling import LATENT_DIM
 
 ARCHITECTURES = ("dcgan", "resnet")
 LOSSES = ("non-saturating", "hinge", "wasserstein-gp", "least-squares")

@@ -12,9 +12,8 @@ from collections.abc import Callable
 
 import keras
 
+from dltoolkit.models.gan.sampling import LATENT_DIM
 from dltoolkit.models.image.layers import BatchNorm, ClassProjection, UpConv2D
-
-LATENT_DIM = 64  # random numbers that an image is generated from
 
 
 def initial_grid(height: int, width: int) -> tuple[int, int, int]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import keras
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.special
 
 from dltoolkit import lazy
 from dltoolkit.data import batches
-from dltoolkit.models.gan.networks import LATENT_DIM
 
+if TYPE_CHECKING:
+    import keras
+
+LATENT_DIM = 64  # random numbers that an image is generated from
 BATCH_SIZE = 256  # images generated at a time
 
 

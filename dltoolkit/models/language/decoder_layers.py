@@ -37,8 +37,11 @@ class BigramEmbedding(keras.layers.Layer):
         )
 
     def call(self, token_ids):
-        token_ids = tf.cast(token_ids, tf.int64)
-        previous_ids = tf.pad(token_ids[:, :-1], [[0, 0], [1, 0]])
+        return self.lookup(tf.pad(token_ids[:, :-1], [[0, 0], [1, 0]]), token_ids)
+
+    def lookup(self, previous_ids, token_ids):
+        """Return the vectors (batch, time, units) of tokens and the tokens before them, int (batch, time) each."""
+        previous_ids, token_ids = tf.cast(previous_ids, tf.int64), tf.cast(token_ids, tf.int64)
         bigrams = cached_layers.hash_bigrams(previous_ids, token_ids, self.vocab_size, self.buckets)
         return tf.gather(tf.cast(tf.convert_to_tensor(self.embeddings), self.compute_dtype), bigrams)
 
@@ -86,8 +89,27 @@ class DecoderBlock(keras.layers.Layer):
 
     def call(self, x, training=False):
         x += self._apply_dropout(self.proj(self._causal_attention(x)), training)
-        hidden = tf.square(tf.nn.relu(self.fc1(rms_norm(x))))
-        return x + self._apply_dropout(self.fc2(hidden), training)
+        return x + self._apply_dropout(self._mlp(x), training)
+
+    def step(self, x, key, value):
+        """Return the outputs for tokens that follow others, and the keys and values of all of them.
+
+        Args:
+            x: The new tokens, (batch, time, embedding_dim).
+            key: Keys of the earlier tokens, (batch, heads, earlier, head_dim).
+            value: Their values, likewise.
+        """
+        batch, time, embedding_dim = _shape(x)
+        earlier = tf.shape(key)[2]
+        query, new_key, new_value = self._project_heads(x, earlier)
+        key, value = tf.concat([key, new_key], axis=2), tf.concat([value, new_value], axis=2)
+        attention_mask = tf.range(earlier + time)[None] <= tf.expand_dims(earlier + tf.range(time), 1)
+        attended = tf.transpose(_attention(query, key, value, attention_mask), (0, 2, 1, 3))
+        x += self.proj(tf.reshape(attended, (batch, time, embedding_dim)))
+        return x + self._mlp(x), key, value
+
+    def _mlp(self, x):
+        return self.fc2(tf.square(tf.nn.relu(self.fc1(rms_norm(x)))))
 
     def _causal_attention(self, x):
         """Return attended values (batch, time, embedding_dim)."""
@@ -105,13 +127,17 @@ class DecoderBlock(keras.layers.Layer):
         attended = tf.transpose(tf.concat(blocks, axis=2), (0, 2, 1, 3))  # (batch, time, heads, head_dim)
         return tf.reshape(attended, (batch, time, embedding_dim))
 
-    def _project_heads(self, x):
-        """Return queries, keys and values, each (batch, heads, time, head_dim), for x (batch, time, embedding_dim)."""
+    def _project_heads(self, x, earlier=0):
+        """Return queries, keys and values, each (batch, heads, time, head_dim), for x (batch, time, embedding_dim).
+
+        The first token is at the position ``earlier``.
+        """
         batch, time, embedding_dim = _shape(x)
         head_dim = embedding_dim // self.heads
         inv_freq = cached_layers.inverse_frequencies(head_dim)
-        angles = tf.cast(tf.range(time), tf.float32)[:, None] * inv_freq  # (time, head_dim / 2)
-        cos, sin = (tf.cast(function(angles), x.dtype)[:, None] for function in (tf.cos, tf.sin))
+        positions = tf.expand_dims(tf.cast(earlier + tf.range(time), tf.float32), 1)
+        angles = positions * inv_freq  # (time, head_dim / 2)
+        cos, sin = (tf.expand_dims(tf.cast(function(angles), x.dtype), 1) for function in (tf.cos, tf.sin))
 
         parts = tf.split(self.qkv(rms_norm(x)), 3, axis=-1)
         query, key, value = (tf.reshape(part, (batch, time, self.heads, head_dim)) for part in parts)

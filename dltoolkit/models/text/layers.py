@@ -193,7 +193,7 @@ class MaskedMeanPooling(keras.layers.Layer):
 
     def call(self, inputs):
         vectors, mask = inputs
-        mask = keras.ops.cast(mask, vectors.dtype)[..., None]
+        mask = keras.ops.expand_dims(keras.ops.cast(mask, vectors.dtype), -1)
         return keras.ops.sum(vectors * mask, axis=1) / keras.ops.maximum(keras.ops.sum(mask, axis=1), 1)
 
     def compute_output_shape(self, input_shape):

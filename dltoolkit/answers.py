@@ -1,0 +1,100 @@
+"""What a run and an export of it have in common: the answers of their recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+from dltoolkit.errors import UserError
+
+
+class Answers:
+    """The verbs of a trained model, which its recipe implements.
+
+    Attributes:
+        info: What run.json or export.json says.
+        recipe: Module of the recipe.
+        labels: Names of the classes.
+        model: What answers, from raw inputs to logits or images.
+    """
+
+    info: dict[str, Any]
+    recipe: Any
+    labels: list[str]
+    model: Any
+
+    def predict(self, inputs: Any, **options: Any) -> Any:
+        """Classify one input or many: one gives a :class:`dltoolkit.Prediction`, many give a list of the same length.
+
+        For a classifier of texts, a ``str`` is a text, whatever it holds; a file with one text is a ``pathlib.Path``.
+        For a classifier of images, an image is a path, the bytes of a file, a Pillow image, or an array or tensor
+        (height, width) or (height, width, channels). Many inputs are a list, an iterator, a column of a DataFrame, or
+        an array with one more axis. An input that is missing (None, NaN) or cannot be read gets a prediction with its
+        ``error``, in its place.
+
+        Args:
+            inputs: One input or many.
+            options: ``top_k`` (number of classes that each prediction lists, 5 by default) and ``threshold``
+                (probability below which the label is ``unsure``).
+
+        Raises:
+            UserError: If the run is not a classifier.
+        """
+        return self.verb("predict")(self, inputs, **options)
+
+    def predict_proba(self, inputs: Any) -> np.ndarray:
+        """Return the probabilities of :attr:`labels`, float32 (n, labels), for inputs as :meth:`predict` takes them.
+
+        Raises:
+            UserError: If an input cannot be read, or the run is not a classifier.
+        """
+        return self.verb("predictor")(self).predict_proba(inputs)
+
+    def embed(self, inputs: Any) -> np.ndarray:
+        """Return the input of the last dense layer, float32 (n, features), for inputs as :meth:`predict` takes them.
+
+        Raises:
+            UserError: If an input cannot be read, the model has no dense layer, or the run is not a classifier.
+        """
+        return self.verb("predictor")(self).embed(inputs)
+
+    def preprocess(self, inputs: Any) -> np.ndarray:
+        """Return inputs as :attr:`model` takes them: ``run.model(run.preprocess(inputs))`` are the logits.
+
+        Args:
+            inputs: One input or many, as :meth:`predict` takes them.
+
+        Returns:
+            Pixels uint8 (n, height, width, channels), or token IDs int32 (n, time).
+
+        Raises:
+            UserError: If an input cannot be read, or the run is not a classifier.
+        """
+        return self.verb("predictor")(self).preprocess(inputs)
+
+    def verb(self, name: str) -> Any:
+        """Return the recipe's function of this name.
+
+        Raises:
+            UserError: If the recipe has no such function.
+        """
+        if not hasattr(self.recipe, name):
+            other = "generate" if name.startswith("predict") else "predict"
+            hint = f": use 'dltoolkit {other}'" if hasattr(self.recipe, other) else ""
+            raise UserError(f"A run of {self.info['recipe']} does not support this{hint}.")
+        return getattr(self.recipe, name)
+
+    def generate(self, *inputs: Any, **options: Any) -> Any:
+        """Return the continuations of prompts, or the images, that the recipe's ``generate`` returns.
+
+        Raises:
+            UserError: If the recipe does not generate anything.
+        """
+        return self.verb("generate")(self, *inputs, **options)
+
+    def stream_text(self, prompts: Sequence[str] = ("",), **options: Any) -> Iterator[list[str]]:
+        """Continue prompts like :meth:`generate`, but yield the new text of each prompt while it is generated."""
+        return self.verb("stream_text")(self, prompts, **options)

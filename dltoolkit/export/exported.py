@@ -1,0 +1,144 @@
+"""Answers from an exported folder, without TensorFlow and Keras."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dltoolkit import recipe, run_schema
+from dltoolkit.answers import Answers
+from dltoolkit.data.text import encoders
+from dltoolkit.errors import UserError
+from dltoolkit.evaluation.text_predictor import TextPredictor
+from dltoolkit.export import folder, onnx_check, sessions
+from dltoolkit.export.decoding import ExportedDecoder
+
+# The recipes whose functions answer, by the kind of the export
+RECIPES = {
+    "image-classifier": "image-classifier",
+    "text-classifier": "sentiment-analyzer",
+    "text-generator": "text-generator",
+    "image-generator": "image-gan",
+}
+# Formats that are for other programs, and why this one does not answer from them
+OTHERS = {
+    "savedmodel": "TensorFlow executes what a SavedModel says, such as to write files, so it is for your own servers",
+    "keras": "it needs Keras, as the run itself does",
+}
+
+
+class Export(Answers):
+    """An exported folder that answers as the run does from which it was made.
+
+    Attributes:
+        path: The folder.
+        info: The contents of export.json.
+        steps: The contents of preprocessing.json.
+    """
+
+    def __init__(self, path: Path, info: dict[str, Any], steps: dict[str, Any]):
+        self.path, self.info, self.steps = path, {**info, "recipe": RECIPES[info["kind"]]}, steps
+        self.info |= {
+            "conditional": steps.get("conditional"),
+            "resolved": {"context_length": steps.get("context_length")},
+        }
+
+    @classmethod
+    def open(cls, path: Path) -> Export:
+        """Open an exported folder.
+
+        Raises:
+            UserError: If a file is missing, damaged or changed, or the format is for other programs.
+        """
+        info, steps = folder.read(path)
+        if reason := OTHERS.get(info["runtime"]):
+            raise UserError(f"{path} holds a model for other programs ({reason}): use the run, or an export to onnx.")
+        return cls(path, info, steps)
+
+    @functools.cached_property
+    def labels(self) -> list[str]:
+        """The names of the classes; empty for a text generator."""
+        path = self.path / folder.LABELS
+        return run_schema.read(path, run_schema.LABELS) if path.exists() else []
+
+    @property
+    def recipe(self) -> Any:
+        """The functions of the installed recipe that answer."""
+        if self.info["kind"] == "text-classifier":
+            return _TextClassifier
+        return recipe.installed(RECIPES[self.info["kind"]])
+
+    @functools.cached_property
+    def session(self) -> sessions.Session:
+        """The loaded file.
+
+        Raises:
+            UserError: If the runtime is missing, or refuses the file.
+        """
+        return open_session(self.path, self.info["runtime"])
+
+    @property
+    def model(self) -> _Model:
+        """What answers batches as a Keras model does."""
+        return _Model(
+            self.session, self.info["inputs"], "image" if self.info["kind"] == "image-generator" else "logits"
+        )
+
+    def decoder(self) -> ExportedDecoder:
+        """Return the decoder of a language model."""
+        return ExportedDecoder(self.session, self.info["state"], self.steps["empty_state"], self._vocab_size)
+
+    @property
+    def _vocab_size(self) -> int:
+        return next(tensor["shape"][-1] for tensor in self.info["outputs"] if tensor["name"] == "logits")
+
+    def __repr__(self) -> str:
+        return f"Export({str(self.path)!r})"
+
+
+def open_session(path: Path, runtime: str, threads: int = 0) -> sessions.Session:
+    """Return the session that answers from the model file of an exported folder.
+
+    Args:
+        path: The folder.
+        runtime: The format.
+        threads: Number of threads; 0 for one per core.
+    """
+    file = path / folder.MODEL_FILES[runtime]
+    if runtime == "onnx":
+        onnx_check.check(file.read_bytes(), str(file))
+    return sessions.SESSIONS[runtime](file, threads)
+
+
+class _Model:
+    """The session as a model from one batch, or a list of them, to one batch.
+
+    Args:
+        session: The session.
+        inputs: Names of its inputs.
+        output: Name of the output.
+    """
+
+    def __init__(self, session: sessions.Session, inputs: list[dict[str, Any]], output: str):
+        self._session, self._output = session, output
+        self.inputs = [tensor["name"] for tensor in inputs]
+
+    def predict_on_batch(self, batch: np.ndarray | list[np.ndarray]) -> np.ndarray:
+        """Return the output for a batch."""
+        arrays = batch if isinstance(batch, list) else [batch]
+        return self._session.run(dict(zip(self.inputs, arrays, strict=True)))[self._output]
+
+
+class _TextClassifier:
+    """The functions of a recipe for texts whose encoder is in the folder."""
+
+    @staticmethod
+    def predictor(export: Export) -> TextPredictor:
+        return TextPredictor(export, encoders.load(export.path, export.steps.get("max_length")))
+
+    @staticmethod
+    def predict(export: Export, inputs: Any, **options: Any) -> Any:
+        return _TextClassifier.predictor(export).predict(inputs, **options)

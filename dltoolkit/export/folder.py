@@ -1,0 +1,117 @@
+"""The files of an exported folder, and their check before anything reads them.
+
+An export from somebody else is data: only regular files inside the folder are read, each must fit its description and
+the SHA-256 in ``SHA256SUMS``, and a model file must be whole and without code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from dltoolkit import files, run_schema
+from dltoolkit.errors import UserError
+
+FORMAT = 1  # of export.json
+DESCRIPTION, PREPROCESSING, LABELS, SUMS = "export.json", "preprocessing.json", "labels.json", "SHA256SUMS"
+MODEL_FILES = {"onnx": "model.onnx", "litert": "model.tflite", "savedmodel": "1", "keras": "model.keras"}
+KINDS = ("image-classifier", "text-classifier", "text-generator", "image-generator")
+MAX_MODEL_BYTES = 1 << 33  # of all files together
+CHUNK_BYTES = 1 << 20
+TENSOR = {"name": str, "dtype": str, "shape": run_schema.SHAPE}
+EXPORT = {
+    "format": int,
+    "kind": set(KINDS),
+    "runtime": set(MODEL_FILES),
+    "quantize": {"none", "float16", "int8", "dynamic-int8"},
+    "inputs": [TENSOR],
+    "outputs": [TENSOR],
+    "state": {str: str},
+    "run": {"recipe": str, "name": (str, None), "fingerprint": (str, None), "model_sha256": str},
+    "data": run_schema.RUN["data"],
+    "passed": bool,
+    "parity": {str: (float, str, None, [float])},
+}
+STEPS = {  # preprocessing.json, as far as this program reads it
+    "image_shape": [run_schema.SIZE, run_schema.SIZE, run_schema.SIZE],
+    "scale": run_schema.RUN["data"]["scale"],
+    "resize": {"mode": str},
+    "max_length": (run_schema.SIZE, None),
+    "context_length": run_schema.SIZE,
+    "conditional": bool,
+    "latent_dim": run_schema.SIZE,
+    "state": {str: str},
+    "empty_state": {str: [run_schema.COUNT]},
+    "unknown_id": (run_schema.COUNT, None),
+}
+
+
+def is_export(path: Path) -> bool:
+    """Return whether a folder is an export."""
+    return os.path.isfile(path / DESCRIPTION)  # also if the name is too long for a path
+
+
+def write_sums(folder: Path) -> None:
+    """Write the SHA-256 of every file, as ``sha256sum --check SHA256SUMS`` reads it."""
+    lines = [
+        f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != SUMS
+    ]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a regular file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with files.open_regular(path, follow_links=False) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what export.json and preprocessing.json of an export say, after all of its files are checked.
+
+    Raises:
+        UserError: If the folder is no export, a file is missing, damaged or too large, or the format is another one.
+    """
+    info = run_schema.read(folder / DESCRIPTION, EXPORT, required=("format", "kind", "runtime"))
+    if info["format"] != FORMAT:
+        raise UserError(
+            f"{folder} has format {info['format']}, but this version reads only {FORMAT}: export the run again."
+        )
+    _check_sums(folder)
+    return info, run_schema.read(folder / PREPROCESSING, STEPS)
+
+
+def _check_sums(folder: Path) -> None:
+    """Raise a UserError if a file of the folder is missing, changed, or not in the list of digests."""
+    again = "copy the whole folder again, or export the run again"
+    files.refuse_special_files(folder)
+    try:
+        lines = run_schema.read_text(folder / SUMS).splitlines()
+        expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError):
+        raise UserError(f"{folder / SUMS} is missing or damaged: {again}.") from None
+    present = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()
+    }
+    for name in sorted(expected.keys() | present):
+        if name == SUMS:
+            continue
+        if name not in expected:
+            raise UserError(f"{folder / name} is not a file of the export: move it out of the folder.")
+        if name not in present:
+            raise UserError(f"{folder / name} is missing: {again}.")
+    if sum((folder / name).lstat().st_size for name in expected) > MAX_MODEL_BYTES:
+        raise UserError(f"{folder} has more than {MAX_MODEL_BYTES >> 30} GiB, so it was not read.")
+    for name, digest in expected.items():
+        try:
+            actual = sha256(folder / name)
+        except OSError as error:
+            raise UserError(f"{folder / name} cannot be read: {error.strerror or error}.") from None
+        if actual != digest:
+            raise UserError(f"{folder / name} has changed since it was exported: {again}.")

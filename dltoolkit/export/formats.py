@@ -1,0 +1,121 @@
+"""Conversion of a graph to the file of a format."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from dltoolkit import lazy
+from dltoolkit.errors import UserError
+from dltoolkit.export.graphs import SIGNATURE, Graph
+
+OPSET = 17  # of ONNX; all runtimes of the last years read it
+
+
+def to_savedmodel(graph: Graph, path: Path) -> None:
+    """Write a SavedModel folder with one signature."""
+    with _quiet():
+        tf.saved_model.save(graph.module, str(path), signatures={SIGNATURE: graph.function})
+
+
+def to_onnx(graph: Graph, path: Path) -> None:
+    """Write a file of ONNX, whose sizes have the names ``batch`` and ``time``.
+
+    Raises:
+        UserError: If tf2onnx is missing, or the network has an operation that ONNX lacks.
+    """
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError:
+        raise UserError("ONNX files are written by tf2onnx: pip install 'dltoolkit[export]'.") from None
+    _register_erfc()
+    try:
+        with _quiet():
+            proto, _ = tf2onnx.convert.from_function(
+                graph.module.answer, input_signature=list(graph.specs.values()), opset=OPSET
+            )
+        onnx.checker.check_model(proto)
+    except Exception as error:  # tf2onnx raises many kinds
+        raise UserError(f"tf2onnx cannot convert this network ({_reason(error)}).") from error
+    unknown = {node.op_type for node in proto.graph.node if node.domain not in ("", "ai.onnx")}
+    if unknown:
+        raise UserError(f"ONNX has no operation {', '.join(sorted(unknown))}, which this network needs.")
+    _name_sizes(proto, graph)
+    path.write_bytes(proto.SerializeToString())
+
+
+def to_litert(graph: Graph, path: Path, configure: Callable[[Any], None] = lambda converter: None) -> None:
+    """Write a file of LiteRT.
+
+    Args:
+        graph: The network.
+        path: The file.
+        configure: Sets further options of the converter, such as quantization.
+
+    Raises:
+        UserError: If the network has an operation that LiteRT lacks.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        to_savedmodel(graph, Path(folder))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        configure(converter)
+        try:
+            with _quiet():
+                content = converter.convert()
+        except Exception as error:  # a ConverterError with the whole graph, or an error of MLIR
+            raise UserError(f"LiteRT has no counterpart of an operation of this network ({_reason(error)}).") from error
+    path.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what the converters print and log; their errors are exceptions or missing operations."""
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with lazy.discard_stderr():
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _register_erfc() -> None:
+    """Teach tf2onnx the complementary error function of the exact GELU: erfc(x) = 1 - erf(x)."""
+    import numpy as np
+    from tf2onnx.handler import tf_op
+
+    @tf_op("Erfc")
+    class _Erfc:
+        @classmethod
+        def version_9(cls, ctx: Any, node: Any, **_: Any) -> None:
+            shape, dtype, outputs = ctx.get_shape(node.output[0]), ctx.get_dtype(node.output[0]), list(node.output)
+            erf = ctx.make_node("Erf", [node.input[0]])
+            one = ctx.make_const(f"{node.name}_one", np.array(1, np.float32))
+            ctx.remove_node(node.name)
+            ctx.make_node(
+                "Sub", [one.output[0], erf.output[0]], outputs=outputs, name=node.name, shapes=[shape], dtypes=[dtype]
+            )
+
+
+def _name_sizes(proto: Any, graph: Graph) -> None:
+    """Name the sizes that a runtime may choose."""
+    for value in (*proto.graph.input, *proto.graph.output):
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
+            if not size.HasField("dim_value"):
+                is_state = value.name in graph.state or value.name in graph.state.values()
+                size.dim_param = "batch" if axis == 0 else "earlier" if is_state else "time"
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:200]
