@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 GIGABYTE = 2**30
+FULL = "full"  # name of the folder of the full disk
 YEAR = 31_557_600  # seconds
 DAC_CAPABILITIES = (1, 2, 3)  # the capabilities by which root may ignore the permissions of files
 PR_CAPBSET_DROP = 24  # from linux/prctl.h
@@ -47,14 +48,15 @@ class Condition:
     may_fail: bool = False
 
 
-def conditions(folder: Path) -> list[Condition]:
+def conditions(folder: Path, *, mount: bool) -> list[Condition]:
     """Return the conditions.
 
     Args:
         folder: An empty folder for what they need.
+        mount: Whether to mount a disk that is full, at ``folder / FULL``.
     """
     home = {"HOME": NOTHING_BELOW, "XDG_CACHE_HOME": None}
-    full = _full_folder(folder / "full")
+    full = _full_folder(folder / FULL) if mount else None
     closed = folder / "closed"
     closed.mkdir()
     closed.chmod(stat.S_IRUSR | stat.S_IXUSR)

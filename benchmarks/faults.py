@@ -111,9 +111,10 @@ class Harness:
         self.ended, self.differing = 0, []
 
     def close(self) -> None:
-        """Unmount the disk."""
-        if self.mounted:
-            subprocess.run(["umount", "--lazy", str(self.disk)])
+        """Unmount the disks."""
+        for disk in (self.disk, self.folder / "conditions" / fault_conditions.FULL):
+            if disk.is_mount():
+                subprocess.run(["umount", "--lazy", str(disk)])
 
     def run_cases(self, kills: int, recipes: tuple[str, ...], workers: int, conditions: bool) -> None:
         """Run the cases without faults, then with faults until the number of kills is reached."""
@@ -147,8 +148,9 @@ class Harness:
 
     def run_under_conditions(self, case: Case) -> None:
         """Train a case under each condition, and resume it without the condition if it has failed."""
-        (self.folder / "conditions").mkdir()
-        for number, condition in enumerate(fault_conditions.conditions(self.folder / "conditions")):
+        folder = self.folder / "conditions"
+        folder.mkdir()
+        for number, condition in enumerate(fault_conditions.conditions(folder, mount=self.mounted)):
             name = f"condition-{number}"
             path, problems, sentence = self.disk / case.recipe / name, [], ""
             train = ["train", case.recipe, *case.arguments, "--name", name]
