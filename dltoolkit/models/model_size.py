@@ -20,7 +20,7 @@ WEIGHTS_FILE = "model.weights.h5"
 MAX_EXPANSION = 4  # size of weights in memory divided by that in the file, which may hold 8 bits for each of 32
 MAX_CONFIG_BYTES = 10_000_000  # of a config.json in a folder; that of the largest networks has 10 kB
 MIN_LIMIT = 50_000_000  # bytes of weights that a network may have, however few the file stores
-MAX_WEIGHTS = 50_000  # arrays of weights of a network; the largest networks of Keras have 2,000
+MAX_WEIGHTS = 10_000  # arrays of weights of a network; the largest networks of Keras have 2,000
 MAX_TENSOR_BYTES = 2**30  # of the values that a layer computes for one example
 
 

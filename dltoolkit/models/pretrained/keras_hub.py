@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dltoolkit import lazy
+from dltoolkit import lazy, strict_json
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.files import refuse_special_files, user_path
 from dltoolkit.models import model_size
 from dltoolkit.network import answers, offline
 
+UNREADABLE = (json.JSONDecodeError, strict_json.InvalidJSON)  # errors of files that are not JSON
 SCHEMES = {"hf://": "https://huggingface.co", "kaggle://": "https://api.kaggle.com"}  # each with its server
 
 
@@ -123,7 +124,7 @@ def tokenizer_settings(preset: str) -> dict[str, Any]:
         cached = try_to_load_from_cache(preset.removeprefix("hf://"), "tokenizer_config.json")
         path = Path(cached) if isinstance(cached, str) else path
     try:
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        settings = strict_json.loads(path.read_text(encoding="utf-8"), nan=True) if path.is_file() else {}
     except (OSError, ValueError) as error:
         raise _preset_error(error, preset) from error
     return settings if isinstance(settings, dict) else {}
@@ -178,7 +179,7 @@ def _preset_error(error: Exception, preset: str) -> UserError:
             return UserError(f"{preset} has no {missing}, which a model needs: download all of its files again.")
         if isinstance(error, ImportError):
             return UserError(f"{preset} cannot be read without another package ({error}).")
-        if isinstance(error, json.JSONDecodeError | OSError) or "Safetensor" in type(error).__name__:
+        if isinstance(error, (*UNREADABLE, OSError)) or "Safetensor" in type(error).__name__:
             return UserError(f"{preset} contains a damaged file ({error}): download it again.")
     for class_name, inputs in {"Tokenizer": "texts", "ImageConverter": "images"}.items():
         if keras_internals.preset_lacks(error, class_name):

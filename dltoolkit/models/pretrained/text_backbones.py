@@ -6,6 +6,7 @@ together with the encoder that turns texts into these token IDs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +59,8 @@ def from_preset(preset: str, max_length: int, dropout: float = 0.0) -> TextBackb
     output = network.output["sequence_output"] if isinstance(network.output, dict) else network.output
     settings = keras_hub.tokenizer_settings(preset)
     limits = (getattr(network, "max_sequence_length", None), settings.get("model_max_length"))
-    max_length = min([max_length, *(int(limit) for limit in limits if limit)])
+    lengths = [int(limit) for limit in limits if isinstance(limit, int | float) and 1 <= limit < math.inf]
+    max_length = min([max_length, *lengths])
     model = keras.Model(network.input, output, name=network.name)
     lowercase, strip_accents = _apply_settings(tokenizer, settings)
     encoder = encoders.KerasHubEncoder(tokenizer, max_length, lowercase, strip_accents)
