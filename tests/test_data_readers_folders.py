@@ -1,6 +1,7 @@
 """Tests of the files of a data set: hidden ones, links of every kind, and special files."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,17 @@ def test_table_rows_that_name_special_files_are_counted_bad_files(image_table, c
     code, _, err = run_command(capfd, "check-data", str(image_table))
     assert code == 2
     assert "pipe.png (a pipe, not a regular file), /dev/zero (a device, not a regular file)" in err
+
+
+def test_data_are_opened_with_open_regular_only():
+    """Any other way of opening a file could wait for a pipe, or read a device for ever."""
+    opening = r"(?<![\w.])open\(|\.open\(\"r|\.read_(text|bytes)\(|np\.(load|fromfile)\(|(ZipFile|tarfile\.open)\(path"
+    own_files = {"disk_cache.py", "tokenizers.py"}  # files of the cache and of temporary folders
+    data = Path(dataset.__file__).parents[1]
+    lines = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted(data.rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if path.name not in own_files and re.search(opening, line)
+    ]
+    assert [line for line in lines if "schema.read_text(" not in line and '"xb")' not in line] == []
