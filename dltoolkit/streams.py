@@ -34,6 +34,8 @@ class Answers(io.TextIOWrapper):
     """The stdout of the command line. A terminal shows control characters, which it would execute otherwise."""
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):  # click tries whether a stream takes bytes
+            raise TypeError("write() argument must be str")
         super().write(display.visible(text, keep="\n\t") if self.isatty() else text)
         return len(text)
 
