@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from dltoolkit import machine
+from dltoolkit import keras_settings, machine
 from dltoolkit.errors import UserError
 
 DEBUG_VARIABLE = "DLTOOLKIT_DEBUG"  # environment variable that --debug sets; messages of TensorFlow are shown then
@@ -58,7 +58,7 @@ def import_tensorflow() -> None:
     """Import TensorFlow and Keras without their startup messages.
 
     Raises:
-        UserError: If Keras is set to another backend than TensorFlow.
+        UserError: If Keras is set to another backend than TensorFlow, or its settings cannot be used.
     """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if "keras" in sys.modules:
@@ -68,19 +68,22 @@ def import_tensorflow() -> None:
             f"dltoolkit runs Keras on TensorFlow, but the Keras backend is set to '{backend}'; "
             "unset KERAS_BACKEND or set it to 'tensorflow'."
         )
-    if os.environ.get(DEBUG_VARIABLE):
-        import keras
-
+    if "keras" in sys.modules:
+        keras_settings.check_imported()
+        if "tensorflow" in sys.modules and not os.environ.get(DEBUG_VARIABLE):
+            _find_devices()
         return
-    if "keras" in sys.modules and "tensorflow" in sys.modules:
-        _find_devices()
-        return
+    keras_settings.check_file()
     machine.check_address_space()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
 
-    with progress.phase("Starting TensorFlow"), _discard_stderr():
-        import keras  # noqa: F401
+    if os.environ.get(DEBUG_VARIABLE):
+        import keras
+    else:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with progress.phase("Starting TensorFlow"), _discard_stderr():
+            import keras  # noqa: F401
+    keras_settings.use_defaults()
 
 
 @functools.cache
