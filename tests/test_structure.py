@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a room imports only rooms of lower floors. Modules of the ground floor may import each other.
 GROUND = {
     *(
+        "answers",
         "cluster",
         "config",
         "config_file",
@@ -40,6 +41,7 @@ GROUND = {
 }
 FLOORS = [
     *(GROUND, {"data"}, {"models"}, {"run"}, {"saved_runs"}, {"training"}, {"evaluation"}, {"finetuning"}, {"report"}),
+    *({"export"}, {"loading"}),
     *({"recipes"}, {"cli"}, {"__main__"}),
 ]
 MAX_LINES, MAX_RECIPE_LINES = 400, 200
