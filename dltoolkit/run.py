@@ -152,7 +152,10 @@ class Run(RunSession):
     @property
     def labels(self) -> list[str]:
         """The names of the classes, in the order of the model's outputs; empty if the data have none."""
-        return self.info["data"].get("classes", [])
+        classes = self.info["data"].get("classes", [])
+        if self.info.get("conditional") and not classes:
+            raise UserError(f"{self.path / 'run.json'} is damaged: it names no classes, but its model generates some.")
+        return classes
 
     @property
     def config(self) -> Any:
@@ -187,7 +190,12 @@ class Run(RunSession):
             UserError: If there is no model yet, or the file is damaged or contains code.
         """
         if self._model is None:
-            self._model = model_file.load_model(self.model_path)
+            from dltoolkit.models import run_parts  # imports NumPy, which --help does not need
+
+            model = model_file.load_model(self.model_path)
+            if self.info["recipe"] in recipe.names():  # others may use these fields in ways of their own
+                run_parts.check(self.path, self.info, model)
+            self._model = model
         return self._model
 
     @property
@@ -200,6 +208,7 @@ class Run(RunSession):
         path, state = self.path / "model.keras", self.info["state"]
         if not path.exists():
             raise UserError(f"{self.path} has no model yet; its state is '{state}'.")
+        self.check_parts()
         if state != "finished":
             _warn(f"{self.path} has not finished (its state is '{state}'); this is its best epoch so far.")
         return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -15,6 +16,9 @@ from dltoolkit.errors import UserError
 
 FORMAT = 2  # version of the layout of a run directory; raised if older versions of this package cannot read the new one
 WHOLE = ("epoch", "step")  # columns of history.csv that hold whole numbers
+
+# Files that give the inputs and outputs of the model their meaning
+PARTS = ("labels.json", "vocabulary.txt", "vocabulary.json", "tokenizer.json")
 
 
 class RunFiles:
@@ -81,6 +85,22 @@ class RunFiles:
         if not is_valid:
             raise UserError(f"{path} is damaged; resume the run to write it again.")
         return [run_schema.Fields(row, path, "") for row in history]
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 digests of the files that give the inputs and outputs of the model their meaning."""
+        paths = {name: self.path / name for name in PARTS if (self.path / name).exists()}
+        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+
+    def check_parts(self) -> None:
+        """Raise a UserError if a file of a finished run that belongs to its model is not the one it finished with."""
+        if self.info["state"] != "finished" or "files" not in self.info:
+            return
+        expected, actual = self.info["files"], self.digests()
+        if changed := [name for name in PARTS if expected.get(name) != actual.get(name)]:
+            raise UserError(
+                f"{self.path / changed[0]} has changed since the run finished, so it no longer fits the model: restore "
+                "it, or train a new run."
+            )
 
     def reload(self) -> None:
         """Read run.json again.

@@ -51,6 +51,7 @@ RUN = {
     "versions": {str: (str, None)},
     "machine": {str: (str, float, None)},
     "error": (str, None),
+    "files": {str: str},
     "data": {
         "source": str,
         "columns": {str: str},
@@ -139,7 +140,7 @@ TOKENIZER = {
     "tokenizer": {"char", "byte", "bpe", "keras_hub"},
     "characters": str,
     "definition": BPE,
-    "config": {"class_name": str, "module": str, "registered_name": (str, None), "config": {str: OPTION}},
+    "config": {"class_name": str, "module": str, "registered_name": (str, None), "config": {str: ANYTHING}},
     "assets": {str: str},
     **dict.fromkeys(("lowercase", "strip_accents", "split_on_cjk"), bool),
 }

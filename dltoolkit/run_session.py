@@ -87,7 +87,7 @@ class RunSession(RunFiles):
             with interrupt.signals_raise():
                 yield
                 self.info.pop("error", None)
-                record("finished")
+                record("finished", files=self.digests())
         except NonChiefDone:
             pass
         except (KeyboardInterrupt, Exception) as error:

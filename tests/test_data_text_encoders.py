@@ -51,5 +51,5 @@ def test_load_refuses_missing_and_damaged_files(tmp_path):
     with pytest.raises(UserError, match=r"vocabulary.txt is damaged or cannot be read"):
         encoders.load(tmp_path, None)
     (tmp_path / "vocabulary.json").write_text('{"tokenizer": "words"}')
-    with pytest.raises(UserError, match=r"vocabulary.json is damaged or cannot be read"):
+    with pytest.raises(UserError, match=r"vocabulary.json is damaged: 'tokenizer' must be"):
         encoders.load(tmp_path, 8)

@@ -1,6 +1,7 @@
 """Tests of resuming runs that were killed, damaged or changed: the result is exact, or an error names the problem."""
 
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -287,6 +288,63 @@ def test_resume_is_refused_while_another_process_uses_the_run(train, tmp_path):
     first.kill()
     first.wait()
     assert len(dltoolkit.resume(run, epochs=2).history) == 2
+
+
+def forge(path: Path, **arrays) -> None:
+    """Write a checkpoint with a valid digest."""
+    with path.open("w+b") as file:
+        np.savez(file, **arrays)
+        file.write(checkpoint._digest(file, file.seek(0, 2)))
+
+
+def test_checkpoints_with_a_valid_digest_are_data(train, tmp_path, capfd):
+    import keras
+
+    run = train(epochs=1)
+    newest = checkpoints(run)[-1]
+    with np.load(newest) as archive:
+        arrays = dict(archive)
+    executed = tmp_path / "executed"
+
+    class Evil:
+        def __reduce__(self):
+            return (executed.touch, ())
+
+    state = json.loads(arrays["state"].tobytes())
+    key = next(name for name in arrays if name.startswith("model/"))
+    wrong_states = [
+        *({**state, "step": value} for value in ("many", -1, 2.5, [])),
+        *({**state, "history": value} for value in (3, [3], [{"epoch": "one"}])),
+        {**state, "best_score": [1]},
+        {**state, "unknown": 3},
+    ]
+    encoded = [np.frombuffer(json.dumps(each).encode(), np.uint8) for each in wrong_states]
+    encoded += [np.frombuffer(text, np.uint8) for text in (b"[" * 100_000, b"\xff", b"", b'{"step": 1, "step": 2}')]
+    cases = [
+        ({**arrays, key: np.array([Evil()], dtype=object)}, "holds Python objects, which are not loaded"),
+        ({**arrays, key: arrays[key].astype("U3")}, "does not fit the network"),
+        ({**arrays, key: arrays[key].astype("float64")}, "does not fit the network"),
+        ({**arrays, key: arrays[key][..., :1]}, "does not fit the network"),
+        ({name: array for name, array in arrays.items() if name != "state"}, "does not fit the network"),
+        *(({**arrays, "state": content}, "does not fit the network") for content in encoded),
+        ({**arrays, "state": np.frombuffer(b"{}", np.uint8)}, "is incomplete: it has no 'best_score'"),
+    ]
+    model = run.model
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    optimizer.compile(model, run.config, 64, loss=loss, metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+    for forged, words in cases:
+        for path in checkpoints(run):
+            path.unlink()
+        forge(newest, **forged)
+        capfd.readouterr()
+        message = ""
+        try:
+            assert checkpoint.restore(run, model) is None
+        except UserError as error:
+            message = str(error)
+        assert words in message + capfd.readouterr().err
+    assert not executed.exists()
 
 
 # Failing writes

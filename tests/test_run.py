@@ -256,13 +256,14 @@ OWN_RECIPE = (
 def test_recipe_is_never_a_file_that_run_json_names(create, tmp_path, spelling, field, monkeypatch):
     run, file = create(), write_recipe(tmp_path / "elsewhere" / "evil.py")
     write_recipe(run.path / "evil.py")
-    (run.path / "link.py").symlink_to(file)
+    if "link" in str(spelling):
+        (run.path / "link.py").symlink_to(file)
     monkeypatch.chdir(file.parent)
     value = spelling if isinstance(spelling, int) else spelling.format(file=file, run=run.path)
     run.update(**{field: value})
-    with pytest.raises(UserError, match=f"{OWN_RECIPE}|is damaged"):
+    with pytest.raises(UserError, match=f"{OWN_RECIPE}|is damaged|symbolic link"):
         _ = dltoolkit.load(run.path).recipe
-    with pytest.raises(UserError, match=f"{OWN_RECIPE}|is damaged"):
+    with pytest.raises(UserError, match=f"{OWN_RECIPE}|is damaged|symbolic link"):
         dltoolkit.load(run.path).predict("x.png")
     assert not list(tmp_path.rglob("*.executed"))
 

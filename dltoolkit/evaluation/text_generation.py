@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,11 +31,7 @@ def load_tokenizer(run: Run) -> Tokenizer:
     Raises:
         UserError: If its file is missing or damaged.
     """
-    path = run.path / VOCABULARY
-    try:
-        return tokenizers.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged or cannot be read, so the run cannot read texts.") from None
+    return tokenizers.load(run.path / VOCABULARY)
 
 
 def stream_text(
@@ -77,8 +72,14 @@ def stream_text(
         run.info["resolved"]["context_length"],
     )
     _warn_of_long_prompts(token_ids, context_length)
+    decoder = decoders.load(run.model_path) or decoders.build(run.model)
+    if decoder.vocab_size != tokenizer.vocab_size:
+        raise UserError(
+            f"The model has {decoder.vocab_size:,} outputs, but {VOCABULARY} holds {tokenizer.vocab_size:,} tokens, so "
+            "the files do not belong together: restore them, or train a new run."
+        )
     chunks = sampling.generate(
-        decoders.load(run.model_path) or decoders.build(run.model),
+        decoder,
         token_ids,
         max_tokens=max_tokens,
         context_length=context_length,

@@ -50,6 +50,7 @@ def measure(
     spec = backbone.spec
     if backbone.kind == "a run":
         spec = str(Path(backbone.run.path).resolve())
+    module = sys.modules[train.__module__] if run.recipe_file else None
     points = []
     for count in shots:
         for seed in range(config.seed, config.seed + SEEDS):
@@ -57,7 +58,7 @@ def measure(
             labels = counted(count, "label") if count else "all labels"
             progress.note(f"Learning curve: {labels} per class, seed {seed}")
             try:
-                point = saved_runs.load(f"{run.info['recipe']}/{name}", out_dir, recipe=sys.modules[train.__module__])
+                point = saved_runs.load(f"{run.info['recipe']}/{name}", out_dir, recipe=module)
             except UserError:
                 changes = {"learning_curve": None, "backbone": spec, "shots": count, "seed": seed}
                 point = train(replace(config, name=name, out_dir=out_dir, **changes))

@@ -15,13 +15,22 @@ from typing import Any, BinaryIO
 import keras
 import numpy as np
 
-from dltoolkit import progress
+from dltoolkit import memory, npz, progress, run_schema, strict_json
 from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write, open_regular
 from dltoolkit.run import Run
 from dltoolkit.training import optimizer
 
 MAX_CHECKPOINTS = 2  # number of checkpoints to keep: the second is used if the first is damaged
+STATE = {  # what the array "state" holds, as JSON
+    "step": run_schema.COUNT,
+    "planned_steps": (run_schema.COUNT, None),
+    "finished": bool,
+    "seconds": run_schema.SECONDS,
+    "history": [{str: float}],
+    "best_score": ([float, float], None),
+    "stale_epochs": run_schema.COUNT,
+}
 DIGEST_SIZE = 32  # bytes of the SHA-256 digest at the end of a file; the checksums of a zip file do not cover all bytes
 
 
@@ -99,16 +108,21 @@ def restore(
             continue
         groups: dict[str, dict[str, np.ndarray]] = {"model": {}, "optimizer": {}, "metrics": {}, "best": {}}
         try:
-            fields = json.loads(arrays.pop("state").tobytes())
+            fields = strict_json.loads(arrays.pop("state").tobytes().decode(), nan=True)  # of a loss that is no number
+            fields = run_schema.check(fields, STATE, path)
             best_score = fields["best_score"] and tuple(fields["best_score"])
-            state = TrainingState(**{**fields, "best_score": best_score})
+            history = [dict(row) for row in fields["history"]]
+            state = TrainingState(**{**fields, "best_score": best_score, "history": history})
             for name, value in arrays.items():
                 group, _, key = name.partition("/")
                 groups[group][key] = value
             for group, variables in _groups(model).items():
                 if group != "metrics":  # these do not exist before the first step
                     assign(variables, groups[group])
-            best_weights = [groups["best"][key] for key in by_key(model.weights)] if groups["best"] else None
+            best_weights = None
+            if groups["best"]:
+                weights = by_key(model.weights)
+                best_weights = [_fitting(groups["best"][key], weight) for key, weight in weights.items()]
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{path} does not fit the network: resume with the recipe, the package versions and the kind of device "
@@ -129,8 +143,16 @@ def assign(variables: Iterable[keras.Variable], values: Mapping[str, np.ndarray]
     keyed = by_key(variables)
     if keyed.keys() != values.keys():
         raise ValueError(f"The keys differ: {sorted(keyed.keys() ^ values.keys())}")
+    fitting = {key: _fitting(values[key], variable) for key, variable in keyed.items()}  # before any is assigned
     for key, variable in keyed.items():
-        variable.assign(values[key])
+        variable.assign(fitting[key])
+
+
+def _fitting(value: np.ndarray, variable: keras.Variable) -> np.ndarray:
+    """Return a value, or raise a ValueError if its shape or its type is not that of the variable."""
+    if value.shape != tuple(variable.shape) or value.dtype != np.asarray(variable).dtype:
+        raise ValueError(f"{value.dtype}{value.shape} instead of {variable.dtype}{variable.shape}")
+    return value
 
 
 def by_key(variables: Iterable[keras.Variable]) -> dict[str, keras.Variable]:
@@ -155,7 +177,12 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
             size = file.seek(0, io.SEEK_END) - DIGEST_SIZE
             if size > 0 and _digest(file, size) == file.read():
                 file.seek(0)
-                return dict(np.load(file, allow_pickle=False))
+                with npz.open_npz(file) as arrays:
+                    memory.refuse(arrays.size(arrays.names), f"The arrays of {path}", "train on a larger machine")
+                    return {name: arrays.read(name) for name in arrays.names}
+    except npz.InvalidNpz as error:
+        progress.warn(f"{path} is no checkpoint, because {error}; trying the checkpoint before it.")
+        return None
     except OSError as error:
         if isinstance(error, PermissionError):
             raise UserError(f"Cannot read {path}: {error.strerror}.") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dltoolkit import lazy
-from dltoolkit.errors import UserError
+from dltoolkit import lazy, run_schema
+from dltoolkit.errors import UserError, root_cause
 
 UNKNOWN = 0  # token ID of the characters that the vocabulary of a CharTokenizer lacks
 REPLACEMENT = "\ufffd"  # character that stands for bytes that are not a whole character, as in Python's decoders
 MAX_CHARACTERS = 5_000  # characters in a vocabulary; alphabets have fewer, and Chinese or Japanese texts should use bpe
 MAX_TRAINING_CHARACTERS = 50_000_000  # characters of the text that bpe is trained on, which bounds time and memory
 MAX_VOCAB_SIZE = 1 << 16  # token IDs are stored in 16 bits
+FILE_OPTIONS = ("vocabulary", "merges", "proto")  # options of KerasHub's tokenizers that name files
 
 
 class Tokenizer(Protocol):
@@ -55,6 +57,8 @@ class CharTokenizer:
     unknown_id = UNKNOWN
 
     def __init__(self, characters: str):
+        if len(set(characters)) < len(characters) or len(characters) > MAX_CHARACTERS:
+            raise ValueError(f"a vocabulary has up to {MAX_CHARACTERS:,} different characters")
         self._characters = characters
         self.vocab_size = 1 + len(characters)
         codes = np.array([ord(character) for character in characters], np.int64)
@@ -121,6 +125,8 @@ class BPETokenizer:
     def __init__(self, definition: str):
         self._tokenizer = _tokenizers().Tokenizer.from_str(definition)
         self.vocab_size = self._tokenizer.get_vocab_size()
+        if set(self._tokenizer.get_vocab().values()) != set(range(min(self.vocab_size, MAX_VOCAB_SIZE))):
+            raise ValueError(f"the token IDs are not 0, 1, … up to {MAX_VOCAB_SIZE:,} without a gap")
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
@@ -193,16 +199,53 @@ def keras_hub_to_json(tokenizer: Any) -> dict[str, Any]:
 
 
 def keras_hub_from_json(description: dict[str, Any]) -> Any:
-    """Return the tokenizer that `keras_hub_to_json` described."""
-    lazy.keras_hub()  # registers the classes of KerasHub
+    """Return the tokenizer that `keras_hub_to_json` described.
+
+    Raises:
+        ValueError: If the description names anything but a tokenizer of KerasHub, or another file than its own.
+    """
+    keras_hub = lazy.keras_hub()
     import keras
 
-    tokenizer = keras.saving.deserialize_keras_object(description["config"])
+    described = description["config"]
+    tokenizer_class = getattr(keras_hub.tokenizers, described["class_name"], None)
+    if not isinstance(tokenizer_class, type) or not issubclass(tokenizer_class, keras_hub.tokenizers.Tokenizer):
+        raise ValueError(f"{described['class_name']} is not a tokenizer of KerasHub")
+    options = {name: value for name, value in described["config"].items() if name != "dtype"}
+    if any(options.get(name) is not None for name in FILE_OPTIONS):
+        raise ValueError("it names a file outside the run")
+    dtype = described["config"].get("dtype")
+    if dtype is not None:
+        options["dtype"] = keras.DTypePolicy(dtype["config"]["name"] if isinstance(dtype, dict) else dtype)
+    tokenizer = tokenizer_class.from_config(options)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in description["assets"].items():
-            (Path(folder) / Path(name).name).write_bytes(base64.b64decode(content))
+            if not re.fullmatch(r"[\w-]+(\.\w+)?", name):
+                raise ValueError(f"'{name}' is not the name of a file of a tokenizer")
+            (Path(folder) / name).write_bytes(base64.b64decode(content, validate=True))
         tokenizer.load_assets(folder)
     return tokenizer
+
+
+def load(path: Path) -> Tokenizer:
+    """Return the tokenizer in a file of a run.
+
+    Raises:
+        UserError: If the file is missing or damaged, or describes anything but a tokenizer.
+    """
+    description = run_schema.read(path, run_schema.TOKENIZER)
+    try:
+        return from_json(description)
+    except UserError:
+        raise
+    except Exception as error:  # the tokenizers library and KerasHub raise many kinds
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """Return the error about a file from which no tokenizer or vocabulary can be made."""
+    reason = getattr(error, "strerror", None) or root_cause(error)
+    return UserError(f"{path} is damaged or cannot be read ({reason}), so the run cannot read texts: train it again.")
 
 
 def from_json(description: dict[str, Any]) -> Tokenizer:

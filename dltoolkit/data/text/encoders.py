@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dltoolkit import run_schema
 from dltoolkit.data.language import tokenizers
 from dltoolkit.data.text.ragged import Ragged
 from dltoolkit.data.text.vocabulary import UNKNOWN_ID, Vocabulary
@@ -33,6 +34,7 @@ class TextEncoder(Protocol):
 
     Attributes:
         max_length: Maximum number of token IDs of a text; the middle of longer texts is removed. None for no limit.
+        vocab_size: Number of token IDs, including 0 for padding.
         unit: What a token ID stands for, in the plural, such as "words".
         mask_token_id: Token ID that replaces masked tokens, or None if the network has no mask token.
         special_token_ids: Token IDs of the start and end tokens, which are never masked.
@@ -41,6 +43,7 @@ class TextEncoder(Protocol):
     """
 
     max_length: int | None
+    vocab_size: int
     unit: str
     mask_token_id: int | None
     special_token_ids: tuple[int, ...]
@@ -71,6 +74,10 @@ class VocabularyEncoder:
     unknown_token_id = UNKNOWN_ID
     unknown_token_ids = (UNKNOWN_ID,)
 
+    @property
+    def vocab_size(self) -> int:
+        return len(self.vocabulary)
+
     def __call__(self, texts: TokenizedTexts) -> Ragged:
         if self.max_length is None:
             return self.vocabulary.encode_bags(texts)
@@ -88,6 +95,10 @@ class TokenEncoder:
     max_length: int
     mask_token_id = 1 + tokenizers.UNKNOWN
     special_token_ids = ()
+
+    @property
+    def vocab_size(self) -> int:
+        return 1 + self.tokenizer.vocab_size
 
     @property
     def unit(self) -> str:
@@ -126,6 +137,10 @@ class KerasHubEncoder:
     lowercase: bool = False
     strip_accents: bool = False
     unit = "tokens"
+
+    @property
+    def vocab_size(self) -> int:
+        return 1 + self.tokenizer.vocabulary_size()
 
     def __call__(self, texts: TokenizedTexts) -> Ragged:
         import tensorflow as tf
@@ -191,7 +206,6 @@ class KerasHubEncoder:
         _write(folder / KERAS_HUB_FILE, json.dumps({**tokenizers.keras_hub_to_json(self.tokenizer), **options}))
 
 
-@functools.lru_cache(maxsize=4)
 def load(folder: Path, max_length: int | None) -> TextEncoder:
     """Return the encoder of a run.
 
@@ -204,23 +218,30 @@ def load(folder: Path, max_length: int | None) -> TextEncoder:
     """
     names = (VOCABULARY_FILE, TOKENIZER_FILE, KERAS_HUB_FILE)
     path = next((folder / name for name in names if (folder / name).exists()), folder / VOCABULARY_FILE)
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.name == VOCABULARY_FILE:
-            return VocabularyEncoder(Vocabulary.from_text(text), max_length)
-        description = json.loads(text)
-        if path.name == KERAS_HUB_FILE:
-            options = {name: bool(description.get(name)) for name in ("lowercase", "strip_accents")}
+    status = path.stat() if path.exists() else None
+    return _load(path, max_length, status and (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path, max_length: int | None, version: object) -> TextEncoder:
+    """Return the encoder in a file, which is read again after it has been written again."""
+    if path.name == TOKENIZER_FILE:
+        return TokenEncoder(tokenizers.load(path), max_length)
+    if path.name == KERAS_HUB_FILE:
+        description = run_schema.read(path, run_schema.TOKENIZER)
+        options = {name: description.get(name, False) for name in ("lowercase", "strip_accents")}
+        try:
             tokenizer = tokenizers.keras_hub_from_json(description)
-            tokenizer.split_on_cjk = bool(description.get("split_on_cjk", True))
-            return KerasHubEncoder(tokenizer, max_length, **options)
-        return TokenEncoder(tokenizers.from_json(description), max_length)
-    except UserError:
-        raise
-    except Exception as error:  # KerasHub raises many kinds
-        raise UserError(
-            f"{path} is damaged or cannot be read, so the run cannot read texts: train it again."
-        ) from error
+        except UserError:
+            raise
+        except Exception as error:  # KerasHub raises many kinds
+            raise tokenizers.damaged(path, error) from None
+        tokenizer.split_on_cjk = description.get("split_on_cjk", True)
+        return KerasHubEncoder(tokenizer, max_length, **options)
+    try:
+        return VocabularyEncoder(Vocabulary.from_text(run_schema.read_text(path)), max_length)
+    except (OSError, ValueError) as error:
+        raise tokenizers.damaged(path, error) from None
 
 
 def _write(path: Path, text: str) -> None:
