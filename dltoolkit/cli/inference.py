@@ -238,12 +238,14 @@ def print_predictions(predictions: Iterable[Prediction], form: str, *, live: boo
             sys.stdout.write(dump_json(prediction.to_dict()) + "\n")
             sys.stdout.flush()
     elif form == "csv":
-        quoting = csv.QUOTE_ALL if safe else csv.QUOTE_MINIMAL  # some programs split cells without quotes at semicolons
-        writer = csv.writer(sys.stdout, lineterminator="\n", quoting=quoting)
-        writer.writerow(["input", "label", "probability", "top", "error"])
+        minimal = csv.writer(sys.stdout, lineterminator="\n")
+        quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        (quoted if safe else minimal).writerow(["input", "label", "probability", "top", "error"])
         for prediction in noting_errors():
             top = " ".join(f"{item['label']}={item['probability']:.4f}" for item in prediction.top)
             row = [prediction.input, prediction.label, prediction.probability, top, prediction.error]
+            # some programs split cells without quotes at semicolons, and csv quotes no carriage return of its own
+            writer = quoted if safe or any("\r" in str(cell) for cell in row) else minimal
             writer.writerow([FORMULA.sub(r"\1'", cell) if safe and isinstance(cell, str) else cell for cell in row])
             sys.stdout.flush()
     else:
