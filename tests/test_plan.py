@@ -26,6 +26,14 @@ def test_render_fits_long_paths_and_shows_control_characters():
     assert lines[-1] == "Columns  label from 'a\\x1b[2J\\nb'"
 
 
+def test_render_uses_the_width_and_never_breaks_what_is_copied():
+    rows = [("result", "word " * 30), ("use it", "dltoolkit predict " + "x" * 60 + " INPUT...")]
+    for width in (40, 80, 120):
+        *result, command = plan.render(rows, width=width, unbroken=("use it",)).splitlines()
+        assert max(map(len, result)) <= width < max(map(len, result)) + 5
+        assert command == f"use it  {rows[1][1]}"
+
+
 def test_announce_stores_and_prints_the_rows(capfd):
     updates = {}
     run = SimpleNamespace(writes=True, update=lambda **fields: updates.update(fields))
