@@ -232,18 +232,32 @@ def test_load_stops_reading_an_endless_line(tmp_path, monkeypatch):
     assert peak < 10_000_000  # the file has 50 MB
 
 
-def test_load_keeps_duplicates_within_one_split(tmp_path):
-    texts = [example for example in toy_texts(60) for _ in range(2)]
-    varied = [(label, text.upper() + " <br />" if i % 2 else text) for i, (label, text) in enumerate(texts)]
-    splits = load(write_table(tmp_path / "a.csv", [("label", "text"), *varied]))
-    texts_of = {
-        split: {splits.texts[i].lower().removesuffix(" <br />") for i in getattr(splits, split)}
-        for split in splits.counts()
-    }
-    assert all(texts_of.values())
-    assert not texts_of["train"] & texts_of["test"]
-    assert not texts_of["train"] & texts_of["validation"]
-    assert any("repeat" in warning for warning in splits.warnings)
+@pytest.mark.parametrize(
+    "vary",
+    [
+        lambda text: f"{text.upper()} <br />",
+        lambda text: f"{text}.",
+        lambda text: f'"{text}"',
+        lambda text: text.replace(" ", ", "),
+        lambda text: f"\u200b{text}\u200b",
+    ],
+)
+def test_load_keeps_texts_that_a_model_sees_as_equal_within_one_split(tmp_path, vary):
+    texts = [(label, f"{text} straße") for label, text in toy_texts(60)]
+    rows = [row for label, text in texts for row in [(label, text), (label, vary(text))]]
+    splits = load(write_table(tmp_path / "a.csv", [("label", "text"), *rows]))
+    split_of = np.zeros(len(rows), int)
+    for number, rows_of in enumerate([splits.train, splits.validation, splits.test]):
+        split_of[rows_of] = number
+    assert (split_of[::2] == split_of[1::2]).all()
+    assert np.bincount(split_of).min() > 10
+    assert "60 texts repeat others word for word" in splits.warnings[0]
+    predefined = [
+        ("label", "text", "split"),
+        *((label, text, "test" if i % 2 else "train") for i, (label, text) in enumerate(rows)),
+    ]
+    warnings = load(write_table(tmp_path / "b.csv", predefined)).warnings
+    assert any("60 texts of test are word for word also in train or validation" in warning for warning in warnings)
 
 
 def test_load_refuses_or_skips_rows_without_a_label(tmp_path):
@@ -279,7 +293,8 @@ def test_load_takes_shots_and_a_limit(text_table):
 
 
 def test_labeled_maps_labels_to_the_classes_of_a_model(text_table):
-    texts, labels, names = dataset.labeled(str(text_table), ["Good", "Bad", "ugly"])
+    tokenized, labels, names = dataset.labeled(str(text_table), ["Good", "Bad", "ugly"])
+    texts = tokenized.texts
     assert len(texts) == len(labels) == len(names) == 60
     expected = {text: label for label, text in toy_texts(60)}
     assert [["good", "bad"][label] for label in labels] == [expected[text] for text in texts]
@@ -474,7 +489,7 @@ def test_load_refuses_options_that_have_no_effect(tmp_path):
     path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for label, text in toy_texts(40)))
     assert "header has no effect on" in error_message(path, TextReadOptions(header=True))
     options = TextReadOptions(label_column="kind")  # of a run that was trained on a table
-    assert len(dataset.labeled(str(folder), ["bad", "good"], options)[0]) == 40
+    assert len(dataset.labeled(str(folder), ["bad", "good"], options)[1]) == 40
 
 
 def test_load_reads_other_encodings(tmp_path):
@@ -502,7 +517,7 @@ def test_load_finds_labels_in_file_names(tmp_path):
     assert "label_pattern" in error_message(tmp_path / "flat")
     assert labeled_texts(load(tmp_path / "flat", TextReadOptions(label_pattern=r"^(\w+)\."))) == set(toy_texts(40))
     folder = write_texts(tmp_path / "folders", toy_texts(6))
-    assert len(dataset.labeled(str(folder), ["bad", "good"], TextReadOptions(label_pattern="none"))[0]) == 6
+    assert len(dataset.labeled(str(folder), ["bad", "good"], TextReadOptions(label_pattern="none"))[1]) == 6
     message = error_message(tmp_path / "flat", TextReadOptions(label_pattern="(good)"))
     assert "does not match the name of 20 texts" in message
     for pattern in ("good", "(a)(b)", "("):

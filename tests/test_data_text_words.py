@@ -1,5 +1,6 @@
 """Tests of splitting texts into words."""
 
+import numpy as np
 import pytest
 
 from dltoolkit.data.text import words
@@ -44,3 +45,13 @@ def test_tokenized_texts_number_words_by_first_occurrence(monkeypatch):
     assert tokenized.word_ids.values.tolist() == [0, 1, 0, 1, 2]
     assert tokenized.word_ids.row_splits.tolist() == [0, 3, 3, 5]
     assert len(TokenizedTexts([]).word_ids) == 0
+
+
+def test_hashes_are_equal_for_equal_words_in_any_case():
+    texts = ["Straße, naïve!", "STRASSE NAÏVE !", "strasse <b>naïve</b>!", "straße naïve", "naïve straße!", "…", "-"]
+    own = np.arange(len(texts), dtype=np.uint64)
+    first, second, third, *others = TokenizedTexts(texts).hashes(own).tolist()
+    assert first == second == third
+    assert len({first, *others}) == 5
+    assert others[2:] == [5, 6]  # texts without a word
+    assert TokenizedTexts(["other words", "straße naïve!"]).hashes(own[:2])[1] == first

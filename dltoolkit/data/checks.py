@@ -19,6 +19,7 @@ from dltoolkit.formatting import counted
 
 MAX_IMBALANCE = 10  # ratio of the largest to the smallest class above which a warning recommends class weights
 UNLABELED = ("unsup", "unlab", "nolabel", "no_label")  # beginnings of the names of folders that are no classes
+SAME = {"text": "word for word"}  # how examples that count as equal repeat others, if not exactly
 MAX_LISTED = 5  # names in a message; more names would hide the message itself
 MAX_NAME_LENGTH = 200  # characters of a name in a message
 
@@ -148,20 +149,21 @@ def warnings(
 
     Args:
         listing: The listing.
-        hashes: uint64 (n,), of the contents.
+        hashes: uint64 (n,), equal for examples that count as equal.
         splits: Indices of the examples of each split.
         duplicates: From :func:`find_duplicates`.
     """
     sentences = []
-    noun = listing.noun
+    noun, same = listing.noun, SAME.get(listing.noun, "exactly")
+    also = f"{same} also" if noun in SAME else "also"
     if duplicates:
         count = _count(len(duplicates), noun, "repeats another", "repeat others")
-        sentences.append(f"{count} exactly: {_join([name for name, _ in duplicates], 3)}.")
+        sentences.append(f"{count} {same}: {_join([name for name, _ in duplicates], 3)}.")
     for name, earlier in (("validation", ("train",)), ("test", ("train", "validation"))):
         if leaked := split.count_leaked(hashes, splits[name], np.concatenate([splits[other] for other in earlier])):
             sentences.append(
-                f"{_count(leaked, noun, f'of {name} is', f'of {name} are')} also in {' or '.join(earlier)}, so that "
-                f"the {name} scores will be too high."
+                f"{_count(leaked, noun, f'of {name} is', f'of {name} are')} {also} in {' or '.join(earlier)}, so "
+                f"that the {name} scores will be too high."
             )
     if conflicts := split.conflicting_labels(hashes, listing.labels):
         sentences.append(f"{_count(conflicts, noun, 'has', 'have')} more than one label.")

@@ -12,7 +12,6 @@ from dltoolkit.data.text import dataset as text
 from dltoolkit.data.text import pipeline as text_pipeline
 from dltoolkit.data.text.encoders import VocabularyEncoder
 from dltoolkit.data.text.vocabulary import Vocabulary
-from dltoolkit.data.text.words import TokenizedTexts
 from dltoolkit.evaluation import classification, prediction, training_examples
 from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.evaluation.text_predictor import PREDICTION_BATCH_SIZE, is_known
@@ -100,13 +99,13 @@ def evaluate(
         return classification.measure(run.model, labeled_batches(splits, "test"), run.labels)
     trained = None if run.warn_of_training_data(other) else training_examples.load(run)
     texts, labels, _ = text.labeled(other, run.labels, read, note=progress.note, warn=progress.warn, trained=trained)
-    token_ids = encoder(TokenizedTexts(texts))
+    token_ids, count = encoder(texts), len(labels)
     if token_ids.truncated:
         limits = {"count": token_ids.truncated, "max_length": encoder.max_length, "unit": encoder.unit}
-        progress.warn(text.describe_truncation(limits, len(texts)))
-    blocks = np.array_split(np.arange(len(texts)), 1 + len(texts) // PREDICTION_BATCH_SIZE)
+        progress.warn(text.describe_truncation(limits, count))
+    blocks = np.array_split(np.arange(count), 1 + count // PREDICTION_BATCH_SIZE)
     if unknown := sum(int((~is_known(token_ids.take(rows).to_padded(), encoder)).sum()) for rows in blocks):
-        progress.warn(f"{unknown:,} of {len(texts):,} texts have no word that the model knows.")
+        progress.warn(f"{unknown:,} of {count:,} texts have no word that the model knows.")
     order = token_ids.sort_by_length(np.arange(len(token_ids)))
     batches = text_pipeline.padded_batches(token_ids, order, BATCH_SIZE)
     return classification.measure(run.model, (labels[order], batches), run.labels)

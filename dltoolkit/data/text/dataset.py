@@ -157,7 +157,7 @@ def load(
 
     Predefined splits are kept. If only one of validation and test is predefined, it is the test split, and the
     validation split is taken from the training split. Otherwise, each class is split by content and seed (see
-    ``split``). Texts that differ only in case, white space or HTML count as equal.
+    ``split``). Texts that differ only in case, punctuation, white space or HTML count as equal.
 
     Args:
         data: A value of ``--data``, or a resolved source.
@@ -178,7 +178,11 @@ def load(
     listing, texts, hashes, bad = _read_listing(listing, src, read, progress)
     if bad:
         listing = checks.validate(listing, src.spec)
-    return TextSplits(texts=texts, **split_dataset(listing, hashes, src, split, seed=seed, invalid=bad))
+    tokenized = TokenizedTexts(texts, progress)
+    fields = split_dataset(listing, hashes, src, split, seed=seed, invalid=bad, groups=tokenized.hashes(hashes))
+    splits = TextSplits(texts=texts, **fields)
+    splits.tokenized = tokenized
+    return splits
 
 
 def labeled(
@@ -189,7 +193,7 @@ def labeled(
     warn: Callable[[str], None] | None = None,
     note: Callable[[str], None] | None = None,
     trained: np.ndarray | None = None,
-) -> tuple[list[str], np.ndarray, list[str]]:
+) -> tuple[TokenizedTexts, np.ndarray, list[str]]:
     """Read other labeled texts for a trained model, or their test split if splits are predefined.
 
     Args:
@@ -213,9 +217,11 @@ def labeled(
     listing, texts, hashes, _ = _read_listing(listing, src, read)
     if note:
         note(describe_evaluated(everything, listing, src))
-    for warning in [*listing.warnings, *checks.warn_of_training_data(hashes, "text", trained)] if warn else ():
+    tokenized = TokenizedTexts(texts)
+    same = [] if trained is None else checks.warn_of_training_data(tokenized.hashes(hashes), "text", trained)
+    for warning in [*listing.warnings, *same] if warn else ():
         warn(warning)
-    return texts, class_indices[listing.labels], listing.names
+    return tokenized, class_indices[listing.labels], listing.names
 
 
 def read_text(item: File | os.PathLike | str | bytes, encoding_name: str | None = None) -> str:

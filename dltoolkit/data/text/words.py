@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import html
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -68,10 +69,12 @@ class TokenizedTexts:
 
     Args:
         texts: The texts as they were read.
+        progress: Function that is called with the task, the number of processed texts and the total.
     """
 
-    def __init__(self, texts: Sequence[str]):
+    def __init__(self, texts: Sequence[str], progress: Callable[[str, int, int], None] | None = None):
         self.texts = texts
+        self._progress = progress
 
     @property
     def words(self) -> list[str]:
@@ -83,12 +86,30 @@ class TokenizedTexts:
         """For each text, the indices of its words in ``words``."""
         return self._split[1]
 
+    def hashes(self, wordless: np.ndarray) -> np.ndarray:
+        """Return a 64-bit hash of each text's sequence of words in any case, uint64 (n,).
+
+        Texts with equal hashes differ only in case, punctuation, white space or HTML.
+
+        Args:
+            wordless: uint64 (n,), the hashes of texts without any word.
+        """
+        folded = (hashlib.blake2b(word.casefold().encode(errors="surrogatepass"), digest_size=8) for word in self.words)
+        word_hashes = np.frombuffer(b"".join(word.digest() for word in folded), np.uint64)
+        hashes = wordless.copy()
+        for row in np.flatnonzero(self.word_ids.lengths):
+            words = word_hashes[self.word_ids.values[self.word_ids.row_splits[row] : self.word_ids.row_splits[row + 1]]]
+            hashes[row] = int.from_bytes(hashlib.blake2b(words.tobytes(), digest_size=8).digest(), "little")
+        return hashes
+
     @functools.cached_property
     def _split(self) -> tuple[list[str], Ragged]:
         index: defaultdict[str, int] = defaultdict()
         index.default_factory = index.__len__  # a new word gets the next index
         blocks, lengths = [np.zeros(0, np.int32)], np.zeros(len(self.texts), np.int64)
         for start in range(0, len(self.texts), TEXTS_PER_BLOCK):
+            if self._progress:
+                self._progress("Splitting texts into words", start, len(self.texts))
             block: list[str] = []
             for row, text in enumerate(self.texts[start : start + TEXTS_PER_BLOCK], start=start):
                 words = split_words(text)
