@@ -67,6 +67,7 @@ def test_list_files_refuses_a_link_to_a_folder_above(tmp_path, target):
     [
         (f"{CLASSES[0]}/loop", f"../{CLASSES[1]}"),
         (f"{CLASSES[2]}/loop", f"../{CLASSES[1]}"),
+        (f"{CLASSES[0]}/loop", f"../{CLASSES[2]}"),
         (f"{CLASSES[0]}/loop", f"../{CLASSES[1]}/sub"),
         (f"{CLASSES[2]}/loop", f"../{CLASSES[1]}/sub"),
         ("more", CLASSES[1]),
