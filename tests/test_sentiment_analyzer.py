@@ -182,9 +182,15 @@ def test_predict_answers_a_text_without_a_known_word_as_such(run, capfd):
 
 
 def test_evaluate_says_how_many_texts_have_no_known_word(run, tmp_path, capfd):
-    (tmp_path / "new.csv").write_text("label,text\ngood,lovely\nbad,dreadful\nbad,xyzzy plugh\n")
-    run.evaluate(str(tmp_path / "new.csv"))
-    assert "1 of 3 texts have no word that the model knows." in capfd.readouterr().err
+    (tmp_path / "new.csv").write_text("label,text\ngood,lovely\nbad,dreadful\nbad,xyzzy plugh\ngood,xyzzy qwrt\n")
+    metrics = run.evaluate(str(tmp_path / "new.csv"))
+    assert metrics["accuracy"] == 0.75
+    assert metrics["unknown_inputs"] == {"count": 2, "correct_guesses": 1, "accuracy_without_guesses": 0.5}
+    err = " ".join(capfd.readouterr().err.split())
+    assert "2 of 4 texts have no word that the model knows, so predict answers them with unknown_input." in err
+    assert "a guess for each, 1 of them correct; without these, the accuracy is 50.0 %." in err
+    (tmp_path / "new.csv").write_text("label,text\ngood,lovely\nbad,dreadful\n")
+    assert "unknown_inputs" not in run.evaluate(str(tmp_path / "new.csv"))
 
 
 def test_predict_takes_arguments_as_texts_or_files_as_told(run, reviews, capfd):

@@ -75,10 +75,30 @@ class Evaluation:
 
 
 @progress.phase("Evaluating the model")
-def measure(model: keras.Model, split: LabeledBatches, classes: list[str]) -> dict[str, Any]:
-    """Return the classification metrics of a model on one split."""
+def measure(
+    model: keras.Model, split: LabeledBatches, classes: list[str], known: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Return the classification metrics of a model on one split.
+
+    Args:
+        model: The model.
+        split: Labels and batches of the split.
+        classes: Labels of the model's outputs.
+        known: Whether the model knows anything in each example, bool (n,). If it does not in some, the metrics have
+            the entry ``unknown_inputs``: count, correct_guesses, and accuracy_without_guesses, which counts them as
+            wrong.
+    """
     labels, batches = split
-    return metrics.classification(labels, prediction.softmax(prediction.logits(model, batches)), classes)
+    probabilities = prediction.softmax(prediction.logits(model, batches))
+    measured = metrics.classification(labels, probabilities, classes)
+    if known is not None and not known.all():
+        correct = probabilities.argmax(axis=1) == labels
+        measured["unknown_inputs"] = {
+            "count": int((~known).sum()),
+            "correct_guesses": int((correct & ~known).sum()),
+            "accuracy_without_guesses": float((correct & known).mean()),
+        }
+    return measured
 
 
 @progress.phase("Evaluating the model")

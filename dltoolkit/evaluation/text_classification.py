@@ -15,12 +15,13 @@ from dltoolkit.data.text.vocabulary import Vocabulary
 from dltoolkit.evaluation import classification, prediction, training_examples
 from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.evaluation.text_predictor import PREDICTION_BATCH_SIZE, is_known
-from dltoolkit.formatting import counted
+from dltoolkit.formatting import counted, percent
 
 if TYPE_CHECKING:
     from dltoolkit.data.options import TextReadOptions
     from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.data.text.encoders import TextEncoder
+    from dltoolkit.data.text.ragged import Ragged
     from dltoolkit.evaluation.classification import LabeledBatches
     from dltoolkit.run import Run
 
@@ -96,16 +97,32 @@ def evaluate(
         run.check_data(splits.describe())
         progress.note(splits.describe_evaluated())
         splits = splits.with_encoder(encoder)
-        return classification.measure(run.model, labeled_batches(splits, "test"), run.labels)
+        known = _find_known(splits.token_ids.take(splits.sort_by_length("test")), encoder)
+        return _measure(run, labeled_batches(splits, "test"), known)
     trained = None if run.warn_of_training_data(other) else training_examples.load(run)
     texts, labels, _ = text.labeled(other, run.labels, read, note=progress.note, warn=progress.warn, trained=trained)
-    token_ids, count = encoder(texts), len(labels)
+    token_ids = encoder(texts)
     if token_ids.truncated:
         limits = {"count": token_ids.truncated, "max_length": encoder.max_length, "unit": encoder.unit}
-        progress.warn(text.describe_truncation(limits, count))
-    blocks = np.array_split(np.arange(count), 1 + count // PREDICTION_BATCH_SIZE)
-    if unknown := sum(int((~is_known(token_ids.take(rows).to_padded(), encoder)).sum()) for rows in blocks):
-        progress.warn(f"{unknown:,} of {count:,} texts have no word that the model knows.")
+        progress.warn(text.describe_truncation(limits, len(labels)))
     order = token_ids.sort_by_length(np.arange(len(token_ids)))
     batches = text_pipeline.padded_batches(token_ids, order, BATCH_SIZE)
-    return classification.measure(run.model, (labels[order], batches), run.labels)
+    return _measure(run, (labels[order], batches), _find_known(token_ids.take(order), encoder))
+
+
+def _find_known(token_ids: Ragged, encoder: TextEncoder) -> np.ndarray:
+    """Return whether each row has a word that the model knows, bool (rows,)."""
+    blocks = np.array_split(np.arange(len(token_ids)), 1 + len(token_ids) // PREDICTION_BATCH_SIZE)
+    return np.concatenate([is_known(token_ids.take(rows).to_padded(), encoder) for rows in blocks])
+
+
+def _measure(run: Run, split: LabeledBatches, known: np.ndarray) -> dict[str, Any]:
+    """Return the metrics of one split, and say how many of the texts the model can only guess."""
+    measured = classification.measure(run.model, split, run.labels, known)
+    if unknown := measured.get("unknown_inputs"):
+        progress.warn(
+            f"{unknown['count']:,} of {len(known):,} texts have no word that the model knows, so predict answers them "
+            f"with unknown_input. The scores count a guess for each, {unknown['correct_guesses']:,} of them correct; "
+            f"without these, the accuracy is {percent(unknown['accuracy_without_guesses'])}."
+        )
+    return measured
