@@ -37,7 +37,8 @@ def language_scores(own: float) -> dict:
         ),
         (
             1.161,
-            "The network needs 50.0 % fewer bits than the best baseline (5-gram): 1.161 against 2.322 bits per character.",
+            "The network needs 50.0 % fewer bits than the best baseline (5-gram): 1.161 against 2.322 bits per "
+            "character.",
         ),
     ],
 )

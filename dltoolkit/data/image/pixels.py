@@ -133,9 +133,7 @@ def _decode(
         shape = (total, *preprocessing.image_shape)
         fits = int(np.prod(shape)) <= memory.limit()
         out = disk_cache.aligned_empty(shape) if fits else cache.create(shape, "decoded images")
-        return out, decode.decode_all(
-            sources, out, preprocessing, progress, max_pixels=read.max_pixels, **options
-        )
+        return out, decode.decode_all(sources, out, preprocessing, progress, max_pixels=read.max_pixels, **options)
 
     def decode_surveyed(survey: decode.Survey, **options: Any) -> _Pixels:
         mode = read.resize or survey.resize_mode()
