@@ -21,7 +21,7 @@ def test_check_data_prints_what_was_understood_and_trains_nothing(images, capfd,
     lines = out.splitlines()
     assert lines[0].startswith("Data      my toys (")
     assert "Examples  30 images" in lines
-    assert "Classes   3: bars 10, dots 10, plain 10" in lines
+    assert "Classes   3: bars (10), dots (10), plain (10)" in lines
     assert any(line.startswith("Splits    18 train, 6 validation, 6 test") for line in lines)
     assert any(line.startswith("Images    16x16") for line in lines)
     words = shlex.split(lines[-1].removeprefix("Train with these data: "))

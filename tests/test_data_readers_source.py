@@ -206,6 +206,9 @@ def test_resolve_finds_folders_of_hugging_face(tmp_path):
     assert [path.name for path in result.splits["train"]] == [f"data-0000{i}-of-00002.arrow" for i in range(2)]
     assert list(result.splits) == ["train", "test"]
     assert "ignored: unsupervised" in result.warnings[0]
+    for name in ("state.json", "data-00000-of-00002.arrow", "data-00001-of-00002.arrow"):
+        touch(tmp_path / "single" / name)
+    assert {split: len(paths) for split, paths in source.resolve(str(tmp_path / "single")).splits.items()} == {"": 2}
     for config in ("en", "fr"):
         touch(tmp_path / "configs" / config / "train-00000-of-00001.parquet")
     with pytest.raises(UserError, match=r"several data sets \(en, fr\)"):

@@ -20,6 +20,7 @@ from dltoolkit.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("isolated_cache")
 
+PAIRS = ("text,text_pair", "sentence,sentence_b", "text_left,text_right", "context,response", "TextA,TextB")
 SKIP_INVALID = TextReadOptions(skip_invalid=True)
 
 
@@ -315,7 +316,7 @@ def test_summary_says_what_was_read(text_table, tmp_path):
     assert splits.summary()[:5] == [
         ("Data", f"{text_table} (table)"),
         ("Examples", "60 texts"),
-        ("Classes", "2: bad 30, good 30"),
+        ("Classes", "2: bad (30), good (30)"),
         ("Splits", "44 train, 8 validation, 8 test; split by class and content"),
         ("Columns", "text from 'text', label from 'label'"),
     ]
@@ -373,9 +374,41 @@ def test_load_says_why_a_split_column_is_not_used(tmp_path):
     rows = [("label", "text", "fold"), *((*pair, i % 5) for i, pair in enumerate(toy_texts(60)))]
     path = write_table(tmp_path / "a.csv", rows)
     assert any("The column 'fold'" in warning and "0, 1, 2, …" in warning for warning in load(path).warnings)
-    assert "none of which is train" in error_message(path, TextReadOptions(split_column="fold"))
+    assert "none of which names a split" in error_message(path, TextReadOptions(split_column="fold"))
     rows = [("label", "text", "split"), *((*pair, "test") for pair in toy_texts(60))]
-    assert "none of which is train" in error_message(write_table(tmp_path / "b.csv", rows))
+    assert "texts for test but none for train" in error_message(write_table(tmp_path / "b.csv", rows))
+    rows = [("label", "text", "is_train"), *((*pair, i % 2) for i, pair in enumerate(toy_texts(60)))]
+    assert any("'is_train' is ignored" in warning for warning in load(write_table(tmp_path / "c.csv", rows)).warnings)
+
+
+@pytest.mark.parametrize("name", ["Usage", "phase", "7"])
+def test_load_reads_splits_from_a_column_of_any_name(tmp_path, name):
+    values = ["train"] * 40 + ["Val"] * 10 + ["test"] * 10
+    rows = [("label", "text", name), *((*pair, value) for pair, value in zip(toy_texts(60), values, strict=True))]
+    splits = load(write_table(tmp_path / "a.csv", rows))
+    assert splits.counts() == {"train": 40, "validation": 10, "test": 10}
+    assert splits.columns["split"] == name
+    assert splits.split_origin == f"predefined by the column '{name}'"
+
+
+@pytest.mark.parametrize("values", [("train", "tets"), ("train", "validation", "tset"), ("train", "unknown")])
+def test_load_refuses_misspelled_splits(tmp_path, values):
+    rows = [("label", "text", "split"), *((*pair, values[i % len(values)]) for i, pair in enumerate(toy_texts(60)))]
+    message = error_message(write_table(tmp_path / "a.csv", rows))
+    assert f"has values that name no split: '{values[-1]}' ({60 // len(values)})" in message
+
+
+def test_labeled_takes_data_that_are_only_a_test_set(tmp_path):
+    rows = toy_texts(20)
+    write_texts(tmp_path / "folder" / "test", rows)
+    (tmp_path / "tables").mkdir()
+    write_table(tmp_path / "tables" / "test.csv", [("label", "text"), *rows])
+    write_table(tmp_path / "a.csv", [("label", "text", "split"), *((*row, "test") for row in rows)])
+    for name, origin in (("folder", "folders"), ("tables", "file names"), ("a.csv", "the column 'split'")):
+        notes = []
+        assert len(dataset.labeled(str(tmp_path / name), ["bad", "good"], note=notes.append)[1]) == 20
+        assert f"its test split, predefined by {origin}" in notes[0]
+        assert "test but none for train" in error_message(tmp_path / name)
 
 
 def test_labels_that_unicode_considers_equal_are_one_class(tmp_path):
@@ -432,6 +465,7 @@ def test_load_leaves_out_unlabeled_training_folders(tmp_path):
         ("text,rating", ("3.5", "3"), "numbers such as 3.5 (regression)"),
         ("text;rating", ("3,5", "3"), "numbers such as 3,5 (regression)"),
         ("premise,hypothesis,label", ("other,yes", "other,no"), "'premise' and 'hypothesis' of"),
+        *((f"{names},label", ("other,yes", "other,no"), "are pairs of texts") for names in PAIRS),
         ("text1,text2,label", ("other,yes", "other,no"), "are pairs of texts"),
     ],
 )

@@ -355,7 +355,9 @@ def test_evaluate_takes_other_texts(run, capfd, tmp_path):
     code, _, _ = run_command(capfd, "evaluate", str(run.path), "--data", str(path), "--text-column", "words")
     assert code == 0
     _, _, err = run_command(capfd, "evaluate", str(run.path), "--data", run.config.data)
-    assert "was trained on these data" in err
+    lines = [line for line in err.splitlines() if line]
+    assert lines[0].startswith("Evaluating ")
+    assert "of 240 texts are among the training examples of the run" in " ".join(err.split())
     _, _, err = run_command(capfd, "evaluate", str(run.path))
     assert err.startswith(f"Evaluating {run.info['data']['splits']['test']} texts: the test split of {run.config.data}")
     code, _, err = run_command(capfd, "evaluate", str(run.path), "--label-column", "label")

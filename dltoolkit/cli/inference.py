@@ -66,7 +66,7 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, recipe_file: s
                 f"--{next(iter(given)).replace('_', '-')} is about other data: add --data, or leave it out."
             )
         noun = opened.info.get("task") or ("text" if hasattr(opened.config, "text_column") else "image")
-        checks.refuse_unused(given, source.resolve(data), noun)
+        checks.refuse_unused(given, source.resolve(data, trains=False), noun)
     metrics = opened.evaluate(data, **given)
     print_json(metrics) if form == "json" else print_evaluation(metrics)
 

@@ -67,6 +67,9 @@ def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
     Raises:
         UserError: If there are too few classes, or a class that cannot be both trained on and tested.
     """
+    if listing.splits is not None and len(listing.splits) and not (listing.splits == 0).any():
+        present = " and ".join(SPLITS[index] for index in np.unique(listing.splits))
+        raise UserError(f"{spec} has {listing.noun}s for {present} but none for train: add training {listing.noun}s.")
     listing = leave_out_unlabeled(listing) if labeled else listing
     noun, warnings = listing.noun, listing.warnings
     used, labels, counts = np.unique(listing.labels, return_inverse=True, return_counts=True)

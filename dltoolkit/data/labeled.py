@@ -105,7 +105,7 @@ class LabeledSplits:
 
     def _describe_classes(self) -> str:
         counts = np.bincount(self.labels, minlength=len(self.classes)).tolist()
-        sizes = [f"{name} {count:,}" for name, count in zip(self.classes, counts, strict=True)]
+        sizes = [f"{name} ({count:,})" for name, count in zip(self.classes, counts, strict=True)]
         if len(sizes) > MAX_COUNTED_CLASSES:
             largest, smallest = int(np.argmax(counts)), int(np.argmin(counts))
             sizes = [f"the largest {sizes[largest]}", f"the smallest {sizes[smallest]}"]

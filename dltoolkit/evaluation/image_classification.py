@@ -95,7 +95,7 @@ def read_labeled(run: Run, other: str, read: ImageReadOptions) -> tuple[np.ndarr
         other: Value of ``--data``.
         read: Options for reading.
     """
-    trained = None if run.warn_of_training_data(other) else training_examples.load(run)
+    trained = training_examples.load(run)
     pixels, labels, _ = images.labeled(
         other, run.labels, preprocessing(run), read, note=progress.note, warn=progress.warn, trained=trained
     )

@@ -99,7 +99,7 @@ def evaluate(
         splits = splits.with_encoder(encoder)
         known = _find_known(splits.token_ids.take(splits.sort_by_length("test")), encoder)
         return _measure(run, labeled_batches(splits, "test"), known)
-    trained = None if run.warn_of_training_data(other) else training_examples.load(run)
+    trained = training_examples.load(run)
     texts, labels, _ = text.labeled(other, run.labels, read, note=progress.note, warn=progress.warn, trained=trained)
     token_ids = encoder(texts)
     if token_ids.truncated:

@@ -170,7 +170,7 @@ def labeled(
     Raises:
         UserError: If the model does not have the class of an image, or an image cannot be read.
     """
-    resolved = source.resolve(data) if isinstance(data, str) else data
+    resolved = source.resolve(data, trains=False) if isinstance(data, str) else data
     everything = list_images(resolved, read, progress=progress)
     listing = select_split(everything, split)
     class_numbers = label_mapping(listing, classes, resolved.spec)

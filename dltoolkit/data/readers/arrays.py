@@ -50,8 +50,6 @@ def read_npz(path: Path) -> SplitArrays:
         raise UserError(f"{path} is not a readable .npz file ({error}): write plain arrays with numpy.savez.") from None
     if "" in splits and len(splits) > 1:
         del splits[""]
-    if "train" not in splits and "" not in splits:
-        raise UserError(f"{path} has images for {' and '.join(splits)} but none for train: add x_train and y_train.")
     return splits
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from dltoolkit.data.options import NONE, ReadOptions
 from dltoolkit.data.readers import encoding, tables
-from dltoolkit.data.readers.source import SPLITS, Source, split_name
+from dltoolkit.data.readers.source import SPLIT_NAMES, SPLITS, Source, split_name
 from dltoolkit.data.readers.tables import Table
-from dltoolkit.errors import UserError
+from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.formatting import counted
 
 TEXT_PAIRS = (  # names of two columns whose texts belong together
@@ -21,7 +21,10 @@ TEXT_PAIRS = (  # names of two columns whose texts belong together
     ("question", "answer"),
     ("query", "document"),
     ("query", "passage"),
+    ("context", "response"),
 )
+PAIR_ENDINGS = (("1", "2"), ("a", "b"), ("_1", "_2"), ("_a", "_b"), ("_left", "_right"), ("", "_pair"), ("", "_b"))
+FLAG_COLUMNS = ("is_train", "is_training", "is_test", "is_val", "is_valid", "is_validation")
 MANY_NUMBERS = 20  # different whole numbers from which labels may be quantities
 RARE = 3  # examples of a class that cannot be split; if a third of many numbers are as rare, they are quantities
 UNIQUE_EXAMPLES = 3  # unknown values that a message lists
@@ -67,8 +70,8 @@ def refuse_pairs(table: Table, column: str | None) -> None:
     numbered = [
         (name, stem + other)
         for name in by_lowercase
-        for first, other in (("1", "2"), ("a", "b"), ("_1", "_2"), ("_a", "_b"))
-        if (stem := name.removesuffix(first)) != name and len(stem) > 2
+        for first, other in PAIR_ENDINGS
+        if name.endswith(first) and len(stem := name.removesuffix(first)) > 2
     ]
     for pair in (*TEXT_PAIRS, *numbered):
         if all(name in by_lowercase for name in pair):
@@ -123,12 +126,14 @@ def find_split(
         taken: Columns of the examples and the labels.
 
     Raises:
-        UserError: If the user has selected a column that names no splits, or none of the rows is for training.
+        UserError: If the user has selected a column that names no splits, or some of its values are misspelled.
     """
     table, option = contents[0], read.split_column
     if option == NONE:
         return None, []
-    candidates = [name for name in table.usual(tables.SPLIT_COLUMNS) if name not in taken]
+    usual = table.usual(tables.SPLIT_COLUMNS)
+    others = [name for name in table.columns if name not in usual and _names_splits(contents, name)]
+    candidates = [name for name in (*usual, *others) if name not in taken]
     if source.splits and len(source.splits) > 1:
         if option:
             raise UserError(f"--split-column has no effect on {source.spec}, whose files are the splits: leave it out.")
@@ -139,18 +144,46 @@ def find_split(
     for name in [table.find(option, (), "split")] if option else candidates:
         values = Counter(normalize_label(cell) for other in contents for cell in other.columns[name])
         splits = {split_name(value) for value in values} - {None}
-        if "train" in splits:
+        if splits:
+            if misspelled := [value for value in values if value and _is_misspelled(value, splits)]:
+                listed = ", ".join(f"'{value}' ({values[value]:,})" for value in misspelled[:UNIQUE_EXAMPLES])
+                raise UserError(
+                    f"The column '{name}' of {source.spec} has values that name no split: {listed}. Write train, "
+                    "validation or test, or ignore the column with --split-column=none."
+                )
             others = [] if option else [other for other in candidates if other != name]
             cells = [_splits_in(other, name) for other in contents]
             reason = f"The column '{name}' is read as the splits"
             return name, warnings + _warn_of_contradictions(contents, cells, others, reason)
         listed = ", ".join(list(values)[:UNIQUE_EXAMPLES]) + (", …" if len(values) > UNIQUE_EXAMPLES else "")
-        message = f"The column '{name}' of {source.spec} has the values {listed}, none of which is train"
-        if splits or option:
+        message = f"The column '{name}' of {source.spec} has the values {listed}, none of which names a split"
+        if option:
             raise UserError(f"{message}: write train, validation or test, or ignore it with --split-column=none.")
         if name.lower() in ("split", "subset", "fold", "partition"):
             warnings.append(f"{message}, so it is ignored as a column of splits.")
+    for name in table.columns:
+        if name.lower().strip() in FLAG_COLUMNS and name not in taken:
+            warnings.append(
+                f"The column '{name}' is ignored, although its name speaks of splits: write train, validation or test "
+                "into a column 'split'."
+            )
     return None, warnings
+
+
+def _names_splits(contents: Sequence[Table], column: str) -> bool:
+    """Return whether each cell of a column names a split, and not all the same one."""
+    found: set[str | None] = set()
+    for table in contents:
+        for cell in table.columns[column]:
+            found.add(split_name(normalize_label(cell)) if isinstance(cell, str) else None)
+            if None in found:
+                return False
+    return "train" in found and len(found) > 1
+
+
+def _is_misspelled(value: str, splits: set[str]) -> bool:
+    """Return whether a value of a column of splits seems to mean one, but names none."""
+    return split_name(value) is None and (splits == {"train"} or bool(did_you_mean(value.lower(), SPLIT_NAMES)))
 
 
 def _splits_in(table: Table, column: str) -> list[str | None]:

@@ -75,7 +75,8 @@ class Source:
         name: Short name that is safe in file names: "digits", "fashion_mnist", or the name of the folder or file.
         path: The folder or file of the kinds "folder", "table", "npz" and "text".
         splits: For a folder or table with predefined splits, the paths of each split in the order of ``SPLITS``; a
-            split may have several files. Empty otherwise.
+            split may have several files. Several files without predefined splits are those of the split "". Empty
+            otherwise.
         reference: The bundled, Keras or TFDS name ("mnist", "mnist_corrupted/spatter").
         warnings: Sentences for the user about ignored data.
         value: The data of the kind "object"; see ``objects``.
@@ -105,14 +106,28 @@ class Source:
         return self.path if self.path.is_dir() else self.path.parent
 
 
-def resolve(spec: str) -> Source:
+def resolve(spec: str, *, trains: bool = True) -> Source:
     """Return the source that a value of ``--data`` stands for.
 
     Existing paths take precedence over bundled names, ``keras:NAME``, ``tfds:NAME/CONFIG`` and plain TFDS names.
 
+    Args:
+        spec: The value.
+        trains: Whether a model is trained on the data, so that predefined splits must contain one for training.
+
     Raises:
         UserError: If the value is none of these, or a folder that is empty or has an unusable layout.
     """
+    resolved = _resolve(spec)
+    if trains and resolved.splits and not {"", "train"} & set(resolved.splits):
+        what, remedy = "folder", "add a folder named train"
+        if resolved.kind == "table":
+            what, remedy = "table", "name the training table train.csv"
+        raise UserError(f"{spec} has a {what} for {_join(resolved.splits)} but none for train: {remedy}.")
+    return resolved
+
+
+def _resolve(spec: str) -> Source:
     if isinstance(spec, DataObject):
         return Source(spec, "object", spec.kind, value=spec.value)
     spec = str(spec)
@@ -164,8 +179,9 @@ def same_examples(spec: str, other: str) -> bool:
     """Return whether two values of ``--data`` mean the same examples, without predefined splits."""
     if data_object.SCHEME in (spec[: len(data_object.SCHEME)], other[: len(data_object.SCHEME)]):
         return spec is other
-    first, second = resolve(spec), resolve(other)
-    return (first.path, first.reference) == (second.path, second.reference) and not first.splits
+    first, second = resolve(spec, trains=False), resolve(other, trains=False)
+    same = (first.path, first.reference) == (second.path, second.reference)
+    return same and set(first.splits) <= {""}
 
 
 def split_name(name: str) -> str | None:
@@ -241,10 +257,6 @@ def _resolve_folder(spec: str, path: Path) -> Source:
             names = ", ".join(folder.name for folder in nested)
             raise UserError(f"{spec} has several data sets ({names}): give --data one of these folders.")
     if splits:
-        if "train" not in splits:
-            raise UserError(
-                f"{spec} has a table for {_join(splits)} but none for train: name the training table train.csv."
-            )
         used = [file for files in splits.values() for file in files]
         suffixes = sorted({table_suffix(file) or file.suffix for file in used})
         if len(suffixes) > 1:
@@ -264,14 +276,14 @@ def _resolve_saved_dataset(spec: str, name: str, path: Path) -> Source:
     by_split: dict[str, tuple[Path, ...]] = {}
     ignored: list[str] = []
     for folder in subfolders(path) if (path / "dataset_dict.json").is_file() else [path]:
-        split = "train" if folder == path else split_name(folder.name)
+        split = "" if folder == path else split_name(folder.name)
         files = tuple(sorted((*folder.glob("data-*.arrow"), *folder.glob("dataset.arrow"))))
-        if split and files:
+        if split is not None and files:
             by_split[split] = files
         else:
             ignored.append(folder.name)
-    if "train" not in by_split:
-        raise UserError(f"{spec} has no .arrow files of a split named train: save the data set again.")
+    if not by_split:
+        raise UserError(f"{spec} has no .arrow files of a split: save the data set again.")
     warnings = _warn_of_ignored(spec, "splits", ignored)
     return Source(spec, "table", name, path, _in_order(by_split), warnings=warnings)
 
@@ -318,7 +330,7 @@ def _resolve_class_folders(spec: str, name: str, path: Path, folders: list[Path]
         warnings = (f"{spec} has folders that are not part of a split and are ignored: {', '.join(ignored)}.",)
         return Source(spec, "folder", name, path, _in_order(splits), warnings=warnings if ignored else ())
     if splits and len(candidates) == len(folders):
-        raise UserError(f"{spec} has a folder for {_join(splits)} but none for train: add a folder named train.")
+        return Source(spec, "folder", name, path, _in_order(splits))
     return Source(spec, "folder", name, path)
 
 
@@ -330,7 +342,7 @@ def _split_of_file(path: Path) -> str | None:
 
 
 def _in_order(splits: dict[str, tuple[Path, ...]]) -> dict[str, tuple[Path, ...]]:
-    return {split: splits[split] for split in SPLITS if split in splits}
+    return {split: splits[split] for split in ("", *SPLITS) if split in splits}
 
 
 def _join(splits: dict[str, tuple[Path, ...]]) -> str:

@@ -210,7 +210,7 @@ def labeled(
     Raises:
         UserError: If a label is not one of ``classes``, or texts cannot be read.
     """
-    src = source.resolve(data) if isinstance(data, str) else data
+    src = source.resolve(data, trains=False) if isinstance(data, str) else data
     everything = list_texts(src, read)
     listing = select_split(everything, "test")
     class_indices = label_mapping(listing, classes, src.spec)
