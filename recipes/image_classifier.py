@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, evaluation, models, plan, progress, report, training
+from dltoolkit import data, evaluation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, SelectionOptions, option
 from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.run import Run
@@ -147,7 +147,7 @@ def train_spec(config: Config, splits: ImageSplits, augment: Augment | None) -> 
         inference_model=models.image.classifiers.with_flip_tta if tta else lambda model: model,
         validation_views=training.selection.flipped_views if tta else None,
         epochs=min(25, max(10, 500_000 // len(splits.train))),
-        summary=[*splits.summary(), ("Augmentation", plan.settings(asdict(augment) if augment else {}))],
+        summary=[*splits.summary(), ("Augmentation", augment.describe() if augment else "none")],
         evaluation=evaluation.duration.of_images(splits),
     )
 
@@ -156,8 +156,10 @@ def build_augmentation(config: Config, splits: ImageSplits) -> Augment | None:
     """Return the augmentation of the training images, or None for ``--no-augment``."""
     if not config.augment:
         return None
-    flip = data.image.augment.resolve_flip(config.flip, splits)
-    augment = data.image.augment.default_augmentation(splits.image_shape, flip=flip, strength=config.augment)
+    flip, reason = data.image.flips.resolve(config.flip, splits)
+    augment = data.image.augment.default_augmentation(
+        splits.image_shape, flip=flip, flip_reason=reason, strength=config.augment
+    )
     color_jitter = config.color_jitter or augment.color_jitter
     return replace(augment, cutout=config.cutout, color_jitter=color_jitter, mixup=config.mixup, cutmix=config.cutmix)
 

@@ -121,7 +121,8 @@ def train(config: Config = Config(), *, resume: Run | None = None, callbacks: Se
 def train_spec(run: Run, config: Config, splits: ImageSplits, extractor: FeatureExtractor) -> TrainSpec:
     """Return the training specification: model, batches and length."""
     pipeline, augment = data.image.pipeline, data.image.augment
-    flips = augment.Augment(flip=True) if augment.resolve_flip(config.flip, splits) else None
+    flip = data.image.flips.resolve(config.flip, splits)
+    flips = augment.Augment(flip=True) if flip.flip else None
     eval_fn = evaluation.gan.validation_metrics(splits, extractor)  # made outside the strategy's scope, for one device
     return training.train_spec.TrainSpec(
         build_model=lambda: build_model(config, splits, eval_fn),
@@ -135,7 +136,7 @@ def train_spec(run: Run, config: Config, splits: ImageSplits, extractor: Feature
         monitor="validation_kernel_distance",
         epochs=max(8, min(15, 1_000_000 // len(splits.train))),
         inference_model=lambda gan: gan.ema_generator,
-        summary=[*splits.summary(), *models.gan.options.summary(config, flips is not None)],
+        summary=[*splits.summary(), *models.gan.options.summary(config, flip)],
         evaluation=evaluation.duration.of_gan(splits, extractor, config.conditional),
         on_epoch_end=report.image_generation.sampler(run, splits, stop_on_collapse=config.stop_on_collapse),
     )

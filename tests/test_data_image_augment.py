@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.datasets import load_digits
 
 from dltoolkit.data.image import augment
 from dltoolkit.data.image.augment import Augment
-from dltoolkit.data.image.dataset import ImageSplits
 
 COUNT, CLASSES = 24, 4
 EVERY = {
@@ -141,59 +139,26 @@ def test_mixup_draws_from_its_beta_distribution():
 
 def test_default_augmentation_shifts_by_a_sixteenth_of_the_side():
     small = augment.default_augmentation((8, 8, 1), flip=False)
-    large = augment.default_augmentation((224, 320, 3), flip=True)
+    large = augment.default_augmentation((224, 320, 3), flip=True, flip_reason="yes")
     assert small == Augment(flip=False, shift=1)
-    assert large == Augment(flip=True, shift=14)
-
-
-def rows_with_light(count=300, side=12, channels=1):
-    """Return images and labels: the class is the bright row, and light appears anywhere along it."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, count)
-    images = rng.integers(0, 60, (count, side, side, channels), dtype="uint8")
-    for image, row in zip(images, np.array([2, 6, 10])[labels]):
-        image[row] += 150
-    return images, labels
+    assert large == Augment(flip=True, shift=14, flip_reason="yes")
 
 
 def test_default_augmentation_with_strength_crops_and_changes_colors():
-    strong = augment.default_augmentation((32, 32, 3), flip=True, strength="strong")
-    assert strong == Augment(flip=True, min_crop_area=0.35, color_jitter=0.4)
+    strong = augment.default_augmentation((32, 32, 3), flip=True, flip_reason="as requested", strength="strong")
+    assert strong == Augment(flip=True, flip_reason="as requested", min_crop_area=0.35, color_jitter=0.4)
 
 
-def test_flip_preserves_label_of_symmetric_images_but_not_of_digits():
-    digits = load_digits()
-    assert not augment.flip_preserves_label(digits.images[..., None], digits.target)
-    assert augment.flip_preserves_label(*rows_with_light())
-
-
-def splits_of(images, labels, classes):
-    rows = np.arange(len(images))
-    return ImageSplits(
-        images=images,
-        labels=labels.astype("int32"),
-        names=[],
-        train=rows,
-        validation=rows[:0],
-        test=rows[:0],
-        classes=classes,
-        fingerprint="",
-        source="",
-    )
-
-
-def test_resolve_flip_obeys_the_option_and_asks_the_training_images_otherwise():
-    digits = load_digits()
-    digits = splits_of(digits.images[..., None].astype("uint8"), digits.target, list("0123456789"))
-    symmetric = splits_of(*rows_with_light(), list("abc"))
-    assert not augment.resolve_flip(None, digits) and augment.resolve_flip(None, symmetric)
-    assert augment.resolve_flip(True, digits) and not augment.resolve_flip(False, symmetric)
-
-
-@pytest.mark.parametrize(("channels", "flip"), [(1, False), (3, True)])
-def test_resolve_flip_of_unlabeled_images_depends_on_their_channels(channels, flip):
-    images, labels = rows_with_light(channels=channels)
-    assert augment.resolve_flip(None, splits_of(images, labels * 0, ["images"])) is flip
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (Augment(flip=True, shift=2, flip_reason="as requested"), "flip (as requested), shift 2"),
+        (Augment(mixup=0.2, flip_reason="as requested"), "mixup 0.2, no flip (as requested)"),
+        (Augment(), "no flip"),
+    ],
+)
+def test_augmentation_in_words_says_why_images_are_flipped_or_not(options, text):
+    assert options.describe() == text
 
 
 @pytest.mark.parametrize("augmentation", [None, Augment(), Augment(flip=True)])

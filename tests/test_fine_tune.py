@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import keras
@@ -257,6 +258,18 @@ def test_train_refuses_weights_that_do_not_fit(config, weights_file, tmp_path):
         fine_tune.train(replace(config, weights=str(damaged), **options))
     with pytest.raises(UserError, match=r"no weights file .*gone\.h5"):
         fine_tune.train(replace(config, weights=str(tmp_path / "gone.h5"), **options))
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_announce_says_whether_images_are_flipped_and_stores_it(run, flip):
+    config, task = replace(run.config, flip=flip), finetuning.tasks.resolve(run.config).create()
+    splits, stored = finetuning.loading.load_images(config), {}
+    recorder = SimpleNamespace(update=stored.update, writes=False, path=run.path)
+    devices = SimpleNamespace(kind="cpu", replicas=1, workers=2)
+    finetuning.announcement.announce(recorder, config, task, splits, run.model, devices, 1)
+    words = f"4 copies of each image, 3 of them changed: {'flip' if flip else 'shift 1, no flip'} (as requested)"
+    assert dict(stored["plan"]["summary"])["Augmentation"] == words + ", shift 1" * flip
+    assert (stored["augment"]["flip"], stored["augment"]["shift"]) == (flip, 1)
 
 
 def test_list_names_the_applications(capfd):

@@ -95,7 +95,9 @@ def test_train_learns_the_classes_and_describes_the_run(run, config):
     assert summary["Splits"].startswith("66 train, 12 validation, 12 test")
     assert summary["Training"] == "12 epochs of 4 steps of 16 examples, muon"
     assert summary["Model"] == f"resnet, {info['model']['parameters']:,} parameters"
-    assert summary["Augmentation"] == ", ".join(["flip"] * info["augment"]["flip"] + ["shift 1"])
+    augment = info["augment"]
+    flip = f"{'flip' if augment['flip'] else 'no flip'} ({augment['flip_reason']})"
+    assert sorted(summary["Augmentation"].split(", ")) == sorted(["shift 1", flip])
     after = "12 test and 12 validation images, majority-class and linear baselines, report"
     assert re.fullmatch(rf"about \d+ s: {after}", summary["Evaluation"])
     assert summary["Result"] == str(run.path)

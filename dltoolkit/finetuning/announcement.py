@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dltoolkit import plan, progress
@@ -12,6 +13,7 @@ from dltoolkit.training import announcement, selection
 if TYPE_CHECKING:
     import keras
 
+    from dltoolkit.data.image.augment import Augment
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.finetuning.task import Task
@@ -43,9 +45,12 @@ def announce(
     """
     several = f" × {devices.replicas}" if devices.replicas > 1 else ""
     length, seconds = _describe_length(config, epochs)
+    augment = task.resolve_augmentation(config, splits)
+    if task.name == "image":
+        run.update(augment=asdict(augment) if augment else None)
     rows = [
         *splits.summary(),
-        ("Augmentation", _describe_augmentation(config, task)),
+        ("Augmentation", _describe_augmentation(config, task, augment)),
         ("Backbone", f"{task.backbone.name} ({task.backbone.kind}), {model.count_params():,} parameters"),
         ("Device", f"{devices.kind}{several}, {config.precision}"),
         ("Training", f"linear probe on frozen features{length}"),
@@ -57,19 +62,20 @@ def announce(
     plan.announce(run, rows)
 
 
-def _describe_augmentation(config: Any, task: Task) -> str:
+def _describe_augmentation(config: Any, task: Task, augment: Augment | None) -> str:
     if task.name == "text":
         return f"{100 * config.token_dropout:.0f} % of the tokens masked" if config.method != "linear-probe" else "none"
-    copies = config.augment_copies if config.augment else 1
-    change = "cropped at random, with color jitter" if config.augment == "strong" else "shifted or flipped"
-    return f"{copies} copies of each image, {copies - 1} of them {change}" if copies > 1 else "none"
+    if augment is None or config.augment_copies == 1:
+        return "none"
+    copies = config.augment_copies
+    return f"{copies} copies of each image, {copies - 1} of them changed: {augment.describe()}"
 
 
 def _describe_selection(config: Any) -> str:
     if config.method == "linear-probe":
         return ""
     monitor = selection.monitor(config).replace("_", " ")
-    return f"the linear probe or the best epoch, by {monitor}{announcement.patience(config)}"
+    return f"the epoch with the best {monitor}, or the linear probe if it is better{announcement.patience(config)}"
 
 
 def _describe_length(config: Any, epochs: int) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from dltoolkit import progress
-from dltoolkit.data.image import augment
+from dltoolkit.data.image import augment, flips
 from dltoolkit.evaluation import image_classification, image_predictor
 from dltoolkit.finetuning import feature_cache, loading, unfreeze
 from dltoolkit.finetuning.backbone import Backbone
@@ -48,6 +48,7 @@ class ImageTask(Task):
 
     def __init__(self, backbone: Backbone | None = None):
         self.backbone = backbone
+        self._augment: Augment | None = None
 
     def build_features(self, config: Any, splits: ImageSplits) -> keras.Model:
         """Return the backbone without its head, batch normalization in inference mode."""
@@ -57,6 +58,15 @@ class ImageTask(Task):
 
     def freeze(self, config: Any, model: keras.Model) -> None:
         """Freeze nothing here: :meth:`prepare` takes the frozen layers out of training."""
+
+    def resolve_augmentation(self, config: Any, splits: ImageSplits) -> Augment | None:
+        """Decide on the augmentation; by default, it flips images if flipping preserves their labels."""
+        if config.augment:
+            flip, reason = flips.resolve(config.flip, splits)
+            self._augment = augment.default_augmentation(
+                splits.image_shape, flip=flip, flip_reason=reason, strength=config.augment
+            )
+        return self._augment
 
     def max_length(self, splits: ImageSplits) -> int:
         return 1
@@ -68,7 +78,6 @@ class ImageTask(Task):
         """Split the network and compute the features of its frozen layers."""
         self._splits, self._seed = splits, config.seed
         self._class_weights = splits.balanced_weights() if config.class_weights == "balanced" else None
-        self._augment = augmentation(config, splits)
         self._tta = augment.resolve_tta(config.tta, self._augment)
         head = model.layers[-1]
         fraction = 0.0 if config.method == "linear-probe" else unfreeze.parse(config.unfreeze)
@@ -131,11 +140,3 @@ class ImageTask(Task):
 
     def predictor(self, run: Run) -> Predictor:
         return image_predictor.ImagePredictor(run)
-
-
-def augmentation(config: Any, splits: ImageSplits) -> Augment | None:
-    """Return the augmentation of the training images; by default it flips them if flipping preserves their labels."""
-    if not config.augment:
-        return None
-    flip = augment.resolve_flip(config.flip, splits)
-    return augment.default_augmentation(splits.image_shape, flip=flip, strength=config.augment)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
+    from dltoolkit.data.image.augment import Augment
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.data.text.dataset import TextSplits
     from dltoolkit.evaluation.predictor import Predictor
@@ -49,6 +50,9 @@ class Task(Protocol):
 
     def freeze(self, config: Any, model: keras.Model) -> None:
         """Freeze the layers of a network that run in every step but are not trained."""
+
+    def resolve_augmentation(self, config: Any, splits: Splits) -> Augment | None:
+        """Decide on the augmentation of the training images, which :meth:`prepare` uses, and return it."""
 
     def max_length(self, splits: Splits) -> int:
         """Return the tokens of the longest text; 1 for images."""

@@ -71,6 +71,9 @@ class TextTask(Task):
             fraction = unfreeze.parse(config.unfreeze) if config.method == "full" else 0.0
             surgery.freeze_lower_layers(model, fraction)
 
+    def resolve_augmentation(self, config: Any, splits: TextSplits) -> None:
+        """Return None: the network masks tokens itself."""
+
     def max_length(self, splits: TextSplits) -> int:
         return int(splits.token_ids.lengths.max())
 

@@ -7,21 +7,17 @@ random numbers than TensorFlow's kernels do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from dltoolkit.data.image.dataset import ImageSplits
+from dltoolkit import plan
 
-SAMPLE_SIZE = 6_000  # training images that decide about flips; nearest neighbors of more take seconds
-COARSE_SIDE = 16  # pixels; images are subsampled to about this side before they are compared
 STRONG_CROP_AREA = 0.35  # smallest area of a crop with --augment strong; 0.08 as for ImageNet loses small objects
 STRONG_COLOR_JITTER = 0.4  # strength with --augment strong
 MAX_CROP_RATIO = 4 / 3  # aspect ratio of a crop, or its inverse
-MIN_PRESERVED = 2 / 3  # relative accuracy on flipped images; digits keep 1/3, clothes 3/4, CIFAR-10 95 %
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Augment:
     """Augmentation of training images.
 
     Args:
-        flip: Whether to flip half of the images left to right; see :func:`resolve_flip`.
+        flip: Whether to flip half of the images left to right; see :func:`dltoolkit.data.image.flips.resolve`.
         shift: Maximum shift in pixels in each direction; the edge is filled by reflection.
         min_crop_area: Smallest area of a random crop, relative to the image, that is resized to the size of the image
             (random resized crop, Szegedy et al. 2015), with an aspect ratio from 3/4 to 4/3; 0 for no crops.
@@ -40,6 +36,7 @@ class Augment:
         mixup: Alpha of the Beta distribution that mixes images and labels (Zhang et al. 2017); 0 for none.
         cutmix: Alpha of the Beta distribution of the area pasted from another image (Yun et al. 2019); 0 for none.
             With both mixup and CutMix, each batch uses one of the two at random.
+        flip_reason: Why the images are flipped or not, in words.
     """
 
     flip: bool = False
@@ -49,40 +46,31 @@ class Augment:
     color_jitter: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    flip_reason: str = ""
+
+    def describe(self) -> str:
+        """Return the augmentation in words, such as "flip (mirror images keep their labels), shift 2"."""
+        changes = {name: value for name, value in asdict(self).items() if name not in ("flip", "flip_reason")}
+        parts = [] if plan.settings(changes) == "none" else [plan.settings(changes)]
+        reason = f" ({self.flip_reason})" if self.flip_reason else ""
+        return ", ".join([f"flip{reason}", *parts] if self.flip else [*parts, f"no flip{reason}"])
 
 
 def default_augmentation(
-    image_shape: tuple[int, int, int], *, flip: bool, strength: Literal[True, "strong"] = True
+    image_shape: tuple[int, int, int], *, flip: bool, flip_reason: str = "", strength: Literal[True, "strong"] = True
 ) -> Augment:
     """Return the default augmentation: flips on request and shifts by up to a sixteenth of the shorter side.
 
     Args:
         image_shape: Height, width and channels.
-        flip: Whether to flip images; see :func:`resolve_flip`.
+        flip: Whether to flip images; see :func:`dltoolkit.data.image.flips.resolve`.
+        flip_reason: Why, in words.
         strength: Value of ``--augment``; ``strong`` replaces shifts by random resized crops and color jitter.
     """
     if strength == "strong":
-        return Augment(flip=flip, min_crop_area=STRONG_CROP_AREA, color_jitter=STRONG_COLOR_JITTER)
-    return Augment(flip=flip, shift=max(1, round(min(image_shape[:2]) / 16)))
-
-
-def resolve_flip(requested: bool | None, splits: ImageSplits) -> bool:
-    """Return whether training flips images left to right.
-
-    Args:
-        requested: Value of ``--flip``. None decides from the data: labeled images are flipped if their flipped copies
-            keep their labels (see :func:`flip_preserves_label`), and unlabeled images are flipped if they have three
-            channels, because these are mostly photographs.
-        splits: Images, of which only the training split decides.
-    """
-    if requested is not None:
-        return requested
-    if len(splits.classes) < 2:
-        return splits.image_shape[-1] == 3
-    rows = splits.train[:: -(-len(splits.train) // SAMPLE_SIZE)]
-    step = max(1, min(splits.image_shape[:2]) // COARSE_SIDE)
-    # The images may be mapped from a large file, so only the pixels that are compared are read.
-    return flip_preserves_label(splits.images[rows, ::step, ::step], splits.labels[rows])
+        strong = {"min_crop_area": STRONG_CROP_AREA, "color_jitter": STRONG_COLOR_JITTER}
+        return Augment(flip=flip, flip_reason=flip_reason, **strong)
+    return Augment(flip=flip, flip_reason=flip_reason, shift=max(1, round(min(image_shape[:2]) / 16)))
 
 
 def resolve_tta(requested: bool | None, augment: Augment | None) -> bool:
@@ -93,35 +81,6 @@ def resolve_tta(requested: bool | None, augment: Augment | None) -> bool:
         augment: Augmentation of the training images, or None.
     """
     return bool(augment and augment.flip) if requested is None else requested
-
-
-def flip_preserves_label(images: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> bool:
-    """Return whether flipped images still look like their class.
-
-    A third of a sample is classified by its nearest neighbor among the rest, and once more among flipped copies of
-    the rest. Flipped photographs serve nearly as well as the originals, but most flipped digits and letters resemble
-    another character or none.
-
-    Args:
-        images: Training images (n, height, width, channels). At most :data:`SAMPLE_SIZE` are compared.
-        labels: Class numbers of shape (n,).
-        seed: Seed of the sample.
-
-    Returns:
-        Whether the flipped copies keep at least two thirds of the accuracy.
-    """
-    sample = np.sort(np.random.default_rng(seed).permutation(len(images))[:SAMPLE_SIZE])
-    step = max(1, min(images.shape[1:3]) // COARSE_SIDE)
-    x, y = images[sample, ::step, ::step].astype("float32"), np.asarray(labels)[sample]
-    order = np.random.default_rng(seed + 1).permutation(len(x))
-    queries, references = order[: len(x) // 3], order[len(x) // 3 :]
-
-    def accuracy(reference_images: np.ndarray) -> float:
-        flat = reference_images.reshape(len(reference_images), -1)
-        distances = (flat**2).sum(axis=1) - 2 * x[queries].reshape(len(queries), -1) @ flat.T  # (queries, references)
-        return float((y[references][distances.argmin(axis=1)] == y[queries]).mean())
-
-    return accuracy(x[references][:, :, ::-1]) >= MIN_PRESERVED * accuracy(x[references])
 
 
 def augment_batch(

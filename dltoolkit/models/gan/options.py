@@ -10,6 +10,7 @@ from dltoolkit.config import Options, option
 
 if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
+    from dltoolkit.data.image.flips import FlipDecision
 
 MIN_SIDE, MAX_SIDE = 8, 128  # pixels of the images that the networks can generate
 FEW_IMAGES = 5_000  # training images below which a discriminator overfits without strong augmentation
@@ -90,17 +91,19 @@ def resolve_defaults(config: Any, splits: ImageSplits) -> Any:
     return config.resolve(diff_augment=diff_augment, **missing)
 
 
-def summary(config: Any, flip: bool) -> list[tuple[str, str]]:
+def summary(config: Any, flip: FlipDecision) -> list[tuple[str, str]]:
     """Return rows of the plan about the networks and the augmentation.
 
     Args:
         config: Options with every default resolved.
-        flip: Whether training flips images.
+        flip: Whether training flips images, and why.
     """
     regularization = {"gradient_penalty": config.gradient_penalty, "mode_seeking": config.mode_seeking}
-    augmentation = {"flip": flip, f"{config.diff_augment} for the discriminator": config.diff_augment != "none"}
+    augmentation = [f"{'flip' if flip.flip else 'no flip'} ({flip.reason})"]
+    if config.diff_augment != "none":
+        augmentation.append(f"{config.diff_augment} for the discriminator")
     return [
         ("Networks", f"{config.architecture}, width {config.width}, {'' if config.conditional else 'un'}conditional"),
         ("Loss", f"{config.loss}, {plan.settings(regularization)}"),
-        ("Augmentation", plan.settings(augmentation)),
+        ("Augmentation", ", ".join(augmentation)),
     ]
