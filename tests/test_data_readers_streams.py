@@ -2,7 +2,7 @@
 
 import pytest
 
-from dltoolkit.data.readers import delimited, streams
+from dltoolkit.data.readers import delimited, streams, tables
 from dltoolkit.errors import InvalidInput, UserError
 from dltoolkit.lines import Line
 
@@ -58,6 +58,24 @@ def test_a_quotation_mark_that_is_never_closed_spoils_one_record():
     assert (cells[0], cells[2:]) == ("a", ["c", "d"])
     assert cells[1] == InvalidInput('2,"open', "line 3: a quotation mark is not closed")
     assert read('id,text\n2,"open\n3,"c" d\n4,e\n')[-1] == "e"
+
+
+@pytest.mark.parametrize(
+    ("rows", "texts"),
+    [
+        (['"one\tx\ntwo"\ta', '"three\tx\nfour"\tb'], ["one\tx\ntwo", "three\tx\nfour"]),
+        (['"one\ntwo\tx"\ta', "three\tb"], ["one\ntwo\tx", "three"]),
+        (['"one\nx\ty\ntwo"\ta', "three\tb"], ["one\nx\ty\ntwo", "three"]),
+        (['"one\ta', "two\tb"], ['"one', "two"]),
+        (['"one\ta', 'say "two"\tb', '"three" four\tb'], ['"one', 'say "two"', '"three" four']),
+        (['"one\ta', '"two"\tb', '"a ""b"""\tb'], ['"one', "two", 'a "b"']),
+    ],
+)
+def test_quotation_marks_enclose_cells_of_tab_separated_lines_or_are_ordinary_characters(tmp_path, rows, texts):
+    text = "".join(f"{row}\n" for row in ["text\tlabel", *rows])
+    assert read(text) == texts
+    (tmp_path / "a.tsv").write_text(text)
+    assert tables.read_table(tmp_path / "a.tsv").columns["text"] == texts
 
 
 def test_an_unreadable_line_ends_an_open_record():

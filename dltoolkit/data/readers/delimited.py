@@ -176,7 +176,7 @@ class RecordParser:
 
     A quoted cell may contain line breaks, so that a record may have several lines. A record that is not well-formed, or
     not UTF-8, becomes an `InvalidInput`. If a quotation mark is never closed, its line is a record with an error, and
-    the next line begins another record.
+    the next line begins another record. In tab-separated lines, such a mark may be an ordinary character.
 
     Args:
         delimiter: The delimiter; by default, it is recognized from the first line.
@@ -206,8 +206,10 @@ class RecordParser:
                 return
         if self._delimiter is None:
             self._delimiter = find_delimiter([line])
-        if not self._lines and self._delimiter == "\t" and line.count("\t") + 1 == self._width:
-            yield self._check(number, line, [unquote(cell) for cell in line.rstrip("\r\n").split("\t")])
+        if self._lines and self._is_row(self._lines[0][1]) and self._is_row(line) and '"' not in line:
+            yield from self.close()  # both lines are rows, so the first one has an ordinary quotation mark
+        if not self._lines and self._is_row(line) and not has_open_quote(line):
+            yield self._check(number, line, split_at_tabs(line))
             return
         within_quotes = bool(self._lines)
         self._lines.append((number, line))
@@ -221,7 +223,10 @@ class RecordParser:
         except csv.Error:
             yield from self._give_up_first_line("not a row of CSV")
             return
-        (first, text), *_ = self._lines
+        (first, text), *others = self._lines
+        if others and len(cells) != self._width and self._is_row(text):
+            yield from self._give_up_first_line("not a row of CSV")
+            return
         self._lines, self._length = [], 0
         if cells or self._width == 1:  # an empty line is an empty cell only if there is a single column
             yield self._check(first, text, cells or [""])
@@ -243,10 +248,17 @@ class RecordParser:
             return Record(number, cells)
         return InvalidInput(excerpt(text), f"line {number}: {reason}")
 
+    def _is_row(self, line: str) -> bool:
+        """Return whether a line is a row if its quotation marks are ordinary characters, as in many .tsv files."""
+        return self._delimiter == "\t" and line.count("\t") + 1 == self._width
+
     def _give_up_first_line(self, reason: str) -> Iterator[Record | InvalidInput]:
         (number, text), *others = self._lines
         self._lines, self._length = [], 0
-        yield InvalidInput(excerpt(text), f"line {number}: {reason}")
+        if self._is_row(text):
+            yield self._check(number, text, split_at_tabs(text))
+        else:
+            yield InvalidInput(excerpt(text), f"line {number}: {reason}")
         for other in others:
             yield from self.feed(*other)
 
@@ -270,6 +282,17 @@ def unquote(cell: str) -> str:
     return inside.replace('""', '"') if quoted else cell
 
 
+def split_at_tabs(line: str) -> list[str]:
+    """Return the cells of a tab-separated line, without the quotation marks that enclose a whole cell."""
+    return [unquote(cell) for cell in line.rstrip("\r\n").split("\t")]
+
+
+def has_open_quote(line: str) -> bool:
+    """Return whether a cell of a tab-separated line begins with a quotation mark that nothing closes in this line."""
+    cells = line.rstrip("\r\n").split("\t") if '"' in line else ()
+    return any(cell.startswith('"') and cell.count('"') % 2 for cell in cells)
+
+
 def _declared_delimiter(line: str) -> str | None:
     """Return the delimiter that a first line such as "sep=;" of Excel declares, or None."""
     match = re.fullmatch(r"sep=(.)\s*", line, re.IGNORECASE)
@@ -283,12 +306,10 @@ def _parse_lines(lines: list[str], path: Path, damaged: list[str] | None) -> lis
     if damaged is not None:
         return _parse_each(lines, delimiter, damaged)
     if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
+        if any(map(has_open_quote, lines)) and (records := _parse_quoted(lines)):
+            return records
         # Each line is a row, so a quotation mark is an ordinary character unless it encloses the whole cell
-        return [
-            Record(number, [unquote(cell) for cell in line.rstrip("\r\n").split("\t")])
-            for number, line in enumerate(lines, start=1)
-            if line.strip()
-        ]
+        return [Record(number, split_at_tabs(line)) for number, line in enumerate(lines, start=1) if line.strip()]
     records: list[Record] = []
     reader, start = csv.reader(lines, delimiter=delimiter, strict=True), 1
     try:
@@ -300,6 +321,24 @@ def _parse_lines(lines: list[str], path: Path, damaged: list[str] | None) -> lis
         reason = "a quotation mark is not closed" if "unexpected end" in str(error) else error
         raise UserError(f"Line {start} of {path} is not a row of a table: {reason}.") from None
     return records
+
+
+def _parse_quoted(lines: Sequence[str]) -> list[Record] | None:
+    """Return the records of tab-separated lines if quotation marks enclose cells, which may contain tabs and lines.
+
+    They do if all records have the same number of cells, and marks occur inside of enclosed cells only.
+    """
+    reader, records, start = csv.reader(lines, delimiter="\t", strict=True), [], 1
+    try:
+        for cells in reader:
+            if reader.line_num == start and re.search(r'(^|\t)[^"\t][^\t]*"', lines[start - 1]):
+                return None
+            if cells:
+                records.append(Record(start, cells))
+            start = reader.line_num + 1
+    except csv.Error:
+        return None
+    return records if len({len(record.cells) for record in records}) == 1 else None
 
 
 def _parse_each(lines: list[str], delimiter: str, damaged: list[str]) -> list[Record]:
