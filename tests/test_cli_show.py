@@ -86,10 +86,24 @@ def test_compare_of_different_recipes_shows_the_options_of_all_of_them(runs, cap
     assert err == "The runs have no score in common.\n"
 
 
-def test_compare_says_that_runs_of_other_data_are_not_comparable(runs, capfd, tmp_path):
-    other = make_run(tmp_path, image_classifier, "d", {"accuracy": 0.7}, data={**DATA, "fingerprint": "beef"})
+@pytest.mark.parametrize(
+    ("data", "options", "reason"),
+    [
+        ({"fingerprint": "beef", "source": "trees"}, {}, "The runs were trained on different data"),
+        ({"fingerprint": "beef"}, {"limit": 300}, "The runs read the data differently (--limit)"),
+        ({"fingerprint": "beef"}, {"image_size": 64}, "The data have changed between the runs"),
+        ({"split_origin": "split by class and content"}, {"seed": 7}, "The runs split the data differently (--seed)"),
+    ],
+)
+def test_compare_says_why_runs_are_not_comparable(runs, capfd, tmp_path, data, options, reason):
+    other = make_run(tmp_path, image_classifier, "d", {"accuracy": 0.7}, data={**DATA, **data}, **options)
     _, _, err = run_command(capfd, "compare", str(runs[0].path), str(other.path))
-    assert err == "The runs were trained on different data: their scores are not comparable.\n"
+    assert err == f"{reason}: their scores are not comparable.\n"
+
+
+def test_compare_takes_runs_of_another_seed_with_predefined_splits(runs, capfd, tmp_path):
+    other = make_run(tmp_path, image_classifier, "d", {"accuracy": 0.7}, seed=7)
+    assert run_command(capfd, "compare", str(runs[0].path), str(other.path))[2] == ""
 
 
 def test_compare_refuses_one_run(runs, capfd):

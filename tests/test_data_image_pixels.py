@@ -119,6 +119,7 @@ def test_load_caches_images_on_disk_that_do_not_fit_in_memory(make_folder, isola
     stamp = written.stat().st_mtime_ns
     again = load(folder, SKIP_INVALID)
     assert (again.images == expected.images).all()
+    assert (again.fingerprint, again.test.tolist()) == (expected.fingerprint, expected.test.tolist())
     assert again.warnings == data.warnings
     assert written.stat().st_mtime_ns == stamp  # read from the cache, not written again
     assert "5 of 35" in error_of(folder)

@@ -262,12 +262,13 @@ def test_train_refuses_weights_that_do_not_fit(config, weights_file, tmp_path):
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_announce_says_whether_images_are_flipped_and_stores_it(run, flip):
-    config, task = replace(run.config, flip=flip), finetuning.tasks.resolve(run.config).create()
+    task = finetuning.tasks.resolve(run.config).create()
+    config = fine_tune.resolve_defaults(replace(run.config, flip=flip), task)
     splits, stored = finetuning.loading.load_images(config), {}
     recorder = SimpleNamespace(update=stored.update, writes=False, path=run.path)
     devices = SimpleNamespace(kind="cpu", replicas=1, workers=2)
     finetuning.announcement.announce(recorder, config, task, splits, run.model, devices, 1)
-    words = f"4 copies of each image, 3 of them changed: {'flip' if flip else 'shift 1, no flip'} (as requested)"
+    words = f"3 copies of each image, 2 of them changed: {'flip' if flip else 'shift 1, no flip'} (as requested)"
     assert dict(stored["plan"]["summary"])["Augmentation"] == words + ", shift 1" * flip
     assert (stored["augment"]["flip"], stored["augment"]["shift"]) == (flip, 1)
 

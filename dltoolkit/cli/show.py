@@ -24,6 +24,10 @@ DATA_FORMS = [
     ["keras:NAME", "data set that Keras downloads: mnist, fashion_mnist, cifar10, cifar100"],
     ["NAME, tfds:NAME/CONFIG", "TensorFlow data set, such as fashion_mnist"],
 ]
+READING = (  # options that decide which examples a run reads and tests
+    *("label_column", "text_column", "image_column", "split_column", "header", "encoding", "label_pattern"),
+    *("skip_invalid", "max_pixels", "max_length", "lowercase", "limit", "seed", "validation_fraction", "test_fraction"),
+)
 ABSENT = "–"  # stands for a score or value that a run does not have
 MAX_CLASSES = 12  # class names that show prints, so that a thousand classes do not fill the screen
 
@@ -172,10 +176,26 @@ def print_comparison(runs: Sequence[Run]) -> None:
         if option not in ("name", "data") and len(set(values)) > 1:
             rows.append([f"--{option.replace('_', '-')}", *values])
     print_table(["", *names], rows)
-    if len({each.get("fingerprint") for each in data}) > 1:
-        click.echo("The runs were trained on different data: their scores are not comparable.", err=True)
+    if reason := _describe_difference(runs):
+        click.echo(f"{reason}: their scores are not comparable.", err=True)
     elif len(runs) > 1 and not set.intersection(*(set(scores) for scores in cells)):
         click.echo("The runs have no score in common.", err=True)
+
+
+def _describe_difference(runs: Sequence[Run]) -> str:
+    """Return why runs were tested on different examples, as the beginning of a sentence; "" if they were not."""
+    data = [run.info.get("data", {}) for run in runs]
+    options = {option: {str(run.info["config"].get(option)) for run in runs} for option in READING}
+    different = [f"--{option.replace('_', '-')}" for option, values in options.items() if len(values) > 1]
+    splitting = [flag for flag in different if flag in ("--seed", "--validation-fraction", "--test-fraction")]
+    if len({each.get("fingerprint") for each in data}) == 1:
+        own_splits = any("split by" in (each.get("split_origin") or "") for each in data)
+        return f"The runs split the data differently ({', '.join(splitting)})" if splitting and own_splits else ""
+    if len({str(each.get("source")) for each in data}) > 1:
+        return "The runs were trained on different data"
+    if read := [flag for flag in different if flag not in splitting or "--limit" in different]:
+        return f"The runs read the data differently ({', '.join(read)})"
+    return "The data have changed between the runs"
 
 
 def _training_time(run: Run) -> str:

@@ -79,6 +79,10 @@ def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
         warnings = [*warnings, f"These labels have no {noun} and are left out: {_join(unused)}."]
     if len(classes) < (2 if labeled else 1):
         only = f"only one class, '{classes[0]}'" if classes else f"no labeled {noun}s"
+        if len(classes) == 1 and (nested := _find_nested_folders(listing, classes[0])):
+            names = ", ".join(folder.name for folder in nested[:MAX_LISTED]) + (", …" if nested[MAX_LISTED:] else "")
+            remedy = f"give --data {nested[0].parent}" if needs_split(listing) else "move them up by one level"
+            raise UserError(f"{spec} has {only}, but its folders {names} look like the classes: {remedy}.")
         raise UserError(f"{spec} has {only}: give a classifier {noun}s of at least two classes.")
     if needs_split(listing):
         for name, count in zip(classes, counts, strict=True):
@@ -110,6 +114,16 @@ def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
             warnings = [*warnings, f"The labels '{similar[folded]}' and '{name}' differ only in case or spaces."]
         similar[folded] = name
     return replace(listing, labels=labels.astype(np.int32), classes=classes, warnings=warnings)
+
+
+def _find_nested_folders(listing: Listing, name: str) -> list[Path]:
+    """Return the folders directly in the class folder ``name`` that hold all of its examples, if several do."""
+    if listing.split_origin != "folders":
+        return []
+    paths = [Path(path) for path in listing.names]
+    nested = {parent for path in paths for parent in path.parents if parent.parent.name == name}
+    in_nested = all(any(parent in nested for parent in path.parents) for path in paths)
+    return sorted(nested) if in_nested and len({folder.name for folder in nested}) > 1 else []
 
 
 def leave_out_unlabeled(listing: Listing) -> Listing:
@@ -191,10 +205,10 @@ def find_duplicates(hashes: np.ndarray, names: Sequence[str]) -> list[tuple[str,
     return [(names[i], f"same as {names[first[inverse[i]]]}") for i in rows]
 
 
-def fingerprint(shape: Sequence[int], hashes: np.ndarray, listing: Listing) -> str:
+def fingerprint(hashes: np.ndarray, listing: Listing) -> str:
     """Return 32 hexadecimal digits that identify the examples, labels, classes and predefined splits in this order."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([list(shape), listing.classes]).encode())
+    digest.update(json.dumps(listing.classes).encode())
     for array in (hashes, listing.labels, listing.splits):
         digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -134,7 +134,6 @@ def split_dataset(
     source: Source,
     options: SplitOptions,
     *,
-    shape: Sequence[int] = (),
     seed: int,
     invalid: Sequence[tuple[str, str]],
     groups: np.ndarray | None = None,
@@ -146,10 +145,10 @@ def split_dataset(
 
     Args:
         listing: Listing of the valid examples.
-        hashes: uint64 (n,), of their contents.
+        hashes: uint64 (n,), of their contents, which decide on the splits: they must not depend on options such as
+            the size of the images, so that runs with other options have the same splits.
         source: The source.
         options: Options for splitting.
-        shape: Shape of the data, for the fingerprint.
         seed: Seed of the split.
         invalid: (name, reason) of the skipped examples.
         groups: uint64 (n,), hashes of what a model can tell apart at best; by default, of all that differs. Examples
@@ -179,7 +178,7 @@ def split_dataset(
         "labels": listing.labels,
         "names": listing.names,
         "classes": listing.classes,
-        "fingerprint": checks.fingerprint(shape, hashes, listing),
+        "fingerprint": checks.fingerprint(hashes, listing),
         "source": source.spec,
         "name": source.name,
         "noun": listing.noun,

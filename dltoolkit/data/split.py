@@ -19,8 +19,13 @@ def content_hashes(array: np.ndarray) -> np.ndarray:
     The hash is BLAKE2b (RFC 7693) of the row's bytes, cut to 8 bytes. Among a million different rows, two have the same
     hash with a probability of 3e-8.
     """
-    rows = (hashlib.blake2b(np.ascontiguousarray(row), digest_size=8).digest() for row in array)
-    return np.frombuffer(b"".join(rows), np.uint64)
+    return np.fromiter(map(content_hash, array), np.uint64, len(array))
+
+
+def content_hash(content: bytes | np.ndarray) -> np.uint64:
+    """Return the hash of :func:`content_hashes` of one content."""
+    content = np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content
+    return np.frombuffer(hashlib.blake2b(content, digest_size=8).digest(), np.uint64)[0]
 
 
 def name_hashes(names: Sequence[str]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,7 +177,8 @@ def for_dataset(
     """
     from dltoolkit.models.model_file import load_model
 
-    name = f"feature-extractor-{CACHE_VERSION}-{splits.fingerprint}-{seed}.keras"
+    content = hashlib.blake2b(splits.train_hashes.tobytes(), digest_size=8).hexdigest()  # depends on --image-size
+    name = f"feature-extractor-{CACHE_VERSION}-{splits.fingerprint}-{content}-{seed}.keras"
     path = (cache_dir or disk_cache.default_folder()) / name
     if path.exists():
         with contextlib.suppress(UserError):  # a damaged file is replaced by a new one

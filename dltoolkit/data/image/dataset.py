@@ -117,12 +117,12 @@ def load(
     listing = decoded.listing
     fields = split_dataset(
         checks.validate(listing, resolved.spec, labeled=labeled) if decoded.unreadable else listing,
-        decoded.hashes,
+        decoded.keys,
         resolved,
         split,
-        shape=decoded.images.shape,
         seed=seed,
         invalid=decoded.unreadable,
+        groups=decoded.hashes,
     )
     return ImageSplits(
         images=decoded.images,

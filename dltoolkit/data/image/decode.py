@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dltoolkit import memory
+from dltoolkit.data import split
 from dltoolkit.data.image import arrays, modes
 from dltoolkit.data.image.preprocessing import Preprocessing, ResizeMode, cropped_fractions
 from dltoolkit.data.image.scale import NOT_FINITE, Scale, ValueStatistics
@@ -187,6 +188,7 @@ def decode_all(
     *,
     is_expected: Callable[[Header], bool] | None = None,
     remarks: dict[int, str] | None = None,
+    keys: np.ndarray | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> dict[int, str]:
     """Decode images into the rows of an array.
@@ -198,6 +200,8 @@ def decode_all(
         progress: Function that is called with the task, the number of decoded images and the total.
         is_expected: Whether an image with this header was expected; None expects all.
         remarks: Receives by position what is remarkable about images; see ``Preprocessing.pixels_and_remark``.
+        keys: Array uint64 (n,) that receives a hash of each image before it is resized: of its pixels in its own size
+            or, for large JPEG images, of the file. With it, there are no remarks.
         max_pixels: Maximum number of pixels of an image; larger ones are unreadable.
 
     Returns:
@@ -211,12 +215,15 @@ def decode_all(
         with open_image(source, max_pixels) as image:
             if is_expected is not None and not is_expected(_header(image)):
                 raise UnexpectedImageError
-            if remarks is None:
+            if keys is not None:
+                out[position], original = preprocessing.pixels_and_original(image)
+                keys[position] = split.content_hash(_content(source) if original is None else original)
+            elif remarks is not None:
+                out[position], remark = preprocessing.pixels_and_remark(image)
+                if remark is not None:
+                    remarks[position] = remark
+            else:
                 out[position] = preprocessing.pixels(image)
-                return
-            out[position], remark = preprocessing.pixels_and_remark(image)
-            if remark is not None:
-                remarks[position] = remark
 
     return _for_each(decode, images, _reporter(progress, "Reading images", len(out)))
 
@@ -307,6 +314,14 @@ def _reserved_memory(image: Image.Image, max_pixels: int) -> Iterator[None]:
         yield
         if size > LARGE_IMAGE:
             memory.release()
+
+
+def _content(source: ImageSource) -> bytes:
+    """Return the bytes of an image file."""
+    if isinstance(source, bytes):
+        return source
+    with open_regular(source.path if isinstance(source, File) else os.path.expanduser(source)) as file:
+        return file.read()
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from dltoolkit.data.readers.folders import File
 from dltoolkit.data.readers.listing import Listing
 from dltoolkit.data.readers.tfds import EncodedImages
 
-CACHE_VERSION = 3  # raised whenever decoding or the metadata change, so that older caches are ignored
+CACHE_VERSION = 4  # raised whenever decoding or the metadata change, so that older caches are ignored
 SAMPLED_PIXELS = 1000  # images that are looked at for this warning
 SAMPLED_HEADERS = 8  # first images, whose headers predict whether all images are of one size and color
 
@@ -34,6 +34,8 @@ class DecodedImages:
         listing: Listing of the readable images.
         images: Pixels uint8 (n, h, w, c).
         hashes: Hashes of the pixels, uint64 (n,).
+        keys: Hashes of the images before they are resized, uint64 (n,), which do not depend on the size of the pixels;
+            those of the pixels if the preprocessing is that of a trained model.
         unreadable: Name and reason of each unreadable image.
         preprocessing: The way from the images to their pixels.
         sizes: Smallest and greatest size of the images in words, such as "28x28" or "40x30 to 4000x3000".
@@ -43,6 +45,7 @@ class DecodedImages:
     listing: Listing
     images: np.ndarray
     hashes: np.ndarray
+    keys: np.ndarray
     unreadable: list[tuple[str, str]]
     preprocessing: Preprocessing
     sizes: str = ""
@@ -50,12 +53,16 @@ class DecodedImages:
 
 
 class _Pixels(NamedTuple):
-    """Pixels of all images of a listing, the reason for each unreadable one, and what is known of the images."""
+    """Pixels of all images of a listing, the reason for each unreadable one, and what is known of the images.
+
+    The keys are hashes of the images before they are resized; None if they are those of the pixels.
+    """
 
     images: np.ndarray
     unreadable: dict[int, str]
     preprocessing: Preprocessing
     geometry: dict[str, Any]
+    keys: np.ndarray | None = None
 
 
 def decode_listing(
@@ -89,21 +96,24 @@ def decode_listing(
     if cached and not _is_outdated(listing, *cached, read.max_pixels):
         images, metadata = cached
         unreadable = {int(position): reason for position, reason in metadata["unreadable"].items()}
-        hashes = np.frombuffer(bytes.fromhex(metadata["hashes"]), np.uint64)
+        hashes, keys = (np.frombuffer(bytes.fromhex(metadata[name]), np.uint64) for name in ("hashes", "keys"))
         preprocessing, facts = Preprocessing.from_dict(metadata["preprocessing"]), metadata["geometry"]
         checks.refuse_invalid(unreadable, listing, read, folder, name)
     else:
         try:
-            images, unreadable, preprocessing, facts = _decode(
+            images, unreadable, preprocessing, facts, keys = _decode(
                 listing, cache, read, image_size, preprocessing, progress
             )
             checks.refuse_invalid(unreadable, listing, read, folder, name)
             if unreadable:
-                images = _compact(images, np.setdiff1d(np.arange(len(images)), list(unreadable)))
+                readable = np.setdiff1d(np.arange(len(images)), list(unreadable))
+                images, keys = _compact(images, readable), None if keys is None else keys[readable]
             hashes = split.content_hashes(images)
+            keys = hashes if keys is None else keys
             if isinstance(images, np.memmap):
-                metadata = {"unreadable": unreadable, "hashes": hashes.tobytes().hex(), "geometry": facts}
-                images = cache.commit(images, {**metadata, "preprocessing": preprocessing.to_dict()})
+                metadata = {"unreadable": unreadable, "geometry": facts, "preprocessing": preprocessing.to_dict()}
+                hexadecimal = {"hashes": hashes.tobytes().hex(), "keys": keys.tobytes().hex()}
+                images = cache.commit(images, {**metadata, **hexadecimal})
         except BaseException:
             cache.discard()
             raise
@@ -111,9 +121,8 @@ def decode_listing(
         facts["warnings"] = [*facts["warnings"], *_warn_of_low_contrast(images)]
     listing, findings = checks.drop_invalid(listing, unreadable)
     listing = replace(listing, warnings=[*listing.warnings, *facts["warnings"]])
-    return DecodedImages(
-        listing, images, hashes, findings, preprocessing, sizes=facts["sizes"], pixels_used=facts["pixels_used"]
-    )
+    used = facts["pixels_used"]
+    return DecodedImages(listing, images, hashes, keys, findings, preprocessing, sizes=facts["sizes"], pixels_used=used)
 
 
 def _decode(
@@ -129,7 +138,7 @@ def _decode(
 
     def decode_as(preprocessing: Preprocessing, **options: Any) -> tuple[np.ndarray, dict[int, str]]:
         if isinstance(sources, np.ndarray):
-            return _decode_array(sources, preprocessing, progress)
+            return _decode_array(sources, preprocessing, progress, **options)
         shape = (total, *preprocessing.image_shape)
         fits = int(np.prod(shape)) <= memory.limit()
         out = disk_cache.aligned_empty(shape) if fits else cache.create(shape, "decoded images")
@@ -145,7 +154,8 @@ def _decode(
             *facts["warnings"],
             *_warn_of_frames(survey.animated, listing.names),
         ]
-        return _Pixels(*decode_as(selected, **options), selected, facts)
+        keys = np.zeros(total, np.uint64)
+        return _Pixels(*decode_as(selected, keys=keys, **options), selected, facts, keys)
 
     def survey_all() -> decode.Survey:
         if isinstance(sources, np.ndarray):
@@ -207,7 +217,10 @@ def _decode_as_trained(
 
 
 def _decode_array(
-    array: np.ndarray, preprocessing: Preprocessing, progress: decode.Progress | None
+    array: np.ndarray,
+    preprocessing: Preprocessing,
+    progress: decode.Progress | None,
+    keys: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict[int, str]]:
     rows = arrays.rows_not_finite(array)
     unreadable = dict.fromkeys(rows.tolist(), NOT_FINITE)
@@ -215,6 +228,8 @@ def _decode_array(
     if unreadable:
         readable, pixels = pixels, np.zeros((len(array), *pixels.shape[1:]), np.uint8)
         pixels[np.setdiff1d(np.arange(len(array)), rows)] = readable
+    if keys is not None:
+        keys[:] = split.content_hashes(pixels)
     if pixels.shape[1:] == preprocessing.image_shape:
         return disk_cache.aligned(pixels), unreadable
     out = disk_cache.aligned_empty((len(pixels), *preprocessing.image_shape))

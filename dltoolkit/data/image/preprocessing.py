@@ -17,6 +17,7 @@ from dltoolkit.data.options import ResizeMode
 from dltoolkit.errors import UserError
 
 MAX_SIDE = 8192  # pixels of a side that run.json may ask for
+MIN_REDUCED_SIDE = 256  # pixels of the shorter side of JPEG images that libjpeg may decode at a reduced size
 MAX_REMARKABLE_LOSS = 0.5  # fraction of one image that cropping may remove without a remark
 
 
@@ -69,13 +70,22 @@ class Preprocessing:
         Raises:
             UserError: If the values are not finite or do not fit; the message is a short reason.
         """
-        return self._to_pixels(self._load(image))
+        return self._resized(self._scaled(self._load(image)))
+
+    def pixels_and_original(self, image: Image.Image | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the pixels of an image, and the same before they are resized, uint8 (h, w) or (h, w, 3).
+
+        The latter are None for a large JPEG image, which may be decoded at a reduced size.
+        """
+        is_whole = not may_decode_reduced(image)
+        original = self._scaled(self._load(image))
+        return self._resized(original), np.asarray(original) if is_whole else None
 
     def pixels_and_remark(self, image: Image.Image | np.ndarray) -> tuple[np.ndarray, str | None]:
         """Return the pixels of an image, and the result of :meth:`remark`."""
         size, content = modes.size(image), self._load(image)
         values = content if isinstance(content, np.ndarray) else np.zeros(1, np.uint8)
-        return self._to_pixels(content), self.remark(size, values)
+        return self._resized(self._scaled(content)), self.remark(size, values)
 
     def remark(self, size: tuple[int, int], values: np.ndarray) -> str | None:
         """Return what a model does not see of an image, or sees differently than in training ("has …"), or None.
@@ -110,7 +120,7 @@ class Preprocessing:
             values = modes.deep_values(image)
             return arrays.one_with_channels(modes.transpose(values, transposition))
         height, width, _ = self.image_shape
-        if image.format in ("JPEG", "MPO") and min(image.size) >= 4 * max(height, width):
+        if may_decode_reduced(image) and min(image.size) >= 4 * max(height, width):
             image.draft(
                 None, (2 * max(height, width),) * 2
             )  # libjpeg decodes 1/2, 1/4 or 1/8 in a fraction of the time
@@ -118,12 +128,16 @@ class Preprocessing:
         flat = modes.flatten(image, self.image_shape[2])
         return flat if transposition is None else flat.transpose(transposition)
 
-    def _to_pixels(self, content: Image.Image | np.ndarray) -> np.ndarray:
-        if isinstance(content, np.ndarray):
-            pixels = arrays.to_pixels(content[None], self.scale)[0]
-            content = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-            content = modes.flatten(content, self.image_shape[2])
-        return np.asarray(self._resize(content)).reshape(self.image_shape)
+    def _scaled(self, content: Image.Image | np.ndarray) -> Image.Image:
+        """Return what :meth:`_load` returns as an image of 8 bits per channel."""
+        if not isinstance(content, np.ndarray):
+            return content
+        pixels = arrays.to_pixels(content[None], self.scale)[0]
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return modes.flatten(image, self.image_shape[2])
+
+    def _resized(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(self._resize(image)).reshape(self.image_shape)
 
     def _resize(self, image: Image.Image) -> Image.Image:
         height, width, _ = self.image_shape
@@ -140,6 +154,12 @@ class Preprocessing:
         resized = image if image.size == inner else image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=2.0)
         canvas.paste(resized, ((width - inner[0]) // 2, (height - inner[1]) // 2))
         return canvas
+
+
+def may_decode_reduced(image: Image.Image | np.ndarray) -> bool:
+    """Return whether an image is a large JPEG, which is decoded at a reduced size if the pixels are to be few."""
+    is_jpeg = not isinstance(image, np.ndarray) and image.format in ("JPEG", "MPO")
+    return is_jpeg and min(image.size) >= MIN_REDUCED_SIDE
 
 
 def cropped_fractions(sizes: np.ndarray, aspect_ratio: float = 1.0) -> np.ndarray:
