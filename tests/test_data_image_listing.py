@@ -62,11 +62,18 @@ def test_load_refuses_folders_without_usable_classes(make_folder, tmp_path):
     assert "'bars' is only in test" in error_of(tmp_path / "lost")
 
 
-def test_load_refuses_nested_class_folders(make_folder):
+def test_load_refuses_nested_class_folders(make_folder, tmp_path):
     make_folder("deep/seg_train", 3)
     make_folder("deep/seg_test", 3)
     message = error_of(make_folder("deep/seg_pred", 3).parent)
     assert "contain the same folders (bars, dots, plain, …)" in message
+    make_folder("one/images", 3)
+    message = error_of(tmp_path / "one")
+    assert "has only one class, 'images', but its folders bars, dots, plain look like the classes" in message
+    assert message.endswith(f"give data='{tmp_path}/one/images'.")
+    make_folder("kinds/filled", 3, classes=["dots", "plain"])
+    kinds = make_folder("kinds/empty", 3, classes=["bars", "rings"]).parent
+    assert any("such as empty/bars, whose names are not read" in warning for warning in load(kinds).warnings)
     with_subfolders = make_folder("fine")
     for name in CLASSES:
         save_image(with_subfolders / name / "old" / "a.png", toy_image(CLASSES.index(name), 700))

@@ -120,7 +120,7 @@ def test_special_files_in_class_folders_are_counted_bad_files(image_folder, tmp_
     )
     code, out, _ = run_command(capfd, "check-data", str(image_folder), "--skip-invalid")
     assert code == 0
-    assert "bars 10, dots 10, plain 10" in out
+    assert "bars (10), dots (10), plain (10)" in out
     texts = write_texts(tmp_path / "texts", [("a" if i % 2 else "b", f"text number {i}") for i in range(30)])
     make_special(texts / "a" / "x.txt", kind)
     code, _, err = run_command(capfd, "check-data", str(texts))

@@ -80,6 +80,13 @@ def test_resolve_ignores_other_folders_with_a_warning(tmp_path):
     assert "ignored: annotations, test." in result.warnings[0]
 
 
+def test_resolve_finds_folders_called_training_set(tmp_path):
+    for name in ("training_set/cat/1.jpg", "Test-Set/dog/1.jpg", "valset/cat/1.jpg"):
+        touch(tmp_path / name)
+    assert list(source.resolve(str(tmp_path)).splits) == ["train", "validation", "test"]
+    assert source.split_name("set") is None
+
+
 def test_resolve_finds_tables_named_by_split(tmp_path):
     for name in ("train-00000-of-00002.csv", "train-00001-of-00002.csv", "dev.csv", "README.md"):
         touch(tmp_path / name)

@@ -80,8 +80,8 @@ def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
     if len(classes) < (2 if labeled else 1):
         only = f"only one class, '{classes[0]}'" if classes else f"no labeled {noun}s"
         if len(classes) == 1 and (nested := _find_nested_folders(listing, classes[0])):
-            names = ", ".join(folder.name for folder in nested[:MAX_LISTED]) + (", …" if nested[MAX_LISTED:] else "")
-            remedy = f"give --data {nested[0].parent}" if needs_split(listing) else "move them up by one level"
+            names = _join(sorted({folder.name for folder in nested}))
+            remedy = f"give --data={nested[0].parent}" if needs_split(listing) else "move them up by one level"
             raise UserError(f"{spec} has {only}, but its folders {names} look like the classes: {remedy}.")
         raise UserError(f"{spec} has {only}: give a classifier {noun}s of at least two classes.")
     if needs_split(listing):

@@ -77,6 +77,34 @@ def _refuse_repeated(folder: str, other: str | None) -> None:
         )
 
 
+def find_nested_folders(files_by_folder: dict[Path, list[File]], spec: str) -> list[str]:
+    """Return a nested folder of each class folder, such as "animal/cat", if all of them contain different folders.
+
+    Args:
+        files_by_folder: The files anywhere below each class folder.
+        spec: Value of ``--data``, for messages.
+
+    Raises:
+        UserError: If class folders contain the same folders: seg_train/cat, seg_test/cat, …
+    """
+    folder_of: dict[frozenset[str], Path] = {}
+    for folder, files in files_by_folder.items():
+        below = [file.path[len(str(folder)) + 1 :].partition(os.sep) for file in files]
+        names = frozenset(first if deeper else "" for first, deeper, _ in below)
+        if len(names) < 2 or "" in names:
+            continue
+        if names in folder_of:
+            raise UserError(
+                f"'{folder_of[names].name}' and '{folder.name}' in {spec} contain the same folders "
+                f"({', '.join(sorted(names)[:3])}, …), which look like the classes: give --data one of them, "
+                "or name them train and test."
+            )
+        folder_of[names] = folder
+    if len(files_by_folder) < 2 or len(folder_of) < len(files_by_folder):
+        return []
+    return [f"{folder.name}/{min(names)}" for names, folder in folder_of.items()]
+
+
 def visible_entries(folder: Path | str) -> Iterator[os.DirEntry]:
     """Yield the entries of a folder except hidden ones and ``IGNORED_FOLDERS``."""
     try:

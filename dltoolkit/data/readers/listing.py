@@ -1,6 +1,5 @@
 """Listings of labeled examples: folders, tables and TFDS data sets in one form, before their examples are read."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from dltoolkit.data.options import NONE, ReadOptions
 from dltoolkit.data.readers import archives, columns, tables, tfds
-from dltoolkit.data.readers.folders import File, files_directly_in, list_files, subfolders
+from dltoolkit.data.readers.folders import File, files_directly_in, find_nested_folders, list_files, subfolders
 from dltoolkit.data.readers.source import SPLITS, VIDEO_SUFFIXES, Source, sort_classes, split_name
 from dltoolkit.errors import UserError
 
@@ -113,6 +112,7 @@ def from_folder(
     other_files: list[str] = []
     loose_files: list[str] = []
     empty_folders: list[Path] = []
+    nested: list[str] = []
     for split, root in roots.items():
         folders = subfolders(root)
         if not folders and not labeled:
@@ -131,13 +131,18 @@ def from_folder(
                 empty_folders.append(folder)
         if folders:
             loose_files += [str(path) for path in files_directly_in(root) if example_type.has_suffix(path)]
-        _refuse_nested_classes(files_by_folder, source)
+        nested += find_nested_folders(files_by_folder, source.spec)
     if not rows:
         raise UserError(_no_examples(source, other_files, example_type))
     if empty_folders:
         more = f" (and {len(empty_folders) - 1} more)" if len(empty_folders) > 1 else ""
         raise UserError(f"The class folder {empty_folders[0]}{more} has no {noun}s: add some or remove it.")
     warnings = [*source.warnings, *_warn_of_other_files(other_files, len(rows), example_type)]
+    if nested and labeled:
+        warnings.append(
+            f"The class folders contain folders, such as {nested[0]}, whose names are not read: if these are the "
+            "classes, move them up by one level."
+        )
     if loose_files:
         warnings.append(f"{len(loose_files)} {noun}s in no class folder are left out, such as {loose_files[0]}.")
     listing = _from_rows([(file.path, file, label, split) for file, label, split in rows], warnings, noun)
@@ -327,23 +332,6 @@ def _from_rows(rows: Sequence[tuple[str, Any, str, str]], warnings: list[str], n
         warnings=warnings,
         noun=noun,
     )
-
-
-def _refuse_nested_classes(files_by_folder: dict[Path, list[File]], source: Source) -> None:
-    """Raise a UserError if the classes seem to be one level deeper: seg_train/cat, seg_test/cat, …"""
-    folder_of: dict[frozenset[str], Path] = {}
-    for folder, files in files_by_folder.items():
-        below = [file.path[len(str(folder)) + 1 :].partition(os.sep) for file in files]
-        names = frozenset(first if deeper else "" for first, deeper, _ in below)
-        if len(names) < 2 or "" in names:
-            continue
-        if names in folder_of:
-            raise UserError(
-                f"'{folder_of[names].name}' and '{folder.name}' in {source.spec} contain the same folders "
-                f"({', '.join(sorted(names)[:3])}, …), which look like the classes: give --data one of them, "
-                "or name them train and test."
-            )
-        folder_of[names] = folder
 
 
 def _no_class_folders(root: Path, example_type: ExampleType) -> str:

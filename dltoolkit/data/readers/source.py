@@ -185,8 +185,11 @@ def same_examples(spec: str, other: str) -> bool:
 
 
 def split_name(name: str) -> str | None:
-    """Return "train", "validation" or "test" if the name of a folder or the stem of a file means one, or None."""
-    return SPLIT_NAMES.get(name.lower())
+    """Return "train", "validation" or "test" if the name of a folder or the stem of a file means one, or None.
+
+    The name may end in "set", as in "training_set".
+    """
+    return SPLIT_NAMES.get(re.sub(r"[-_ ]?set$", "", name.lower()))
 
 
 def sort_classes(names: set[str]) -> list[str]:
