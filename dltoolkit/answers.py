@@ -75,15 +75,19 @@ class Answers:
         """
         return self.verb("predictor")(self).preprocess(inputs)
 
+    def has_verb(self, name: str) -> bool:
+        """Return whether the recipe has a function of this name."""
+        return hasattr(self.recipe, name)
+
     def verb(self, name: str) -> Any:
         """Return the recipe's function of this name.
 
         Raises:
             UserError: If the recipe has no such function.
         """
-        if not hasattr(self.recipe, name):
+        if not self.has_verb(name):
             other = "generate" if name.startswith("predict") else "predict"
-            hint = f": use 'dltoolkit {other}'" if hasattr(self.recipe, other) else ""
+            hint = f": use 'dltoolkit {other}'" if self.has_verb(other) else ""
             raise UserError(f"A run of {self.info['recipe']} does not support this{hint}.")
         return getattr(self.recipe, name)
 

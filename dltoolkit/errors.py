@@ -50,6 +50,16 @@ class WorkerLost(Exception):
         )
 
 
+class ExportRefused(Exception):
+    """An exported file does not answer as its run does, so it was deleted.
+
+    The command line prints the message as a single ``Error: …`` line and exits with code 1.
+    """
+
+    def __str__(self) -> str:
+        return display.sentence(super().__str__())
+
+
 class NonChiefDone(Exception):
     """Raised on every worker except the chief when training is done, because the chief does the rest alone."""
 

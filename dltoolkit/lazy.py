@@ -81,7 +81,7 @@ def import_tensorflow() -> None:
         import keras
     else:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with progress.phase("Starting TensorFlow"), _discard_stderr():
+        with progress.phase("Starting TensorFlow"), discard_stderr():
             import keras  # noqa: F401
     keras_settings.use_defaults()
 
@@ -89,7 +89,7 @@ def import_tensorflow() -> None:
 @functools.cache
 def _find_devices() -> None:
     """Let a TensorFlow that the user has imported search for GPUs, about which it prints messages the first time."""
-    with _discard_stderr():
+    with discard_stderr():
         sys.modules["tensorflow"].config.list_physical_devices()
 
 
@@ -135,7 +135,7 @@ def quiet_tensorflow() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _discard_stderr() -> Iterator[None]:
+def discard_stderr() -> Iterator[None]:
     """Redirect file descriptor 2 to the null device, because the C++ code of TensorFlow bypasses ``sys.stderr``."""
     sys.stderr.flush()
     saved = os.dup(2)
@@ -157,7 +157,7 @@ def keras_hub():
     """
     import_tensorflow()
     try:
-        with contextlib.nullcontext() if os.environ.get(DEBUG_VARIABLE) else _discard_stderr():
+        with contextlib.nullcontext() if os.environ.get(DEBUG_VARIABLE) else discard_stderr():
             return importlib.import_module("keras_hub")
     except ImportError as error:
         raise UserError(f"This needs KerasHub ({error}): pip install 'dltoolkit[hub]'.") from None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dltoolkit import cluster, data_object, display, files, lazy, machine, recipe
 from dltoolkit import config as configuration
+from dltoolkit.answers import Answers
 from dltoolkit.errors import UserError
 from dltoolkit.models import model_file
 from dltoolkit.run_files import FORMAT
@@ -20,10 +22,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     import keras
-    import numpy as np
 
 
-class Run(RunSession):
+class Run(Answers, RunSession):
     """A run directory. :meth:`create` makes a new one, :func:`dltoolkit.load` opens an existing one.
 
     Attributes:
@@ -213,78 +214,29 @@ class Run(RunSession):
             _warn(f"{self.path} has not finished (its state is '{state}'); this is its best epoch so far.")
         return path
 
-    def predict(self, inputs: Any, **options: Any) -> Any:
-        """Classify one input or many: one gives a :class:`dltoolkit.Prediction`, many give a list of the same length.
-
-        For a classifier of texts, a ``str`` is a text, whatever it holds; a file with one text is a ``pathlib.Path``.
-        For a classifier of images, an image is a path, the bytes of a file, a Pillow image, or an array or tensor
-        (height, width) or (height, width, channels). Many inputs are a list, an iterator, a column of a DataFrame, or
-        an array with one more axis. An input that is missing (None, NaN) or cannot be read gets a prediction with its
-        ``error``, in its place.
+    def export(self, runtime: str = "onnx", **options: Any) -> Path:
+        """Write a folder that another runtime answers from, after it has answered the test split as the run does.
 
         Args:
-            inputs: One input or many.
-            options: ``top_k`` (number of classes that each prediction lists, 5 by default) and ``threshold``
-                (probability below which the label is ``unsure``).
-
-        Raises:
-            UserError: If the run is not a classifier.
-        """
-        return self.verb("predict")(self, inputs, **options)
-
-    def predict_proba(self, inputs: Any) -> np.ndarray:
-        """Return the probabilities of :attr:`labels`, float32 (n, labels), for inputs as :meth:`predict` takes them.
-
-        Raises:
-            UserError: If an input cannot be read, or the run is not a classifier.
-        """
-        return self.verb("predictor")(self).predict_proba(inputs)
-
-    def embed(self, inputs: Any) -> np.ndarray:
-        """Return the input of the last dense layer, float32 (n, features), for inputs as :meth:`predict` takes them.
-
-        Raises:
-            UserError: If an input cannot be read, the model has no dense layer, or the run is not a classifier.
-        """
-        return self.verb("predictor")(self).embed(inputs)
-
-    def preprocess(self, inputs: Any) -> np.ndarray:
-        """Return inputs as :attr:`model` takes them: ``run.model(run.preprocess(inputs))`` are the logits.
-
-        Args:
-            inputs: One input or many, as :meth:`predict` takes them.
+            runtime: ``onnx``, ``litert``, ``savedmodel`` or ``keras``.
+            options: ``quantize`` (``none``, ``float16`` or ``int8``), ``out`` (the folder, by default
+                ``exports/FORMAT`` in the run) and ``keep_anyway`` (whether a file that answers otherwise is kept).
 
         Returns:
-            Pixels uint8 (n, height, width, channels), or token IDs int32 (n, time).
+            The folder, which :func:`dltoolkit.load` opens if its format is ``onnx`` or ``litert``.
 
         Raises:
-            UserError: If an input cannot be read, or the run is not a classifier.
+            ExportRefused: If the file does not answer as the run does.
+            UserError: If the run cannot be exported; see :func:`dltoolkit.export.exporting.export_run`.
         """
-        return self.verb("predictor")(self).preprocess(inputs)
+        exporting = importlib.import_module("dltoolkit.export.exporting")  # by name, because it reads runs itself
+        return exporting.export_run(self, runtime, **options)[0]
 
-    def verb(self, name: str) -> Any:
-        """Return the recipe's function of this name.
+    def decoder(self) -> Any:
+        """Return the decoder of a language model; see :mod:`dltoolkit.models.language.decoders`."""
+        from dltoolkit.models.language import decoders
 
-        Raises:
-            UserError: If the recipe has no such function.
-        """
-        if not hasattr(self.recipe, name):
-            other = "generate" if name.startswith("predict") else "predict"
-            hint = f": use 'dltoolkit {other}'" if hasattr(self.recipe, other) else ""
-            raise UserError(f"A run of {self.info['recipe']} does not support this{hint}.")
-        return getattr(self.recipe, name)
-
-    def generate(self, *inputs: Any, **options: Any) -> Any:
-        """Return the continuations of prompts, or the images, that the recipe's ``generate`` returns.
-
-        Raises:
-            UserError: If the recipe does not generate anything.
-        """
-        return self.verb("generate")(self, *inputs, **options)
-
-    def stream_text(self, prompts: Sequence[str] = ("",), **options: Any) -> Iterator[list[str]]:
-        """Continue prompts like :meth:`generate`, but yield the new text of each prompt while it is generated."""
-        return self.verb("stream_text")(self, prompts, **options)
+        return decoders.load(self.model_path) or decoders.build(self.model)
 
     @lazy.quiet_tensorflow()
     def evaluate(self, data: Any = None, **options: Any) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import click
 
 import dltoolkit
 from dltoolkit import display, interrupt, lazy, option_names, streams
-from dltoolkit.cli import check_data, doctor, inference, show, train
+from dltoolkit.cli import check_data, doctor, export, inference, show, train
 from dltoolkit.cli.verb_options import help_command
-from dltoolkit.errors import UserError, WorkerLost, did_you_mean, machine_error, root_cause
+from dltoolkit.errors import ExportRefused, UserError, WorkerLost, did_you_mean, machine_error, root_cause
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,7 +47,7 @@ def _run(words: list[str]) -> NoReturn:
         _fail(_message(error), error.exit_code, debug)
     except UserError as error:
         _fail(str(error), 2, debug)
-    except WorkerLost as error:
+    except (WorkerLost, ExportRefused) as error:
         _fail(str(error), 1, debug)
     except VerbInterrupted as error:
         command = getattr(error.interrupt, "resume_command", None)
@@ -104,6 +104,7 @@ def dltoolkit_command() -> None:
 for verb in (
     *(train.train, train.resume, train.launch, train.copy, check_data.check_data),
     *(inference.evaluate, inference.predict, inference.generate),
+    export.export,
     *(show.show, show.list_, show.compare, doctor.doctor),
 ):
     dltoolkit_command.add_command(verb)

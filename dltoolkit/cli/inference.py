@@ -19,6 +19,7 @@ from dltoolkit import config, lines
 from dltoolkit.cli import image_files
 from dltoolkit.cli.tables import dump_json, print_evaluation, print_json, print_table
 from dltoolkit.cli.verb_options import (
+    open_for_answers,
     open_run,
     out_dir_option,
     read_options,
@@ -121,7 +122,7 @@ def predict(
 
     if spreadsheet_safe and form != "csv":
         raise UserError("--spreadsheet-safe has no effect without --format csv: add it, or leave this one out.")
-    opened = open_run(run, out_dir, recipe_file)
+    opened = open_for_answers(run, out_dir, recipe_file)
     predictor = opened.verb("predictor")(opened)
     given = {name: value for name, value in options.items() if value is not None}
     text_column = given.pop("text_column", None)
@@ -171,7 +172,7 @@ def generate(run: str, out_dir: str, recipe_file: str | None, **options: Any) ->
 
     A run of text-generator continues prompts, and a run of image-gan generates images.
     """
-    opened = open_run(run, out_dir, recipe_file)
+    opened = open_for_answers(run, out_dir, recipe_file)
     given = {name: value for name, value in options.items() if value not in (None, ())}
     (_generate_texts if hasattr(opened.recipe, "stream_text") else _generate_images)(opened, given)
 

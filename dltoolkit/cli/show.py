@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import dltoolkit
 from dltoolkit import config as configuration
 from dltoolkit import display, recipe
 from dltoolkit.cli.tables import metric_cells, print_json, print_table
-from dltoolkit.cli.verb_options import out_dir_option, table_or_json_option
+from dltoolkit.cli.verb_options import open_run, out_dir_option, table_or_json_option
 from dltoolkit.errors import UserError
 from dltoolkit.formatting import data_rows, main_split, metric_label
 
@@ -38,7 +37,7 @@ MAX_CLASSES = 12  # class names that show prints, so that a thousand classes do 
 @out_dir_option
 def show(run: str, form: str, out_dir: str) -> None:
     """Show the state, the data, the model and the scores of RUN."""
-    opened = dltoolkit.load(run, out_dir)
+    opened = open_run(run, out_dir)
     if form == "json":
         print_json({**opened.info, "metrics": opened.metrics})
     else:
@@ -74,7 +73,7 @@ def compare(runs: tuple[str, ...], out_dir: str) -> None:
     if len(runs) < 2:
         example = display.command("dltoolkit", "compare", runs[0], "OTHER_RUN")
         raise UserError(f"compare needs at least two runs, such as: {example}")
-    opened = [dltoolkit.load(run, out_dir) for run in runs]
+    opened = [open_run(run, out_dir) for run in runs]
     repeated = [run for i, run in enumerate(opened) if run.path.resolve() in {o.path.resolve() for o in opened[:i]}]
     if repeated:
         raise UserError(f"{repeated[0].path} is named twice: name different runs.")

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 import click
 
 import dltoolkit
-from dltoolkit import config, display, recipe
+from dltoolkit import config, display, export, recipe, saved_runs
+from dltoolkit.answers import Answers
 from dltoolkit.data.options import ImageReadOptions, TextReadOptions
 from dltoolkit.errors import UserError
+from dltoolkit.files import user_path
 
 FLAGS = {"label": "class", "form": "format"}  # flags whose names are not those of the Python parameters
 
@@ -25,9 +27,29 @@ recipe_option = click.option(
 )
 
 
-def open_run(run: str, out_dir: str, recipe_file: str | None) -> dltoolkit.Run:
-    """Open the run that the command line names, with the recipe file of ``--recipe``, which is executed."""
-    return dltoolkit.load(run, out_dir, recipe=None if recipe_file is None else recipe.load(recipe_file))
+def open_run(run: str, out_dir: str, recipe_file: str | None = None) -> dltoolkit.Run:
+    """Open the run that the command line names, with the recipe file of ``--recipe``, which is executed.
+
+    Raises:
+        UserError: If there is no such run, or it is an export.
+    """
+    if export.folder.is_export(user_path(run)):
+        raise UserError(f"{run} is an export, which only predict and generate take: give the run.")
+    return saved_runs.load(run, out_dir, recipe=None if recipe_file is None else recipe.load(recipe_file))
+
+
+def open_for_answers(run: str, out_dir: str, recipe_file: str | None) -> Answers:
+    """Open the run or the export that the command line names; an export of a run answers in its place, and is named."""
+    opened = dltoolkit.load(run, out_dir, recipe=None if recipe_file is None else recipe.load(recipe_file))
+    if recipe_file is not None or not isinstance(opened, dltoolkit.Run):
+        return opened
+    answering = export.exported.of_run(opened)
+    if answering is None:
+        return opened
+    from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
+
+    progress.note(f"Answering from {answering.path}, which answers as the run does.")
+    return answering
 
 
 def read_options(command: Callable) -> Callable:
@@ -45,7 +67,7 @@ def read_options(command: Callable) -> Callable:
     return command
 
 
-def refuse_unsupported(run: dltoolkit.Run, names: Iterable[str], supported: Iterable[str]) -> None:
+def refuse_unsupported(run: Answers, names: Iterable[str], supported: Iterable[str]) -> None:
     """Raise a UserError for an option that the recipe of the run does not support."""
     for name in sorted(set(names) - set(supported)):
         flag = FLAGS.get(name, name.replace("_", "-"))

@@ -72,7 +72,7 @@ def stream_text(
         run.info["resolved"]["context_length"],
     )
     _warn_of_long_prompts(token_ids, context_length)
-    decoder = decoders.load(run.model_path) or decoders.build(run.model)
+    decoder = run.decoder()
     if decoder.vocab_size != tokenizer.vocab_size:
         raise UserError(
             f"The model has {decoder.vocab_size:,} outputs, but {VOCABULARY} holds {tokenizer.vocab_size:,} tokens, so "

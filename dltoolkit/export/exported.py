@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from dltoolkit.evaluation.text_predictor import TextPredictor
 from dltoolkit.export import folder, onnx_check, sessions
 from dltoolkit.export.decoding import ExportedDecoder
 
+if TYPE_CHECKING:
+    from dltoolkit.run import Run
+
+EXPORTS = "exports"  # folder of a run
 # The recipes whose functions answer, by the kind of the export
 RECIPES = {
     "image-classifier": "image-classifier",
@@ -71,6 +76,11 @@ class Export(Answers):
             return _TextClassifier
         return recipe.installed(RECIPES[self.info["kind"]])
 
+    @property
+    def config(self) -> Any:
+        """The default options of the recipe; an export does not depend on those of its run."""
+        return recipe.installed(self.info["recipe"]).Config()
+
     @functools.cached_property
     def session(self) -> sessions.Session:
         """The loaded file.
@@ -97,6 +107,21 @@ class Export(Answers):
 
     def __repr__(self) -> str:
         return f"Export({str(self.path)!r})"
+
+
+def of_run(run: Run) -> Export | None:
+    """Return an export in the directory of a run that answers as the run does, or None.
+
+    It has passed its comparison, is not quantized, was made of the current model, and its runtime is installed.
+    """
+    for runtime, package in {"onnx": "onnxruntime", "litert": "ai_edge_litert"}.items():
+        path = run.path / EXPORTS / runtime
+        if not folder.is_export(path) or importlib.util.find_spec(package) is None:
+            continue
+        opened = Export.open(path)
+        if opened.info["passed"] and opened.info["run"]["model_sha256"] == folder.sha256(run.model_path):
+            return opened
+    return None
 
 
 def open_session(path: Path, runtime: str, threads: int = 0) -> sessions.Session:

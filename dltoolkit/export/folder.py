@@ -25,7 +25,7 @@ EXPORT = {
     "format": int,
     "kind": set(KINDS),
     "runtime": set(MODEL_FILES),
-    "quantize": {"none", "float16", "int8", "dynamic-int8"},
+    "quantize": str,
     "inputs": [TENSOR],
     "outputs": [TENSOR],
     "state": {str: str},

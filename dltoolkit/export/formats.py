@@ -20,7 +20,7 @@ OPSET = 17  # of ONNX; all runtimes of the last years read it
 
 def to_savedmodel(graph: Graph, path: Path) -> None:
     """Write a SavedModel folder with one signature."""
-    with _quiet():
+    with quiet():
         tf.saved_model.save(graph.module, str(path), signatures={SIGNATURE: graph.function})
 
 
@@ -37,7 +37,7 @@ def to_onnx(graph: Graph, path: Path) -> None:
         raise UserError("ONNX files are written by tf2onnx: pip install 'dltoolkit[export]'.") from None
     _register_erfc()
     try:
-        with _quiet():
+        with quiet():
             proto, _ = tf2onnx.convert.from_function(
                 graph.module.answer, input_signature=list(graph.specs.values()), opset=OPSET
             )
@@ -67,7 +67,7 @@ def to_litert(graph: Graph, path: Path, configure: Callable[[Any], None] = lambd
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         configure(converter)
         try:
-            with _quiet():
+            with quiet():
                 content = converter.convert()
         except Exception as error:  # a ConverterError with the whole graph, or an error of MLIR
             raise UserError(f"LiteRT has no counterpart of an operation of this network ({_reason(error)}).") from error
@@ -75,7 +75,7 @@ def to_litert(graph: Graph, path: Path, configure: Callable[[Any], None] = lambd
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Drop what the converters print and log; their errors are exceptions or missing operations."""
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow", "absl")]
     levels = [logger.level for logger in loggers]

@@ -73,10 +73,15 @@ class LiteRtSession:
                 self._run = self._interpreter.get_signature_runner()
         except Exception as error:  # LiteRT raises ValueError and RuntimeError
             raise UserError(f"LiteRT cannot load {path} ({_first_line(error)}): export the run again.") from error
+        self._ran = False
         details = self._run.get_input_details().values()
         self._one_by_one = all(detail["shape_signature"][0] == 1 for detail in details)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if not self._ran:  # the first call says on stderr which delegate it creates
+            self._ran = True
+            with lazy.discard_stderr():
+                return self.run(inputs)
         count = len(next(iter(inputs.values())))
         if not self._one_by_one or count == 1:
             return self._run(**inputs)

@@ -30,7 +30,7 @@ class Vocabulary:
     def __init__(self, entries: Sequence[str], ngrams: int = 1):
         self.entries, self.ngrams = list(entries), ngrams
         self._index = {word: FIRST_ID + i for i, word in enumerate(self.entries) if " " not in word}
-        self._prefix_length = next((len(entry) - 1 for entry in self.entries if entry.endswith("*")), 0)
+        self.prefix_length = next((len(entry) - 1 for entry in self.entries if entry.endswith("*")), 0)
 
     def __len__(self) -> int:
         """Return the number of IDs, including those of padding and unknown words."""
@@ -96,8 +96,8 @@ class Vocabulary:
         word_ids = tokenized.word_ids
         numbers = self._numbers(tokenized.words)[word_ids.values]
         prefixes = None
-        if self._prefix_length:
-            prefixes = self._numbers([_prefix(word, self._prefix_length) for word in tokenized.words])[word_ids.values]
+        if self.prefix_length:
+            prefixes = self._numbers([_prefix(word, self.prefix_length) for word in tokenized.words])[word_ids.values]
         entry_keys, entry_ids = self._keys_and_ids
         blocks, lengths = [np.zeros(0, np.int32)], np.zeros(len(word_ids), np.int64)
         numbered = Ragged(numbers, word_ids.row_splits)

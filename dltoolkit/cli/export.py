@@ -1,0 +1,96 @@
+"""The verb that exports a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dltoolkit import progress
+from dltoolkit.cli.tables import print_json, print_table
+from dltoolkit.cli.verb_options import open_run, out_dir_option, recipe_option
+from dltoolkit.errors import ExportRefused, UserError
+from dltoolkit.formatting import percent
+
+FORMATS = ("onnx", "litert", "savedmodel", "keras")
+HEADER = ("format", "weights", "size", "score", "equal", "1 thread", "2 threads", "per second", "memory")
+
+
+@click.command(epilog="Example: dltoolkit export latest --format litert --quantize int8")
+@click.argument("run")
+@click.option(
+    "--format", "runtime", default="onnx", show_default=True, metavar="|".join((*FORMATS, "all")), help="Format."
+)
+@click.option("--quantize", default="none", show_default=True, metavar="none|float16|int8", help="Type of the weights.")
+@click.option("--out", metavar="DIR", help="New folder.  [default: exports/FORMAT in the run]")
+@click.option("--keep-anyway", is_flag=True, help="Keep a file that does not answer as the run does.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@recipe_option
+@out_dir_option
+def export(
+    run: str, runtime: str, out: str | None, as_json: bool, recipe_file: str | None, out_dir: str, **options: Any
+) -> int:
+    """Write a folder that another runtime answers from, such as ONNX Runtime on a server or LiteRT on a phone.
+
+    The file answers the test split of RUN from raw inputs first. If it does not answer as RUN does, it is deleted and
+    the exit code is 1.
+    """
+    from dltoolkit.export import exporting
+
+    if runtime == "all" and out:
+        raise UserError("--out has no effect with --format=all: leave it out.")
+    opened = open_run(run, out_dir, recipe_file)
+    exports, code = {}, 0
+    for each in FORMATS if runtime == "all" else [runtime]:
+        try:
+            path, info = exporting.export_run(opened, each, out=out, **options)
+            exports[str(path)] = info
+        except (ExportRefused, UserError) as error:
+            if runtime != "all":
+                raise
+            progress.warn(f"No {each}: {error}")
+            code = 1 if isinstance(error, ExportRefused) else code
+    if as_json:
+        print_json({path: dict(info) for path, info in exports.items()})
+        return code
+    rows = [_row(info) for info in exports.values()]
+    if rows:
+        print_table(HEADER, [*rows, _row({"runtime": "the run", "quantize": "none", **exporting.speed_of_run(opened)})])
+    for path in exports:
+        click.echo(f"\n{_use(Path(path), exports[path])}")
+    return code
+
+
+def _row(info: dict[str, Any]) -> list[str]:
+    """Return the cells of an export; the run itself has only some of them."""
+    parity, speed = info.get("parity", {}), info.get("speed", {})
+    score = parity.get("accuracy", parity.get("loss"))
+    equal = parity.get("label_agreement", parity.get("equal_pixels"))
+    if "equal_tokens" in parity:
+        equal = parity["equal_tokens"] / parity["continued_tokens"]
+    return [
+        info["runtime"],
+        info["quantize"].removeprefix("weights ").removeprefix("in "),
+        f"{info['bytes'] / 1e6:.1f} MB" if "bytes" in info else "-",
+        "-" if score is None else percent(score) if "accuracy" in parity else f"{score:.4f}",
+        "-" if equal is None else percent(equal),
+        *(f"{speed[name]:.3g} ms" if name in speed else "-" for name in ("ms_1_thread", "ms_2_threads")),
+        f"{speed['per_second']:,.0f}" if "per_second" in speed else "-",
+        f"{speed['peak_memory_mb']:,.0f} MB" if "peak_memory_mb" in speed else "-",
+    ]
+
+
+def _use(path: Path, info: dict[str, Any]) -> str:
+    from dltoolkit.display import command
+
+    verbs = {
+        "image-classifier": ("predict", "IMAGE"),
+        "text-classifier": ("predict", "TEXT"),
+        "text-generator": ("generate", "--prompt", "TEXT"),
+        "image-generator": ("generate", "--count", "9"),
+    }
+    verb, *rest = verbs[info["kind"]]
+    if info["runtime"] in ("savedmodel", "keras"):
+        return f"written to  {command(path)}"
+    return f"written to  {command(path)}\nuse it      {command('dltoolkit', verb, path, *rest)}"

@@ -1,0 +1,299 @@
+"""Export of a run: conversion, the other files of the folder, the comparison with the run, and the speed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dltoolkit import export, files, progress
+from dltoolkit.errors import ExportRefused, UserError, did_you_mean
+from dltoolkit.evaluation import text_generation
+from dltoolkit.export import card, exported, folder, speed, steps
+
+if TYPE_CHECKING:
+    import keras
+
+    from dltoolkit.run import Run
+
+FORMATS = ("onnx", "litert", "savedmodel", "keras")
+QUANTIZATIONS = ("none", "float16", "int8")
+PACKAGES = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}  # of the extra export
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the kind of a run decides.
+
+    Attributes:
+        kind: One of ``folder.KINDS``.
+        graph: Returns the network for a number of inputs per call, or None for any.
+        steps: The contents of preprocessing.json.
+        compare: Compares an export with the run.
+        example: Template of example.py, its values, the command that runs it and what it needs.
+        representative: Inputs that decide the ranges of activations in int8, or None.
+    """
+
+    kind: str
+    graph: Callable[[int | None], export.graphs.Graph]
+    steps: dict[str, Any]
+    compare: Callable[[exported.Export], export.parity.Parity]
+    example: tuple[str, dict[str, Any], str, str]
+    representative: np.ndarray | None = None
+
+
+def export_run(
+    run: Run,
+    runtime: str = "onnx",
+    *,
+    quantize: str = "none",
+    out: str | Path | None = None,
+    keep_anyway: bool = False,
+) -> tuple[Path, dict[str, Any]]:
+    """Write a folder that another runtime answers from, after it has answered the test split as the run does.
+
+    Args:
+        run: A finished run.
+        runtime: ``onnx``, ``litert``, ``savedmodel`` or ``keras``.
+        quantize: ``none``, ``float16`` or ``int8``.
+        out: The folder, which must not exist (default: ``exports/FORMAT`` in the run).
+        keep_anyway: Whether to keep a file that answers otherwise, with the figures in its card.
+
+    Returns:
+        The folder, and the contents of its export.json.
+
+    Raises:
+        ExportRefused: If the file does not answer as the run does.
+        UserError: If the run has not finished, its data are missing or have changed, the format does not exist or
+            lacks an operation, a package is missing, or the folder exists.
+    """
+    _check(run, runtime, quantize)
+    path = files.user_path(out) if out else run.path / exported.EXPORTS / default_name(runtime, quantize)
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists already: give another --out, or move it away.")
+    parts = _parts(run, quantize)
+    with _new_folder(path) as partial:
+        info = _write(run, parts, runtime, quantize, partial)
+        result = exported.Export(partial, info, json.loads((partial / folder.PREPROCESSING).read_text()))
+        compared = parts.compare(result) if runtime != "keras" else export.parity.Parity({}, [])
+        if compared.failures and not keep_anyway:
+            raise ExportRefused(
+                f"The {card.RUNTIMES[runtime]} file does not answer as the run does, so it was deleted: "
+                f"{'; '.join(compared.failures)}. --keep-anyway keeps it."
+            )
+        info |= {"passed": not compared.failures, "failures": compared.failures, "parity": compared.figures}
+        info["speed"] = _speed(info, partial)
+        _write_json(partial / folder.DESCRIPTION, info)
+        card.write_card(partial, info, run.info, *parts.example[2:])
+        folder.write_sums(partial)
+    return path, info
+
+
+def speed_of_run(run: Run) -> dict[str, Any]:
+    """Return the ``speed`` of the run itself, in Keras, for the table of exports."""
+    parts = _parts(run, "none")
+    graph = parts.graph(None)
+    info = {"kind": parts.kind, "inputs": [_describe(name, spec) for name, spec in graph.specs.items()]}
+    with progress.phase("Measuring the speed of Keras"):
+        return {"speed": speed.of_graph(graph, info, parts.steps)}
+
+
+def default_name(runtime: str, quantize: str) -> str:
+    """Return the name of an export in the folder of its run."""
+    return runtime if quantize == "none" else f"{runtime}-{quantize}"
+
+
+def _check(run: Run, runtime: str, quantize: str) -> None:
+    if runtime not in FORMATS:
+        raise UserError(
+            f"There is no format '{runtime}'; use one of {', '.join(FORMATS)}.{did_you_mean(runtime, FORMATS)}"
+        )
+    if quantize not in QUANTIZATIONS:
+        near = did_you_mean(quantize, QUANTIZATIONS)
+        raise UserError(f"There is no quantization '{quantize}'; use {', '.join(QUANTIZATIONS)}.{near}")
+    if quantize != "none" and runtime not in PACKAGES:
+        raise UserError(f"--quantize has no effect with --format={runtime}: leave it out, or use onnx or litert.")
+    if missing := [name for name in PACKAGES.get(runtime, ()) if importlib.util.find_spec(name) is None]:
+        raise UserError(f"An export to {runtime} needs {' and '.join(missing)}: pip install 'dltoolkit[export]'.")
+    if runtime == "keras" and run.has_verb("stream_text"):
+        raise UserError(
+            "A language model keeps layers of dltoolkit, which Keras alone cannot open: export it to onnx, litert or "
+            "savedmodel."
+        )
+    if run.info["state"] != "finished":
+        raise UserError(
+            f"{run.path} has not finished (its state is '{run.info['state']}'): resume it with: {run.resume_command}"
+        )
+
+
+def _parts(run: Run, quantize: str) -> _Parts:
+    if run.has_verb("stream_text"):
+        return _language_parts(run, quantize)
+    if not run.has_verb("predictor"):
+        return _generator_parts(run, quantize)
+    splits = run.verb("build_data")(run.config)
+    run.check_data(splits.describe())
+    is_text = hasattr(splits, "texts")
+    representative = None
+    if is_text:
+        encoder = run.verb("predictor")(run).encoder
+        preprocessing = steps.of_texts(encoder)
+        example = (
+            "text",
+            {"bag": preprocessing.get("max_length") is None},
+            "python example.py TEXT",
+            "numpy and the runtime",
+        )
+    else:
+        preprocessing = steps.of_images(run)
+        example = ("image", {}, "python example.py IMAGE", "numpy, pillow and the runtime")
+        if quantize == "int8" and _is_convolutional(run.model):
+            rows = splits.train[:: -(-len(splits.train) // export.quantization.REPRESENTATIVE)]
+            representative = splits.images[rows]
+    return _Parts(
+        "text-classifier" if is_text else "image-classifier",
+        lambda batch: export.graphs.classifier(run.model, batch),
+        preprocessing,
+        lambda each: export.parity.classifier(run, each, splits, quantize),
+        example,
+        representative,
+    )
+
+
+def _language_parts(run: Run, quantize: str) -> _Parts:
+    tokenizer = text_generation.load_tokenizer(run)
+    description = tokenizer.to_json()
+    if description["tokenizer"] == "keras_hub":
+        raise UserError(
+            "The texts of this run are read by a tokenizer of KerasHub, which needs TensorFlow, so that no other "
+            "runtime can read them: use the run itself."
+        )
+    corpus = run.verb("build_data")(run.config, tokenizer)
+    run.check_data(corpus.describe())
+    graph = export.graphs.language_model(run.model)
+    empty = {
+        name: [1, *(0 if size is None else size for size in graph.specs[name].shape[1:])]
+        for name in graph.state.values()
+    }
+    return _Parts(
+        "text-generator",
+        lambda batch: export.graphs.language_model(run.model, batch),
+        steps.of_language(run, tokenizer, empty, graph.state),
+        lambda each: export.parity.language_model(run, each, corpus, quantize),
+        ("language", {"tokenizer": description["tokenizer"]}, "python example.py PROMPT", "numpy and the runtime"),
+    )
+
+
+def _generator_parts(run: Run, quantize: str) -> _Parts:
+    return _Parts(
+        "image-generator",
+        lambda batch: export.graphs.generator(run.model, batch),
+        steps.of_generator(run),
+        lambda each: export.parity.generator(run, each, quantize),
+        ("generator", {}, "python example.py COUNT OUT", "numpy, pillow and the runtime"),
+    )
+
+
+def _write(run: Run, parts: _Parts, runtime: str, quantize: str, path: Path) -> dict[str, Any]:
+    """Write the model file and what belongs to it, and return the contents of export.json."""
+    file = path / folder.MODEL_FILES[runtime]
+    with progress.phase(f"Converting the model to {card.RUNTIMES[runtime]}"):
+        graph, quantized = _convert(run, parts, runtime, quantize, file)
+    outputs = graph.function.structured_outputs
+    info = {
+        "format": folder.FORMAT,
+        "kind": parts.kind,
+        "runtime": runtime,
+        "quantize": quantized,
+        "bytes": _size(file),
+        "inputs": [_describe(name, spec) for name, spec in graph.specs.items()],
+        "outputs": [_describe(name, tensor) for name, tensor in outputs.items()],
+        "state": graph.state,
+        "run": {
+            "recipe": run.info["recipe"],
+            "name": run.info.get("name"),
+            "fingerprint": run.info["data"].get("fingerprint"),
+            "model_sha256": folder.sha256(run.model_path),
+        },
+        "data": {key: run.info["data"][key] for key in ("image_shape", "scale", "resize") if key in run.info["data"]},
+        "passed": False,
+        "failures": [],
+        "parity": {},
+        "speed": {},
+    }
+    _write_json(path / folder.PREPROCESSING, parts.steps)
+    if run.labels:
+        _write_json(path / folder.LABELS, run.labels)
+    if parts.kind in ("text-classifier", "text-generator"):
+        steps.copy_encoder(run, path)
+    _write_json(path / folder.DESCRIPTION, info)
+    if runtime in card.LOADS:
+        card.write_example(path, info, parts.example[0], **parts.example[1])
+    if runtime == "onnx":
+        card.write_triton(path, info)
+    return info
+
+
+def _convert(run: Run, parts: _Parts, runtime: str, quantize: str, file: Path) -> tuple[export.graphs.Graph, str]:
+    """Write the model file for any number of inputs per call, or for one if the format cannot do more."""
+    if runtime == "keras":
+        shutil.copyfile(run.model_path, file)
+        return parts.graph(None), "none"
+    for batch in (None, 1):
+        graph = parts.graph(batch)
+        try:
+            return graph, export.quantization.convert(graph, runtime, quantize, file, parts.representative)
+        except UserError:
+            if batch or runtime != "litert":
+                raise
+    raise AssertionError  # the loop returns or raises
+
+
+def _speed(info: dict[str, Any], path: Path) -> dict[str, float]:
+    if info["runtime"] in exported.OTHERS:
+        return {}
+    with progress.phase("Measuring the speed"):
+        folder.write_sums(path)
+        return {name: round(value, 4) for name, value in speed.measure(path).items()}
+
+
+def _describe(name: str, tensor: Any) -> dict[str, Any]:
+    return {"name": name, "dtype": tensor.dtype.name, "shape": list(tensor.shape)}
+
+
+def _size(path: Path) -> int:
+    return (
+        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    )
+
+
+def _is_convolutional(model: keras.Model) -> bool:
+    from dltoolkit.models import surgery
+
+    return any(type(layer).__name__ == "Conv2D" for layer in surgery.flatten_layers(model))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that is renamed to ``path`` if the block succeeds, and is deleted otherwise."""
+    partial = path.with_name(f".{path.name}{files.PARTIAL_MARK}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(path)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,130 @@
+"""The speed of a file in its runtime, measured in a process of its own: ``python -m dltoolkit.export.speed FOLDER``."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dltoolkit import machine
+from dltoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from dltoolkit.export.graphs import Graph
+
+SECONDS = 0.5  # of each measurement
+MIN_CALLS = 5
+BATCH = 64  # inputs of a call when the number per second is measured
+TEXT_TOKENS = 64  # tokens of the measured texts
+TIMEOUT = 300  # seconds after which the process is considered to hang
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Return the speed and the memory of an exported folder, in a new process.
+
+    Returns:
+        ``ms_1_thread`` and ``ms_2_threads`` for one input, ``per_second`` in batches of 64 with one thread per core,
+        and ``peak_memory_mb`` of the process.
+
+    Raises:
+        UserError: If the process fails.
+    """
+    command = [sys.executable, "-m", "dltoolkit.export.speed", str(folder)]
+    try:
+        return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True).stdout)
+    except subprocess.SubprocessError as error:
+        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
+        raise UserError(f"The speed of the file could not be measured ({reason}).") from None
+
+
+def of_graph(graph: Graph, info: dict[str, Any], steps: dict[str, Any]) -> dict[str, float]:
+    """Return the figures of :func:`measure` for a network as a ``tf.function`` in this process, which has all threads.
+
+    Args:
+        graph: The network.
+        info: The contents of export.json.
+        steps: The contents of preprocessing.json.
+    """
+
+    def call(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [tensor.numpy() for tensor in graph.module.answer(*inputs.values()).values()]
+
+    one, many = (example_inputs(info, steps, count) for count in (1, BATCH))
+    count = len(next(iter(many.values())))
+    return {
+        "ms_2_threads": of_function(call, one),
+        "per_second": 1000 * count / of_function(call, many),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+
+
+def of_function(call: Callable[[dict[str, np.ndarray]], Any], inputs: dict[str, np.ndarray]) -> float:
+    """Return the median time of a call in milliseconds."""
+    call(inputs)
+    times: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while len(times) < MIN_CALLS or time.perf_counter() < end:
+        start = time.perf_counter()
+        call(inputs)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def example_inputs(info: dict[str, Any], steps: dict[str, Any], count: int) -> dict[str, np.ndarray]:
+    """Return random inputs of a file.
+
+    Args:
+        info: The contents of export.json.
+        steps: The contents of preprocessing.json.
+        count: Number of inputs; a language model gets one token of one text.
+    """
+    rng = np.random.default_rng(0)
+    is_language = info["kind"] == "text-generator"
+    arrays = {}
+    for tensor in info["inputs"]:
+        name, dtype, shape = tensor["name"], tensor["dtype"], list(tensor["shape"])
+        if name in steps.get("empty_state", {}):
+            arrays[name] = np.zeros(steps["empty_state"][name], np.float32)
+            continue
+        shape[0] = 1 if is_language else count
+        shape = [(1 if is_language else TEXT_TOKENS) if size is None else size for size in shape]
+        if dtype == "float32":
+            arrays[name] = rng.standard_normal(shape, np.float32)
+        else:
+            arrays[name] = rng.integers(0, 256 if dtype == "uint8" else 2, shape).astype(dtype)
+    return arrays
+
+
+def main(path: str) -> None:
+    """Measure a folder and print the result as JSON."""
+    from dltoolkit.export import exported, folder
+
+    where = Path(path)
+    info, steps = folder.read(where)
+    one, many = example_inputs(info, steps, 1), example_inputs(info, steps, BATCH)
+    result = {}
+    for threads, name in ((1, "ms_1_thread"), (2, "ms_2_threads")):
+        result[name] = of_function(exported.open_session(where, info["runtime"], threads).run, one)
+    count = len(next(iter(many.values())))
+    result["per_second"] = 1000 * count / of_function(exported.open_session(where, info["runtime"]).run, many)
+    result["peak_memory_mb"] = _peak_memory_mb()
+    print(json.dumps(result))
+
+
+def _peak_memory_mb() -> float:
+    """Return the peak of the resident memory of this process; getrusage counts that of the parent before it too."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peak = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return int(peak) / 1024 if peak else machine.peak_memory_mb()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,123 @@
+"""preprocessing.json: every step from a raw input to the input of a model, complete enough for another language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dltoolkit.data.image.preprocessing import Preprocessing
+from dltoolkit.data.text import encoders, ragged, vocabulary, words
+from dltoolkit.errors import UserError
+from dltoolkit.models.gan.sampling import LATENT_DIM
+
+if TYPE_CHECKING:
+    from dltoolkit.data.language.tokenizers import Tokenizer
+    from dltoolkit.run import Run
+
+TEMPERATURE = 0.8  # default sampling temperature of generate
+# The steps in words, in their order
+IMAGE = [
+    "Read the first frame of the file and apply its EXIF orientation.",
+    "Of an image with more than 8 bits per channel, map scale.low to 0 and scale.high to 255, clip and round.",
+    "Put transparent parts on white, and convert to one channel (ITU-R 601-2 luma) or to RGB, as image_shape says.",
+    "Resize to image_shape (height, width, channels) with bicubic interpolation, as resize.mode says: crop takes the "
+    "largest box in the center with this aspect ratio, letterbox keeps the aspect ratio and adds black bars, and "
+    "stretch changes it.",
+    "Give the pixels 0 to 255 as uint8: everything else is part of the model.",
+]
+WORDS = [
+    "Replace matches of html_tag (ignoring case, . matches line breaks) by a space, and those of html_entity by their "
+    "characters.",
+    "Convert to lower case and to Unicode's composed form NFC.",
+    "Take the matches of ascii_word if the text is ASCII, and otherwise of word, as the words of the text.",
+]
+BAG = [
+    "Take the words, each two words and so on up to ngrams words that follow each other, joined by a space, and the "
+    "first prefix_length letters of each word that has as many, with * after them.",
+    "Give the line numbers (from 0) of those that vocabulary.txt contains, plus first_id, each once and ascending; 0 "
+    "pads.",
+]
+SEQUENCE = [
+    "Give for each word its line number (from 0) in vocabulary.txt plus first_id, or unknown_id; 0 pads.",
+    "Of more than max_length numbers, leave out the middle: the first head_fraction of max_length and the last ones "
+    "stay.",
+]
+TOKENS = ["Replace HTML as above, and give 1 plus the token IDs of vocabulary.json; 0 pads."]
+LANGUAGE = [
+    "Give the token IDs of vocabulary.json, at most context_length of them, with previous_ids 0 and the empty state "
+    "for the first ones; then one new token at a time, with previous_ids the token before it and the state of the last "
+    "call.",
+    "A state input is the output of the last call that state names; its first value is zeros of the shape in "
+    "empty_state.",
+]
+GENERATOR = [
+    "Give normally distributed noise (count, latent_dim) and, if conditional, the class numbers.",
+    "The pixels are round((image + 1) * 127.5), clipped to 0 to 255.",
+]
+
+
+def of_images(run: Run) -> dict[str, Any]:
+    """Return the steps for images."""
+    return {"steps": IMAGE, **Preprocessing.from_dict(run.info["data"]).to_dict()}
+
+
+def of_texts(encoder: encoders.TextEncoder) -> dict[str, Any]:
+    """Return the steps for texts.
+
+    Raises:
+        UserError: If the encoder needs TensorFlow.
+    """
+    common = {"padding_id": 0, "max_length": encoder.max_length, "head_fraction": ragged.HEAD_FRACTION}
+    if isinstance(encoder, encoders.TokenEncoder):
+        return {"steps": TOKENS, **common, "html_tag": words.TAG.pattern, "html_entity": words.ENTITY.pattern}
+    if not isinstance(encoder, encoders.VocabularyEncoder):
+        raise UserError(
+            "The texts of this run are read by a tokenizer of KerasHub, which needs TensorFlow, so that no other "
+            "runtime can read them: use the run itself."
+        )
+    own = encoder.vocabulary
+    return {
+        "steps": [*WORDS, *(BAG if encoder.max_length is None else SEQUENCE)],
+        **common,
+        "html_tag": words.TAG.pattern,
+        "html_entity": words.ENTITY.pattern,
+        "ascii_word": words.ASCII_WORD.pattern,
+        "word": words.WORD.pattern,
+        "first_id": vocabulary.FIRST_ID,
+        "unknown_id": vocabulary.UNKNOWN_ID,
+        "ngrams": own.ngrams,
+        "prefix_length": own.prefix_length,
+    }
+
+
+def of_language(
+    run: Run, tokenizer: Tokenizer, empty_state: dict[str, list[int]], state: dict[str, str]
+) -> dict[str, Any]:
+    """Return the steps for prompts.
+
+    Args:
+        run: The run.
+        tokenizer: Its tokenizer.
+        empty_state: Shape of each state input before the first token.
+        state: Names of the state inputs by those of the outputs that they are next.
+    """
+    return {
+        "steps": LANGUAGE,
+        "context_length": run.info["resolved"]["context_length"],
+        "temperature": TEMPERATURE,
+        "unknown_id": tokenizer.unknown_id,
+        "empty_state": empty_state,
+        "state": state,
+    }
+
+
+def of_generator(run: Run) -> dict[str, Any]:
+    """Return the steps for noise."""
+    return {"steps": GENERATOR, "conditional": bool(run.info["conditional"]), "latent_dim": LATENT_DIM}
+
+
+def copy_encoder(run: Run, folder: Path) -> None:
+    """Copy the file of the encoder of a run's texts into a folder."""
+    for name in (encoders.VOCABULARY_FILE, encoders.TOKENIZER_FILE):
+        if (run.path / name).exists():
+            (folder / name).write_bytes((run.path / name).read_bytes())
