@@ -152,6 +152,7 @@ def train_spec(config: Config, splits: TextSplits) -> training.train_spec.TrainS
     import keras
 
     weights = splits.balanced_weights() if config.class_weights == "balanced" else None
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
     return training.train_spec.TrainSpec(
         build_model=lambda: build_model(config, splits),
         batches=lambda batch_size, start: data.text.pipeline.training_pipeline(
@@ -160,13 +161,10 @@ def train_spec(config: Config, splits: TextSplits) -> training.train_spec.TrainS
         validation=lambda batch_size: data.text.pipeline.evaluation_pipeline(splits, "validation", batch_size),
         train_examples=len(splits.train),
         validation_examples=len(splits.validation),
-        compile=functools.partial(
-            training.selection.compile,
-            classes=len(splits.classes),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-        ),
+        compile=functools.partial(training.selection.compile, classes=len(splits.classes), loss=loss),
         monitor=training.selection.monitor(config),
         epochs=min(10, max(4, 100_000 // len(splits.train))),
+        few_steps=0 if config.model == "ngram" else 50,  # it starts from naive Bayes
         variable_shapes=True,
         summary=splits.summary(),
         evaluation=evaluation.duration.of_texts(splits),

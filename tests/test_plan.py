@@ -58,7 +58,9 @@ def test_counted_puts_a_single_thing_in_the_singular():
     assert [counted(n, "test image") for n in (0, 1, 1200)] == ["0 test images", "1 test image", "1,200 test images"]
 
 
-def _plan_of_a_training(epochs: int | None, *, max_steps: int | None = None, patience: int = 0) -> dict:
+def _plan_of_a_training(
+    epochs: int | None, *, max_steps: int | None = None, patience: int = 0, few_steps: int = 50
+) -> dict:
     """Return the plan of a training with one step per epoch."""
     shown = []
     device = {"kind": "cpu", "replicas": 1, "workers": 1, "precision": "float32", "xla": False}
@@ -68,7 +70,11 @@ def _plan_of_a_training(epochs: int | None, *, max_steps: int | None = None, pat
     )
     config = SimpleNamespace(optimizer="adam", patience=patience, epochs=epochs, max_time=None)
     spec = SimpleNamespace(
-        summary=[("Data", "digits")], evaluation=None, monitor="validation_loss", max_steps=max_steps
+        summary=[("Data", "digits")],
+        evaluation=None,
+        monitor="validation_loss",
+        max_steps=max_steps,
+        few_steps=few_steps,
     )
     announcement.announce(run, config, spec, TimeBudget(1, epochs, None, 0.0, max_steps=max_steps), 1, None)
     return shown[0]
@@ -95,10 +101,10 @@ def test_plan_of_a_training_has_singulars_and_plurals(epochs, patience, length, 
             4,
             None,
             "4 epochs of 1 step of",
-            "only 4 steps, in which a model hardly learns: reduce --batch-size or raise",
+            "only 4 steps, in which a model hardly learns: reduce batch_size or raise epochs",
         ),
         (50, None, "50 epochs of 1 step of", None),
-        (None, 30, "30 steps in epochs of 1 step of", "only 30 steps, in which a model hardly learns: raise --steps"),
+        (None, 30, "30 steps in epochs of 1 step of", "only 30 steps, in which a model hardly learns: raise steps"),
         (None, 60, "60 steps in epochs of 1 step of", None),
     ],
 )
@@ -107,6 +113,7 @@ def test_plan_counts_steps_and_warns_of_few(epochs, max_steps, length, warning):
     assert shown["Training"].startswith(length)
     assert shown.get("Warning", "").startswith(warning or "")
     assert ("Warning" in shown) == bool(warning)
+    assert "Warning" not in _plan_of_a_training(epochs, max_steps=max_steps, few_steps=0)
 
 
 def test_settings_names_what_is_on():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dltoolkit import plan, progress
+from dltoolkit import option_names, plan, progress
 from dltoolkit.config import RunConfig
 from dltoolkit.formatting import counted
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from dltoolkit.run import Run
     from dltoolkit.training.time_budget import TimeBudget
     from dltoolkit.training.train_spec import TrainSpec
-
-
-FEW_STEPS = 50  # a network that is trained with fewer steps has hardly changed
 
 
 def announce(
@@ -60,7 +57,7 @@ def _length_rows(
     in_steps = spec.max_steps and not config.epochs
     if budget.epochs:
         length = f"{counted(budget.steps, 'step')} in epochs" if in_steps else counted(budget.epochs, "epoch")
-        return [("Training", f"{length} {steps}"), ("Warning", _few_steps(config, budget.steps, bool(in_steps)))]
+        return [("Training", f"{length} {steps}"), ("Warning", _few_steps(config, spec, budget.steps))]
     longest = (config.epochs, "epoch") if config.epochs else (spec.max_steps, "step")
     limit = f" or {counted(*longest)}" if longest[0] else ""
     return [
@@ -69,12 +66,12 @@ def _length_rows(
     ]
 
 
-def _few_steps(config: RunConfig, steps: int, in_steps: bool) -> str:
+def _few_steps(config: RunConfig, spec: TrainSpec, steps: int) -> str:
     """Return a warning if training has so few steps that the model can hardly learn, or an empty text."""
-    if steps >= FEW_STEPS or config.max_time:  # a resumed run follows the plan of its time limit
+    if steps >= spec.few_steps or config.max_time:  # a resumed run follows the plan of its time limit
         return ""
-    remedy = "raise --steps" if in_steps else "reduce --batch-size or raise --epochs"
-    return f"only {counted(steps, 'step')}, in which a model hardly learns: {remedy}"
+    remedy = "raise --steps" if spec.max_steps and not config.epochs else "reduce --batch-size or raise --epochs"
+    return option_names.spell(f"only {counted(steps, 'step')}, in which a model hardly learns: {remedy}")
 
 
 def patience(config: RunConfig) -> str:

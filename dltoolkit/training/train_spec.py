@@ -35,6 +35,7 @@ class TrainSpec:
         validation_batch_size: Minimum batch size of the validation; the batch size of the training if that is larger.
         ensemble_size: Number of models that train side by side, each on its own part of a batch. All of them are
             validated on every example.
+        few_steps: Number of steps below which the plan warns that the model hardly learns.
         seconds_before: Seconds of training that took place before the loop; added to the training time.
         inference_model: Returns the functional model that is saved and returned, by default the trained model.
         validation_views: Maps the inputs of a validation batch to the views whose logits are averaged, as the inference
@@ -60,6 +61,7 @@ class TrainSpec:
     variable_shapes: bool = False
     validation_batch_size: int = 1
     ensemble_size: int = 1
+    few_steps: int = 50
     seconds_before: float = 0.0
     inference_model: Callable[[keras.Model], keras.Model] = lambda model: model
     validation_views: selection.Views | None = None
