@@ -1,7 +1,7 @@
 """Listings of labeled images from every kind of source, as files, encoded bytes or arrays."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def list_images(
             source, IMAGES, read, lambda table: _find_columns(table, read), _cell_parser(), contents
         )
     if source.kind == "npz":
-        return _from_arrays(source, arrays.read_npz(source.path))
+        return _from_arrays(source, *arrays.read_npz(source.path))
     if source.kind == "bundled" and source.reference == "digits":
         return _from_arrays(source, arrays.digits())
     if source.kind == "keras":
@@ -120,7 +120,9 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image)
 
 
-def _from_arrays(source: Source, splits: SplitArrays, classes: list[str] | None = None) -> Listing:
+def _from_arrays(
+    source: Source, splits: SplitArrays, classes: list[str] | None = None, warnings: Sequence[str] = ()
+) -> Listing:
     images = {split: with_channels(array, f"{source.spec} {split}".rstrip()) for split, (array, _) in splits.items()}
     for split, (_, labels) in splits.items():
         if len(images[split]) != len(labels):
@@ -134,7 +136,7 @@ def _from_arrays(source: Source, splits: SplitArrays, classes: list[str] | None 
         raise UserError(
             f"{source.spec} has splits of different image shapes: {' and '.join(map(str, sorted(shapes)))}."
         )
-    indices, classes = arrays.class_indices([labels for _, labels in splits.values()], classes, source.spec)
+    indices, classes, of_labels = arrays.class_indices([labels for _, labels in splits.values()], classes, source.spec)
     rows = [(split, i) for split, array in images.items() for i in range(len(array))]
     return Listing(
         names=[f"{source.name}/{split}[{i}]" if split else f"{source.name}[{i}]" for split, i in rows],
@@ -142,7 +144,7 @@ def _from_arrays(source: Source, splits: SplitArrays, classes: list[str] | None 
         classes=classes,
         items=_joined(images, source.spec),
         splits=listing.split_indices([split for split, _ in rows]),
-        warnings=list(source.warnings),
+        warnings=[*source.warnings, *warnings, *of_labels],
     )
 
 

@@ -17,6 +17,7 @@ from dltoolkit.errors import UserError
 USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 1023.0), (0.0, 4095.0), (0.0, 16383.0), (0.0, 65535.0))
 NOT_FINITE = "values that are not finite (NaN or infinity)"  # why an image cannot be read
 MAX_UNIT_VALUE = 1.5  # floats up to this value are in 0..1; the margin allows for overshoot from resizing
+MAX_OVERSHOOT = 0.01  # fraction of the values above 1 that may come from resizing; with more, the range is another one
 MIN_RANGE_USED = 0.25  # part of a usual range that the values must span; otherwise few of the 256 levels remain
 OUTLIERS = 0.001  # fraction of the values at each end that may be outliers, such as hot pixels
 MAX_OUTLIER_RATIO = 16  # ratio of the range with outliers to the range without them, above which they are clipped
@@ -140,10 +141,10 @@ class Scale:
         if self.is_8_bit:
             return []
         sentences = []
-        if self.minimum < self.low or self.maximum > self.high * (MAX_UNIT_VALUE if self.high == 1 else 1):
+        if self.minimum < self.low or self.maximum > self.high:
             sentences.append(
-                f"A few values of the images are far from the others ({self.minimum:g} to {self.maximum:g}): those "
-                f"outside {self.low:g} to {self.high:g} are clipped."
+                f"A few values of the images lie outside {self.low:g} to {self.high:g} and are clipped: all values are "
+                f"{self.minimum:g} to {self.maximum:g}."
             )
         if self.levels is not None and self.levels < MIN_LEVELS:
             sentences.append(
@@ -208,6 +209,8 @@ class ValueStatistics:
         core_low, core_high = np.quantile(sample, [OUTLIERS, 1 - OUTLIERS]).tolist()
         if 0 < core_high - core_low < (high - low) / MAX_OUTLIER_RATIO:
             low, high = core_low, core_high
+        if low >= 0 and 1 < high <= MAX_UNIT_VALUE and (sample > 1).mean() > MAX_OVERSHOOT:
+            return low if stretch else 0.0, high
         usual = usual_range(low, high)
         if usual and not (stretch and high - low < MIN_RANGE_USED * (usual[1] - usual[0])):
             return usual

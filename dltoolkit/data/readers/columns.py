@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from dltoolkit.data.options import NONE, ReadOptions
@@ -231,22 +231,41 @@ def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], 
             if joined in of_table
         )
         raise UserError(_several(table, row, column, f"'{joined[:MAX_QUOTED]}'"))
-    if not counts or not all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", label) for label in counts):
+    if not _are_numbers(counts):
         return labels, []
     if fraction := next((label for label in counts if not float(label).is_integer()), None):
         raise UserError(_quantities(contents[0], column, fraction))
     without_zeros = {label: re.sub(r"\.0*$", "", label) for label in counts}  # "1.0" and "1" are one class
     labels = [[without_zeros.get(label, label) for label in of_table] for of_table in labels]
-    rare = sum(count < RARE for count in counts.values())
-    if len(counts) > MANY_NUMBERS and rare > len(counts) / 3:
-        raise UserError(_quantities(contents[0], column, next(iter(counts))))
-    if len(counts) > MANY_NUMBERS:
-        numbers = sorted(map(float, counts))
-        return labels, [
-            f"{_labels_in(contents[0], column)} {len(counts)} numbers from {numbers[0]:g} to {numbers[-1]:g}; each "
-            "becomes a class, without their order."
-        ]
-    return labels, []
+    select = "" if contents[0].is_object else "select a column of classes with --label-column, or "
+    return labels, check_numbers(counts, _labels_in(contents[0], column), select)
+
+
+def check_numbers(counts: Mapping[str, int], labels_are: str, select: str = "") -> list[str]:
+    """Return a warning about labels that are many whole numbers.
+
+    Args:
+        counts: Number of examples of each label.
+        labels_are: Beginning of a sentence, such as "The labels of a.npz are".
+        select: What else the user may do about quantities, such as "select another column, or ".
+
+    Raises:
+        UserError: If so many of the numbers are rare that they are quantities instead of classes.
+    """
+    if len(counts) <= MANY_NUMBERS or not _are_numbers(counts):
+        return []
+    if sum(count < RARE for count in counts.values()) > len(counts) / 3:
+        raise UserError(_regression(labels_are, next(iter(counts)), select))
+    numbers = sorted(map(float, counts))
+    return [
+        f"{labels_are} {len(counts)} numbers from {numbers[0]:g} to {numbers[-1]:g}; each becomes a class, without "
+        "their order."
+    ]
+
+
+def _are_numbers(labels: Collection[str]) -> bool:
+    number = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+    return bool(labels) and all(number.fullmatch(label) for label in labels)
 
 
 def warn_of_alternatives(table: Table, taken: Mapping[str, str], read: ReadOptions) -> list[str]:
@@ -349,9 +368,13 @@ def _several(table: Table, row: int, column: str, listed: str) -> str:
 
 def _quantities(table: Table, column: str, value: str) -> str:
     select = "" if table.is_object else "select a column of classes with --label-column, or "
+    return _regression(_labels_in(table, column), value, select)
+
+
+def _regression(labels_are: str, value: str, select: str) -> str:
     return (
-        f"{_labels_in(table, column)} numbers such as {value} (regression), which dltoolkit does not train: {select}"
-        "divide the numbers into named classes."
+        f"{labels_are} numbers such as {value} (regression), which dltoolkit does not train: {select}divide the "
+        "numbers into named classes."
     )
 
 

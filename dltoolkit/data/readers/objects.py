@@ -125,7 +125,7 @@ def _to_form(value: Any, noun: str, spec: str, *, labeled: bool) -> tuple[np.nda
             raise _no_texts(spec, examples)
         return examples, labels
     if labels.ndim == 2:
-        indices, names = arrays.class_indices([labels], None, spec)
+        indices, names, _ = arrays.class_indices([labels], None, spec)
         labels = np.array(names)[indices]
     return Table(Path(spec), {noun: examples, "label": labels.tolist()})
 
