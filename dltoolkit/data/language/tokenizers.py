@@ -205,8 +205,6 @@ def keras_hub_from_json(description: dict[str, Any]) -> Any:
         ValueError: If the description names anything but a tokenizer of KerasHub, or another file than its own.
     """
     keras_hub = lazy.keras_hub()
-    import keras
-
     described = description["config"]
     tokenizer_class = getattr(keras_hub.tokenizers, described["class_name"], None)
     if not isinstance(tokenizer_class, type) or not issubclass(tokenizer_class, keras_hub.tokenizers.Tokenizer):
@@ -216,7 +214,7 @@ def keras_hub_from_json(description: dict[str, Any]) -> Any:
         raise ValueError("it names a file outside the run")
     dtype = described["config"].get("dtype")
     if dtype is not None:
-        options["dtype"] = keras.DTypePolicy(dtype["config"]["name"] if isinstance(dtype, dict) else dtype)
+        options["dtype"] = dtype["config"]["name"] if isinstance(dtype, dict) else dtype
     tokenizer = tokenizer_class.from_config(options)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in description["assets"].items():
