@@ -137,7 +137,7 @@ class Run(Answers, RunSession):
         if description["fingerprint"] != self.info["data"]["fingerprint"]:
             raise UserError(
                 f"The data in {description['source']} have changed since {self.path} was trained, so its splits "
-                "are no longer valid; train a new run, or evaluate other data with --data."
+                "are no longer valid: restore the data, or train a new run."
             )
 
     def warn_of_training_data(self, other: str) -> bool:

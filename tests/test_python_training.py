@@ -163,6 +163,11 @@ def layer_of_this_file(shape, classes):
     return keras.Model(model.input, Own()(model.output))
 
 
+def with_lambda(shape, classes):
+    layers = [keras.Input(shape), keras.layers.Lambda(lambda x: x / 255.0), keras.layers.Flatten()]
+    return keras.Sequential([*layers, keras.layers.Dense(classes)])
+
+
 def two_outputs(shape, classes):
     model = small(shape, classes)
     return keras.Model(model.input, [model.output, model.output])
@@ -181,6 +186,7 @@ class Subclassed(keras.Model):
         (lambda shape, classes: small(shape, classes, activation="softmax"), "returns probabilities"),
         (lambda shape, classes: None, "must return a keras.Model, not a NoneType"),
         (layer_of_this_file, "could not be opened again"),
+        (with_lambda, r"opened again \(its file contains Python code and was not loaded\): use layers of Keras only"),
         (two_outputs, "1 inputs and 2 outputs"),
         (Subclassed(), "no symbolic input"),
         (np.zeros(3), "must be a keras.Model or a function, not an array"),

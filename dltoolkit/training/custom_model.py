@@ -139,7 +139,7 @@ def _check_saving(model: keras.Model) -> None:
             keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(path)
             model_file.load_model(path)
         except Exception as error:  # layers of other programs fail in ways of their own
-            reason = str(error).replace(str(path), "its file").splitlines()[0]
+            reason = str(error).replace(str(path), "its file").splitlines()[0].partition(";")[0].rstrip(".")
             raise UserError(
                 f"The trained model could not be opened again ({reason}): use layers of Keras only."
             ) from None
