@@ -74,3 +74,33 @@ def test_open_text_reads_compressed_files(tmp_path):
     path.write_bytes(gzip.compress(GERMAN.encode())[:-9])
     with pytest.raises(UserError, match="cannot be read"), encoding.open_text(path) as file:
         file.read()
+
+
+@pytest.mark.parametrize(
+    ("text", "stored", "given", "actual"),
+    [
+        ("naïve café", "utf-8", "cp1252", "UTF-8"),
+        ("café", "utf-8-sig", "latin-1", "UTF-8"),
+        ("cafe", "utf-8-sig", "cp1252", "UTF-8"),
+        ("cafe", "utf-16", "utf-8", "UTF-16"),
+        ("cafe", "utf-8", "cp1252", None),
+        ("naïve café", "cp1252", "cp1252", None),
+        ("naïve café", "utf-8-sig", "utf-8", None),
+        ("naïve café", "utf-16", "utf-16", None),
+        ("漢字", "gb18030", "gb18030", None),
+    ],
+)
+def test_an_encoding_that_the_file_contradicts_is_refused(tmp_path, text, stored, given, actual):
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode(stored))
+
+    def read() -> str:
+        with encoding.open_text(path, given) as file:
+            return file.read()
+
+    for reading in (read, lambda: encoding.decode(path.read_bytes(), given)):
+        if actual is None:
+            assert reading() == text
+        else:
+            with pytest.raises(UserError, match=f"{actual} text, which contradicts encoding='{given}'"):
+                reading()

@@ -54,6 +54,8 @@ def decode(raw: bytes, encoding: str | None = None) -> str:
     Raises:
         UserError: If they are in another encoding, or binary; the message is a short reason.
     """
+    if encoding and (actual := _contradiction(raw, encoding)):
+        raise UserError(f"{actual}, which contradicts --encoding={encoding}")
     name = encoding or _from_mark(raw)
     if encoding is None and name == "utf-8-sig" and b"\0" in raw:
         hint = suggestion(raw)
@@ -82,8 +84,10 @@ def open_text(path: Path, encoding: str | None = None, errors: str = "strict") -
     """
     try:
         with _open_bytes(path) as file:
-            buffered = io.BufferedReader(file)
+            buffered = io.BufferedReader(file, SAMPLE_BYTES)
             head = buffered.peek(4)
+            if encoding and (actual := _contradiction(head, encoding)):
+                raise UserError(f"{path} is {actual}, which contradicts --encoding={encoding}: leave the option out.")
             name = encoding or _from_mark(head)
             if encoding is None and name == "utf-8-sig" and b"\0" in head[:64]:
                 if not (hint := suggestion(head)):
@@ -167,6 +171,25 @@ def display(name: str) -> str:
 
 def _from_mark(head: bytes) -> str:
     return next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8-sig")
+
+
+def _contradiction(begin: bytes, encoding: str) -> str:
+    """Return what a file is instead of text in a given encoding, such as "UTF-8 text"; "" if it may be such text.
+
+    It is UTF if it begins with a byte order mark, or if its first bytes are UTF-8 with other characters than ASCII,
+    which text in an encoding with one byte for each character hardly is by chance.
+    """
+    name = codecs.lookup(encoding).name
+    mark = "utf-8" if begin.startswith(codecs.BOM_UTF8) else _from_mark(begin).removesuffix("-sig")
+    if mark != "utf-8" or begin.startswith(codecs.BOM_UTF8):
+        return "" if name.startswith(mark) else f"{display(mark)} text"
+    if name.startswith("utf") or len(bytes(range(128, 256)).decode(name, "replace")) != 128:
+        return ""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(begin)
+    except UnicodeDecodeError:
+        return ""
+    return "" if text.isascii() else "UTF-8 text"
 
 
 def _with_mark(name: str) -> str:
