@@ -110,3 +110,10 @@ def test_read_npz_refuses_arrays_of_doubtful_meaning(tmp_path, more, words):
 def test_class_indices_refuses_other_labels(labels, words):
     with pytest.raises(UserError, match=words):
         arrays.class_indices([labels], None, "toys")
+
+
+def test_boolean_labels_are_called_as_in_tables():
+    labels = np.array([True, False, True])
+    assert arrays.class_indices([labels], None, "a.npz")[1] == ["False", "True"]
+    indices, names, _ = arrays.class_indices([labels], ["cat", "dog"], "a.npz")
+    assert (indices.tolist(), names) == ([1, 0, 1], ["cat", "dog"])

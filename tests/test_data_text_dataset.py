@@ -411,6 +411,16 @@ def test_labeled_takes_data_that_are_only_a_test_set(tmp_path):
         assert "test but none for train" in error_message(tmp_path / name)
 
 
+def test_boolean_labels_of_any_spelling_are_two_classes(tmp_path):
+    spellings = ("True", "false", "TRUE", "False")
+    rows = [("label", "text"), *((spellings[i % 4], text) for i, (_, text) in enumerate(toy_texts(60)))]
+    splits = load(write_table(tmp_path / "a.csv", rows))
+    assert (splits.classes, np.bincount(splits.labels).tolist()) == (["False", "True"], [30, 30])
+    assert not splits.warnings
+    rows = [("label", "text"), *((str(i % 2 == 0).lower(), text) for i, (_, text) in enumerate(toy_texts(60)))]
+    assert load(write_table(tmp_path / "b.csv", rows)).classes == ["false", "true"]
+
+
 def test_labels_that_unicode_considers_equal_are_one_class(tmp_path):
     composed, decomposed = "soir\u00e9e", "soire\u0301e"
     texts = [

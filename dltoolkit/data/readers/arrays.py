@@ -98,7 +98,7 @@ def class_indices(
             if not (array == np.round(array)).all():
                 raise UserError(f"{spec} has fractional labels, which are values instead of classes.")
             array = array.astype(np.int64)
-        flat.append(array.astype(np.int64) if array.dtype.kind == "b" else array)
+        flat.append(array.astype(np.int64) if array.dtype.kind == "b" and classes is not None else array)
     joined = np.concatenate(flat)
     if classes is not None and joined.dtype.kind in "iu":
         return joined.astype(np.int32), list(classes), []

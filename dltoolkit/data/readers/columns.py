@@ -231,6 +231,8 @@ def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], 
             if joined in of_table
         )
         raise UserError(_several(table, row, column, f"'{joined[:MAX_QUOTED]}'"))
+    if len(counts) > 2 and {label.lower() for label in counts} == {"true", "false"}:
+        return [[label.title() for label in of_table] for of_table in labels], []  # True, TRUE and true are one class
     if not _are_numbers(counts):
         return labels, []
     if fraction := next((label for label in counts if not float(label).is_integer()), None):
