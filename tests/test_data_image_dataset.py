@@ -230,7 +230,7 @@ def test_expand_yields_the_files_of_folders_and_patterns(image_folder, monkeypat
         return list(dataset.expand(inputs))
 
     assert len(expand(".")) == 30
-    unmatched = ["nowhere.png", "no*.jpg", "void", "notes.txt"]
+    unmatched = ["nowhere.png", "no*.jpg", "notes.txt"]
     assert expand("bars/*1.png", *unmatched) == ["bars/001.png", *unmatched]
     odd = save_image(image_folder / "odd[1].png", toy_image(0, 0))
     assert expand(str(odd)) == [str(odd)]
@@ -239,6 +239,9 @@ def test_expand_yields_the_files_of_folders_and_patterns(image_folder, monkeypat
     unchanged = ["", " ", "~nosuchuser.jpg", "x" * 5000, "a\0b"]
     assert expand(*unchanged) == unchanged
     assert [item.error for item in expand("https://example.com/a.png")] == ["a URL: download the file"]
+    assert [item.error for item in expand("void")] == ["no image files in this folder"]
+    (image_folder / "void" / "0000.parquet").touch()
+    assert "tables such as void/0000.parquet are read by evaluate" in expand("void")[0].error
 
 
 def test_balanced_weights_give_all_classes_the_same_total(make_folder):

@@ -23,6 +23,26 @@ def test_expand_yields_files_rows_and_plain_texts(tmp_path, text_table):
     assert list(inputs.expand([Line(str(text_table)), None])) == [str(text_table), None]  # a line is never a file
 
 
+def test_expand_yields_the_rows_of_the_tables_in_a_folder(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").touch()
+    for number, text in enumerate(["so good", "so bad"]):
+        table = pyarrow.table({"text": [text], "label": [number]})
+        with pyarrow.ipc.new_stream(
+            str(tmp_path / "saved" / f"data-0000{number}-of-00002.arrow"), table.schema
+        ) as file:
+            file.write_table(table)
+    assert list(inputs.expand([str(tmp_path / "saved")])) == ["so good", "so bad"]
+    for name in ("train", "test"):
+        (tmp_path / "splits").mkdir(exist_ok=True)
+        (tmp_path / "splits" / f"{name}.csv").write_text("text,label\nso good,1\n")
+    (tmp_path / "empty").mkdir()
+    several, empty = inputs.expand([str(tmp_path / "splits"), str(tmp_path / "empty")])
+    assert several.error == f"a data set with several splits: give the files of one, such as {tmp_path}/splits/test.csv"
+    assert empty.error == "no .txt files and no tables in this folder"
+
+
 def test_expand_takes_words_as_it_is_told(text_table):
     words = [str(text_table), "gone.txt", "https://example.com/a.txt"]
     assert list(inputs.expand(words, meaning="text")) == words

@@ -230,7 +230,8 @@ def expand(inputs: Iterable[Any]) -> Iterator[Any]:
             path = Path(os.path.expanduser(text))
             if text.strip() and path.is_dir():
                 files = [file.path for file in folders.list_files(path)]
-                yield from [name for name in files if Path(name).suffix.lower() in decode.SUFFIXES] or [text]
+                images = [name for name in files if Path(name).suffix.lower() in decode.SUFFIXES]
+                yield from images or [InvalidInput(text, _no_images(files))]
             elif not path.exists() and glob.has_magic(text):
                 matches = sorted(glob.glob(str(path), recursive=True))
                 yield from [name for name in matches if not os.path.isdir(name)] or [text]
@@ -242,3 +243,10 @@ def expand(inputs: Iterable[Any]) -> Iterator[Any]:
             yield InvalidInput(text, str(error))
         except (OSError, ValueError):  # the name is too long
             yield text
+
+
+def _no_images(files: Sequence[str]) -> str:
+    """Return the reason why a folder has no image files."""
+    tables = [name for name in files if source.table_suffix(Path(name)) in (".parquet", ".arrow")]
+    within = f"; those in tables such as {tables[0]} are read by evaluate --data alone" if tables else ""
+    return f"no image files in this folder{within}"

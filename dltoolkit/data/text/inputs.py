@@ -61,10 +61,10 @@ def looks_like_file(word: str) -> bool:
 
 
 def list_files(word: str) -> list[Path]:
-    """Return the files that a name or a glob pattern means; a folder means the .txt files below it.
+    """Return the files that a name or a glob pattern means; a folder means the .txt files below it, or its tables.
 
     Raises:
-        UserError: If it is a folder without .txt files.
+        UserError: If it is a folder without .txt files and tables, or with tables of several splits.
     """
     path = Path(os.path.expanduser(word))
     try:
@@ -72,10 +72,24 @@ def list_files(word: str) -> list[Path]:
             files = [Path(file.path) for file in folders.list_files(path)]
             if files := [file for file in files if file.suffix.lower() == ".txt"]:
                 return files
-            raise UserError("no .txt files in this folder")
+            return _list_tables(word)
         if path.exists():
             return [path]
         matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(word) else []
     except (OSError, ValueError):  # a text that is too long for a name, or has a NUL
         return []
     return [Path(name) for name in matches if not os.path.isdir(name)]
+
+
+def _list_tables(folder: str) -> list[Path]:
+    """Return the tables of a folder, such as one that ``save_to_disk`` of Hugging Face datasets has written."""
+    try:
+        resolved = source.resolve(folder, trains=False)
+    except UserError:  # its folder is empty, for example
+        resolved = None
+    if resolved is None or resolved.kind != "table":
+        raise UserError("no .txt files and no tables in this folder")
+    if len(resolved.splits) > 1:
+        paths = [str(paths[0] if len(paths) == 1 else paths[0].parent) for paths in resolved.splits.values()]
+        raise UserError(f"a data set with several splits: give the files of one, such as {paths[-1]}")
+    return [path for paths in resolved.splits.values() for path in paths] or [resolved.path]
