@@ -33,7 +33,6 @@ def preset(tmp_path):
         ("digits-half", backbone.DigitsBackbone),
         ("mobilenetv2", backbone.ApplicationBackbone),
         ("hf://somebody/something", backbone.PresetBackbone),
-        ("anything.keras", backbone.FileBackbone),
         ("squares", backbone.RunBackbone),
         ("image-classifier/squares", backbone.RunBackbone),
     ],
@@ -42,6 +41,38 @@ def test_resolve_finds_the_source_of_a_name(out_dir, name, kind):
     resolved = backbone.resolve(name, out_dir=str(out_dir))
     assert type(resolved) is kind
     assert resolved.spec == name
+
+
+def saved_model(path, shape, *heads):
+    inputs = keras.Input(shape)
+    x = keras.layers.GlobalAveragePooling2D()(inputs) if len(shape) == 3 else inputs
+    keras.Model(inputs, [keras.layers.Dense(units)(x) for units in heads]).save(path / "it.keras")
+    return backbone.resolve(str(path / "it.keras"))
+
+
+def test_resolve_names_a_missing_file():
+    with pytest.raises(UserError, match="There is no file missing.keras: give backbone an existing .keras file"):
+        backbone.resolve("missing.keras")
+
+
+def test_file_backbone_takes_any_size_if_the_network_does(tmp_path):
+    found = saved_model(tmp_path, (None, None, 3), 2)
+    assert (type(found), found.image_size) == (backbone.FileBackbone, None)
+    assert found.image_features((12, 16, 3)).input_shape == (None, 12, 16, 3)
+    with pytest.raises(UserError, match="reads images of any sizexany sizex3, but the images of the data are 8x8x1"):
+        found.image_features((8, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "heads", "message"),
+    [
+        ((100,), [2], r"does not read images \(batch, height, width, channels\): its inputs are \(batch, 100\)"),
+        ((8, 8, 3), [2, 3], "has 1 input and 2 outputs: give backbone a classifier with one of each"),
+    ],
+)
+def test_file_backbone_refuses_networks_that_are_no_image_classifiers(tmp_path, shape, heads, message):
+    with pytest.raises(UserError, match=message):
+        _ = saved_model(tmp_path, shape, *heads).image_size
 
 
 def test_resolve_finds_a_folder_with_a_preset(preset):
@@ -83,7 +114,9 @@ def test_run_backbone_refuses_what_its_network_cannot_do(out_dir):
 
 
 @pytest.mark.parametrize("name", [None, "MobileNetV2", "some.keras"])
-def test_image_backbones_refuse_text(name):
+def test_image_backbones_refuse_text(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.keras").touch()
     images = backbone.resolve(name)
     with pytest.raises(UserError, match="does not read texts: give backbone a KerasHub preset"):
         images.text_features(16)

@@ -16,10 +16,11 @@ from toy_runs import finished_run
 
 import dltoolkit
 from dltoolkit import finetuning
-from dltoolkit.models import portable, surgery
+from dltoolkit.models import model_file, portable, surgery
 from dltoolkit.models.gan import networks, sampling
 from dltoolkit.models.image import classifiers
 from dltoolkit.models.image.layers import ImageNetPixels
+from dltoolkit.models.pretrained import text_backbones
 from dltoolkit.models.text import classifiers as text_classifiers
 
 ANSWERS = 20
@@ -208,3 +209,14 @@ def test_trained_models_open_with_keras_alone(tmp_path):
     actual = answers_of_keras_alone(tmp_path)
     for run, answers in runs.items():
         np.testing.assert_allclose(actual[str(run.path.relative_to(tmp_path))], answers, **TOLERANCE)
+
+
+def test_transformer_of_deberta_is_saved_and_loaded(tmp_path):
+    hub = pytest.importorskip("keras_hub")
+    sizes = {"vocabulary_size": 50, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 8}
+    network = hub.models.DebertaV3Backbone(**sizes, max_sequence_length=16, bucket_size=4)
+    network = keras.Model(network.input, network.output, name=network.name)
+    model = text_backbones._pooled(network, 0, ["token_ids", "padding_mask"])
+    tokens = np.array([[1, 2, 3, 0], [4, 5, 6, 7]])
+    portable.to_keras_layers(model).save(tmp_path / "model.keras")
+    np.testing.assert_allclose(model_file.load_model(tmp_path / "model.keras")(tokens), model(tokens), **TOLERANCE)

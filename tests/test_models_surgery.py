@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from dltoolkit.errors import UserError
-from dltoolkit.models import surgery
+from dltoolkit.evaluation import calibration
+from dltoolkit.models import portable, surgery
 from dltoolkit.models.image import classifiers
 
 
@@ -93,3 +94,37 @@ def test_without_head_takes_a_sequential_model():
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
     images = np.ones((2, 8, 8, 1), "float32")
     np.testing.assert_array_equal(surgery.without_head(model, "it")(images), np.ones((2, 64)))
+
+
+def flat_model(*layers, name="own") -> keras.Sequential:
+    return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3), *layers], name=name)
+
+
+@pytest.mark.parametrize(
+    "layers", [[keras.layers.Softmax()], [keras.layers.Activation("softmax")], [keras.layers.Rescaling(0.5)]]
+)
+def test_without_head_skips_what_follows_the_logits(layers):
+    images = np.ones((2, 8, 8, 1), "float32")
+    np.testing.assert_array_equal(surgery.without_head(flat_model(*layers), "it")(images), np.ones((2, 64)))
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_features_and_backbone_of_a_calibrated_custom_model(tta):
+    model = flat_model()
+    model = keras.Model(model.inputs[0], model.outputs[0])
+    model = classifiers.with_flip_tta(model) if tta else model
+    calibrated = portable.to_keras_layers(calibration.divide_logits(model, 2.0))
+    images = np.arange(128, dtype="float32").reshape(2, 8, 8, 1)
+    assert calibrated.layers[-1].name == "temperature", "a custom model has no layer named logits"
+    for features in (surgery.features(calibrated), surgery.without_head(calibrated, "it")):
+        np.testing.assert_array_equal(features(images), images.reshape(2, 64))
+
+
+def test_with_input_shape_fixes_a_free_size():
+    inputs = keras.Input((None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    free = keras.Model(inputs, pooled, name="free")
+    fixed = surgery.with_input_shape(free, (16, 16, 3))
+    images = np.random.default_rng(0).random((2, 16, 16, 3), "float32")
+    assert fixed.input_shape == (None, 16, 16, 3) and fixed.get_layer("conv") is free.get_layer("conv")
+    np.testing.assert_allclose(fixed(images), free(images), rtol=1e-6)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from dltoolkit import data, evaluation, models, saved_runs
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.files import user_path
+from dltoolkit.formatting import counted
 from dltoolkit.run import Run
 
 if TYPE_CHECKING:
@@ -74,10 +75,11 @@ class Backbone:
             UserError: If the network cannot be read, or does not read images of this shape.
         """
         features = self._image_features(image_shape)
-        if features.input_shape[1:] != image_shape:
-            expected, actual = ("x".join(map(str, shape)) for shape in (features.input_shape[1:], image_shape))
+        shape = features.input_shape[1:]
+        if any(size not in (None, actual) for size, actual in zip(shape, image_shape, strict=True)):
+            expected, actual = ("x".join(str(size or "any size") for size in each) for each in (shape, image_shape))
             raise UserError(f"{self.name} reads images of {expected}, but the images of the data are {actual}.")
-        return features
+        return models.surgery.with_input_shape(features, image_shape) if None in shape else features
 
     def _image_features(self, image_shape: tuple[int, int, int]) -> keras.Model:
         raise NotImplementedError
@@ -238,7 +240,17 @@ class FileBackbone(Backbone):
         import keras
 
         keras.utils.set_random_seed(self._seed)  # dropout layers draw their seeds when they are loaded
-        return models.model_file.load_model(self.weights_file)
+        model = models.model_file.load_model(self.weights_file)
+        inputs, outputs = len(model.inputs), len(model.outputs)
+        if (inputs, outputs) != (1, 1):
+            ends = f"{counted(inputs, 'input')} and {counted(outputs, 'output')}"
+            raise UserError(f"{self.name} has {ends}: give --backbone a classifier with one of each.")
+        if len(model.input_shape) != 4:
+            shape = ", ".join(map(str, model.input_shape[1:]))
+            raise UserError(
+                f"{self.name} does not read images (batch, height, width, channels): its inputs are (batch, {shape})."
+            )
+        return model
 
     @property
     def image_size(self) -> int | None:
@@ -345,6 +357,8 @@ def resolve(name: str | None, *, weights: str | None = None, out_dir: str = "sav
     if models.pretrained.keras_hub.is_preset(name):
         return PresetBackbone(name)
     if name.endswith(".keras"):
+        if not os.path.exists(user_path(name)):
+            raise UserError(f"There is no file {name}: give --backbone an existing .keras file.")
         return FileBackbone(name, seed)
     if os.path.isfile(user_path(name)):
         raise UserError(f"{name} is not a .keras file; other files are not opened, because a pickle may run code.")

@@ -79,7 +79,13 @@ def _in_float32(model: keras.Model) -> keras.Model:
 
 
 def _is_replaced(layer: keras.Operation) -> bool:
-    return type(layer) in KERAS_CLASSES or type(layer) in REPLACEMENTS or _has_own_initializer(layer)
+    return type(layer) in KERAS_CLASSES or bool(_replace_function(layer)) or _has_own_initializer(layer)
+
+
+def _replace_function(layer: keras.Operation) -> Callable[[Any], keras.layers.Layer] | None:
+    """Return the function that replaces a layer of this package or of KerasHub, or None if the layer stays."""
+    kind = type(layer)
+    return REPLACEMENTS.get(kind) or HUB_REPLACEMENTS.get((kind.__module__.partition(".")[0], kind.__name__))
 
 
 def _has_own_initializer(layer: keras.Operation) -> bool:
@@ -90,8 +96,8 @@ def _replacement(layer: keras.Operation) -> keras.Operation:
     """Return a layer or operation, or what replaces it."""
     if not _is_replaced(layer):
         return layer
-    if type(layer) in REPLACEMENTS:
-        return REPLACEMENTS[type(layer)](layer)
+    if replace := _replace_function(layer):
+        return replace(layer)
     changed = {"kernel_initializer": "he_normal"} if _has_own_initializer(layer) else {}
     return _rebuilt(layer, KERAS_CLASSES.get(type(layer), type(layer)), **changed)
 
@@ -149,6 +155,24 @@ def _position_embedding(layer: PositionEmbedding) -> keras.Model:
             layer.max_length, vectors.shape[-1], name="position_embedding", dtype=layer.dtype_policy
         )
         return vectors + _with_weights(embedding, _positions(vectors), layer.position)
+
+    return _functional(layer, call)
+
+
+def _relative_embedding(layer: keras.layers.Layer) -> keras.Model:
+    """Return the position embeddings of DeBERTa, whose layer in KerasHub does not build its normalization on loading.
+
+    Its outputs (batch, positions, units) depend on its inputs only in the size of the batch.
+    """
+    count, units = layer.rel_embeddings.shape
+
+    def call(vectors):
+        ones = keras.ops.repeat(keras.ops.ones_like(vectors[:, :1, 0], dtype="int32"), count, axis=1)
+        options = {"dtype": layer.dtype_policy}
+        embedding = keras.layers.Embedding(count, units, name="rel_embedding", **options)
+        norm = keras.layers.LayerNormalization(epsilon=layer.layer_norm.epsilon, name="rel_norm", **options)
+        embedded = _with_weights(embedding, keras.ops.cumsum(ones, axis=1) - 1, layer.rel_embeddings)
+        return _with_weights(norm, embedded, *layer.layer_norm.get_weights())
 
     return _functional(layer, call)
 
@@ -231,3 +255,5 @@ REPLACEMENTS: dict[type, Callable[[Any], keras.layers.Layer]] = {
     UpConv2D: _up_conv_2d,
     WordEmbedding: _word_embedding,
 }
+# Layers of KerasHub, by package and class, because the package is not imported here
+HUB_REPLACEMENTS = {("keras_hub", "RelativeEmbedding"): _relative_embedding}

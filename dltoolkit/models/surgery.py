@@ -9,17 +9,19 @@ from dltoolkit.models import keras_internals
 
 
 def without_head(model: keras.Model, name: str) -> keras.Model:
-    """Return a trained classifier up to the input of its last layer.
+    """Return a trained classifier up to the input of its last dense layer.
 
     Args:
-        model: The classifier, with or without flip test-time augmentation.
+        model: The classifier, with or without flip test-time augmentation. It may end in layers that only turn the
+            outputs of the dense layer into probabilities or scale them.
         name: The classifier as the user named it, for the error message.
 
     Raises:
         UserError: If the model does not end in a dense layer.
     """
     model = without_tta(model)
-    inputs = dict(_dense_inputs(model)).get(model.layers[-1].name)  # None if the last layer is of another kind
+    last = _last_node(model, (keras.layers.Rescaling, keras.layers.Softmax, keras.layers.Activation)).operation
+    inputs = dict(_dense_inputs(model)).get(last.name)  # None if the last layer is of another kind
     if inputs is None:
         raise UserError(f"{name} does not end in a dense layer that could be replaced; give a classifier.")
     return keras.Model(model.input, inputs, name=model.name)
@@ -27,12 +29,19 @@ def without_head(model: keras.Model, name: str) -> keras.Model:
 
 def without_tta(model: keras.Model) -> keras.Model:
     """Return a classifier without flip test-time augmentation, and a sequential one as a functional model."""
-    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    if inner and isinstance(model.layers[-1], keras.layers.Average):  # of the logits of an image and its mirror image
-        model = inner[0]
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    # The mean of the logits of an image and its mirror image, which a custom model divides by its temperature
+    if inner and isinstance(_last_node(model, keras.layers.Rescaling).operation, keras.layers.Average):
+        return without_tta(inner[0])
     return model
+
+
+def _last_node(model: keras.Model, skipped: type | tuple[type, ...]) -> keras_internals.GraphNode:
+    """Return the last node of a model whose operation is not of the skipped types."""
+    nodes = keras_internals.graph_nodes(model)
+    return next((node for node in reversed(nodes) if not isinstance(node.operation, skipped)), nodes[-1])
 
 
 def features(model: keras.Model) -> keras.Model:
@@ -63,6 +72,13 @@ def _dense_inputs(model: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
     nodes = keras_internals.graph_nodes(model)
     dense = [node for node in nodes if isinstance(node.operation, keras.layers.Dense)]
     return [(node.operation.name, node.inputs[0]) for node in dense if len(node.inputs[0].shape) == 2]
+
+
+def with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """Return a model with the layers of another that takes inputs of any size, for inputs of one shape."""
+    inputs = keras.Input(shape, name="image")
+    # Calling model.call() instead of the model makes its layers part of the new model, so that it can be split.
+    return keras.Model(inputs, model.call(inputs), name=model.name)
 
 
 def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:

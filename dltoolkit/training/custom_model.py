@@ -98,7 +98,11 @@ def build(model: Any, input_shape: tuple[int | None, ...], classes: int) -> kera
         if not isinstance(model, keras.Model):
             raise UserError(f"The function of model= must return a keras.Model, not {data_object.describe(model)}.")
     if isinstance(model, keras.Sequential) and not model.built:
-        model.build((None, *input_shape))
+        try:
+            model.build((None, *input_shape))
+        except Exception as error:  # layers raise errors of many types for shapes that do not fit
+            shape, reason = _join(input_shape), " ".join(str(error).split())
+            raise UserError(f"The model cannot be built for inputs of shape (batch, {shape}): {reason}") from error
     try:
         inputs, outputs = model.inputs, model.outputs
     except AttributeError:
