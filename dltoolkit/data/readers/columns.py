@@ -252,7 +252,7 @@ def check_numbers(counts: Mapping[str, int], labels_are: str, select: str = "") 
         select: What else the user may do about quantities, such as "select another column, or ".
 
     Raises:
-        UserError: If so many of the numbers are rare that they are quantities instead of classes.
+        UserError: If the numbers are mostly rare, so that they are quantities instead of classes.
     """
     if len(counts) <= MANY_NUMBERS or not _are_numbers(counts):
         return []
