@@ -60,7 +60,7 @@ def data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("data", str(data.get("source") or "")),
         ("splits", f"{counts} {unit}{origin}" if counts else ""),
-        ("classes", _count(len(data.get("classes") or [])) if data.get("classes") else ""),
+        ("classes", _count(len(data["classes"])) if len(data.get("classes") or []) > 1 else ""),  # one: no labels
         ("columns", ", ".join(f"{meaning} from '{name}'" for meaning, name in columns.items())),
     ]
     if shape:

@@ -28,6 +28,7 @@ from dltoolkit import cluster, display, streams
 
 LIVE_INTERVAL = 0.1  # minimum seconds between two updates of the live display, so that it costs almost no time
 LINE_WIDTH = 80  # maximum columns of the line about an epoch
+VALUES_WIDTH = 26  # columns of the metrics next to a progress bar
 BAR_WIDTH = 16  # columns of a progress bar, which leaves room for its description and two metrics
 LOSSES = ("loss", "validation_loss")
 NOT_METRICS = ("epoch", "step", "seconds", "learning_rate")  # columns of history.csv
@@ -177,7 +178,7 @@ class EpochDisplay:
                 BarColumn(BAR_WIDTH),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                _text("{task.fields[values]}", 26),
+                _text("{task.fields[values]}", VALUES_WIDTH),
             )
             self._live = _Live(_text("{task.description}", 16), *columns)
             self._task = self._live.open().add_task("", total=steps, values="")
@@ -191,7 +192,7 @@ class EpochDisplay:
         if self._live is None or now - self._updated < LIVE_INTERVAL:
             return
         self._updated = now
-        self._live.bar.update(self._task, completed=done, values="  ".join(_format_metrics(logs or {}).values()))
+        self._live.bar.update(self._task, completed=done, values=live_metrics(logs or {}))
 
     def validating(self, steps: int) -> None:
         """Show that the ``steps`` of the epoch are done and its validation has begun."""
@@ -207,6 +208,17 @@ class EpochDisplay:
         if self._live is not None:
             self._live.close()
             self._live = None
+
+
+def live_metrics(logs: Mapping[str, float]) -> str:
+    """Return the first metrics of a step, as many as fit next to a progress bar."""
+    text = ""
+    for metric in _format_metrics(logs).values():
+        longer = f"{text}  {metric}" if text else metric
+        if len(longer) > VALUES_WIDTH:
+            break
+        text = longer
+    return text
 
 
 def epoch_line(

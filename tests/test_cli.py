@@ -16,7 +16,7 @@ import pytest
 from conftest import run_command
 
 from dltoolkit import config, recipe
-from dltoolkit.cli import doctor, image_files, recipe_command, tables
+from dltoolkit.cli import doctor, image_files, recipe_command, tables, train
 from dltoolkit.config import OptimizerOptions, RunConfig, option
 from dltoolkit.errors import UserError
 
@@ -302,3 +302,14 @@ def test_doctor_trains_every_recipe(capfd, in_an_empty_folder):
     code, out, _ = run_command(capfd, "doctor")
     assert code == 0
     assert all(f"{name:20} works" in out for name in recipe.names())
+
+
+def test_scores_of_a_gan_have_different_names_and_the_precision_of_evaluate():
+    scores = {"gan_train_accuracy": 0.8412, "frechet_distance": 0.136612, "kernel_distance": 0.0004567}
+    real = {"classifier_accuracy": 0.951, "frechet_distance": 0.0123456, "kernel_distance": -0.00001}
+    assert train._gan_rows(scores, real) == [
+        ("GAN-train accuracy", "84.1 %  (real images: 95.1 %)"),
+        ("Fréchet distance", "0.1366  (real images: 0.01235)"),
+        ("kernel distance", "0.0004567  (real images: -1e-05)"),
+    ]
+    assert train._gan_rows({"accuracy": 0.9}, {}) == []

@@ -1,12 +1,14 @@
 """The verbs that read run directories: show and compare."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import run_command
 from dltoolkit.recipes import image_classifier, image_gan
 
+from dltoolkit.cli import show, tables
 from dltoolkit.run import Run
 
 DATA = {
@@ -133,3 +135,35 @@ def test_show_puts_balanced_accuracy_first_where_classes_are_imbalanced(tmp_path
     out = run_command(capfd, "show", str(run.path))[1]
     assert out.index("test balanced accuracy") < out.index("test accuracy")
     assert "balanced accuracy 50.0 %" in run_command(capfd, "list", "runs", "--out-dir", str(tmp_path))[1]
+
+
+@pytest.fixture
+def terminal(capsys, monkeypatch):
+    """Return a function that prints on a terminal of 80 columns and returns the lines."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def lines_of(function, *args, **options):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        function(*args, **options)
+        return capsys.readouterr().out.splitlines()
+
+    return lines_of
+
+
+def test_tables_fit_a_terminal(terminal, runs, tmp_path):
+    long = [make_run(tmp_path, image_classifier, f"a-run-with-a-long-name-{i}", SCORES, seed=i) for i in range(4)]
+    for lines in (terminal(show.print_comparison, [runs[0], *long]), terminal(show.print_runs, str(tmp_path))):
+        assert max(map(len, lines)) <= 80 and len(lines) > 6
+
+
+def test_show_keeps_paths_and_commands_whole_on_a_terminal(terminal, runs):
+    runs[0].update(command="dltoolkit train image-classifier " + 10 * "--epochs 3 ", error="it failed " * 20)
+    lines = terminal(show.print_run, runs[0])
+    assert sum(line.count("--epochs 3") for line in lines if line.startswith("command")) == 10
+    assert all(len(line) <= 80 or line.split()[0] in ("run", "command", "report") for line in lines)
+    assert sum("it failed" in line for line in lines) > 2
+
+
+def test_tables_elsewhere_have_one_line_for_each_row(capsys):
+    tables.print_table(["name", "text"], [["a", 50 * "word "]])
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -247,7 +247,9 @@ def test_load_finds_labels_in_file_names(make_folder, tmp_path):
     assert data.classes == list(CLASSES)
     assert (data.labels == 0).sum() == 10
     assert data.summary()[0] == ("Data", f"{tmp_path / 'flat'} (labels in file names)")
-    assert load(tmp_path / "flat", labeled=False).kind == "folder"
+    unlabeled = load(tmp_path / "flat", labeled=False)
+    assert unlabeled.kind == "folder"
+    assert dict(unlabeled.summary())["Classes"] == "none, the images are not labeled"
     assert load(make_folder("named")).kind == "class folders"
 
 

@@ -129,3 +129,9 @@ def test_nothing_live_is_written_to_a_pipe(capfd):
     with progress.phase("Fitting"), progress.counting() as report:
         report("Reading", 1, 2)
     assert capfd.readouterr().err == ""
+
+
+def test_live_metrics_are_whole():
+    logs = {"loss": 0.6931, "discriminator_loss": 1.386, "real_accuracy": 0.5, "fake_accuracy": 0.5}
+    assert progress.live_metrics(logs) == "G loss 0.693  D loss 1.386"
+    assert progress.live_metrics({}) == ""

@@ -91,7 +91,7 @@ def print_run(run: Run) -> None:
         ["state", info["state"] + (f": {info['error']}" if info.get("error") else "")],
         ["command", info.get("command", "")],
         *([label, value] for label, value in data_rows(data) if label != "classes"),
-        ["classes", ", ".join(classes[:MAX_CLASSES]) + more],
+        ["classes", ", ".join(classes[:MAX_CLASSES]) + more if len(classes) > 1 else ""],
         ["model", "{name}, {parameters:,} parameters".format(**info["model"]) if "model" in info else ""],
         ["device", "{kind} × {replicas}, {precision}".format(**info["device"]) if "device" in info else ""],
         ["epochs", str(len(run.history))],
@@ -104,7 +104,7 @@ def print_run(run: Run) -> None:
         cells = metric_cells(values)
         rows.append([f"{metric_label(name)} baseline", cells.get(main) or next(iter(cells.values()), "")])
     rows.append(["report", str(run.path / "report.html")])
-    print_table([], [row for row in rows if row[1]])
+    print_table([], [row for row in rows if row[1]], unbroken=("run", "command", "report"))
 
 
 def print_data() -> None:
@@ -144,7 +144,8 @@ def print_runs(out_dir: str) -> None:
         except UserError as error:
             unreadable[run.path] = str(error)
         name = f"{run.path.parent.name}/{run.path.name}"
-        rows.append([name, run.info["state"], next(iter(scores), ""), run.info.get("created", "")])
+        created = run.info.get("created", "")[:16].replace("T", " ")  # without seconds
+        rows.append([name, run.info["state"], next(iter(scores), ""), created])
     if rows:
         print_table(["run", "state", "test", "created"], rows)
     saved_runs.warn_of_unreadable(unreadable)
@@ -174,7 +175,7 @@ def print_comparison(runs: Sequence[Run]) -> None:
         values = [_option_text(config.get(option)) for config in configs]
         if option not in ("name", "data") and len(set(values)) > 1:
             rows.append([f"--{option.replace('_', '-')}", *values])
-    print_table(["", *names], rows)
+    print_table(["", *names], rows, break_words=True)
     if reason := _describe_difference(runs):
         click.echo(f"{reason}: their scores are not comparable.", err=True)
     elif len(runs) > 1 and not set.intersection(*(set(scores) for scores in cells)):

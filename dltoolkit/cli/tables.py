@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +16,7 @@ import click
 from dltoolkit import display, streams
 from dltoolkit.formatting import metric_label, metric_value, percent
 
+MIN_COLUMN = 10  # columns of a terminal below which a column of a table is not narrowed
 METRICS = (
     *("accuracy", "balanced_accuracy", "macro_f1", "loss", "bits_per_character", "perplexity"),
     *("gan_train_accuracy", "frechet_distance", "coverage"),
@@ -37,18 +41,58 @@ def print_json(value: Any) -> None:
     click.echo(dump_json(value, indent=2))
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows in aligned columns without frames, so that cut and awk can read them; a cell never breaks a line."""
-    lines = [[display.visible(cell) for cell in line] for line in ([header, *rows] if header else rows)]
-    if not lines:
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[Any]], *, unbroken: Sequence[str] = (), break_words: bool = False
+) -> None:
+    """Print rows in aligned columns without frames.
+
+    On a terminal, cells are wrapped so that the table is as wide as the terminal, as far as possible. Elsewhere, each
+    row is one line, so that cut and awk can read it.
+
+    Args:
+        header: Names of the columns; empty for none.
+        rows: The cells.
+        unbroken: First cells of the rows that stay on one line, so that they can be copied: paths, commands.
+        break_words: Whether cells are wrapped within words, too.
+    """
+    table = [[display.visible(cell) for cell in line] for line in ([header, *rows] if header else rows)]
+    if not table:
         return
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for number, line in enumerate(lines):
+    lines = [[[cell] for cell in line] for line in table]
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        widths = _fit([line for line in table if line[0] not in unbroken], columns, break_words)
+        lines = [
+            [[cell] if line[0] in unbroken else _wrap(cell, width) for cell, width in zip(line, widths, strict=True)]
+            for line in table
+        ]
+    kept = [line for line, cells in zip(lines, table, strict=True) if cells[0] not in unbroken] or lines
+    widths = [max(len(part) for line in kept for part in line[i]) for i in range(len(table[0]))]
+    widths[0] = max(len(part) for line in lines for part in line[0])
+    parts = [parts for line in lines for parts in itertools.zip_longest(*line, fillvalue="")]
+    for number, line in enumerate(parts):
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         if header and number == 0 and isinstance(sys.stdout, streams.Answers):
             sys.stdout.write_bold(text)
             text = ""
         click.echo(text)
+
+
+def _fit(table: Sequence[Sequence[str]], columns: int, break_words: bool) -> list[int]:
+    """Return the widths of the columns of a table: the widest ones shrink until it fits, but not below their words."""
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    longest = [max(len(word) for cell in cells for word in cell.split() or [""]) for cells in zip(*table, strict=True)]
+    least = [min(word, MIN_COLUMN) if break_words else word for word in longest]
+    while sum(widths) + 2 * (len(widths) - 1) > columns:
+        shrinkable = [i for i, width in enumerate(widths) if width > max(1, least[i])]
+        if not shrinkable:
+            break
+        widths[max(shrinkable, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _wrap(cell: str, width: int) -> list[str]:
+    return [cell] if len(cell) <= width else textwrap.wrap(cell, width, break_on_hyphens=False)
 
 
 def metric_cells(metrics: dict[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from dltoolkit import recipe
 from dltoolkit.cli import recipe_command
 from dltoolkit.cli.tables import print_table
 from dltoolkit.cli.verb_options import open_run, out_dir_option, recipe_option
-from dltoolkit.formatting import metric_label, percent
+from dltoolkit.formatting import metric_label, metric_value, percent
 
 if TYPE_CHECKING:
     from dltoolkit.run import Run
@@ -32,6 +32,14 @@ class RecipeGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Recipes"):
             formatter.write_dl([(name, recipe.summary(path)) for name, path in recipe.names().items()])
+
+
+# Main scores of a GAN, and the name of each for real images
+GAN_SCORES = {
+    "gan_train_accuracy": "classifier_accuracy",
+    "frechet_distance": "frechet_distance",
+    "kernel_distance": "kernel_distance",
+}
 
 
 @click.group(
@@ -156,15 +164,8 @@ def _score_rows(split: str, metrics: dict) -> list[tuple[str, str]]:
 
 def _gan_rows(metrics: dict, baseline: dict) -> list[tuple[str, str]]:
     """Return names and values of the main scores of a GAN, with those of real images as the baseline."""
-    rows = []
-    for images, scores, key in (
-        ("generated", metrics, "gan_train_accuracy"),
-        ("real", baseline, "classifier_accuracy"),
-    ):
-        if key in scores:
-            rows.append(("test accuracy", f"{percent(scores[key])} of a classifier trained on {images} images"))
-    for name in ("frechet_distance", "kernel_distance"):
-        if name in metrics:
-            value = f"{metrics[name]:.4f}  (real training images: {baseline[name]:.4f})"
-            rows.append((metric_label(name), value))
-    return rows
+    return [
+        (metric_label(name), f"{metric_value(name, metrics[name])}  (real images: {metric_value(name, baseline[key])})")
+        for name, key in GAN_SCORES.items()
+        if name in metrics and key in baseline
+    ]

@@ -12,7 +12,7 @@ import numpy as np
 from dltoolkit.data import checks, split
 from dltoolkit.data.options import SplitOptions
 from dltoolkit.data.readers.listing import Listing
-from dltoolkit.data.readers.source import SPLITS, Source
+from dltoolkit.data.readers.source import SPLITS, UNLABELED, Source
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.formatting import counted
 
@@ -104,6 +104,8 @@ class LabeledSplits:
         return rows
 
     def _describe_classes(self) -> str:
+        if self.classes == [UNLABELED]:
+            return f"none, the {self.noun}s are not labeled"
         counts = np.bincount(self.labels, minlength=len(self.classes)).tolist()
         sizes = [f"{name} ({count:,})" for name, count in zip(self.classes, counts, strict=True)]
         if len(sizes) > MAX_COUNTED_CLASSES:

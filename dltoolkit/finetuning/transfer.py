@@ -96,10 +96,11 @@ class Transfer:
         score = best[f"validation_{self._metric}"]
         tuned = f"epoch {best['epoch']:g} of fine-tuning ({score:.4f})"
         if self._rank(best, "validation_") > self._rank(self.probe_scores):
-            better = "equal but for its lower loss to" if score == self.probe_scores[self._metric] else "better than"
-            progress.note(f"Selected on validation: {tuned}, which is {better} {probe}.")
+            is_equal = score == self.probe_scores[self._metric]
+            better = f"as good as {probe}, but with a lower loss" if is_equal else f"better than {probe}"
+            progress.note(f"Selected on validation: {tuned}, which is {better}.")
             return "fine-tuned"
-        progress.note(f"Selected on validation: {probe}, because {tuned} is not better.")
+        progress.note(f"Selected on validation: {probe}, because {tuned} is no better.")
         self.restore_linear_probe()
         return "linear_probe"
 

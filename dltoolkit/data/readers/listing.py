@@ -12,7 +12,7 @@ import numpy as np
 from dltoolkit.data.options import NONE, ReadOptions
 from dltoolkit.data.readers import archives, columns, tables, tfds
 from dltoolkit.data.readers.folders import File, files_directly_in, find_nested_folders, list_files, subfolders
-from dltoolkit.data.readers.source import SPLITS, VIDEO_SUFFIXES, Source, sort_classes, split_name
+from dltoolkit.data.readers.source import SPLITS, UNLABELED, VIDEO_SUFFIXES, Source, sort_classes, split_name
 from dltoolkit.errors import UserError
 
 MIN_OTHER_FILES = 5  # other files in class folders, and their ratio to the examples, from which a warning is due
@@ -116,7 +116,7 @@ def from_folder(
     for split, root in roots.items():
         folders = subfolders(root)
         if not folders and not labeled:
-            rows += [(file, "all", split) for file in list_files(root) if example_type.matches(file)]
+            rows += [(file, UNLABELED, split) for file in list_files(root) if example_type.matches(file)]
         elif not folders:
             raise UserError(_no_class_folders(root, example_type))
         files_by_folder: dict[Path, list[File]] = {}

@@ -10,12 +10,11 @@ import numpy as np
 
 from dltoolkit.data.readers import arrays, columns, encoding
 from dltoolkit.data.readers.arrays import SplitArrays
-from dltoolkit.data.readers.source import SPLITS, Source, split_name
+from dltoolkit.data.readers.source import SPLITS, UNLABELED, Source, split_name
 from dltoolkit.data.readers.tables import TEXT_COLUMNS, Table
 from dltoolkit.errors import UserError
 
 ENDLESS = -1  # cardinality of an endless tf.data.Dataset
-UNLABELED = "all"  # class of all examples of data without labels
 CHANNELS = (1, 3, 4)
 MISSING_TYPES = ("NAType", "NaTType")  # missing values of pandas, which cannot be compared
 

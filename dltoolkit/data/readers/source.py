@@ -18,6 +18,7 @@ from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.files import special_kind
 
 SPLITS = ("train", "validation", "test")
+UNLABELED = "all"  # class of all examples of data without labels
 SPLIT_NAMES = {  # names of folders, files and arrays, and the splits that they stand for
     "train": "train",
     "training": "train",
