@@ -56,11 +56,11 @@ def test_resolve_names_a_missing_file():
 
 
 def test_file_backbone_takes_any_size_if_the_network_does(tmp_path):
-    found = saved_model(tmp_path, (None, None, 3), 2)
-    assert (type(found), found.image_size) == (backbone.FileBackbone, None)
-    assert found.image_features((12, 16, 3)).input_shape == (None, 12, 16, 3)
+    network = saved_model(tmp_path, (None, None, 3), 2)
+    assert (type(network), network.image_size) == (backbone.FileBackbone, None)
+    assert network.image_features((12, 16, 3)).input_shape == (None, 12, 16, 3)
     with pytest.raises(UserError, match="reads images of any sizexany sizex3, but the images of the data are 8x8x1"):
-        found.image_features((8, 8, 1))
+        network.image_features((8, 8, 1))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from conftest import run_command, same_metrics
 import dltoolkit
 from dltoolkit import recipe
 from dltoolkit.errors import UserError
+from dltoolkit.models.image import classifiers
 from dltoolkit.training import custom_model
 
 image_classifier = recipe.load("image-classifier")
@@ -228,3 +229,9 @@ def test_options_and_models_that_contradict_each_other_are_refused(tmp_path, cap
     code, _, err = run_command(capfd, "train", "image-classifier", "--model", "custom", "--out-dir", str(tmp_path))
     assert (code, "A custom model is given from Python" in err) == (2, True)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unbuilt_sequential_model_becomes_a_functional_one_for_flips():
+    layers = [keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = custom_model.build(keras.Sequential(layers), (8, 8, 1), 3)
+    assert classifiers.with_flip_tta(model).output_shape == (None, 3)

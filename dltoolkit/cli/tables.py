@@ -66,8 +66,8 @@ def print_table(
             [[cell] if line[0] in unbroken else _wrap(cell, width) for cell, width in zip(line, widths, strict=True)]
             for line in table
         ]
-    kept = [line for line, cells in zip(lines, table, strict=True) if cells[0] not in unbroken] or lines
-    widths = [max(len(part) for line in kept for part in line[i]) for i in range(len(table[0]))]
+    wrapped = [line for line, cells in zip(lines, table, strict=True) if cells[0] not in unbroken] or lines
+    widths = [max(len(part) for line in wrapped for part in line[i]) for i in range(len(table[0]))]
     widths[0] = max(len(part) for line in lines for part in line[0])
     parts = [parts for line in lines for parts in itertools.zip_longest(*line, fillvalue="")]
     for number, line in enumerate(parts):

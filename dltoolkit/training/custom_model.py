@@ -128,6 +128,8 @@ def build(model: Any, input_shape: tuple[int | None, ...], classes: int) -> kera
             "return logits, without it."
         )
     _check_saving(model)
+    if isinstance(model, keras.Sequential):  # which may have been built without being called, so that it has no input
+        return keras.Model(inputs[0], outputs[0], name=model.name)
     return model
 
 
