@@ -46,22 +46,15 @@ LOADS = {
     "keras": (
         "import keras",
         """MODEL = keras.saving.load_model(FOLDER / "model.keras")
-
-
-def answer(**inputs):
-    outputs = np.asarray(MODEL(list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))))
-    return {"logits": outputs, "image": outputs}
-
+predict = lambda inputs: np.asarray(MODEL(inputs if len(inputs) > 1 else inputs[0]))
+answer = lambda **inputs: dict.fromkeys(("logits", "image"), predict(list(inputs.values())))
 """,
     ),
     "onnx": (
         "import onnxruntime",
         """SESSION = onnxruntime.InferenceSession(FOLDER / "model.onnx")
-
-
-def answer(**inputs):
-    return dict(zip([output.name for output in SESSION.get_outputs()], SESSION.run(None, inputs)))
-
+NAMES = [output.name for output in SESSION.get_outputs()]
+answer = lambda **inputs: dict(zip(NAMES, SESSION.run(None, inputs)))
 """,
     ),
     "litert": (
@@ -72,12 +65,9 @@ def answer(**inputs):
     "savedmodel": (
         "import tensorflow",
         """MODEL = tensorflow.saved_model.load(FOLDER / "1")
-
-
-def answer(**inputs):
-    outputs = MODEL.signatures["serving_default"](**{name: tensorflow.constant(x) for name, x in inputs.items()})
-    return {name: tensor.numpy() for name, tensor in outputs.items()}
-
+predict = MODEL.signatures["serving_default"]
+tensors = lambda inputs: {name: tensorflow.constant(array) for name, array in inputs.items()}
+answer = lambda **inputs: {name: tensor.numpy() for name, tensor in predict(**tensors(inputs)).items()}
 """,
     ),
 }

@@ -88,7 +88,15 @@ class Export(Answers):
         Raises:
             UserError: If the runtime is missing, or refuses the file.
         """
-        return open_session(self.path, self.info["runtime"])
+        session = open_session(self.path, self.info["runtime"])
+        names = {tensor["name"] for tensor in self.info["inputs"]}
+        if set(session.inputs) != names:
+            file = self.path / folder.MODEL_FILES[self.info["runtime"]]
+            raise UserError(
+                f"{file} has the inputs {', '.join(session.inputs)}, but {folder.DESCRIPTION} names "
+                f"{', '.join(sorted(names))}: export the run again."
+            )
+        return session
 
     @property
     def model(self) -> _Model:

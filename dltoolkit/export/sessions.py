@@ -15,7 +15,13 @@ INSTALL = "pip install 'dltoolkit[export]'"
 
 
 class Session(Protocol):
-    """A loaded file that answers."""
+    """A loaded file that answers.
+
+    Attributes:
+        inputs: Names of its inputs.
+    """
+
+    inputs: list[str]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs by name.
@@ -45,7 +51,8 @@ class OnnxSession:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the exceptions of ONNX Runtime have no common base
             raise UserError(f"ONNX Runtime cannot load {path} ({_first_line(error)}): export the run again.") from error
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self.inputs = [tensor.name for tensor in self._session.get_inputs()]
+        self._outputs = [tensor.name for tensor in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
@@ -74,8 +81,9 @@ class LiteRtSession:
         except Exception as error:  # LiteRT raises ValueError and RuntimeError
             raise UserError(f"LiteRT cannot load {path} ({_first_line(error)}): export the run again.") from error
         self._ran = False
-        details = self._run.get_input_details().values()
-        self._one_by_one = all(detail["shape_signature"][0] == 1 for detail in details)
+        details = self._run.get_input_details()
+        self.inputs = list(details)
+        self._one_by_one = all(detail["shape_signature"][0] == 1 for detail in details.values())
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if not self._ran:  # the first call says on stderr which delegate it creates
@@ -99,6 +107,7 @@ class SavedModelSession:
         try:
             self._loaded = tf.saved_model.load(str(path))  # the function needs its variables to stay alive
             self._function = self._loaded.signatures["serving_default"]
+            self.inputs = list(self._function.structured_input_signature[1])
         except Exception as error:  # TensorFlow raises many kinds
             raise UserError(f"TensorFlow cannot load {path} ({_first_line(error)}): export the run again.") from error
 
