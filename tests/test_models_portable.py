@@ -16,7 +16,7 @@ from toy_runs import finished_run
 
 import dltoolkit
 from dltoolkit import finetuning
-from dltoolkit.models import model_file, portable, surgery
+from dltoolkit.models import keras_internals, model_file, portable, surgery
 from dltoolkit.models.gan import networks, sampling
 from dltoolkit.models.image import classifiers
 from dltoolkit.models.image.layers import ImageNetPixels
@@ -187,6 +187,24 @@ def test_model_that_was_trained_in_half_precision_computes_in_float32(dtype):
         assert keras.config.dtype_policy().name == f"mixed_{dtype}"
         keras.config.set_dtype_policy("float32")
         np.testing.assert_allclose(converted(inputs), expected(inputs), **TOLERANCE)
+
+
+def with_adapters(model: keras.Model) -> keras.Model:
+    """Add the matrices of LoRA to a layer and to the layers within a composite layer."""
+    for layer in (*keras_internals.all_layers(model.get_layer("block1_attention")), model.get_layer("block1_expand")):
+        if hasattr(layer, "enable_lora"):
+            layer.enable_lora(2)
+    return model
+
+
+def test_adapters_of_a_model_that_was_trained_in_half_precision_are_merged():
+    expected = randomize(with_adapters(classifiers.build("vit", (12, 12, 3), 3, widths=(32,))))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    trained = with_adapters(classifiers.build("vit", (12, 12, 3), 3, widths=(32,)))
+    trained.set_weights(expected.get_weights())
+    converted = portable.to_keras_layers(trained)
+    pixels = toy_images(4, side=12)[0]
+    np.testing.assert_allclose(converted(pixels), expected(pixels), **TOLERANCE)
 
 
 @pytest.mark.slow

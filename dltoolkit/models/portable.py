@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dltoolkit.models import fused, surgery
+from dltoolkit.models import fused, keras_internals, surgery
 from dltoolkit.models.image.layers import BatchNorm, Dirac, ImageNetPixels, PatchEmbedding, UpConv2D
 from dltoolkit.models.text.classifiers import NGRAM_WEIGHTS
 from dltoolkit.models.text.layers import (
@@ -74,6 +74,9 @@ def _in_float32(model: keras.Model) -> keras.Model:
         copy = keras.saving.deserialize_keras_object(json.loads(description))
     finally:
         keras.config.set_dtype_policy(policy)
+    for layer, of_copy in zip(keras_internals.all_layers(model), keras_internals.all_layers(copy), strict=True):
+        if getattr(layer, "lora_enabled", False) and not of_copy.lora_enabled:  # composite layers do not describe it
+            of_copy.enable_lora(layer.lora_rank, lora_alpha=layer.lora_alpha)
     copy.set_weights(model.get_weights())
     return copy
 
