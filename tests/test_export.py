@@ -122,6 +122,9 @@ def test_export_answers_as_its_run_does_without_tensorflow(images):
     assert info["parity"]["examples"] == len(image_classifier.build_data(run.config).test)
     assert info["parity"]["label_agreement"] == 1
     assert [tensor["name"] for tensor in info["outputs"]] == ["logits", "probabilities"]
+    report = (run.path / "report.html").read_text()
+    assert report.count("<h2>Exports</h2>") == 1
+    assert "<td>onnx</td>" in report
 
 
 def test_example_needs_the_runtime_only_and_prints_what_predict_prints(images, capfd):
@@ -152,7 +155,7 @@ def test_export_that_answers_otherwise_is_refused_and_deleted(images, monkeypatc
         convert(graphs.classifier(wrong), path)
 
     monkeypatch.setattr(formats, "to_onnx", convert_wrongly)
-    with pytest.raises(ExportRefused, match=r"does not answer as the run does, so it was deleted: .*probabilities differ"):
+    with pytest.raises(ExportRefused, match="as the run does, so it was deleted: .*probabilities differ"):
         run.export(out=tmp_path / "wrong")
     assert list(tmp_path.iterdir()) == []
     path = run.export(out=tmp_path / "wrong", keep_anyway=True)

@@ -11,10 +11,8 @@ from dltoolkit import progress
 from dltoolkit.cli.tables import print_json, print_table
 from dltoolkit.cli.verb_options import open_run, out_dir_option, recipe_option
 from dltoolkit.errors import ExportRefused, UserError
-from dltoolkit.formatting import percent
 
 FORMATS = ("onnx", "litert", "savedmodel", "keras")
-HEADER = ("format", "weights", "size", "score", "equal", "1 thread", "2 threads", "per second", "memory")
 
 
 @click.command(epilog="Example: dltoolkit export latest --format litert --quantize int8")
@@ -36,7 +34,7 @@ def export(
     The file answers the test split of RUN from raw inputs first. If it does not answer as RUN does, it is deleted and
     the exit code is 1.
     """
-    from dltoolkit.export import exporting
+    from dltoolkit.export import card, exporting
 
     if runtime == "all" and out:
         raise UserError("--out has no effect with --format=all: leave it out.")
@@ -54,31 +52,13 @@ def export(
     if as_json:
         print_json({path: dict(info) for path, info in exports.items()})
         return code
-    rows = [_row(info) for info in exports.values()]
+    rows = [card.row(info) for info in exports.values()]
     if rows:
-        print_table(HEADER, [*rows, _row({"runtime": "the run", "quantize": "none", **exporting.speed_of_run(opened)})])
+        keras = {"runtime": "the run", "quantize": "none", **exporting.speed_of_run(opened)}
+        print_table(card.COLUMNS, [*rows, card.row(keras)])
     for path in exports:
         click.echo(f"\n{_use(Path(path), exports[path])}")
     return code
-
-
-def _row(info: dict[str, Any]) -> list[str]:
-    """Return the cells of an export; the run itself has only some of them."""
-    parity, speed = info.get("parity", {}), info.get("speed", {})
-    score = parity.get("accuracy", parity.get("loss"))
-    equal = parity.get("label_agreement", parity.get("equal_pixels"))
-    if "equal_tokens" in parity:
-        equal = parity["equal_tokens"] / parity["continued_tokens"]
-    return [
-        info["runtime"],
-        info["quantize"].removeprefix("weights ").removeprefix("in "),
-        f"{info['bytes'] / 1e6:.1f} MB" if "bytes" in info else "-",
-        "-" if score is None else percent(score) if "accuracy" in parity else f"{score:.4f}",
-        "-" if equal is None else percent(equal),
-        *(f"{speed[name]:.3g} ms" if name in speed else "-" for name in ("ms_1_thread", "ms_2_threads")),
-        f"{speed['per_second']:,.0f}" if "per_second" in speed else "-",
-        f"{speed['peak_memory_mb']:,.0f} MB" if "peak_memory_mb" in speed else "-",
-    ]
 
 
 def _use(path: Path, info: dict[str, Any]) -> str:

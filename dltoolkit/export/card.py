@@ -38,6 +38,7 @@ LABELS = {
     "peak_memory_mb": "Peak memory of the process",
     "bytes": "Size of the model file",
 }
+COLUMNS = ("format", "weights", "size", "score", "equal", "1 thread", "2 threads", "per second", "memory")
 PERCENTAGES = ("label_agreement", "accuracy", "accuracy_of_run", "equal_pixels")
 OWN_LICENSE = "The weights were trained on the data above; their license is that of whoever trained them."
 PRETRAINED_LICENSE = "The weights come from {}: the license of that model holds, together with that of the data."
@@ -91,6 +92,25 @@ def format_value(name: str, value: Any) -> str:
     if name == "peak_memory_mb":
         return f"{value:,.0f} MB"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if name == "per_second" else f"{value:.4g}"
+
+
+def row(info: dict[str, Any]) -> list[str]:
+    """Return the cells of an export; the run itself has only some of them."""
+    parity, speed = info.get("parity", {}), info.get("speed", {})
+    score = parity.get("accuracy", parity.get("loss"))
+    equal = parity.get("label_agreement", parity.get("equal_pixels"))
+    if "equal_tokens" in parity:
+        equal = parity["equal_tokens"] / parity["continued_tokens"]
+    return [
+        info["runtime"],
+        info["quantize"].removeprefix("weights ").removeprefix("in "),
+        f"{info['bytes'] / 1e6:.1f} MB" if "bytes" in info else "-",
+        "-" if score is None else percent(score) if "accuracy" in parity else f"{score:.4f}",
+        "-" if equal is None else percent(equal),
+        *(f"{speed[name]:.3g} ms" if name in speed else "-" for name in ("ms_1_thread", "ms_2_threads")),
+        f"{speed['per_second']:,.0f}" if "per_second" in speed else "-",
+        f"{speed['peak_memory_mb']:,.0f} MB" if "peak_memory_mb" in speed else "-",
+    ]
 
 
 def write_example(folder: Path, info: dict[str, Any], template: str, **values: Any) -> None:

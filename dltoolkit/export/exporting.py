@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit import export, files, progress
+from dltoolkit import export, files, progress, report
 from dltoolkit.errors import ExportRefused, UserError, did_you_mean
 from dltoolkit.evaluation import text_generation
 from dltoolkit.export import card, exported, folder, speed, steps
@@ -93,7 +93,18 @@ def export_run(
         _write_json(partial / folder.DESCRIPTION, info)
         card.write_card(partial, info, run.info, *parts.example[2:])
         folder.write_sums(partial)
+    _report(run)
     return path, info
+
+
+def _report(run: Run) -> None:
+    """Write the exports in the directory of a run into its report."""
+    rows = []
+    for each in sorted((run.path / exported.EXPORTS).glob(f"*/{folder.DESCRIPTION}")):
+        with contextlib.suppress(UserError):  # a damaged export is no reason to lose the new one
+            rows.append(card.row(folder.read(each.parent)[0]))
+    if rows:
+        report.exports.write(run, card.COLUMNS, rows)
 
 
 def speed_of_run(run: Run) -> dict[str, Any]:

@@ -31,6 +31,8 @@ EXPORT = {
     "state": {str: str},
     "run": {"recipe": str, "name": (str, None), "fingerprint": (str, None), "model_sha256": str},
     "data": run_schema.RUN["data"],
+    "bytes": run_schema.COUNT,
+    "speed": {str: float},
     "passed": bool,
     "parity": {str: (float, str, None, [float])},
 }

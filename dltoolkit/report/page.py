@@ -68,12 +68,12 @@ def write(
 
 def render(contents: Contents) -> str:
     """Return the page as HTML, in which the control characters of names and texts are visible."""
-    html = _environment().get_template("report.html").render(run=contents, **sections.context(contents))
+    html = environment().get_template("report.html").render(run=contents, **sections.context(contents))
     return display.visible(html, keep="\n\t")
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     """Return the template environment, which keeps the compiled templates."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
