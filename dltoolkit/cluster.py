@@ -95,8 +95,14 @@ def trusts_network(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def is_chief() -> bool:
-    """Return whether this process writes the run's files: the chief of a cluster, or a process without a cluster."""
-    cluster = current()
+    """Return whether this process writes the run's files: the chief of a cluster, or a process without a cluster.
+
+    A malformed description, which may be left over from other work, matters to training only, which refuses it.
+    """
+    try:
+        cluster = current()
+    except UserError:
+        return True
     return cluster is None or cluster.index == 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import run_command
 
 from dltoolkit import cluster
 from dltoolkit.cluster import Cluster
@@ -194,3 +195,16 @@ def test_slurm_script_in_the_docs_is_valid():
     script = file_in_docs("train.sbatch")
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     assert "\nsrun dltoolkit train image-classifier " in script
+
+
+def test_a_leftover_description_does_not_stop_what_trains_nothing(monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("TF_CONFIG", "garbage")
+    assert cluster.is_chief()
+    code, _, message = run_command(capfd, "show", "latest", "--out-dir", str(tmp_path))
+    assert code == 2
+    assert "There are no runs" in message
+    options = ("--epochs", "1", "--limit", "30", "--out-dir", str(tmp_path))
+    code, _, message = run_command(capfd, "train", "image-classifier", *options)
+    assert code == 2
+    assert "TF_CONFIG is not valid JSON" in message
+    assert list(tmp_path.iterdir()) == []
