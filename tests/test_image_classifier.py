@@ -198,8 +198,10 @@ def test_train_runs_a_copied_and_changed_recipe(capfd, images, tmp_path, monkeyp
     trained = dltoolkit.load("latest")
     assert trained.info["config"]["model"] == "mlp"
     assert trained.path.parent.name == "mine"
-    code, out, _ = run_command(capfd, "predict", "latest", str(images / "bars" / "0.png"), "--format", "json")
-    assert (code, len(json.loads(out))) == (0, 1)
+    image, options = str(images / "bars" / "0.png"), ["--format", "json"]
+    assert "--recipe ./mine.py" in run_command(capfd, "predict", "latest", image, *options)[2]
+    code, out, err = run_command(capfd, "predict", "latest", image, *options, "--recipe", "./mine.py")
+    assert (code, len(json.loads(out))) == (0, 1), err
 
 
 def test_command_line_and_python_give_equal_runs(tiny, capfd, tmp_path, monkeypatch):

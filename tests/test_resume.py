@@ -124,7 +124,7 @@ def test_resume_refuses_a_checkpoint_of_another_network(train):
 def test_resume_names_a_damaged_run_json(train):
     run = train(epochs=1)
     (run.path / "run.json").write_bytes((run.path / "run.json").read_bytes()[:100])
-    with pytest.raises(UserError, match=r"run\.json is damaged or cannot be read, and the run cannot be used"):
+    with pytest.raises(UserError, match=r"run\.json is damaged: Unterminated string"):
         dltoolkit.resume(load_toy(run.path))
 
 
@@ -207,10 +207,10 @@ def test_resume_follows_the_plan_that_was_made_from_the_speed(train, tmp_path, m
             train(max_time="20s", name="cut")
     cut = load_toy("cut", tmp_path)
     planned = cut.info["plan"]["steps"]
-    assert 100 < planned < 250
+    assert 50 < planned < 250
     assert len(checkpoints(cut)) >= 1
     other = shutil.copytree(cut.path, cut.path.parent / "other")
-    one, two = dltoolkit.resume(cut), dltoolkit.resume(other)
+    one, two = dltoolkit.resume(cut), dltoolkit.resume(load_toy(other))
     assert one.history[-1]["step"] == planned
     assert one.history[-1]["learning_rate"] < 0.1 * max(row["learning_rate"] for row in one.history)
     assert equal(one, two)
