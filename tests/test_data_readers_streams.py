@@ -130,3 +130,9 @@ def test_files_give_the_same_texts_as_streams(tmp_path):
     assert cells[1] == Line("alpha\r\n\r\nand, in a second paragraph, beta")
     (tmp_path / "a.json").write_text('[{"text": "x"}, {"text": null}, {"text": "y"}]')
     assert list(streams.read_table_texts(tmp_path / "a.json", None)) == ["x", "", "y"]
+
+
+def test_trained_column_is_read_if_a_table_has_it():
+    trained = streams.TrainedColumn("remark")
+    assert read("text,remark\nx,y\n", column=trained) == ["y"]
+    assert read("text,other\nx,y\n", column=trained) == ["x"]

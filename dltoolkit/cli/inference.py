@@ -119,13 +119,15 @@ def predict(
     An input that cannot be read becomes a row with its error, the others are classified, and the exit code is 2.
     """
     from dltoolkit.data.readers import encoding as encodings
+    from dltoolkit.data.readers import streams
 
     if spreadsheet_safe and form != "csv":
         raise UserError("--spreadsheet-safe has no effect without --format csv: add it, or leave this one out.")
     opened = open_for_answers(run, out_dir, recipe_file)
     predictor = opened.verb("predictor")(opened)
     given = {name: value for name, value in options.items() if value is not None}
-    text_column = given.pop("text_column", None)
+    trained = opened.info.get("data", {}).get("columns", {}).get("text")
+    text_column = given.pop("text_column", trained and streams.TrainedColumn(trained))
     if encoding := given.pop("encoding", None):
         refuse_unsupported(opened, ["encoding"], ["encoding"] if predictor.noun == "text" else [])
         encodings.check_name(encoding)

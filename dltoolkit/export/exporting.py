@@ -233,7 +233,11 @@ def _write(run: Run, parts: _Parts, runtime: str, quantize: str, path: Path) -> 
             "fingerprint": run.info["data"].get("fingerprint"),
             "model_sha256": folder.sha256(run.model_path),
         },
-        "data": {key: run.info["data"][key] for key in ("image_shape", "scale", "resize") if key in run.info["data"]},
+        "data": {
+            key: run.info["data"][key]
+            for key in ("image_shape", "scale", "resize", "columns")
+            if key in run.info["data"]
+        },
         "passed": False,
         "failures": [],
         "parity": {},

@@ -16,6 +16,10 @@ Lines = Iterable[str | InvalidInput | None]
 Cells = Iterator[Line | bytes | InvalidInput | None]
 
 
+class TrainedColumn(str):
+    """Name of the column that a run was trained with, which is read from every table that has it."""
+
+
 def read_texts(lines: Lines, form: str, text_column: str | None, name: str = "stdin") -> Cells:
     """Yield the text of each record of a stream, and None where the stream yields None.
 
@@ -119,6 +123,8 @@ def _read_json(lines: Lines, text_column: str | None, path: Path) -> Cells:
 
 
 def _find_column(names: list[str], text_column: str | None, path: Path) -> str:
+    if isinstance(text_column, TrainedColumn) and text_column not in names:
+        text_column = None
     if text_column is None and len(names) == 1:
         return names[0]
     delimited.refuse_repeated(names, path)
