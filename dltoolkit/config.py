@@ -358,7 +358,7 @@ def display(values: Mapping[str, Any]) -> dict[str, Any]:
     Seconds become "8s" or "1h30m".
     """
     durations = [name for name, item in options(RunConfig).items() if item.kind is Duration]
-    shown = {name: format_duration(values[name]) for name in durations if values.get(name) is not None}
+    shown = {name: format_duration(values[name]) for name in durations if isinstance(values.get(name), int | float)}
     return {**values, **shown}
 
 

@@ -49,6 +49,7 @@ class Run(Answers, RunSession):
             UserError: If the name is taken or invalid, the directory cannot be written, or the clock is wrong.
         """
         machine.check_clock()
+        cluster.current()  # refuses a malformed description of a cluster
         file = Path(module_file).resolve()
         shipped = {path.resolve(): name for name, path in recipe.names().items()}
         recipe_name = shipped.get(file) or file.stem.replace("_", "-")
@@ -160,8 +161,16 @@ class Run(Answers, RunSession):
 
     @property
     def config(self) -> Any:
-        """The recipe's ``Config`` with every option as this run used it."""
-        return configuration.make(self.recipe.Config, self.info["config"])
+        """The recipe's ``Config`` with every option as this run used it.
+
+        Raises:
+            UserError: If run.json has options that the recipe refuses.
+        """
+        try:
+            return configuration.make(self.recipe.Config, self.info["config"])
+        except UserError as error:
+            reason = str(error).rstrip(".")
+            raise UserError(f"{self.path / 'run.json'} is damaged: its config is wrong ({reason}).") from None
 
     @property
     def recipe(self) -> Any:

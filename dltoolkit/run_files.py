@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from dltoolkit import cluster, files, run_schema
@@ -47,8 +48,11 @@ class RunFiles:
         path = self.path / name
         if not self.writes:
             return path
+        content = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+        if len(content) > (limit := run_schema.max_bytes(path)):
+            raise UserError(f"{path} would have more than {limit >> 20} MiB: use fewer classes, or shorter names.")
         with files.atomic_write(path) as partial:
-            partial.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+            partial.write_bytes(content)
         return path
 
     def write_json(self, name: str, content: Any) -> Path:
@@ -57,11 +61,13 @@ class RunFiles:
 
     def write_rows(self, name: str, rows: Sequence[dict[str, Any]]) -> Path:
         """Write a CSV file of the run from dictionaries with equal keys."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        lines: list[str] = []
+        # csv puts cells with characters of the line end into quotes, so this one has a carriage return, too
+        target = SimpleNamespace(write=lambda line: lines.append(line.removesuffix("\r\n") + "\n"))
+        writer = csv.DictWriter(target, fieldnames=list(rows[0]), lineterminator="\r\n")
         writer.writeheader()
         writer.writerows(rows)
-        return self.write(name, text.getvalue())
+        return self.write(name, "".join(lines))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -111,7 +117,7 @@ class RunFiles:
         """
         files.refuse_special_files(self.path)
         path = self.path / "run.json"
-        info = run_schema.read(path, {}, required=run_schema.RUN_REQUIRED)
+        info = run_schema.load(path, required=run_schema.RUN_REQUIRED)
         number = info.get("format")
         if type(number) is not int or number != FORMAT:
             actual = f"format {str(number)[:20]}" if "format" in info else "no format number"

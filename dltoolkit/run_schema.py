@@ -1,13 +1,16 @@
 """What the JSON files of a run hold. A file that does not fit its description is refused when it is read.
 
 A description is a type (``str``, ``bool``, ``int`` for a whole number, ``float`` for any number), a :class:`Number`
-with bounds, a set of texts, None, a tuple of alternatives, ``[x]`` for a list, ``[x, y]`` for a list of two,
-``{str: x}`` for an object with any keys, or ``{"name": x}`` for an object in which such a field, if it is there, must
-fit. Other fields may hold anything.
+with bounds, a :class:`Text` of a form, a set of texts, None, a tuple of alternatives, ``[x]`` for a list, ``[x, y]``
+for a list of two, ``{str: x}`` for an object with any keys, or ``{"name": x}`` for an object in which such a field, if
+it is there, must fit. Other fields may hold anything.
 """
 
 from __future__ import annotations
 
+import datetime
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,9 @@ from dltoolkit import files, strict_json
 from dltoolkit.errors import UserError
 
 MAX_BYTES = 1 << 28  # of a file; a confusion matrix of 4,000 classes takes half of it
+SMALL_BYTES = 1 << 22  # of a file in SMALL_FILES; 10,000 names of classes, each as long as file names may be, take 3 MB
+SMALL_FILES = ("run.json", "labels.json", "export.json", "preprocessing.json")
+MAX_CONTAINERS = 1 << 18  # objects and lists of a file; the merges of the largest tokenizer are a quarter of them
 MAX_DEPTH = 24  # objects and lists inside each other; the deepest of a run has 6
 MAX_NUMBER = 1 << 63
 SHOWN_CHARACTERS = 60  # of a wrong value in a message
@@ -30,8 +36,27 @@ class Number:
     whole: bool = True
 
 
+@dataclass(frozen=True)
+class Text:
+    """A text that ``fits`` accepts; ``words`` describe it."""
+
+    words: str
+    fits: Callable[[str], bool]
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return len(text) <= 40 and datetime.datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
 ANYTHING = object  # the description of what this program does not read
-COUNT, SIZE = Number(0), Number(1)
+COUNT, SIZE = Number(0), Number(1, 10**12)
+SIDE = Number(1, 8192)  # pixels of a side of an image
+CONTEXT = Number(4, 65_536)  # tokens that a language model reads, from the least --context-length on
+NAME = Text("a name of at most 255 characters without slashes", lambda text: bool(re.fullmatch(r"[^/\\]{1,255}", text)))
+TIME = Text("a time with a time zone such as 2026-01-31T12:00:00+00:00", _is_time)
 SECONDS = Number(0, 10**10, whole=False)
 FRACTION = Number(0, 1, whole=False)
 SHAPE = [(SIZE, None)]
@@ -41,11 +66,11 @@ OPTION = (str, bool, float, None, [(str, bool, float)])
 # run.json; docs/run_directory.md says what the fields mean
 RUN = {
     "format": int,
-    "recipe": str,
+    "recipe": NAME,
     "recipe_file": str,
     "name": (str, None),
     "state": {"starting", "running", "interrupted", "failed", "finished"},
-    "created": str,
+    "created": TIME,
     "command": str,
     "config": {str: OPTION},
     "versions": {str: (str, None)},
@@ -60,7 +85,7 @@ RUN = {
         "split_origin": (str, None),
         "classes": [str],
         "warnings": [str],
-        "image_shape": [SIZE, SIZE, SIZE],
+        "image_shape": [SIDE, SIDE, SIDE],
         "scale": {"low": float, "high": float, "minimum": float, "maximum": float, "levels": float},
         "resize": {"mode": str, "pixels_used": FRACTION},
         "truncated": {"count": COUNT, "fraction": FRACTION, "max_length": SIZE, "unit": str},
@@ -76,7 +101,7 @@ RUN = {
     "selected": (str, None),
     "learning_curve": ([{str: float}], None),
     "resolved": {
-        **{"layers": SIZE, "embedding_dim": SIZE, "heads": SIZE, "context_length": SIZE, "ensemble_size": SIZE},
+        **{"layers": SIZE, "embedding_dim": SIZE, "heads": SIZE, "context_length": CONTEXT, "ensemble_size": SIZE},
         **{"dropout": FRACTION, "batch_tokens": SIZE},
     },
     "device": {"kind": str, "replicas": SIZE, "workers": SIZE, "precision": str, "xla": bool},
@@ -161,10 +186,15 @@ class Fields(dict):
 
     def __init__(self, values: dict[str, Any], file: Path, name: str):
         super().__init__(values)
-        self._file, self._name = file, name
+        self.file, self._name = file, name
 
     def __missing__(self, key: str) -> Any:
-        raise UserError(f"{self._file} is incomplete: it has no '{_join(self._name, key)}', which this needs.")
+        raise UserError(f"{self.file} is incomplete: it has no '{_join(self._name, key)}', which this needs.")
+
+
+def max_bytes(path: Path) -> int:
+    """Return the maximum size of a file of a run."""
+    return SMALL_BYTES if path.name in SMALL_FILES else MAX_BYTES
 
 
 def read_text(path: Path) -> str:
@@ -175,11 +205,11 @@ def read_text(path: Path) -> str:
         Invalid: If it is too large or not UTF-8.
     """
     with files.open_regular(path, follow_links=False) as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise Invalid(f"it has more than {MAX_BYTES >> 20} MiB")
+        content = file.read((limit := max_bytes(path)) + 1)
+    if len(content) > limit:
+        raise Invalid(f"it has more than {limit >> 20} MiB")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # some editors of Windows write a byte order mark
     except UnicodeDecodeError:
         raise Invalid("it is not UTF-8 text") from None
 
@@ -195,8 +225,16 @@ def read(path: Path, description: Any, *, required: tuple[str, ...] = ()) -> Any
     Raises:
         UserError: If the file is not a regular file, cannot be read, or does not fit the description.
     """
+    return fitting(load(path, required=required), description, path)
+
+
+def load(path: Path, *, required: tuple[str, ...] = ()) -> Any:
+    """Return the contents of a JSON file of a run that are not checked against a description; see :func:`read`."""
     try:
-        value = strict_json.loads(read_text(path))
+        text = read_text(path)
+        if text.count("{") + text.count("[") > MAX_CONTAINERS:
+            raise Invalid(f"it has more than {MAX_CONTAINERS:,} objects and lists")
+        value = strict_json.loads(text)
     except OSError as error:
         raise UserError(f"{path} is damaged or cannot be read: {error.strerror or error}.") from None
     except ValueError as error:
@@ -204,7 +242,7 @@ def read(path: Path, description: Any, *, required: tuple[str, ...] = ()) -> Any
     missing = [name for name in required if not isinstance(value, dict) or name not in value]
     if missing:
         raise UserError(f"{path} is damaged: it has no {' and no '.join(missing)}.")
-    return fitting(value, description, path)
+    return value
 
 
 def fitting(value: Any, description: Any, file: Path) -> Any:
@@ -216,11 +254,11 @@ def fitting(value: Any, description: Any, file: Path) -> Any:
 
 
 def check(value: Any, description: Any, file: Path, name: str = "", depth: int = 0) -> Any:
-    """Return a value of a JSON file with its objects as :class:`Fields`.
+    """Return a value of a JSON file with the objects that have a description as :class:`Fields`.
 
     Args:
         value: The value.
-        description: What it must be; None for anything.
+        description: What it must be.
         file: The file, for messages.
         name: Name of the value in the file, such as ``plan.epochs``; empty for the file itself.
         depth: Number of objects and lists around the value.
@@ -237,15 +275,19 @@ def check(value: Any, description: Any, file: Path, name: str = "", depth: int =
     if not fitting:
         raise Invalid(f"{f'{name!r}' if name else 'it'} must be {_describe(description)}, not {_show(value)}")
     description = fitting[0]
+    if description is ANYTHING:
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            if isinstance(each, dict | list | int):
+                check(each, ANYTHING, file, name, depth + 1)
+        return value
     if isinstance(value, dict):
-        described = description if isinstance(description, dict) else {}
         fields = {
-            key: check(each, described.get(key, described.get(str, ANYTHING)), file, _join(name, key), depth + 1)
+            key: check(each, description.get(key, description.get(str, ANYTHING)), file, _join(name, key), depth + 1)
             for key, each in value.items()
         }
         return Fields(fields, file, name)
     if isinstance(value, list):
-        elements = description if isinstance(description, list) else [ANYTHING]
+        elements = description
         if value and elements == [COUNT] and all(type(each) is int for each in value) and min(value) >= 0:
             return value if max(value) <= MAX_NUMBER else check(max(value), COUNT, file, name)  # fast, for confusion
         elements = elements * len(value) if len(elements) == 1 else elements
@@ -268,6 +310,8 @@ def _fits(value: Any, description: Any) -> bool:
         return isinstance(value, list) and (len(description) == 1 or len(value) == len(description))
     if isinstance(description, set | frozenset):
         return isinstance(value, str) and value in description
+    if isinstance(description, Text):
+        return isinstance(value, str) and description.fits(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(description, Number):
         fits = is_number and description.minimum <= value <= description.maximum
@@ -285,6 +329,8 @@ def _describe(description: Any) -> str:
         kind = "a whole number" if description.whole else "a number"
         upper = f" to {description.maximum:,}" if description.maximum < MAX_NUMBER else " on"
         return f"{kind} from {description.minimum:g}{upper}"
+    if isinstance(description, Text):
+        return description.words
     if isinstance(description, set | frozenset):
         return " or ".join(sorted(description))
     if isinstance(description, list) and len(description) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import inspect
 import os
 import zipfile
@@ -11,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dltoolkit import cluster, data_object, files
 from dltoolkit import config as configuration
-from dltoolkit import data_object, files
 from dltoolkit import recipe as recipes
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.formatting import counted
@@ -56,7 +57,7 @@ def _find(name: str, out_dir: str | Path) -> Path:
             warn_of_unreadable(unreadable)
         if not available:
             raise RunNotFound(f"There are no runs in {out_dir} yet; 'dltoolkit train image-classifier' trains one.")
-        return max(available, key=lambda each: (each.info.get("created", ""), each.path.stat().st_mtime_ns)).path
+        return max(available, key=_age).path
     matches = [each.path for each in available if each.path.name == name]
     if len(matches) == 1:
         return matches[0]
@@ -68,6 +69,13 @@ def _find(name: str, out_dir: str | Path) -> Path:
             return path  # opening it raises the reason why it cannot be read
     hint = did_you_mean(name, [each.path.name for each in available])
     raise RunNotFound(f"There is no run '{name}' in {out_dir}; 'dltoolkit list runs' lists the runs.{hint}")
+
+
+def _age(run: Run) -> tuple[datetime.datetime, float]:
+    """Return what orders runs by time; one whose date is in the future was created when run.json was written."""
+    written = (run.path / "run.json").stat().st_mtime
+    last = datetime.datetime.fromtimestamp(written, datetime.UTC)
+    return min(datetime.datetime.fromisoformat(run.info.get("created", "1970-01-01T00:00:00+00:00")), last), written
 
 
 def resume(
@@ -90,6 +98,7 @@ def resume(
         UserError: If another option is given, the run has trained ``epochs`` already, the data are missing or have
             changed, or another process is using the run.
     """
+    cluster.current()  # refuses a malformed description of a cluster
     run = run if isinstance(run, Run) else load(run)
     if fixed := ", ".join(sorted(changes.keys() - set(RESUME_OPTIONS))):
         raise UserError(
@@ -113,6 +122,7 @@ def resume(
         if new_length:
             lengths = run.info["config"].keys() & {"epochs", "max_time", "steps"}
             changes = {**dict.fromkeys(lengths), **changes}
+        _ = run.config  # what is wrong in run.json is not an error of the caller
         if data_object.is_lost(held):
             raise UserError(
                 f"{run.path} was trained on data that a Python program held ({held}), and that are not stored: resume "
@@ -180,7 +190,7 @@ def scan(out_dir: str | Path) -> tuple[list[Run], dict[Path, str]]:
             readable.append(Run.open(file.parent))
         except UserError as error:
             unreadable[file.parent] = str(error)
-    return sorted(readable, key=lambda run: run.info.get("created", "")), unreadable
+    return sorted(readable, key=_age), unreadable
 
 
 def warn_of_unreadable(reasons: Mapping[Path, str]) -> None:

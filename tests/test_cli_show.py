@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import run_command
 from dltoolkit.recipes import image_classifier, image_gan
+from rich.cells import cell_len
 
 from dltoolkit.cli import show, tables
 from dltoolkit.run import Run
@@ -167,3 +168,15 @@ def test_show_keeps_paths_and_commands_whole_on_a_terminal(terminal, runs):
 def test_tables_elsewhere_have_one_line_for_each_row(capsys):
     tables.print_table(["name", "text"], [["a", 50 * "word "]])
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_tables_align_wide_characters_and_shorten_long_cells(capsys):
+    tables.print_table([], [["北京", "a"], ["b", "c"], ["d" * 5000, "e"]], unbroken=("d" * 5000,))
+    lines = capsys.readouterr().out.splitlines()
+    assert [cell_len(line[: line.rindex("  ") + 2]) for line in lines] == [2002] * 3
+    assert lines[2] == f"{'d' * 1999}…  e"
+
+
+def test_wide_characters_are_wrapped_on_a_terminal(terminal):
+    lines = terminal(tables.print_table, [], [["name", "北京" * 60]])
+    assert [cell_len(line) for line in lines] == [80, 80, 80, 24]

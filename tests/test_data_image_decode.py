@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -300,3 +301,18 @@ def test_survey_side_is_that_of_small_squares_or_the_median():
     assert side((30, 30), (0, 0), (50, 60), (90, 70)) == 48
     assert side((4000, 3000), (3000, 4000)) == 160
     assert side((3, 5)) == 8
+
+
+def test_read_is_silent_about_what_pillow_warns_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # Pillow warns of images with more pixels
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read(encode(gradient(8, 8), "PNG"), (8, 8, 3))
+        read(encode(gradient(4, 4), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff"), (4, 4, 3))
+    assert not caught
+
+
+def test_read_names_a_link_that_leads_back_to_itself(tmp_path):
+    (tmp_path / "a.png").symlink_to("a.png")
+    with pytest.raises(OSError, match="^a symbolic link that leads back to itself$"):
+        read(tmp_path / "a.png", (8, 8, 3))

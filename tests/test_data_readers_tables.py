@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dltoolkit import memory
-from dltoolkit.data.readers import columns, delimited, table_files
+from dltoolkit.data.readers import bounded, columns, delimited, table_files
 from dltoolkit.data.readers.tables import read_table, read_tables
 from dltoolkit.errors import UserError
 
@@ -324,3 +324,19 @@ def test_read_table_refuses_rows_that_repeat_a_long_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 200_000)
     with pytest.raises(UserError, match="a.parquet take .* of memory"):
         read_table(tmp_path / "a.parquet")
+
+
+def test_read_table_refuses_a_small_file_of_many_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounded, "MIN_LIMIT", 10_000_000)
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array(bytes(700_000), pyarrow.int8()), ["good"])
+    table = pyarrow.table({"text": column, "label": column})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    with pytest.raises(UserError, match="a.parquet has more cells than 200 times its size, as harmful files have"):
+        read_table(tmp_path / "a.parquet")
+    nulls = pyarrow.record_batch([pyarrow.nulls(2_000_000)], ["text"])  # take no bytes
+    with pyarrow.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, nulls.schema) as stream:
+        stream.write(nulls)
+    with pytest.raises(UserError, match="a.arrow has more cells than"):
+        read_table(tmp_path / "a.arrow")

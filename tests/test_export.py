@@ -232,6 +232,24 @@ def test_wrong_descriptions_are_refused(copy, changes, message):
         dltoolkit.load(copy)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"context_length": 10**9}, "'context_length' must be a whole number from 4 to 65,536"),
+        ({"image_shape": [10**9, 8, 3]}, r"'image_shape\[0\]' must be a whole number from 1 to 8,192"),
+        ({"latent_dim": 10**9}, "'latent_dim' must be a whole number from 1 to 8,192"),
+        ({"empty_state": {"a": [1, 1 << 12, 1 << 12], "b": [1]}}, "'empty_state' has more than 16,777,216 numbers"),
+    ],
+)
+def test_sizes_that_would_take_memory_are_refused(tmp_path, changes, message):
+    description = {"format": 1, "kind": "text-generator", "runtime": "onnx"}
+    (tmp_path / "export.json").write_text(json.dumps(description))
+    (tmp_path / "preprocessing.json").write_text(json.dumps(changes))
+    folder.write_sums(tmp_path)
+    with pytest.raises(UserError, match=f"preprocessing.json is damaged: {message}"):
+        dltoolkit.load(tmp_path)
+
+
 def test_onnx_files_of_strangers_are_data(images, tmp_path):
     import onnx
     from onnx import helper

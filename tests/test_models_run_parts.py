@@ -11,6 +11,7 @@ from dltoolkit import recipe
 from dltoolkit.data.language.tokenizers import CharTokenizer
 from dltoolkit.data.text.vocabulary import Vocabulary
 from dltoolkit.errors import UserError
+from dltoolkit.models import run_parts
 from dltoolkit.models.gan import networks
 from dltoolkit.models.image import classifiers as image_classifiers
 from dltoolkit.models.text import classifiers as text_classifiers
@@ -94,6 +95,21 @@ def test_model_of_another_recipe_is_refused(run):
     inputs = keras.Input((5,))
     run.save_model(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
     assert "do not belong together" in refusal(run)
+
+
+@pytest.mark.parametrize("run", ["text-generator"], indirect=True)
+def test_a_context_of_more_tokens_than_there_are_positions_is_refused(run):
+    class Positions(keras.layers.Layer):
+        sequence_length = 8
+
+        def call(self, vectors):
+            return vectors
+
+    info = {"resolved": {"context_length": 9}}
+    vectors = keras.Input((None, 6))
+    model = keras.Model(vectors, Positions()(vectors))
+    with pytest.raises(UserError, match="model.keras reads 8 tokens, but run.json says 9"):
+        run_parts.check(run.path, info, model)
 
 
 def test_files_of_a_finished_run_must_be_those_that_it_finished_with(run):

@@ -114,7 +114,7 @@ def finished(tmp_path_factory) -> tuple[Run, str, Outline]:
         history=HISTORY,
     )
     run.update(command="dltoolkit train image-classifier --data 'a <b>'", time={"train_seconds": 83.2})
-    run.update(data={"warnings": [f"<i>{number}</i>.jpg is odd" for number in range(12)]})
+    run.update(data={"warnings": [f"<i>{number}</i>.jpg is odd: --resize=crop" for number in range(12)]})
     rng = np.random.default_rng(0)
     predicted = probabilities.argmax(axis=1)
     shapes = [(8, 8, 1), (200, 100, 3), (30, 30, 4), (28, 28)]
@@ -169,7 +169,7 @@ def test_page_escapes_what_the_user_named(finished):
     assert "Training time1 min 23 s" in outline.text
     assert "widths32 × 64" in outline.text
     assert "max_time1h30m" in outline.text
-    assert "<i>3</i>.jpg is odd" in outline.text
+    assert "<i>3</i>.jpg is odd: resize='crop'" in outline.text
     assert "--data 'a <b>'" in outline.text
     assert "Linear model: with <care>." in outline.text
     assert r"🐱\udcff.png" in outline.text  # an undecodable byte in a file name

@@ -1,5 +1,8 @@
 """Tests of links and special files inside a run: none is followed, opened or waited for."""
 
+import csv
+import io
+import os
 import shutil
 
 import pytest
@@ -127,3 +130,15 @@ def test_impossible_names_are_answered_with_a_sentence(tmp_path, monkeypatch, ca
         code, out, err = run_command(capfd, *words)
         assert (code, out, err.count("\n"), err[:7]) == (2, "", 1, "Error: "), (words[0], err[-200:])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_with_line_ends_in_its_cells_is_read_as_it_was_written(runs):
+    rows = [{"input": text, "finding": "x"} for text in ("a\rb", "a\r\nb", "a\nb", 'a"b', "a,b", " a")]
+    content = runs[0].write_rows("findings.csv", rows).read_bytes()
+    assert list(csv.DictReader(io.StringIO(content.decode(), newline=""))) == rows
+    assert content.endswith(b"\n a,x\n")
+
+
+def test_a_date_in_the_future_does_not_make_a_run_the_latest(runs, tmp_path):
+    os.utime(runs[1].path / "run.json", (10**9, 10**9))
+    assert dltoolkit.load("latest", tmp_path / "runs").path.name == "good"

@@ -64,7 +64,7 @@ RUN_FIELDS = [  # fields of run.json, wrong values, and what the sentence says a
     ("state", "3", "'state' must be failed or finished or interrupted or running or starting, not 3"),
     ("state", '"dead"', "not the text 'dead'"),
     ("state", "[]", "not a list of 0"),
-    ("recipe", "{}", "'recipe' must be a text, not an object"),
+    ("recipe", "{}", "'recipe' must be a name of at most 255 characters without slashes, not an object"),
     ("config", "[1]", "'config' must be an object, not a list of 1"),
     ("config.epochs", '{"a": 1}', "'config.epochs' must be"),
     ("config.epochs", DEEP, "nested too deeply"),
@@ -72,22 +72,39 @@ RUN_FIELDS = [  # fields of run.json, wrong values, and what the sentence says a
     ("config.epochs", "9" * 300, "'config.epochs' has a number of more than 63 bits"),
     ("config.epochs", "1e999", "too large"),
     ("config.epochs", "NaN", "no number of JSON"),
-    ("created", "12", "'created' must be a text"),
+    ("recipe", '"../fine-tune"', "'recipe' must be a name"),
+    ("recipe", f'"{"a" * 256}"', "'recipe' must be a name"),
+    ("created", "12", "'created' must be a time with a time zone such as 2026-01-31T12:00:00\\+00:00, not 12"),
+    ("created", '"9999-99-99T00:00:00+00:00"', "'created' must be a time"),
+    ("created", '"2026-01-31T12:00:00"', "'created' must be a time"),
+    ("created", f'"{"x" * 1_000_000}"', "'created' must be a time"),
     ("data", "[]", "'data' must be an object"),
     ("data.classes", '"abc"', "'data.classes' must be a list, not the text 'abc'"),
     ("data.classes", '["a", 7]', r"'data.classes\[1\]' must be a text, not 7"),
     ("data.classes", "null", "not null"),
     ("data.splits", '{"train": "many"}', "'data.splits.train' must be a whole number from 0 on, not the text 'many'"),
     ("data.image_shape", "[8, 8]", "'data.image_shape' must be a list of 3, not a list of 2"),
-    ("data.image_shape", "[8, 8, -1]", "must be a whole number from 1 on, not -1"),
+    ("data.image_shape", "[8, 8, -1]", "must be a whole number from 1 to 8,192, not -1"),
     ("data.scale", '{"low": true}', "'data.scale.low' must be a number, not true"),
     ("model.parameters", "1.5", "'model.parameters' must be a whole number"),
     ("model.input_shape", "8", "'model.input_shape' must be a list"),
-    ("plan.epochs", '"3"', "'plan.epochs' must be a whole number from 1 on or null, not the text '3'"),
+    (
+        "plan.epochs",
+        '"3"',
+        "'plan.epochs' must be a whole number from 1 to 1,000,000,000,000 or null, not the text",
+    ),
     ("plan.summary", "[3]", r"'plan.summary\[0\]' must be a list of 2"),
     ("time.train_seconds", "1e300", "'time.train_seconds' must be a number from 0 to 10,000,000,000, not 1e\\+300"),
+    ("resolved.context_length", "9" * 18, "'resolved.context_length' must be a whole number from 4 to 65,536, not 9+"),
+    (
+        "data.image_shape",
+        "[1000000000, 8, 1]",
+        r"image_shape\[0\]' must be a whole number from 1 to 8,192, not 1",
+    ),
+    ("anything", f"[{'{},' * 300_000}{{}}]", "more than 262,144 objects and lists"),
+    ("anything", f"[{'0,' * (1 << 21)}0]", "more than 4 MiB"),
     ("time", "null", "'time' must be an object"),
-    ("resolved.context_length", "0", "'resolved.context_length' must be a whole number from 1 on, not 0"),
+    ("resolved.context_length", "0", "'resolved.context_length' must be a whole number from 4 to 65,536, not 0"),
     ("anything", "[" * 30 + "]" * 30, "nested too deeply"),
     ("anything", "1" + "0" * 100, "63 bits"),
 ]
@@ -199,6 +216,61 @@ def test_a_field_that_is_needed_and_missing_is_named(bad):
         _ = run.info["plan"]["extractor_steps"]
     assert run.info.get("task") is None
     assert json.loads(json.dumps(run.info)) == run.info
+
+
+def test_ten_thousand_classes_and_unread_fields_are_read(bad):
+    path = bad / "run.json"
+    classes = [f"{number:05}{'n' * 250}" for number in range(10_000)]
+    write(path, changed(path, "data.classes", json.dumps(classes)))
+    write(path, changed(path, "unread", '{"a": [{}, {"b": 1}]}'))
+    info = dltoolkit.load(bad).info
+    assert info["data"]["classes"] == classes
+    assert (type(info["data"]), type(info["unread"]), type(info["unread"]["a"][1])) == (run_schema.Fields, dict, dict)
+
+
+def test_a_run_json_that_could_not_be_read_is_not_written(bad):
+    run = dltoolkit.load(bad)
+    before = (bad / "run.json").read_bytes()
+    with pytest.raises(UserError, match="would have more than 4 MiB: use fewer classes, or shorter names"):
+        run.update(data={"classes": ["n" * 250] * 20_000})
+    assert (bad / "run.json").read_bytes() == before
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(bad):
+    before = dltoolkit.load(bad).info
+    write(bad / "run.json", b"\xef\xbb\xbf" + (bad / "run.json").read_bytes())
+    assert dltoolkit.load(bad).info == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("nosuch", "3", "There is no option 'nosuch'"),
+        ("image_size", "1000000000", "image_size must be at most 1024, not 1000000000"),
+        ("seed", "null", "seed needs a value"),
+    ],
+)
+def test_wrong_options_of_a_run_are_an_error_of_its_file(bad, field, value, words):
+    path = bad / "run.json"
+    write(path, changed(path, f"config.{field}", value))
+    message = re.escape(f"{path} is damaged: its config is wrong ({words}")
+    with pytest.raises(UserError, match=message):
+        _ = dltoolkit.load(bad).config
+    with pytest.raises(UserError, match=message):
+        dltoolkit.resume(bad, epochs=9)
+
+
+def test_a_wrong_preprocessing_is_an_error_of_its_file(bad):
+    path = bad / "run.json"
+    write(path, changed(path, "data.image_shape", "[8, 8, 2]"))
+    with pytest.raises(UserError, match=re.escape(f"{path} describes a damaged preprocessing of images")):
+        dltoolkit.load(bad).preprocess([])
+
+
+def test_compare_shows_a_time_that_is_none(bad, tmp_path, capfd):
+    write(bad / "run.json", changed(bad / "run.json", "config.max_time", '"soon"'))
+    code, out, err = run_command(capfd, "compare", "one", "bad", "--out-dir", str(tmp_path))
+    assert (code, "soon" in out, err) == (0, True, "")
 
 
 def test_large_lists_of_counts_are_checked(tmp_path):

@@ -17,6 +17,7 @@ from dltoolkit import display, streams
 from dltoolkit.formatting import metric_label, metric_value, percent
 
 MIN_COLUMN = 10  # columns of a terminal below which a column of a table is not narrowed
+MAX_CELL = 2000  # characters of a cell of a table
 METRICS = (
     *("accuracy", "balanced_accuracy", "macro_f1", "loss", "bits_per_character", "perplexity"),
     *("gan_train_accuracy", "frechet_distance", "coverage"),
@@ -55,7 +56,9 @@ def print_table(
         unbroken: First cells of the rows that stay on one line, so that they can be copied: paths, commands.
         break_words: Whether cells are wrapped within words, too.
     """
-    table = [[display.visible(cell) for cell in line] for line in ([header, *rows] if header else rows)]
+    from rich.cells import cell_len  # imports Rich, which takes a noticeable part of the time of --help
+
+    table = [[_shortened(display.visible(cell)) for cell in line] for line in ([header, *rows] if header else rows)]
     if not table:
         return
     lines = [[[cell] for cell in line] for line in table]
@@ -67,11 +70,12 @@ def print_table(
             for line in table
         ]
     wrapped = [line for line, cells in zip(lines, table, strict=True) if cells[0] not in unbroken] or lines
-    widths = [max(len(part) for line in wrapped for part in line[i]) for i in range(len(table[0]))]
-    widths[0] = max(len(part) for line in lines for part in line[0])
+    widths = [max(cell_len(part) for line in wrapped for part in line[i]) for i in range(len(table[0]))]
+    widths[0] = max(cell_len(part) for line in lines for part in line[0])
     parts = [parts for line in lines for parts in itertools.zip_longest(*line, fillvalue="")]
     for number, line in enumerate(parts):
-        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
+        text = "  ".join(padded).rstrip()
         if header and number == 0 and isinstance(sys.stdout, streams.Answers):
             sys.stdout.write_bold(text)
             text = ""
@@ -80,8 +84,11 @@ def print_table(
 
 def _fit(table: Sequence[Sequence[str]], columns: int, break_words: bool) -> list[int]:
     """Return the widths of the columns of a table: the widest ones shrink until it fits, but not below their words."""
-    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-    longest = [max(len(word) for cell in cells for word in cell.split() or [""]) for cells in zip(*table, strict=True)]
+    from rich.cells import cell_len
+
+    columns_of_cells = list(zip(*table, strict=True))
+    widths = [max(map(cell_len, cells)) for cells in columns_of_cells]
+    longest = [max(_word_len(word) for cell in cells for word in cell.split() or [""]) for cells in columns_of_cells]
     least = [min(word, MIN_COLUMN) if break_words else word for word in longest]
     while sum(widths) + 2 * (len(widths) - 1) > columns:
         shrinkable = [i for i, width in enumerate(widths) if width > max(1, least[i])]
@@ -92,7 +99,24 @@ def _fit(table: Sequence[Sequence[str]], columns: int, break_words: bool) -> lis
 
 
 def _wrap(cell: str, width: int) -> list[str]:
-    return [cell] if len(cell) <= width else textwrap.wrap(cell, width, break_on_hyphens=False)
+    from rich.cells import cell_len, chop_cells
+
+    if cell_len(cell) <= width:
+        return [cell]
+    if cell_len(cell) > len(cell):
+        return chop_cells(cell, width)
+    return textwrap.wrap(cell, width, break_on_hyphens=False)
+
+
+def _word_len(word: str) -> int:
+    """Return the least width of a word; lines may end between wide characters, such as Chinese ones."""
+    from rich.cells import cell_len
+
+    return len(word) if cell_len(word) <= len(word) else 2
+
+
+def _shortened(cell: str) -> str:
+    return cell if len(cell) <= MAX_CELL else f"{cell[: MAX_CELL - 1]}…"
 
 
 def metric_cells(metrics: dict[str, Any]) -> dict[str, str]:

@@ -31,7 +31,8 @@ def max_batch_size(shape: tuple[int, ...]) -> int:
 
 def preprocessing(run: Run) -> Preprocessing:
     """Return the preprocessing of the images that a run was trained on."""
-    return Preprocessing.from_dict(run.info["data"])
+    data = run.info["data"]
+    return Preprocessing.from_dict(data, getattr(data, "file", run.path / "run.json"))
 
 
 class ImagePredictor(Predictor):

@@ -7,6 +7,7 @@ the SHA-256 in ``SHA256SUMS``, and a model file must be whole and without code.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ MODEL_FILES = {"onnx": "model.onnx", "litert": "model.tflite", "savedmodel": "1"
 KINDS = ("image-classifier", "text-classifier", "text-generator", "image-generator")
 MAX_MODEL_BYTES = 1 << 33  # of all files together
 CHUNK_BYTES = 1 << 20
+MAX_STATE = 1 << 24  # numbers of the state of a language model before the first token
 TENSOR = {"name": str, "dtype": str, "shape": run_schema.SHAPE}
 EXPORT = {
     "format": int,
@@ -37,13 +39,13 @@ EXPORT = {
     "parity": {str: (float, str, None, [float])},
 }
 STEPS = {  # preprocessing.json, as far as this program reads it
-    "image_shape": [run_schema.SIZE, run_schema.SIZE, run_schema.SIZE],
+    "image_shape": [run_schema.SIDE, run_schema.SIDE, run_schema.SIDE],
     "scale": run_schema.RUN["data"]["scale"],
     "resize": {"mode": str},
     "max_length": (run_schema.SIZE, None),
-    "context_length": run_schema.SIZE,
+    "context_length": run_schema.CONTEXT,
     "conditional": bool,
-    "latent_dim": run_schema.SIZE,
+    "latent_dim": run_schema.SIDE,
     "state": {str: str},
     "empty_state": {str: [run_schema.COUNT]},
     "unknown_id": (run_schema.COUNT, None),
@@ -86,7 +88,13 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{folder} has format {info['format']}, but this version reads only {FORMAT}: export the run again."
         )
     _check_sums(folder)
-    return info, run_schema.read(folder / PREPROCESSING, STEPS)
+    steps = run_schema.read(folder / PREPROCESSING, STEPS)
+    if sum(map(math.prod, steps.get("empty_state", {}).values())) > MAX_STATE:
+        raise UserError(
+            f"{folder / PREPROCESSING} is damaged: 'empty_state' has more than {MAX_STATE:,} numbers, so it was not "
+            "read: export the run again."
+        )
+    return info, steps
 
 
 def _check_sums(folder: Path) -> None:

@@ -39,6 +39,7 @@ def check(path: Path, info: Mapping[str, Any], model: keras.Model) -> None:
             raise _unfit(path, f"model.keras does not generate the {len(classes)} classes that run.json names")
         return
     _check_vocabulary(path, info, model)
+    _check_context(path, info, model)
     if "resolved" not in info and classes:
         outputs = "model.keras has {} outputs, but run.json names {} classes"
         _compare(path, outputs, model.output_shape[-1:], [len(classes)])
@@ -58,6 +59,17 @@ def _check_vocabulary(path: Path, info: Mapping[str, Any], model: keras.Model) -
     sizes = model.output_shape[-1:] if "resolved" in info else _embeddings(model)
     if size not in sizes:
         raise _unfit(path, f"the vocabulary has {size:,} entries, for which model.keras was not trained")
+
+
+def _check_context(path: Path, info: Mapping[str, Any], model: keras.Model) -> None:
+    """Raise a UserError if a language model has learned fewer positions than its context has tokens."""
+    from dltoolkit.models import keras_internals
+
+    length = info.get("resolved", {}).get("context_length", 0)
+    for layer in keras_internals.all_layers(model):
+        positions = getattr(layer, "sequence_length", None)
+        if isinstance(positions, int) and positions < length:
+            raise _unfit(path, f"model.keras reads {positions:,} tokens, but run.json says {length:,}")
 
 
 def _embeddings(model: keras.Model) -> list[int]:

@@ -51,7 +51,7 @@ def context(run: Contents) -> dict[str, Any]:
         "lead": headline.lead(run),
         "score": headline.score(run),
         "tiles": headline.tiles(run),
-        "warnings": run.info.get("data", {}).get("warnings") or [],
+        "warnings": [display.sentence(each) for each in run.info.get("data", {}).get("warnings") or []],
         "max_warnings": MAX_WARNINGS,
         "image_scores": generation_scores.image_scores(run),
         "text_scores": generation_scores.text_scores(run),

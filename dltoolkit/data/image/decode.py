@@ -4,6 +4,7 @@ Decoded images are uint8 (height, width, channels) as :class:`Preprocessing` mak
 """
 
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -139,8 +140,7 @@ def default_side(sides: np.ndarray) -> int:
 def common_header(images: Iterable[ImageSource], max_pixels: int = MAX_PIXELS) -> Header | None:
     """Return the header that all of these images have, or None if they differ or one is unreadable."""
     headers = set()
-    with _refuse_truncated_files(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _strict_pillow():
         for source in images:
             try:
                 with open_image(source, max_pixels) as image:
@@ -237,7 +237,7 @@ def read(
         OSError: If the image cannot be read; the message is a short reason.
     """
     try:
-        with _refuse_truncated_files(), open_image(source, max_pixels) as image:
+        with _strict_pillow(), open_image(source, max_pixels) as image:
             return preprocessing.pixels_and_remark(image)
     except Exception as error:
         raise OSError(failure_reason(error)) from error
@@ -251,6 +251,8 @@ def failure_reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, NotRegularFile):
         return error.strerror
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "a symbolic link that leads back to itself"
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, IsADirectoryError):
@@ -360,8 +362,7 @@ def _for_each(
         return len(chunk)
 
     done = 0
-    with _refuse_truncated_files(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about metadata and large images, which need no action
+    with _strict_pillow():
         first = next(chunks, [])
         workers = _worker_count(first)
         chunks = chain([first], chunks)
@@ -383,11 +384,13 @@ def _worker_count(images: list[tuple[int, ImageSource]]) -> int:
 
 
 @contextlib.contextmanager
-def _refuse_truncated_files() -> Iterator[None]:
-    """Let Pillow refuse truncated files, which TensorFlow Datasets allows for the whole process."""
+def _strict_pillow() -> Iterator[None]:
+    """Let Pillow refuse truncated files, which TensorFlow Datasets allows for the process, and not print warnings."""
     saved, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = saved
 

@@ -6,6 +6,7 @@ Training, evaluation and prediction share one :class:`Preprocessing`, which run.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -15,8 +16,8 @@ from dltoolkit.data.image import arrays, modes
 from dltoolkit.data.image.scale import Scale
 from dltoolkit.data.options import ResizeMode
 from dltoolkit.errors import UserError
+from dltoolkit.run_schema import SIDE
 
-MAX_SIDE = 8192  # pixels of a side that run.json may ask for
 MIN_REDUCED_SIDE = 256  # pixels of the shorter side of JPEG images that libjpeg may decode at a reduced size
 MAX_REMARKABLE_LOSS = 0.5  # fraction of one image that cropping may remove without a remark
 
@@ -44,8 +45,12 @@ class Preprocessing:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Preprocessing:
+    def from_dict(cls, data: dict[str, Any], file: str | Path = "run.json") -> Preprocessing:
         """Return the preprocessing that ``data`` of run.json describes.
+
+        Args:
+            data: The description.
+            file: The file that holds it, for messages.
 
         Raises:
             UserError: If the description is damaged.
@@ -55,10 +60,10 @@ class Preprocessing:
             resize = data.get("resize", {"mode": "crop"})["mode"]
             scale = Scale.from_dict(data.get("scale", Scale().to_dict()))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"run.json describes no preprocessing of images ({error}): train a new run.") from None
-        sides = len(shape) == 3 and all(type(side) is int and 1 <= side <= MAX_SIDE for side in shape[:2])
+            raise UserError(f"{file} describes no preprocessing of images ({error}): train a new run.") from None
+        sides = len(shape) == 3 and all(type(side) is int and 1 <= side <= SIDE.maximum for side in shape[:2])
         if not sides or shape[2] not in (1, 3) or resize not in get_args(ResizeMode):
-            raise UserError("run.json describes a damaged preprocessing of images: train a new run.")
+            raise UserError(f"{file} describes a damaged preprocessing of images: train a new run.")
         return cls(shape, resize, scale)
 
     def pixels(self, image: Image.Image | np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dltoolkit import memory, strict_json
-from dltoolkit.data.readers import delimited, encoding
+from dltoolkit.data.readers import bounded, delimited, encoding
 from dltoolkit.errors import UserError
 from dltoolkit.files import open_regular
 
@@ -16,6 +16,7 @@ MAX_EXCEL_BYTES = 500_000_000  # size of an unpacked workbook, of which openpyxl
 MAX_EXCEL_CELLS = 50_000_000  # of a sheet, empty ones included: one cell in the last column makes a row of 16,384
 
 ARROW_BATCH = 1000  # rows of a .parquet file that are read at a time
+LEAST_BYTES_PER_CELL = 8  # of a cell as text, with what separates it from the next one
 BYTES_PER_CELL = 50  # memory of a cell as a Python object, besides its content
 
 Columns = dict[str, list]
@@ -126,6 +127,8 @@ def read_arrow(path: Path) -> Columns:
             with open_regular(path), pyarrow.parquet.ParquetFile(path) as file:
                 declared = file.metadata
                 groups = [declared.row_group(index) for index in range(declared.num_row_groups)]
+                values = (group.column(i).num_values for group in groups for i in range(group.num_columns))
+                _refuse_bomb(path, max(sum(values), declared.num_rows * declared.num_columns))
                 size = sum(group.total_byte_size for group in groups)
                 size += BYTES_PER_CELL * declared.num_rows * declared.num_columns
                 memory.refuse(size, f"The rows of {path}", "use fewer rows or columns")
@@ -138,7 +141,11 @@ def read_arrow(path: Path) -> Columns:
         kind = "a Parquet" if is_parquet else "an Arrow stream"
         raise UserError(f"{path} is not {kind} file: {(str(error).splitlines() or ['damaged'])[0][:120]}.") from None
     class_names = _class_labels((table.schema.metadata or {}).get(b"huggingface"))
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    # one batch at a time, because pyarrow does not stop for signals while it converts
+    columns = {
+        name: [value for chunk in table.column(name).chunks for value in chunk.to_pylist()]
+        for name in table.column_names
+    }
     for name, names in class_names.items():
         if name in columns:
             columns[name] = [_class_name(value, names, path) for value in columns[name]]
@@ -149,13 +156,24 @@ def _collect(batches: Iterable[Any], schema: Any, path: Path) -> Any:
     """Return the pyarrow.Table of record batches, which may repeat a long cell many times without storing it again."""
     import pyarrow
 
-    collected, size, limit = [], 0, memory.available() // 2
+    collected, cells, size, limit = [], 0, 0, memory.available() // 2
     for batch in batches:
+        cells += batch.num_rows * batch.num_columns
+        _refuse_bomb(path, cells)
         collected.append(batch)
         size += batch.nbytes + BYTES_PER_CELL * batch.num_rows * batch.num_columns
         if size > limit:
             raise UserError(delimited.does_not_fit(path))
     return pyarrow.Table.from_batches(collected, schema)
+
+
+def _refuse_bomb(path: Path, cells: int) -> None:
+    """Raise a UserError if a table has more cells than a compressed text of its size could hold."""
+    if cells * LEAST_BYTES_PER_CELL > bounded.unpacked_limit(path.stat().st_size):
+        raise UserError(
+            f"{path} has more cells than {bounded.MAX_RATIO} times its size, as harmful files have: save it as .csv if "
+            "you trust it."
+        )
 
 
 def is_fasttext(path: Path) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dltoolkit.config import Options, option
+from dltoolkit.run_schema import CONTEXT
 
 NEW = {"backbone": (None,)}  # options of a new network have no effect with a backbone, which decides them
 # Default sizes of a network, by the smallest --max-time in seconds for which they are used
@@ -78,7 +79,8 @@ class LanguageModelOptions(Options):
     context_length: int | None = option(
         None,
         "Context length in tokens (default: from --max-time)",
-        minimum=4,
+        minimum=CONTEXT.minimum,
+        maximum=CONTEXT.maximum,
         group="model",
         applies_to={"the network": ("new", "a KerasHub preset")},
     )
