@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dltoolkit.errors import UserError
-from dltoolkit.models import model_size
+from dltoolkit.models import model_file, model_size
 from dltoolkit.models.model_file import load_model
 
 
@@ -78,5 +78,55 @@ def test_arrays_that_are_not_stored_are_refused(tmp_path, contents, options):
 def test_arrays_in_other_files_are_refused(tmp_path):
     path = tmp_path / "a.weights.h5"
     path.write_bytes(weights((10,), external=[(str(tmp_path / "secret"), 0, 40)]))
-    with pytest.raises(model_size.SizeError, match="lies in another file"):
+    with pytest.raises(model_size.RefusedError, match="lies in another file"):
         model_size.check_h5(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "compute", "reason"),
+    [
+        ((8, 8, 3), lambda x: keras.ops.tile(x, (10**8, 1, 1, 1)), "for one example"),
+        ((8, 8, 3), lambda x: keras.ops.tile(x, (3, 1, 1, 1)), "does not compute one output for each example"),
+        ((None, None, 3), keras.layers.UpSampling2D(20_000), "for one example"),
+    ],
+)
+def test_sizes_that_depend_on_the_batch_or_on_open_sides_are_refused(tmp_path, shape, compute, reason):
+    image = keras.Input(shape)
+    keras.Model(image, keras.layers.GlobalAveragePooling2D()(compute(image))).save(tmp_path / "a.keras")
+    with pytest.raises(UserError, match=reason):
+        load_model(tmp_path / "a.keras")
+
+
+def test_too_many_layers_entries_and_groups_are_refused(tmp_path, contents, monkeypatch):
+    monkeypatch.setattr(model_file, "MAX_LAYERS", 3)
+    with pytest.raises(UserError, match="it has more than 3 layers"):
+        load_model(write(tmp_path / "a.keras", contents))
+    entries = {f"assets/{i}": b"" for i in range(model_size.MAX_ENTRIES)}
+    with pytest.raises(UserError, match="it has more than 1,000 entries"):
+        load_model(write(tmp_path / "a.keras", contents, **entries))
+    monkeypatch.setattr(model_size, "MAX_H5_OBJECTS", 10)
+    for path in ("a/" * 120, "many"):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            for i in range(20):
+                file.create_group(f"{path}/{i}")
+        with pytest.raises(model_size.SizeError, match="10 groups, or over 100 within each other"):
+            model_size.check_h5(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (h5py.ExternalLink("b.h5", "/"), "is a link to another place or file"),
+        (h5py.SoftLink("/"), "is a link to another place or file"),
+        (np.ones(3, "complex64"), "values that are no real numbers"),
+        (np.ones(3, h5py.ref_dtype), "values that are no real numbers"),
+    ],
+)
+def test_links_and_arrays_of_other_values_are_named(tmp_path, content, reason):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        if isinstance(content, np.ndarray) and content.dtype.kind == "O":
+            file.create_dataset("a", (3,), h5py.ref_dtype)
+        else:
+            file["a"] = content
+    with pytest.raises(UserError, match=f"a.h5 was not loaded, because a.*{reason}"):
+        model_size.check_weights_file(tmp_path / "a.h5")

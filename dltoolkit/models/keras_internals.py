@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 from keras.src.backend import config
+from keras.src.saving import serialization_lib
 
 # Models and layers
 
@@ -50,6 +51,43 @@ def all_layers(layer: keras.layers.Layer, include_self: bool = True) -> list[ker
     Relies on ``Layer._flatten_layers``. The public ``Model.layers`` lacks the sublayers of composite layers.
     """
     return layer._flatten_layers(include_self=include_self)
+
+
+def output_specs(
+    model: keras.Model, inputs: list[keras.KerasTensor], check: Callable[[str, keras.KerasTensor], None]
+) -> list[keras.KerasTensor]:
+    """Return the shapes and types of a functional model's outputs for some inputs, without computing values.
+
+    Relies on ``Function._run_through_graph`` and ``Sequential._functional``. Other models have no outputs here.
+
+    Args:
+        model: The model.
+        inputs: Shapes and types of its inputs.
+        check: Is called with the name and each output of each layer, also of those in models within the model.
+    """
+
+    def compute(operation: keras.Operation) -> Callable[..., Any]:
+        def outputs_of(*args: Any, **options: Any) -> Any:
+            if isinstance(operation, keras.Model) and _graph(operation):
+                outputs = run(operation, next(iter((*args, *options.values()))))
+            else:
+                outputs = operation.compute_output_spec(*args, **options)
+            for tensor in keras.tree.flatten(outputs):
+                if isinstance(tensor, keras.KerasTensor):
+                    check(operation.name, tensor)
+            return outputs
+
+        return outputs_of
+
+    def run(functional: keras.Model, tensors: Any) -> Any:
+        return _graph(functional)._run_through_graph(tensors, operation_fn=compute)
+
+    return keras.tree.flatten(run(model, inputs)) if _graph(model) else []
+
+
+def _graph(model: keras.Model) -> Any:
+    graph = getattr(model, "_functional", model)
+    return graph if hasattr(graph, "_nodes_by_depth") else None
 
 
 def seed_generators(model: keras.Model) -> list[tuple[keras.layers.Layer, keras.random.SeedGenerator]]:
@@ -287,13 +325,20 @@ def strict_weight_loading() -> Iterator[None]:
         yield
 
 
-def refuses_code(error: Exception) -> bool:
-    """Return whether ``keras.saving.load_model`` refused a file because it contains Python code.
+def find_part(part: dict[str, Any]) -> Any:
+    """Return the class or function that a description in a model file names, or None if Keras finds none.
 
-    Relies on the messages of ``keras.saving``'s safe mode.
+    Relies on ``serialization_lib._retrieve_class_or_fn``, which looks for registered objects first.
     """
-    message = str(error).lower()
-    return any(word in message for word in ("safe_mode", "unsafe", "lambda"))
+    name, module = part["class_name"], part.get("module")
+    kind, target = ("function", part["config"]) if name == "function" else ("class", name)
+    if not isinstance(target, str) or not (isinstance(module, str) or module is None):
+        return None
+    registered, objects = part.get("registered_name", name), keras.saving.get_custom_objects()
+    try:
+        return serialization_lib._retrieve_class_or_fn(target, registered, module, kind, part, objects)
+    except Exception:  # modules that are imported for it fail in ways of their own
+        return None
 
 
 def preset_lacks(error: Exception, class_name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import threading
 import zipfile
@@ -14,6 +15,7 @@ from dltoolkit import memory
 from dltoolkit.errors import UserError
 
 if TYPE_CHECKING:
+    import h5py
     import keras
 
 WEIGHTS_FILE = "model.weights.h5"
@@ -22,10 +24,22 @@ MAX_CONFIG_BYTES = 10_000_000  # of a config.json in a folder; that of the large
 MIN_LIMIT = 50_000_000  # bytes of weights that a network may have, however few the file stores
 MAX_WEIGHTS = 10_000  # arrays of weights of a network; the largest networks of Keras have 2,000
 MAX_TENSOR_BYTES = 2**30  # of the values that a layer computes for one example
+MAX_ENTRIES = 1_000  # of a .keras file; Keras writes three, and the files of some layers
+MAX_H5_OBJECTS = 60_000  # groups and arrays in an HDF5 file; the largest networks of Keras have 6,000
+MAX_H5_DEPTH = 100  # of groups within each other; networks of KerasHub have 20
+OPEN_SIDES = (512, 64, 8)  # sizes that are tried for sides of inputs that a model leaves open
+BATCH = 2
 
 
-class SizeError(Exception):
+class RefusedError(Exception):
+    """A model file cannot be used. The message is a short reason."""
+
+
+class SizeError(RefusedError):
     """A model file declares more than it stores. The message is a short reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"it would exhaust the memory: {reason}")
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> int:
@@ -36,36 +50,52 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> int:
             store.
         KeyError: If the file has no weights.
     """
+    if len(archive.infolist()) > MAX_ENTRIES:
+        raise SizeError(f"it has more than {MAX_ENTRIES:,} entries")
     if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
         raise SizeError("its entries are compressed, which Keras never does")
-    with archive.open(WEIGHTS_FILE) as file:
-        return check_h5(file)
+    return check_h5(io.BytesIO(archive.read(WEIGHTS_FILE)))  # as Keras reads it; seeking in an archive takes long
 
 
 def check_h5(file: Path | BinaryIO) -> int:
     """Return how many bytes the arrays in an HDF5 file take.
 
     Raises:
-        SizeError: If an array has a size of which the file stores only a fraction, or lies in another file.
+        SizeError: If an array has a size of which the file stores only a fraction, or the file has too many objects.
+        RefusedError: If an array lies in another file or holds no numbers, or the file has links.
         OSError: If it is no HDF5 file.
     """
     import h5py
 
-    total = 0
-
-    def check(name: str, entry: Any) -> None:
-        nonlocal total
-        if isinstance(entry, h5py.Dataset):
-            stored, declared = entry.id.get_storage_size(), math.prod(entry.shape or ()) * entry.dtype.itemsize
-            if entry.external or entry.is_virtual:
-                raise SizeError("an array lies in another file")
-            if declared > max(MAX_EXPANSION * stored, 1_000):
-                raise SizeError(f"an array of {memory.describe(declared)} of which {stored:,} bytes are stored")
-            total += declared
-
+    total = count = 0
     with h5py.File(file, "r") as opened:
-        opened.visititems(check)
+        groups = [(opened, 1)]
+        while groups:
+            group, depth = groups.pop()
+            for name in group:
+                count += 1
+                if count > MAX_H5_OBJECTS or depth > MAX_H5_DEPTH:
+                    raise SizeError(f"it has over {MAX_H5_OBJECTS:,} groups, or over {MAX_H5_DEPTH} within each other")
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    raise RefusedError("a part of its weights is a link to another place or file")
+                entry = group[name]
+                if isinstance(entry, h5py.Dataset):
+                    total += _array_size(entry)
+                else:
+                    groups.append((entry, depth + 1))
     return total
+
+
+def _array_size(array: h5py.Dataset) -> int:
+    """Return how many bytes an array in an HDF5 file takes; see :func:`check_h5` for the errors."""
+    if array.external or array.is_virtual:
+        raise RefusedError("an array lies in another file")
+    if array.dtype.kind not in "biufV" or array.dtype.names:  # V is bfloat16
+        raise RefusedError("an array holds values that are no real numbers")
+    stored, declared = array.id.get_storage_size(), math.prod(array.shape or ()) * array.dtype.itemsize
+    if declared > max(MAX_EXPANSION * stored, 1_000):
+        raise SizeError(f"an array of {memory.describe(declared)} of which {stored:,} bytes are stored")
+    return declared
 
 
 @contextlib.contextmanager
@@ -98,19 +128,41 @@ def limited_weights(stored: int) -> Iterator[None]:
 
 
 def check_tensors(model: keras.Model) -> None:
-    """Raise a SizeError if a layer computes an unusual amount of values for one example, as far as shapes are known."""
+    """Raise an error if a model computes an unusual amount of values, or not one output for each example.
+
+    Raises:
+        SizeError: If a layer computes an unusual amount of values for one example.
+        RefusedError: If the outputs for a batch are fewer or more than its examples.
+    """
     import keras
 
     from dltoolkit.models import keras_internals
 
+    def check(name: str, tensor: keras.KerasTensor) -> None:
+        size = 4 * math.prod(side for side in tensor.shape if side) // BATCH
+        if size > MAX_TENSOR_BYTES:
+            raise SizeError(f"its layer {name} computes {memory.describe(size)} for one example")
+
     for part in keras_internals.all_layers(model):
-        if not isinstance(part, keras.Model) or not hasattr(part, "_nodes_by_depth"):
+        if isinstance(part, keras.Model) and hasattr(part, "_nodes_by_depth"):
+            for node in keras_internals.graph_nodes(part):
+                for tensor in node.outputs:
+                    check(node.operation.name, tensor)
+    for side in OPEN_SIDES:
+        inputs = [
+            keras.KerasTensor([BATCH, *(side if each is None else each for each in tensor.shape[1:])], tensor.dtype)
+            for tensor in model.inputs
+        ]
+        try:
+            outputs = keras_internals.output_specs(model, inputs, check)
+        except RefusedError:
+            raise
+        except Exception:  # of layers that take inputs up to a size
             continue
-        for node in keras_internals.graph_nodes(part):
-            for tensor in node.outputs:
-                size = 4 * math.prod(side for side in tensor.shape[1:] if side)
-                if size > MAX_TENSOR_BYTES:
-                    raise SizeError(f"its layer {node.operation.name} computes {memory.describe(size)} for one example")
+        if any(output.shape[:1] != (BATCH,) for output in outputs):
+            raise RefusedError("it does not compute one output for each example")
+        return
+    raise RefusedError("its layers do not fit each other")
 
 
 def check_weights_file(path: Path) -> None:
@@ -125,8 +177,8 @@ def check_weights_file(path: Path) -> None:
                     check_archive(archive, path)
             else:
                 check_h5(path)
-        except SizeError as error:
-            raise too_large(path, error) from None
+        except RefusedError as error:
+            raise refused(path, error) from None
 
 
 @contextlib.contextmanager
@@ -145,10 +197,10 @@ def limited_to_folder(folder: Path) -> Iterator[None]:
                 raise SizeError(f"{path.name} has more than {MAX_CONFIG_BYTES // 1_000_000} MB")
         with limited_weights(stored):
             yield
-    except SizeError as error:
-        raise too_large(folder, error) from None
+    except RefusedError as error:
+        raise refused(folder, error) from None
 
 
-def too_large(path: Path, error: SizeError) -> UserError:
-    """Return the error for a file that declares more than it stores."""
-    return UserError(f"{path} was not loaded, because it would exhaust the memory: {error}.")
+def refused(path: Path, error: RefusedError) -> UserError:
+    """Return the error for a file or folder of a model that cannot be used."""
+    return UserError(f"{path} was not loaded, because {error}.")
