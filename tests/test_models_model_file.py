@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import make_special
+from keras.src.applications import convnext
 
 from dltoolkit.errors import UserError
 from dltoolkit.models.model_file import load_model
@@ -41,6 +42,7 @@ class Doubling(keras.layers.Layer):
 def test_load_model_takes_networks_of_keras_and_layers_that_a_recipe_has_registered(tmp_path):
     loaded = load_model(save(tmp_path / "a.keras", Doubling()))
     np.testing.assert_array_equal(loaded(VALUES), 2 * VALUES)
+    load_model(save(tmp_path / "scale.keras", convnext.LayerScale(1.0, 2)))
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "gelu", kernel_regularizer="l2")])
     model.compile("adam", lambda truth, predicted: 0.0)  # what a model was compiled with is not loaded
     model.save(tmp_path / "b.keras")

@@ -25,6 +25,7 @@ VALUES = frozenset(["__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", 
 CLASS_MODULES = {
     "keras": frozenset(
         [
+            "applications",
             "constraints",
             "dtype_policies",
             "initializers",
