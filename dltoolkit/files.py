@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import filelock
-
 from dltoolkit.errors import UserError
 
 PARTIAL_MARK = ".partial"  # part of the names of files that are not complete
@@ -191,6 +189,8 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         FolderInUse: If another process, or another block of this process, holds the lock.
         WriteError: If the folder is not writable.
     """
+    import filelock  # a package, which the list of recipes does without
+
     path = folder / LOCK_FILE
     if kind := special_kind(path, follow_links=False):  # some versions of filelock truncate what a link points to
         raise WriteError(f"Cannot write {path}: it is {kind}.")

@@ -59,7 +59,7 @@ def test_fit_says_that_compilation_took_most_of_the_time(train, monkeypatch, cap
     run = train(epochs=1, max_time="1h")
     assert run.info["plan"]["compile_seconds"] == 5.0
     err = capfd.readouterr().err
-    assert err.count("Compilation and the first steps took 5.0 s, more than half of --max-time") == 1
+    assert err.count("Compilation and the first steps took 5.0 s, more than half of max_time") == 1
 
 
 def test_fit_is_reproducible_from_the_seed(train):
@@ -109,7 +109,7 @@ def test_patience_stops_after_epochs_without_improvement(train, monkeypatch, cap
     scripted_scores(monkeypatch, [0.5, 0.6, 0.4, 0.7, 0.3, 0.2, 0.9])
     assert len(train(epochs=7, patience=2).history) == 6
     assert (
-        "Training stops after epoch 6: no higher validation accuracy for 2 epochs (--patience 2)."
+        "Training stops after epoch 6: no higher validation accuracy for 2 epochs (patience=2)."
         in capfd.readouterr().err
     )
 

@@ -3,9 +3,9 @@
 The servers of TensorFlow listen on all network interfaces (``0.0.0.0`` is a constant in TensorFlow 2.21) and run
 whatever any client sends. On Linux, several sockets can listen on one port, and a filter program that a process has
 attached to them selects the socket of each new connection (``SO_ATTACH_REUSEPORT_CBPF``). :func:`reserve` listens on a
-port with a socket that drops all packets. :func:`admit` then selects TensorFlow's socket for connections from given
-addresses, and the socket that drops all packets for others, which the port therefore does not answer. The program is in
-place before TensorFlow listens.
+port with a socket that nobody reads from. :func:`admit` then selects TensorFlow's socket for connections from given
+addresses, and the socket that nobody reads from for others. If the process may set it, a filter makes this socket drop
+all packets, so that the port does not answer strangers at all. The program is in place before TensorFlow listens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Instruction = tuple[int, int, int, int]  # code, jump if equal, jump if not, ope
 
 
 def reserve(port: int) -> socket.socket:
-    """Return a socket that listens on a port of all interfaces and drops all packets.
+    """Return a socket that listens on a port of all interfaces, and whose connections nobody reads from.
 
     A second socket of this process that sets ``SO_REUSEPORT`` and listens on the port gets the connections.
 
@@ -55,7 +55,8 @@ def reserve(port: int) -> socket.socket:
             raise port_in_use(port, error) from None
         try:
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            _attach(reserved, SO_ATTACH_FILTER, [(RETURN, 0, 0, 0)])
+            with contextlib.suppress(PermissionError):  # of users other than root since Linux 6.18
+                _attach(reserved, SO_ATTACH_FILTER, [(RETURN, 0, 0, 0)])
             _attach(reserved, SO_ATTACH_REUSEPORT_CBPF, [(RETURN, 0, 0, OTHER)])
         except (AttributeError, OSError):
             raise _unsupported(f"this system cannot keep other machines away from port {port}") from None
