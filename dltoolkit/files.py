@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import os
 import re
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 from dltoolkit.errors import UserError
 
+CHUNK_BYTES = 1 << 20  # that are hashed at a time
 PARTIAL_MARK = ".partial"  # part of the names of files that are not complete
 LOCK_FILE = ".lock"  # the file in a folder that the process locks which may change the folder
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file systems that do not support locks
@@ -90,6 +92,15 @@ def open_regular(path: str | os.PathLike, *, follow_links: bool = True) -> Binar
         file.close()
         raise
     return file
+
+
+def sha256(path: Path, *, follow_links: bool = True) -> str:
+    """Return the SHA-256 of a regular file in hexadecimal digits; the arguments are those of :func:`open_regular`."""
+    digest = hashlib.sha256()
+    with open_regular(path, follow_links=follow_links) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _require_regular(status: os.stat_result, path: str | os.PathLike) -> None:

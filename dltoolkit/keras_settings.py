@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dltoolkit import strict_json
 from dltoolkit.errors import UserError
+from dltoolkit.files import open_regular
 
 MAX_BYTES = 100_000
 FLOAT_TYPES, DATA_FORMATS = ("float16", "float32", "float64"), ("channels_last", "channels_first")
@@ -17,8 +18,8 @@ def check_file() -> None:
     """Raise a UserError if Keras, which is not imported yet, would stop at its settings with an error of its own."""
     path = _path()
     try:
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), encoding="utf-8") as file:
-            text = file.read(MAX_BYTES)
+        with open_regular(path) as file:
+            text = file.read(MAX_BYTES).decode()
     except OSError:
         return
     except ValueError:

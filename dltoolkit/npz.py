@@ -47,10 +47,9 @@ class NpzFile:
         Raises:
             InvalidNpz: If it holds Python objects, or is damaged.
         """
-        shape, dtype, fortran_order = self._header(name)
-        array = np.empty(math.prod(shape), dtype)
         with self._archive.open(self._members[name]) as member:
-            self._read_header(name, member)
+            shape, dtype, fortran_order = self._read_header(name, member)
+            array = np.empty(math.prod(shape), dtype)
             target = memoryview(array.view(np.uint8))
             while len(target):
                 if not (count := member.readinto(target[:CHUNK_BYTES])):

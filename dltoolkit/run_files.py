@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -95,7 +94,7 @@ class RunFiles:
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 digests of the files that give the inputs and outputs of the model their meaning."""
         paths = {name: self.path / name for name in PARTS if (self.path / name).exists()}
-        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+        return {name: files.sha256(path) for name, path in paths.items()}
 
     def check_parts(self) -> None:
         """Raise a UserError if a file of a finished run that belongs to its model is not the one it finished with."""

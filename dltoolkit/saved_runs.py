@@ -17,6 +17,7 @@ from dltoolkit import config as configuration
 from dltoolkit import recipe as recipes
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.formatting import counted
+from dltoolkit.models import model_size
 from dltoolkit.run import Run
 
 RESUME_OPTIONS = ("epochs", "max_time", "device")  # options that may change when a run is resumed
@@ -143,8 +144,8 @@ def _is_complete(run: Run) -> bool:
     try:
         path = run.path / "model.keras"
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                return False  # Keras stores the entries as they are; compressed ones could take hours to check
+            if model_size.is_compressed(archive, path.stat().st_size):
+                return False  # which could take hours to check
             return archive.testzip() is None and bool(run.metrics) and isinstance(run.history, list)
     except (UserError, OSError, ValueError, zipfile.BadZipFile, zlib.error):
         return False

@@ -164,7 +164,7 @@ def train_spec(config: Config, splits: TextSplits) -> training.train_spec.TrainS
         compile=functools.partial(training.selection.compile, classes=len(splits.classes), loss=loss),
         monitor=training.selection.monitor(config),
         epochs=min(10, max(4, 100_000 // len(splits.train))),
-        few_steps=0 if config.model == "ngram" else 50,  # it starts from naive Bayes
+        few_steps=0 if config.model == "ngram" else training.train_spec.TrainSpec.few_steps,  # starts as naive Bayes
         variable_shapes=True,
         summary=splits.summary(),
         evaluation=evaluation.duration.of_texts(splits),

@@ -29,21 +29,6 @@ def arrows(count=160, side=12):
     return images, labels
 
 
-def splits_of(images, labels, classes):
-    rows = np.arange(len(images))
-    return ImageSplits(
-        images=images,
-        labels=labels.astype("int32"),
-        names=[],
-        train=rows,
-        validation=rows[:0],
-        test=rows[:0],
-        classes=classes,
-        fingerprint="",
-        source="",
-    )
-
-
 def test_images_are_flipped_if_their_mirror_images_keep_their_labels():
     decision = flips.decide(*rows_with_light())
     assert decision == (True, "mirror images keep their labels")
@@ -72,7 +57,7 @@ def test_images_without_visible_classes_are_not_flipped():
 
 
 def test_resolve_obeys_the_option_and_asks_the_training_images_otherwise():
-    splits = splits_of(*rows_with_light(), list("abc"))
+    splits = ImageSplits.for_training(*rows_with_light(), list("abc"))
     splits.train = splits.train[:200]
     splits.images[200:] = 0  # images that are not trained on do not decide
     assert flips.resolve(None, splits).flip
@@ -82,4 +67,4 @@ def test_resolve_obeys_the_option_and_asks_the_training_images_otherwise():
 @pytest.mark.parametrize(("channels", "flip"), [(1, False), (3, True)])
 def test_resolve_of_unlabeled_images_depends_on_their_channels(channels, flip):
     images, labels = rows_with_light(channels=channels)
-    assert flips.resolve(None, splits_of(images, labels * 0, ["images"])).flip is flip
+    assert flips.resolve(None, ImageSplits.for_training(images, labels * 0, ["images"])).flip is flip

@@ -13,6 +13,7 @@ import pytest
 import toy_language_models
 from conftest import run_command, save_image, toy_image, toy_images
 from dltoolkit.recipes import image_classifier, image_gan, sentiment_analyzer, text_generator
+from toy_runs import randomize
 
 import dltoolkit
 from dltoolkit.errors import ExportRefused, UserError
@@ -50,12 +51,7 @@ FAMILIES = {
 
 
 def _randomized(model: keras.Model) -> keras.Model:
-    rng = np.random.default_rng(0)
-    for variable in model.variables:
-        if variable.dtype == "float32":
-            value = variable + 0.05 * rng.normal(size=variable.shape)
-            variable.assign(np.abs(value) if "variance" in variable.path else value)
-    return portable.to_keras_layers(model)
+    return portable.to_keras_layers(randomize(model, scale=0.05))
 
 
 def _image_model(family: str) -> keras.Model:
@@ -134,6 +130,14 @@ def test_example_needs_the_runtime_only_and_prints_what_predict_prints(images, c
     run_example = "sys.argv = ['example.py', *sys.argv[1:]]\nrunpy.run_path('example.py', run_name='__main__')"
     assert run_python(run_example, image, cwd=path, blocked=blocked) == expected
     assert len((path / "example.py").read_text().splitlines()) <= 60
+
+
+def test_export_has_no_embeddings_and_takes_no_inputs(images):
+    _, path, image = images
+    opened = dltoolkit.load(path)
+    assert opened.predict_proba([]).shape == (0, len(opened.labels))
+    with pytest.raises(UserError, match="has logits and probabilities only: use the run for embeddings"):
+        opened.embed(str(image))
 
 
 def test_predict_takes_the_export_of_a_run_and_says_so(images, capfd):

@@ -12,7 +12,7 @@ import pytest
 import toy_language_models
 from conftest import toy_images
 from dltoolkit.recipes import fine_tune, image_classifier, image_gan, sentiment_analyzer, text_generator
-from toy_runs import finished_run
+from toy_runs import finished_run, randomize
 
 import dltoolkit
 from dltoolkit import finetuning
@@ -51,16 +51,6 @@ for path in sorted(Path(".").rglob("model.keras")):
     answers[str(path.parent)] = call(inputs[0] if len(inputs) == 1 else inputs)
 np.savez("answers.npz", **answers)
 """
-
-
-def randomize(model: keras.Model) -> keras.Model:
-    """Add noise to all weights, so that none has its initial value."""
-    rng = np.random.default_rng(0)
-    for variable in model.variables:
-        if variable.dtype == "float32":
-            value = variable + 0.1 * rng.normal(size=variable.shape)
-            variable.assign(np.abs(value) if "variance" in variable.path else value)
-    return model
 
 
 def random_texts(vocab_size: int) -> np.ndarray:

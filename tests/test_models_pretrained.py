@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import make_special
 
-from dltoolkit import network
+from dltoolkit import files, network
 from dltoolkit.errors import UserError
 from dltoolkit.models import keras_internals
 from dltoolkit.models.pretrained import image_backbones, keras_applications, keras_hub
@@ -149,7 +149,7 @@ def test_find_ignores_case_and_punctuation(name):
 def test_check_weights_file_compares_hashes(tmp_path, line, damaged):
     path = tmp_path / "some.h5"
     path.write_bytes(b"weights")
-    digest = keras_applications.sha256(path)
+    digest = files.sha256(path)
     (tmp_path / "SHA256SUMS").write_text(line.format(hash=digest, other="0" * 64, name=path.name) + "\n")
     if damaged:
         with pytest.raises(UserError, match="its hash differs from the one in"):

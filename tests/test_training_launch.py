@@ -28,7 +28,14 @@ def launch(folder: Path, *arguments: str, options: tuple[str, ...] = ("--workers
     command = [sys.executable, "-m", "dltoolkit", "launch", *options, "--", *arguments]
     environment = {**os.environ, "http_proxy": "http://127.0.0.1:9"}  # a proxy that workers must not use
     command += ["--out-dir", str(folder)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, preexec_fn=take_signals, **pipes)
+
+
+def take_signals() -> None:
+    """Let a process end on signals that what started the tests, such as nohup, may ignore."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def worker_ids(launcher: subprocess.Popen) -> list[int]:
@@ -104,7 +111,6 @@ def test_launch_ends_all_workers_when_one_is_lost(tmp_path, fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_launch_forwards_a_signal_and_the_run_is_saved(tmp_path, number):
-    signal.signal(number, signal.SIG_DFL)  # whatever started the tests, such as nohup
     run = tmp_path / "toy-recipe" / "cut"
     launcher = launch(tmp_path, "train", FILE, "--epochs", "100000", "--name", "cut", *EXACT)
     wait_for_first_epoch(run, launcher)

@@ -1,10 +1,11 @@
-"""Finished runs made without training, for tests that continue from a run."""
+"""Finished runs made without training, and random weights, for tests that continue from a run."""
 
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import keras
+import numpy as np
 
 from dltoolkit.run import Run
 
@@ -23,3 +24,13 @@ def finished_run(recipe: ModuleType, out_dir: Path, name: str, model: keras.Mode
     run.save_model(model)
     run.update(state="finished", **info)
     return run
+
+
+def randomize(model: keras.Model, scale: float = 0.1) -> keras.Model:
+    """Add noise to all weights, so that none has its initial value."""
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.dtype == "float32":
+            value = variable + scale * rng.normal(size=variable.shape)
+            variable.assign(np.abs(value) if "variance" in variable.path else value)
+    return model

@@ -11,14 +11,13 @@ from dltoolkit import progress
 from dltoolkit.cli.tables import print_json, print_table
 from dltoolkit.cli.verb_options import open_run, out_dir_option, recipe_option
 from dltoolkit.errors import ExportRefused, UserError
-
-FORMATS = ("onnx", "litert", "savedmodel", "keras")
+from dltoolkit.export.folder import MODEL_FILES
 
 
 @click.command(epilog="Example: dltoolkit export latest --format litert --quantize int8")
 @click.argument("run")
 @click.option(
-    "--format", "runtime", default="onnx", show_default=True, metavar="|".join((*FORMATS, "all")), help="Format."
+    "--format", "runtime", default="onnx", show_default=True, metavar="|".join((*MODEL_FILES, "all")), help="Format."
 )
 @click.option("--quantize", default="none", show_default=True, metavar="none|float16|int8", help="Type of the weights.")
 @click.option("--out", metavar="DIR", help="New folder.  [default: exports/FORMAT in the run]")
@@ -40,7 +39,7 @@ def export(
         raise UserError("--out has no effect with --format=all: leave it out.")
     opened = open_run(run, out_dir, recipe_file)
     exports, code = {}, 0
-    for each in FORMATS if runtime == "all" else [runtime]:
+    for each in MODEL_FILES if runtime == "all" else [runtime]:
         try:
             path, info = exporting.export_run(opened, each, out=out, **options)
             exports[str(path)] = info
@@ -63,6 +62,7 @@ def export(
 
 def _use(path: Path, info: dict[str, Any]) -> str:
     from dltoolkit.display import command
+    from dltoolkit.export.exported import OTHERS
 
     verbs = {
         "image-classifier": ("predict", "IMAGE"),
@@ -71,6 +71,6 @@ def _use(path: Path, info: dict[str, Any]) -> str:
         "image-generator": ("generate", "--count", "9"),
     }
     verb, *rest = verbs[info["kind"]]
-    if info["runtime"] in ("savedmodel", "keras"):
+    if info["runtime"] in OTHERS:
         return f"written to  {command(path)}"
     return f"written to  {command(path)}\nuse it      {command('dltoolkit', verb, path, *rest)}"

@@ -12,6 +12,7 @@ from dltoolkit.data.readers import encoding
 from dltoolkit.errors import UserError
 
 ResizeMode = Literal["crop", "letterbox", "stretch"]
+MAX_PIXELS = 100_000_000  # default of --max-pixels; decoding takes 12 to 48 bytes per pixel
 NONE = "none"  # value of --split-column and --label-pattern that a run's own value is replaced with on other data
 
 
@@ -67,7 +68,7 @@ class ImageReadOptions(ReadOptions):
         applies_to={"task": ("image",)},
     )
     max_pixels: int = option(
-        100_000_000,
+        MAX_PIXELS,
         "Maximum pixels of an image, which protects the memory; larger images cannot be used",
         minimum=1,
         maximum=178_956_970,  # Pillow refuses larger images

@@ -84,18 +84,7 @@ def train(
     from dltoolkit.training import optimizer
     from dltoolkit.training.time_limit import TimeLimit
 
-    rows = np.arange(len(images))
-    splits = dataset.ImageSplits(
-        images=images,
-        labels=labels.astype(np.int32),
-        names=[],
-        train=rows,
-        validation=rows[:0],
-        test=rows[:0],
-        classes=classes,
-        fingerprint="",
-        source="",
-    )
+    splits = dataset.ImageSplits.for_training(images, labels, classes)
     keras.utils.set_random_seed(seed)
     with _float32():
         model = classifiers.build("resnet", splits.image_shape, len(classes), widths=WIDTHS)

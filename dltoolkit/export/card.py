@@ -107,9 +107,10 @@ def row(info: dict[str, Any]) -> list[str]:
         f"{info['bytes'] / 1e6:.1f} MB" if "bytes" in info else "-",
         "-" if score is None else percent(score) if "accuracy" in parity else f"{score:.4f}",
         "-" if equal is None else percent(equal),
-        *(f"{speed[name]:.3g} ms" if name in speed else "-" for name in ("ms_1_thread", "ms_2_threads")),
-        f"{speed['per_second']:,.0f}" if "per_second" in speed else "-",
-        f"{speed['peak_memory_mb']:,.0f} MB" if "peak_memory_mb" in speed else "-",
+        *(
+            format_value(name, speed[name]) if name in speed else "-"
+            for name in ("ms_1_thread", "ms_2_threads", "per_second", "peak_memory_mb")
+        ),
     ]
 
 

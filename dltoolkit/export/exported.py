@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit import recipe, run_schema
+from dltoolkit import files, recipe, run_schema
 from dltoolkit.answers import Answers
 from dltoolkit.data.text import encoders
 from dltoolkit.errors import UserError
@@ -101,17 +101,19 @@ class Export(Answers):
     @property
     def model(self) -> _Model:
         """What answers batches as a Keras model does."""
-        return _Model(
-            self.session, self.info["inputs"], "image" if self.info["kind"] == "image-generator" else "logits"
-        )
+        output = "image" if self.info["kind"] == "image-generator" else "logits"
+        return _Model(self.session, self.info["inputs"], output, self._shape(output))
+
+    def embed(self, inputs: Any) -> np.ndarray:
+        """Raise a UserError: the file has no outputs but those of the last layer."""
+        raise UserError(f"{self.path} has logits and probabilities only: use the run for embeddings.")
 
     def decoder(self) -> ExportedDecoder:
         """Return the decoder of a language model."""
-        return ExportedDecoder(self.session, self.info["state"], self.steps["empty_state"], self._vocab_size)
+        return ExportedDecoder(self.session, self.info["state"], self.steps["empty_state"], self._shape("logits")[-1])
 
-    @property
-    def _vocab_size(self) -> int:
-        return next(tensor["shape"][-1] for tensor in self.info["outputs"] if tensor["name"] == "logits")
+    def _shape(self, output: str) -> list[int | None]:
+        return next(tensor["shape"] for tensor in self.info["outputs"] if tensor["name"] == output)
 
     def __repr__(self) -> str:
         return f"Export({str(self.path)!r})"
@@ -127,7 +129,8 @@ def of_run(run: Run) -> Export | None:
         if not folder.is_export(path) or importlib.util.find_spec(package) is None:
             continue
         opened = Export.open(path)
-        if opened.info["passed"] and opened.info["run"]["model_sha256"] == folder.sha256(run.model_path):
+        digest = files.sha256(run.model_path, follow_links=False)
+        if opened.info["passed"] and opened.info["run"]["model_sha256"] == digest:
             return opened
     return None
 
@@ -153,10 +156,13 @@ class _Model:
         session: The session.
         inputs: Names of its inputs.
         output: Name of the output.
+        output_shape: Its shape.
     """
 
-    def __init__(self, session: sessions.Session, inputs: list[dict[str, Any]], output: str):
-        self._session, self._output = session, output
+    def __init__(
+        self, session: sessions.Session, inputs: list[dict[str, Any]], output: str, output_shape: list[int | None]
+    ):
+        self._session, self._output, self.output_shape = session, output, output_shape
         self.inputs = [tensor["name"] for tensor in inputs]
 
     def predict_on_batch(self, batch: np.ndarray | list[np.ndarray]) -> np.ndarray:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dltoolkit.run import Run
 
-FORMATS = ("onnx", "litert", "savedmodel", "keras")
+FORMATS = tuple(folder.MODEL_FILES)
 QUANTIZATIONS = ("none", "float16", "int8")
 PACKAGES = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}  # of the extra export
 
@@ -34,7 +34,6 @@ class _Parts:
 
     Attributes:
         kind: One of ``folder.KINDS``.
-        graph: Returns the network for a number of inputs per call, or None for any.
         steps: The contents of preprocessing.json.
         compare: Compares an export with the run.
         example: Template of example.py, its values, the command that runs it and what it needs.
@@ -42,7 +41,6 @@ class _Parts:
     """
 
     kind: str
-    graph: Callable[[int | None], export.graphs.Graph]
     steps: dict[str, Any]
     compare: Callable[[exported.Export], export.parity.Parity]
     example: tuple[str, dict[str, Any], str, str]
@@ -81,8 +79,9 @@ def export_run(
     parts = _parts(run, quantize)
     with _new_folder(path) as partial:
         info = _write(run, parts, runtime, quantize, partial)
-        result = exported.Export(partial, info, json.loads((partial / folder.PREPROCESSING).read_text()))
-        compared = parts.compare(result) if runtime != "keras" else export.parity.Parity({}, [])
+        compared = export.parity.Parity({}, [])
+        if runtime != "keras":  # whose file is that of the run
+            compared = parts.compare(exported.Export(partial, info, parts.steps))
         if compared.failures and not keep_anyway:
             raise ExportRefused(
                 f"The {card.RUNTIMES[runtime]} file does not answer as the run does, so it was deleted: "
@@ -109,11 +108,10 @@ def _report(run: Run) -> None:
 
 def speed_of_run(run: Run) -> dict[str, Any]:
     """Return the ``speed`` of the run itself, in Keras, for the table of exports."""
-    parts = _parts(run, "none")
-    graph = parts.graph(None)
-    info = {"kind": parts.kind, "inputs": [_describe(name, spec) for name, spec in graph.specs.items()]}
+    graph = _graph(run, None)
+    inputs = [_describe(name, spec) for name, spec in graph.specs.items()]
     with progress.phase("Measuring the speed of Keras"):
-        return {"speed": speed.of_graph(graph, info, parts.steps)}
+        return {"speed": speed.of_graph(graph, inputs)}
 
 
 def default_name(runtime: str, quantize: str) -> str:
@@ -144,6 +142,15 @@ def _check(run: Run, runtime: str, quantize: str) -> None:
         )
 
 
+def _graph(run: Run, batch: int | None) -> export.graphs.Graph:
+    """Return the network of a run for a number of inputs per call, or None for any."""
+    if run.has_verb("stream_text"):
+        return export.graphs.language_model(run.model, batch)
+    if run.has_verb("predictor"):
+        return export.graphs.classifier(run.model, batch)
+    return export.graphs.generator(run.model, batch)
+
+
 def _parts(run: Run, quantize: str) -> _Parts:
     if run.has_verb("stream_text"):
         return _language_parts(run, quantize)
@@ -170,7 +177,6 @@ def _parts(run: Run, quantize: str) -> _Parts:
             representative = splits.images[rows]
     return _Parts(
         "text-classifier" if is_text else "image-classifier",
-        lambda batch: export.graphs.classifier(run.model, batch),
         preprocessing,
         lambda each: export.parity.classifier(run, each, splits, quantize),
         example,
@@ -180,32 +186,23 @@ def _parts(run: Run, quantize: str) -> _Parts:
 
 def _language_parts(run: Run, quantize: str) -> _Parts:
     tokenizer = text_generation.load_tokenizer(run)
-    description = tokenizer.to_json()
-    if description["tokenizer"] == "keras_hub":
-        raise UserError(
-            "The texts of this run are read by a tokenizer of KerasHub, which needs TensorFlow, so that no other "
-            "runtime can read them: use the run itself."
-        )
+    kind = tokenizer.to_json()["tokenizer"]
+    if kind == "keras_hub":
+        raise UserError(steps.NEEDS_TENSORFLOW)
     corpus = run.verb("build_data")(run.config, tokenizer)
     run.check_data(corpus.describe())
-    graph = export.graphs.language_model(run.model)
-    empty = {
-        name: [1, *(0 if size is None else size for size in graph.specs[name].shape[1:])]
-        for name in graph.state.values()
-    }
+    graph = _graph(run, None)
     return _Parts(
         "text-generator",
-        lambda batch: export.graphs.language_model(run.model, batch),
-        steps.of_language(run, tokenizer, empty, graph.state),
+        steps.of_language(run, tokenizer, graph.empty_state, graph.state),
         lambda each: export.parity.language_model(run, each, corpus, quantize),
-        ("language", {"tokenizer": description["tokenizer"]}, "python example.py PROMPT", "numpy and the runtime"),
+        ("language", {"tokenizer": kind}, "python example.py PROMPT", "numpy and the runtime"),
     )
 
 
 def _generator_parts(run: Run, quantize: str) -> _Parts:
     return _Parts(
         "image-generator",
-        lambda batch: export.graphs.generator(run.model, batch),
         steps.of_generator(run),
         lambda each: export.parity.generator(run, each, quantize),
         ("generator", {}, "python example.py COUNT OUT", "numpy, pillow and the runtime"),
@@ -231,7 +228,7 @@ def _write(run: Run, parts: _Parts, runtime: str, quantize: str, path: Path) -> 
             "recipe": run.info["recipe"],
             "name": run.info.get("name"),
             "fingerprint": run.info["data"].get("fingerprint"),
-            "model_sha256": folder.sha256(run.model_path),
+            "model_sha256": files.sha256(run.model_path, follow_links=False),
         },
         "data": {
             key: run.info["data"][key]
@@ -260,9 +257,9 @@ def _convert(run: Run, parts: _Parts, runtime: str, quantize: str, file: Path) -
     """Write the model file for any number of inputs per call, or for one if the format cannot do more."""
     if runtime == "keras":
         shutil.copyfile(run.model_path, file)
-        return parts.graph(None), "none"
+        return _graph(run, None), "none"
     for batch in (None, 1):
-        graph = parts.graph(batch)
+        graph = _graph(run, batch)
         try:
             return graph, export.quantization.convert(graph, runtime, quantize, file, parts.representative)
         except UserError:

@@ -6,7 +6,6 @@ the SHA-256 in ``SHA256SUMS``, and a model file must be whole and without code.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from pathlib import Path
@@ -20,7 +19,6 @@ DESCRIPTION, PREPROCESSING, LABELS, SUMS = "export.json", "preprocessing.json", 
 MODEL_FILES = {"onnx": "model.onnx", "litert": "model.tflite", "savedmodel": "1", "keras": "model.keras"}
 KINDS = ("image-classifier", "text-classifier", "text-generator", "image-generator")
 MAX_MODEL_BYTES = 1 << 33  # of all files together
-CHUNK_BYTES = 1 << 20
 MAX_STATE = 1 << 24  # numbers of the state of a language model before the first token
 TENSOR = {"name": str, "dtype": str, "shape": run_schema.SHAPE}
 EXPORT = {
@@ -60,20 +58,11 @@ def is_export(path: Path) -> bool:
 def write_sums(folder: Path) -> None:
     """Write the SHA-256 of every file, as ``sha256sum --check SHA256SUMS`` reads it."""
     lines = [
-        f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n"
+        f"{files.sha256(path, follow_links=False)}  {path.relative_to(folder).as_posix()}\n"
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != SUMS
     ]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a regular file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with files.open_regular(path, follow_links=False) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,7 +109,7 @@ def _check_sums(folder: Path) -> None:
         raise UserError(f"{folder} has more than {MAX_MODEL_BYTES >> 30} GiB, so it was not read.")
     for name, digest in expected.items():
         try:
-            actual = sha256(folder / name)
+            actual = files.sha256(folder / name, follow_links=False)
         except OSError as error:
             raise UserError(f"{folder / name} cannot be read: {error.strerror or error}.") from None
         if actual != digest:

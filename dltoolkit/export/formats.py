@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from dltoolkit import lazy
-from dltoolkit.errors import UserError
+from dltoolkit.errors import UserError, root_cause
 from dltoolkit.export.graphs import SIGNATURE, Graph
 
 OPSET = 17  # of ONNX; all runtimes of the last years read it
@@ -43,7 +43,7 @@ def to_onnx(graph: Graph, path: Path) -> None:
             )
         onnx.checker.check_model(proto)
     except Exception as error:  # tf2onnx raises many kinds
-        raise UserError(f"tf2onnx cannot convert this network ({_reason(error)}).") from error
+        raise UserError(f"tf2onnx cannot convert this network ({root_cause(error)}).") from error
     unknown = {node.op_type for node in proto.graph.node if node.domain not in ("", "ai.onnx")}
     if unknown:
         raise UserError(f"ONNX has no operation {', '.join(sorted(unknown))}, which this network needs.")
@@ -70,7 +70,9 @@ def to_litert(graph: Graph, path: Path, configure: Callable[[Any], None] = lambd
             with quiet():
                 content = converter.convert()
         except Exception as error:  # a ConverterError with the whole graph, or an error of MLIR
-            raise UserError(f"LiteRT has no counterpart of an operation of this network ({_reason(error)}).") from error
+            raise UserError(
+                f"LiteRT has no counterpart of an operation of this network ({root_cause(error)})."
+            ) from error
     path.write_bytes(content)
 
 
@@ -114,8 +116,3 @@ def _name_sizes(proto: Any, graph: Graph) -> None:
             if not size.HasField("dim_value"):
                 is_state = value.name in graph.state or value.name in graph.state.values()
                 size.dim_param = "batch" if axis == 0 else "earlier" if is_state else "time"
-
-
-def _reason(error: Exception) -> str:
-    text = str(error) or type(error).__name__
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:200]

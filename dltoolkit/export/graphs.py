@@ -34,6 +34,12 @@ class Graph:
     state: dict[str, str] = field(default_factory=dict)
 
     @property
+    def empty_state(self) -> dict[str, list[int]]:
+        """Shape of each state input before the first token of one text."""
+        names = self.state.values()
+        return {name: [1, *(0 if size is None else size for size in self.specs[name].shape[1:])] for name in names}
+
+    @property
     def function(self) -> Any:
         """The function, traced for the sizes of ``specs``."""
         return self.module.answer.get_concrete_function()
@@ -79,7 +85,9 @@ def language_model(model: keras.Model, batch: int | None = None) -> Graph:
     token_ids = tf.TensorSpec((batch, None), "int32", name="token_ids")
     if all(layer.name != "bigram_embedding" for layer in model.layers):
         return _graph(lambda ids: {"logits": _as_float(model(ids, training=False))}, [token_ids], model.variables)
-    steps = [_Step(model, name.removeprefix("logits")) for name in _heads(model)]
+    names = {layer.name for layer in model.layers}
+    suffixes = itertools.takewhile(lambda suffix: f"logits{suffix}" in names, map(gpt.layer_suffix, itertools.count()))
+    steps = [_Step(model, suffix) for suffix in suffixes]
     state = [spec for step in steps for spec in step.specs(batch)]
     specs = [token_ids, tf.TensorSpec((batch,), "int32", name="previous_ids"), *state]
 
@@ -105,14 +113,6 @@ def _as_float(tensor: Any) -> tf.Tensor:
     return tf.cast(tensor, tf.float32)
 
 
-def _heads(model: keras.Model) -> list[str]:
-    return sorted(layer.name for layer in model.layers if layer.name in _head_names(model))
-
-
-def _head_names(model: keras.Model) -> set[str]:
-    return {f"logits{gpt.layer_suffix(index)}" for index in range(len(model.layers))}
-
-
 class _Step:
     """One network of a language model, which reads tokens that follow others.
 
@@ -122,22 +122,22 @@ class _Step:
     """
 
     def __init__(self, model: keras.Model, suffix: str):
-        names = {layer.name for layer in model.layers}
-        self._suffix = suffix
+        layers = {layer.name: layer for layer in model.layers}
         self._embedding, self._bigrams, self._head = (
-            model.get_layer(f"{name}{suffix}") for name in ("embedding", "bigram_embedding", "logits")
+            layers[f"{name}{suffix}"] for name in ("embedding", "bigram_embedding", "logits")
         )
-        self._norm = model.get_layer(f"norm{suffix}") if f"norm{suffix}" in names else None
-        self._layers = []
+        self._norm = layers.get(f"norm{suffix}")
+        self._layers: list[tuple[keras.layers.Layer, list[str]]] = []  # each with the names of its states
         self.variables: list[Any] = []
         for number in itertools.count(1):
-            name = next(
-                (f"{kind}_{number}{suffix}" for kind in ("block", "layer") if f"{kind}_{number}{suffix}" in names), ""
-            )
-            if not name:
+            if layer := layers.get(f"block_{number}{suffix}"):
+                states = ("key", "value")
+            elif layer := layers.get(f"layer_{number}{suffix}"):
+                layer = self._with_states(layer)
+                states = ("hidden", "cell") if isinstance(layer, keras.layers.LSTM) else ("hidden",)
+            else:
                 break
-            layer = model.get_layer(name)
-            self._layers.append(layer if name.startswith("block") else self._with_states(layer))
+            self._layers.append((layer, [f"{state}_{number}{suffix}" for state in states]))
 
     def _with_states(self, layer: keras.layers.RNN) -> keras.layers.RNN:
         """Return a copy of a recurrent layer that also returns its last states."""
@@ -150,30 +150,22 @@ class _Step:
     def specs(self, batch: int | None) -> list[tf.TensorSpec]:
         """Return the states of all layers."""
         result = []
-        for number, layer in enumerate(self._layers, start=1):
+        for layer, names in self._layers:
             if isinstance(layer, decoder_layers.DecoderBlock):
-                head_dim = layer.qkv.kernel.shape[0] // layer.heads
-                names, shape = ("key", "value"), (batch, layer.heads, None, head_dim)
+                shape = (batch, layer.heads, None, layer.qkv.kernel.shape[0] // layer.heads)
             else:
-                names = ("hidden", "cell") if isinstance(layer, keras.layers.LSTM) else ("hidden",)
                 shape = (batch, layer.units)
-            result += [tf.TensorSpec(shape, "float32", name=f"{name}_{number}{self._suffix}") for name in names]
+            result += [tf.TensorSpec(shape, "float32", name=name) for name in names]
         return result
 
-    def __call__(self, before, ids, states):
+    def __call__(self, previous_ids, ids, states):
         """Return the logits of tokens, and replace the states of the layers."""
-        x = self._embedding(ids) + self._bigrams.lookup(before, ids)
-        names = iter([spec.name for spec in self.specs(None)])
-        for layer in self._layers:
+        x = self._embedding(ids) + self._bigrams.lookup(previous_ids, ids)
+        for layer, names in self._layers:
+            before = [states[name] for name in names]
             if isinstance(layer, decoder_layers.DecoderBlock):
-                own = [next(names), next(names)]
-                x, *new = layer.step(x, *(states[name] for name in own))
+                x, *new = layer.step(x, *before)
             else:
-                own = (
-                    [next(names) for _ in layer.cell.state_size]
-                    if isinstance(layer.cell.state_size, (list, tuple))
-                    else [next(names)]
-                )
-                x, *new = layer(x, initial_state=[states[name] for name in own])
-            states.update(zip(own, new, strict=True))
+                x, *new = layer(x, initial_state=before)
+            states.update(zip(names, new, strict=True))
         return self._head(x if self._norm is None else self._norm(x))

@@ -1,4 +1,4 @@
-"""The runtimes that answer from an exported file. Only those of SavedModel and Keras import TensorFlow."""
+"""The runtimes that answer from an exported file. Only that of SavedModel imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dltoolkit import lazy
-from dltoolkit.errors import UserError
+from dltoolkit.errors import UserError, root_cause
 
 INSTALL = "pip install 'dltoolkit[export]'"
 
@@ -50,7 +50,7 @@ class OnnxSession:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the exceptions of ONNX Runtime have no common base
-            raise UserError(f"ONNX Runtime cannot load {path} ({_first_line(error)}): export the run again.") from error
+            raise UserError(f"ONNX Runtime cannot load {path} ({root_cause(error)}): export the run again.") from error
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
         self._outputs = [tensor.name for tensor in self._session.get_outputs()]
 
@@ -79,7 +79,7 @@ class LiteRtSession:
                 self._interpreter = Interpreter(model_path=str(path), num_threads=threads or None)
                 self._run = self._interpreter.get_signature_runner()
         except Exception as error:  # LiteRT raises ValueError and RuntimeError
-            raise UserError(f"LiteRT cannot load {path} ({_first_line(error)}): export the run again.") from error
+            raise UserError(f"LiteRT cannot load {path} ({root_cause(error)}): export the run again.") from error
         self._ran = False
         details = self._run.get_input_details()
         self.inputs = list(details)
@@ -109,7 +109,7 @@ class SavedModelSession:
             self._function = self._loaded.signatures["serving_default"]
             self.inputs = list(self._function.structured_input_signature[1])
         except Exception as error:  # TensorFlow raises many kinds
-            raise UserError(f"TensorFlow cannot load {path} ({_first_line(error)}): export the run again.") from error
+            raise UserError(f"TensorFlow cannot load {path} ({root_cause(error)}): export the run again.") from error
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import tensorflow as tf
@@ -119,7 +119,3 @@ class SavedModelSession:
 
 
 SESSIONS: dict[str, Any] = {"onnx": OnnxSession, "litert": LiteRtSession, "savedmodel": SavedModelSession}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -44,19 +44,18 @@ def measure(folder: Path) -> dict[str, float]:
         raise UserError(f"The speed of the file could not be measured ({reason}).") from None
 
 
-def of_graph(graph: Graph, info: dict[str, Any], steps: dict[str, Any]) -> dict[str, float]:
+def of_graph(graph: Graph, inputs: list[dict[str, Any]]) -> dict[str, float]:
     """Return the figures of :func:`measure` for a network as a ``tf.function`` in this process, which has all threads.
 
     Args:
         graph: The network.
-        info: The contents of export.json.
-        steps: The contents of preprocessing.json.
+        inputs: Its inputs, as export.json has them.
     """
 
     def call(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         return [tensor.numpy() for tensor in graph.module.answer(*inputs.values()).values()]
 
-    one, many = (example_inputs(info, steps, count) for count in (1, BATCH))
+    one, many = (example_inputs(inputs, graph.empty_state, count) for count in (1, BATCH))
     count = len(next(iter(many.values())))
     return {
         "ms_2_threads": of_function(call, one),
@@ -77,24 +76,25 @@ def of_function(call: Callable[[dict[str, np.ndarray]], Any], inputs: dict[str, 
     return statistics.median(times)
 
 
-def example_inputs(info: dict[str, Any], steps: dict[str, Any], count: int) -> dict[str, np.ndarray]:
+def example_inputs(
+    inputs: list[dict[str, Any]], empty_state: dict[str, list[int]], count: int
+) -> dict[str, np.ndarray]:
     """Return random inputs of a file.
 
     Args:
-        info: The contents of export.json.
-        steps: The contents of preprocessing.json.
+        inputs: The inputs, as export.json has them.
+        empty_state: Shapes of the state of a language model, as preprocessing.json has them; empty for other models.
         count: Number of inputs; a language model gets one token of one text.
     """
     rng = np.random.default_rng(0)
-    is_language = info["kind"] == "text-generator"
     arrays = {}
-    for tensor in info["inputs"]:
+    for tensor in inputs:
         name, dtype, shape = tensor["name"], tensor["dtype"], list(tensor["shape"])
-        if name in steps.get("empty_state", {}):
-            arrays[name] = np.zeros(steps["empty_state"][name], np.float32)
+        if name in empty_state:
+            arrays[name] = np.zeros(empty_state[name], np.float32)
             continue
-        shape[0] = 1 if is_language else count
-        shape = [(1 if is_language else TEXT_TOKENS) if size is None else size for size in shape]
+        shape[0] = 1 if empty_state else count
+        shape = [(1 if empty_state else TEXT_TOKENS) if size is None else size for size in shape]
         if dtype == "float32":
             arrays[name] = rng.standard_normal(shape, np.float32)
         else:
@@ -108,7 +108,7 @@ def main(path: str) -> None:
 
     where = Path(path)
     info, steps = folder.read(where)
-    one, many = example_inputs(info, steps, 1), example_inputs(info, steps, BATCH)
+    one, many = (example_inputs(info["inputs"], steps.get("empty_state", {}), count) for count in (1, BATCH))
     result = {}
     for threads, name in ((1, "ms_1_thread"), (2, "ms_2_threads")):
         result[name] = of_function(exported.open_session(where, info["runtime"], threads).run, one)

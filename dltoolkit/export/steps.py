@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from dltoolkit.data.language.tokenizers import Tokenizer
     from dltoolkit.run import Run
 
+NEEDS_TENSORFLOW = (
+    "The texts of this run are read by a tokenizer of KerasHub, which needs TensorFlow, so that no other runtime can "
+    "read them: use the run itself."
+)
 TEMPERATURE = 0.8  # default sampling temperature of generate
 # The steps in words, in their order
 IMAGE = [
@@ -71,10 +75,7 @@ def of_texts(encoder: encoders.TextEncoder) -> dict[str, Any]:
     if isinstance(encoder, encoders.TokenEncoder):
         return {"steps": TOKENS, **common, "html_tag": words.TAG.pattern, "html_entity": words.ENTITY.pattern}
     if not isinstance(encoder, encoders.VocabularyEncoder):
-        raise UserError(
-            "The texts of this run are read by a tokenizer of KerasHub, which needs TensorFlow, so that no other "
-            "runtime can read them: use the run itself."
-        )
+        raise UserError(NEEDS_TENSORFLOW)
     own = encoder.vocabulary
     return {
         "steps": [*WORDS, *(BAG if encoder.max_length is None else SEQUENCE)],

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from dltoolkit import data, evaluation, models, saved_runs
+from dltoolkit import data, evaluation, files, models, saved_runs
 from dltoolkit.errors import UserError, did_you_mean
 from dltoolkit.files import user_path
 from dltoolkit.formatting import counted
@@ -125,7 +125,7 @@ class Backbone:
         path = self.weights_file
         if path is None:
             return
-        digest = models.pretrained.keras_applications.sha256(path)
+        digest = files.sha256(path)
         if run.info.get("backbone_sha256", digest) != digest:
             raise UserError(
                 f"{path} has changed since {run.path.name} began, so it cannot be resumed: train a new run."

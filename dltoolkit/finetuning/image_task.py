@@ -48,7 +48,7 @@ class ImageTask(Task):
 
     def __init__(self, backbone: Backbone | None = None):
         self.backbone = backbone
-        self._augment: Augment | None = None
+        self._augment: Augment | None  # set by resolve_augmentation, which comes before prepare
 
     def build_features(self, config: Any, splits: ImageSplits) -> keras.Model:
         """Return the backbone without its head, batch normalization in inference mode."""
@@ -61,6 +61,7 @@ class ImageTask(Task):
 
     def resolve_augmentation(self, config: Any, splits: ImageSplits) -> Augment | None:
         """Decide on the augmentation; by default, it flips images if flipping preserves their labels."""
+        self._augment = None
         if config.augment:
             flip, reason = flips.resolve(config.flip, splits)
             self._augment = augment.default_augmentation(

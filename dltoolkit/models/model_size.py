@@ -42,6 +42,11 @@ class SizeError(RefusedError):
         super().__init__(f"it would exhaust the memory: {reason}")
 
 
+def is_compressed(archive: zipfile.ZipFile, size: int) -> bool:
+    """Return whether entries of a .keras file of ``size`` bytes are compressed, which Keras never does."""
+    return sum(entry.file_size for entry in archive.infolist()) > size
+
+
 def check_archive(archive: zipfile.ZipFile, path: Path) -> int:
     """Return how many bytes of weights a .keras file stores.
 
@@ -52,7 +57,7 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> int:
     """
     if len(archive.infolist()) > MAX_ENTRIES:
         raise SizeError(f"it has more than {MAX_ENTRIES:,} entries")
-    if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+    if is_compressed(archive, path.stat().st_size):
         raise SizeError("its entries are compressed, which Keras never does")
     return check_h5(io.BytesIO(archive.read(WEIGHTS_FILE)))  # as Keras reads it; seeking in an archive takes long
 

@@ -150,7 +150,7 @@ def assign(variables: Iterable[keras.Variable], values: Mapping[str, np.ndarray]
 
 def _fitting(value: np.ndarray, variable: keras.Variable) -> np.ndarray:
     """Return a value, or raise a ValueError if its shape or its type is not that of the variable."""
-    if value.shape != tuple(variable.shape) or value.dtype != np.asarray(variable).dtype:
+    if value.shape != tuple(variable.shape) or value.dtype.name != variable.dtype:
         raise ValueError(f"{value.dtype}{value.shape} instead of {variable.dtype}{variable.shape}")
     return value
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -51,6 +51,22 @@ class ImageSplits(LabeledSplits):
     def __post_init__(self) -> None:
         if self.preprocessing is None:  # the images are pixels already
             self.preprocessing = Preprocessing(self.image_shape)
+
+    @classmethod
+    def for_training(cls, images: np.ndarray, labels: np.ndarray, classes: list[str]) -> Self:
+        """Return images in memory, uint8 (n, height, width, channels), and class indices, all of them for training."""
+        rows = np.arange(len(images))
+        return cls(
+            images=images,
+            labels=labels.astype(np.int32),
+            names=[],
+            train=rows,
+            validation=rows[:0],
+            test=rows[:0],
+            classes=classes,
+            fingerprint="",
+            source="",
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

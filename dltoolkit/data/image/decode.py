@@ -24,6 +24,7 @@ from dltoolkit.data import split
 from dltoolkit.data.image import arrays, modes
 from dltoolkit.data.image.preprocessing import Preprocessing, ResizeMode, cropped_fractions
 from dltoolkit.data.image.scale import NOT_FINITE, Scale, ValueStatistics
+from dltoolkit.data.options import MAX_PIXELS
 from dltoolkit.data.readers.folders import File
 from dltoolkit.errors import UserError
 from dltoolkit.files import NotRegularFile, open_regular
@@ -32,7 +33,6 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", "
 MAX_UNCHANGED_SIDE = 224  # pixels; square images of one size up to this side are not resized by default
 MAX_CROPPED = 0.2  # mean fraction of the pixels that cropping may lose by default
 MAX_DEFAULT_SIDE = 160  # pixels; other images are resized to at most this side by default, which a CPU can train on
-MAX_PIXELS = 100_000_000  # default of --max-pixels; decoding takes 12 to 48 bytes per pixel
 LARGE_IMAGE = 1 << 27  # bytes for decoding an image from which the free memory is looked up and returned
 SMALL_FILE = 20_000  # bytes; below this mean size, Python takes longer than the decoder, and threads slow it down
 CHUNK_SIZE = 32  # images that a thread decodes at a time
@@ -283,15 +283,7 @@ def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Iterator[Im
         with _reserved_memory(source, max_pixels):
             yield source
         return
-    if isinstance(source, bytes):
-        opened: BinaryIO = io.BytesIO(source)
-    elif isinstance(source, File):
-        opened = open_regular(source.path)
-    elif re.match(r"[a-z][a-z0-9+.-]+://", os.fspath(source), re.IGNORECASE):
-        raise UserError("a URL, which is not downloaded: save the image and give its path")
-    else:
-        opened = open_regular(os.path.expanduser(source))
-    with opened as file:
+    with _open_bytes(source) as file:
         if not file.read(1):
             raise EmptyFileError
         try:
@@ -301,6 +293,17 @@ def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Iterator[Im
             raise UnidentifiedImageError(_identify(file.read(64))) from None
         with _reserved_memory(image, max_pixels), image:
             yield image
+
+
+def _open_bytes(source: File | str | os.PathLike | bytes) -> BinaryIO:
+    """Open the file of an image, or the bytes of one, for reading."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if isinstance(source, File):
+        return open_regular(source.path)
+    if re.match(r"[a-z][a-z0-9+.-]+://", os.fspath(source), re.IGNORECASE):
+        raise UserError("a URL, which is not downloaded: save the image and give its path")
+    return open_regular(os.path.expanduser(source))
 
 
 @contextlib.contextmanager
@@ -320,9 +323,7 @@ def _reserved_memory(image: Image.Image, max_pixels: int) -> Iterator[None]:
 
 def _content(source: ImageSource) -> bytes:
     """Return the bytes of an image file."""
-    if isinstance(source, bytes):
-        return source
-    with open_regular(source.path if isinstance(source, File) else os.path.expanduser(source)) as file:
+    with _open_bytes(source) as file:
         return file.read()
 
 

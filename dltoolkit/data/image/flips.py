@@ -45,12 +45,12 @@ def resolve(requested: bool | None, splits: ImageSplits) -> FlipDecision:
         return FlipDecision(requested, "as requested")
     if len(splits.classes) < 2:
         return FlipDecision(splits.image_shape[-1] == 3, "by default for unlabeled images in color only")
-    rows = np.random.default_rng(0).permutation(splits.train)[:SAMPLE_SIZE]
+    rows = np.sort(np.random.default_rng(0).permutation(splits.train)[:SAMPLE_SIZE])
     with progress.phase("Testing whether mirrored images keep their labels"):
-        return decide(_coarse(splits.images, np.sort(rows)), splits.labels[np.sort(rows)])
+        return decide(_coarse(splits.images, rows), splits.labels[rows])
 
 
-def decide(images: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> FlipDecision:
+def decide(images: np.ndarray, labels: np.ndarray) -> FlipDecision:
     """Return whether flipped images keep their labels.
 
     A linear classifier on the responses to patches of the images (similar to Coates & Ng 2011) is cross-validated
@@ -65,13 +65,13 @@ def decide(images: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> FlipDeci
     Args:
         images: Training images (n, height, width, channels), values 0..255, of :data:`COARSE_SIDE` or more pixels.
         labels: Class numbers of shape (n,).
-        seed: Seed of the patches and the folds.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     order = rng.permutation(len(images))
     images, (_, labels) = images[order].astype("float32"), np.unique(np.asarray(labels)[order], return_inverse=True)
     patches = _patches(images, rng)
     plain, flipped = _features(images, patches), _features(images[:, :, ::-1], patches)
+    symmetric = plain + flipped
     counts = np.bincount(labels)
     folds = np.arange(len(labels)) % FOLDS
     correct = np.zeros((3, len(labels)), bool)
@@ -82,7 +82,6 @@ def decide(images: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> FlipDeci
         classify = _fit(plain[train], labels[train], len(counts))
         correct[0, test] = classify(plain[test]) == labels[test]
         correct[1, test] = classify(flipped[test]) == labels[test]
-        symmetric = plain + flipped
         correct[2, test] = _fit(symmetric[train], labels[train], len(counts))(symmetric[test]) == labels[test]
     recall = np.stack([np.bincount(labels, row) / counts for row in correct])  # (3, classes)
     chance = 1 / len(counts)

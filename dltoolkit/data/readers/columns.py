@@ -221,9 +221,11 @@ def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], 
                 raise UserError(_describe_lists(contents, column, f"{table.locate(row)} has"))
     labels = [[normalize_label(cell) for cell in table.columns[column]] for table in contents]
     counts = Counter(label for of_table in labels for label in of_table if label)
+    labels_are = _labels_in(contents[0], column)
+    select = "" if contents[0].is_object else "select a column of classes with --label-column, or "
     with_comma = next((label for label in counts if "," in label), None)
     if with_comma and all(re.fullmatch(r"[+-]?\d+(,\d+)?", label) for label in counts):
-        raise UserError(_quantities(contents[0], column, with_comma))
+        raise UserError(_regression(labels_are, with_comma, select))
     if joined := _find_joined(counts):
         table, row = next(
             (table, of_table.index(joined))
@@ -236,11 +238,10 @@ def labels_of(contents: Sequence[Table], column: str) -> tuple[list[list[str]], 
     if not _are_numbers(counts):
         return labels, []
     if fraction := next((label for label in counts if not float(label).is_integer()), None):
-        raise UserError(_quantities(contents[0], column, fraction))
+        raise UserError(_regression(labels_are, fraction, select))
     without_zeros = {label: re.sub(r"\.0*$", "", label) for label in counts}  # "1.0" and "1" are one class
     labels = [[without_zeros.get(label, label) for label in of_table] for of_table in labels]
-    select = "" if contents[0].is_object else "select a column of classes with --label-column, or "
-    return labels, check_numbers(counts, _labels_in(contents[0], column), select)
+    return labels, check_numbers(counts, labels_are, select)
 
 
 def check_numbers(counts: Mapping[str, int], labels_are: str, select: str = "") -> list[str]:
@@ -366,11 +367,6 @@ def _several(table: Table, row: int, column: str, listed: str) -> str:
         f"{table.locate(row)} has several labels in the column '{column}' ({listed}; multi-label classification), "
         "which dltoolkit does not train: keep one label for each example."
     )
-
-
-def _quantities(table: Table, column: str, value: str) -> str:
-    select = "" if table.is_object else "select a column of classes with --label-column, or "
-    return _regression(_labels_in(table, column), value, select)
 
 
 def _regression(labels_are: str, value: str, select: str) -> str:

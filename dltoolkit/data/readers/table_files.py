@@ -128,15 +128,16 @@ def read_arrow(path: Path) -> Columns:
                 declared = file.metadata
                 groups = [declared.row_group(index) for index in range(declared.num_row_groups)]
                 values = (group.column(i).num_values for group in groups for i in range(group.num_columns))
-                _refuse_bomb(path, max(sum(values), declared.num_rows * declared.num_columns))
+                unpacked = bounded.unpacked_limit(path.stat().st_size)
+                _refuse_bomb(path, max(sum(values), declared.num_rows * declared.num_columns), unpacked)
                 size = sum(group.total_byte_size for group in groups)
                 size += BYTES_PER_CELL * declared.num_rows * declared.num_columns
                 memory.refuse(size, f"The rows of {path}", "use fewer rows or columns")
-                table = _collect(file.iter_batches(ARROW_BATCH), file.schema_arrow, path)
+                table = _collect(file.iter_batches(ARROW_BATCH), file.schema_arrow, path, unpacked)
         else:
             with open_regular(path), pyarrow.memory_map(str(path)) as file:
                 reader = pyarrow.ipc.open_stream(file)
-                table = _collect(reader, reader.schema, path)
+                table = _collect(reader, reader.schema, path, bounded.unpacked_limit(path.stat().st_size))
     except pyarrow.ArrowException as error:
         kind = "a Parquet" if is_parquet else "an Arrow stream"
         raise UserError(f"{path} is not {kind} file: {(str(error).splitlines() or ['damaged'])[0][:120]}.") from None
@@ -152,14 +153,14 @@ def read_arrow(path: Path) -> Columns:
     return columns
 
 
-def _collect(batches: Iterable[Any], schema: Any, path: Path) -> Any:
+def _collect(batches: Iterable[Any], schema: Any, path: Path, unpacked: int) -> Any:
     """Return the pyarrow.Table of record batches, which may repeat a long cell many times without storing it again."""
     import pyarrow
 
     collected, cells, size, limit = [], 0, 0, memory.available() // 2
     for batch in batches:
         cells += batch.num_rows * batch.num_columns
-        _refuse_bomb(path, cells)
+        _refuse_bomb(path, cells, unpacked)
         collected.append(batch)
         size += batch.nbytes + BYTES_PER_CELL * batch.num_rows * batch.num_columns
         if size > limit:
@@ -167,9 +168,9 @@ def _collect(batches: Iterable[Any], schema: Any, path: Path) -> Any:
     return pyarrow.Table.from_batches(collected, schema)
 
 
-def _refuse_bomb(path: Path, cells: int) -> None:
-    """Raise a UserError if a table has more cells than a compressed text of its size could hold."""
-    if cells * LEAST_BYTES_PER_CELL > bounded.unpacked_limit(path.stat().st_size):
+def _refuse_bomb(path: Path, cells: int, unpacked: int) -> None:
+    """Raise a UserError if a table has more cells than a text of ``unpacked`` bytes could hold."""
+    if cells * LEAST_BYTES_PER_CELL > unpacked:
         raise UserError(
             f"{path} has more cells than {bounded.MAX_RATIO} times its size, as harmful files have: save it as .csv if "
             "you trust it."

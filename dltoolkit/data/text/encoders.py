@@ -34,7 +34,6 @@ class TextEncoder(Protocol):
 
     Attributes:
         max_length: Maximum number of token IDs of a text; the middle of longer texts is removed. None for no limit.
-        vocab_size: Number of token IDs, including 0 for padding.
         unit: What a token ID stands for, in the plural, such as "words".
         mask_token_id: Token ID that replaces masked tokens, or None if the network has no mask token.
         special_token_ids: Token IDs of the start and end tokens, which are never masked.
@@ -43,7 +42,6 @@ class TextEncoder(Protocol):
     """
 
     max_length: int | None
-    vocab_size: int
     unit: str
     mask_token_id: int | None
     special_token_ids: tuple[int, ...]
@@ -74,10 +72,6 @@ class VocabularyEncoder:
     unknown_token_id = UNKNOWN_ID
     unknown_token_ids = (UNKNOWN_ID,)
 
-    @property
-    def vocab_size(self) -> int:
-        return len(self.vocabulary)
-
     def __call__(self, texts: TokenizedTexts) -> Ragged:
         if self.max_length is None:
             return self.vocabulary.encode_bags(texts)
@@ -95,10 +89,6 @@ class TokenEncoder:
     max_length: int
     mask_token_id = 1 + tokenizers.UNKNOWN
     special_token_ids = ()
-
-    @property
-    def vocab_size(self) -> int:
-        return 1 + self.tokenizer.vocab_size
 
     @property
     def unit(self) -> str:
@@ -137,10 +127,6 @@ class KerasHubEncoder:
     lowercase: bool = False
     strip_accents: bool = False
     unit = "tokens"
-
-    @property
-    def vocab_size(self) -> int:
-        return 1 + self.tokenizer.vocabulary_size()
 
     def __call__(self, texts: TokenizedTexts) -> Ragged:
         import tensorflow as tf

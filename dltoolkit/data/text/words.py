@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dltoolkit.data import split
 from dltoolkit.data.text.ragged import Ragged
 
 # Elements of HTML; other words after "<" are text, as in "x<y and z>w"
@@ -99,7 +100,7 @@ class TokenizedTexts:
         hashes = wordless.copy()
         for row in np.flatnonzero(self.word_ids.lengths):
             words = word_hashes[self.word_ids.values[self.word_ids.row_splits[row] : self.word_ids.row_splits[row + 1]]]
-            hashes[row] = int.from_bytes(hashlib.blake2b(words.tobytes(), digest_size=8).digest(), "little")
+            hashes[row] = split.content_hash(words)
         return hashes
 
     @functools.cached_property

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dltoolkit.errors import UserError
+from dltoolkit.models import model_size
 from dltoolkit.models.language import cached_layers
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def _load(path: Path, modified: int, size: int) -> CachedDecoder | EnsembleDecod
     """Return the decoder for a file, which is read again after it has been written again."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > size:
-                raise ValueError("compressed")  # Keras stores the entries as they are
+            if model_size.is_compressed(archive, size):
+                raise ValueError("compressed")
             layers = {layer["name"]: layer for layer in json.loads(archive.read("config.json"))["config"]["layers"]}
             if "bigram_embedding" not in layers:
                 return None

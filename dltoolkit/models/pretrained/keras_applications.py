@@ -5,13 +5,13 @@ This module does not import Keras, so that ``dltoolkit list backbones`` answers 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dltoolkit import files
 from dltoolkit.errors import UserError
 
 
@@ -107,13 +107,8 @@ def check_weights_file(path: Path) -> None:
     for sums in (path.with_name("SHA256SUMS"), path.with_name(f"{path.name}.sha256")):
         for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else ():
             expected, _, name = line.partition(" ")
-            if name.lstrip(" *").removeprefix("./") == path.name and expected.lower() != sha256(path):
+            if name.lstrip(" *").removeprefix("./") == path.name and expected.lower() != files.sha256(path):
                 raise UserError(f"{path} is damaged: its hash differs from the one in {sums}; download it again.")
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 hash of a file in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _normalize(name: str) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from dltoolkit import strict_json
 from dltoolkit.cluster import Cluster
 
 LINE_BYTES = 4096  # maximum length of a message
@@ -136,10 +137,7 @@ def _encode(fields: dict[str, Any]) -> bytes:
 
 
 def _decode(line: bytes) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("not JSON") from error
+    fields = strict_json.loads(line.decode())
     if not isinstance(fields, dict):
         raise ValueError("not an object")
     return fields

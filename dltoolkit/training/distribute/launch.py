@@ -23,14 +23,13 @@ from dltoolkit.cluster import TOKEN_VARIABLE, TRUST_VARIABLE
 from dltoolkit.errors import UserError
 from dltoolkit.option_values import parse_duration
 from dltoolkit.run_session import LAUNCHED_VARIABLE, RUN_FILE_VARIABLE
-from dltoolkit.training.distribute.launcher_pipe import PIPE_VARIABLE
+from dltoolkit.training.distribute.launcher_pipe import PIPE_VARIABLE, SAVE_SECONDS
 from dltoolkit.training.distribute.rendezvous import TIMEOUT_VARIABLE
 
 VERBS = ("train", "resume")
 POLL_SECONDS = 0.1  # seconds between two checks of the workers
 GRACE_SECONDS = 10.0  # seconds between SIGTERM and SIGKILL for the other workers when one worker has failed
 END_SECONDS = 60.0  # seconds that other workers have to end when the chief is done; a busy machine needs several
-SAVE_SECONDS = 60.0  # seconds between the user's signal and SIGKILL, in which workers write a checkpoint
 # Environment variables that limit the threads of a worker, because all workers share the cores
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 
