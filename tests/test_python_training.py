@@ -153,6 +153,8 @@ def test_a_custom_text_model_reads_token_ids(tmp_path):
     assert run.metrics["test"]["accuracy"] > 0.9
     assert [each.label for each in dltoolkit.load(run.path).predict(["lovely", "dreadful"])] == ["good", "bad"]
     assert run.preprocess("lovely film").shape == (1, 2)
+    tuned = fine_tune.Config(data=pairs, backbone=str(run.path), epochs=2, batch_size=16, out_dir=str(tmp_path))
+    assert dltoolkit.load(fine_tune.train(tuned).path).predict("lovely").label == "good"
 
 
 def layer_of_this_file(shape, classes):

@@ -48,7 +48,13 @@ def check(path: Path, info: Mapping[str, Any], model: keras.Model) -> None:
 
 
 def _check_vocabulary(path: Path, info: Mapping[str, Any], model: keras.Model) -> None:
-    """Raise a UserError if the vocabulary of a run has another size than its model."""
+    """Raise a UserError if the vocabulary of a run has another size than its model.
+
+    A model that a program gave, which config.model calls "custom", may have embeddings of any size or none, and so may
+    a model that was fine-tuned from it, as long as they are not too few.
+    """
+    if info.get("config", {}).get("model") == "custom":
+        return
     words, tokens = path / encoders.VOCABULARY_FILE, path / encoders.TOKENIZER_FILE
     if os.path.lexists(words):
         size = len(encoders.load(path, None).vocabulary)
@@ -57,7 +63,7 @@ def _check_vocabulary(path: Path, info: Mapping[str, Any], model: keras.Model) -
     else:  # images, or a network of KerasHub, which may have more embeddings than tokens
         return
     sizes = model.output_shape[-1:] if "resolved" in info else _embeddings(model)
-    if size not in sizes:
+    if size not in sizes and not ("task" in info and max(sizes, default=size) >= size):
         raise _unfit(path, f"the vocabulary has {size:,} entries, for which model.keras was not trained")
 
 
