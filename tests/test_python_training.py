@@ -18,6 +18,7 @@ from dltoolkit.training import custom_model
 
 image_classifier = recipe.load("image-classifier")
 sentiment_analyzer = recipe.load("sentiment-analyzer")
+fine_tune = recipe.load("fine-tune")
 SHAPE, CLASSES = (8, 8, 1), 3
 
 
