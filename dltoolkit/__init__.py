@@ -22,6 +22,7 @@ _PUBLIC = {
     "resume": "saved_runs",
     "Run": "run",
     "Prediction": "evaluation.prediction",
+    "Explanation": "explanation.explanation",
     "UserError": "errors",
 }
 __all__ = sorted(_PUBLIC)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,27 @@ class Answers:
             UserError: If the run is not a classifier.
         """
         return self.verb("predict")(self, inputs, **options)
+
+    def explain(self, inputs: Any, **options: Any) -> Any:
+        """Explain the answer to one input or to many: which pixels or words speak for a class, and which against it.
+
+        Args:
+            inputs: One input or many, as :meth:`predict` takes them.
+            options: ``method`` (``auto`` by default) and ``label`` (the class; by default the most probable one).
+
+        Returns:
+            An :class:`Explanation` for one input, or a list of them for many.
+
+        Raises:
+            UserError: If there is no such method or class, or nothing explains the run.
+        """
+        return self.explainer.explain(inputs, **options)
+
+    @functools.cached_property
+    def explainer(self) -> Any:
+        """What explains the answers; its functions are compiled once."""
+        explaining = importlib.import_module("dltoolkit.explanation.explaining")  # by name, because it uses this module
+        return explaining.explainer(self)
 
     def predict_proba(self, inputs: Any) -> np.ndarray:
         """Return the probabilities of :attr:`labels`, float32 (n, labels), for inputs as :meth:`predict` takes them.

@@ -41,7 +41,7 @@ GROUND = {
 }
 FLOORS = [
     *(GROUND, {"data"}, {"models"}, {"run"}, {"saved_runs"}, {"training"}, {"evaluation"}, {"finetuning"}, {"report"}),
-    *({"export"}, {"loading"}),
+    *({"explanation"}, {"export"}, {"loading"}),
     *({"recipes"}, {"cli"}, {"__main__"}),
 ]
 MAX_LINES, MAX_RECIPE_LINES = 400, 200

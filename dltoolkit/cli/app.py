@@ -13,7 +13,7 @@ import click
 
 import dltoolkit
 from dltoolkit import display, interrupt, lazy, option_names, streams
-from dltoolkit.cli import check_data, doctor, export, inference, show, train
+from dltoolkit.cli import check_data, doctor, explain, export, inference, show, train
 from dltoolkit.cli.verb_options import help_command
 from dltoolkit.errors import ExportRefused, UserError, WorkerLost, did_you_mean, machine_error, root_cause
 
@@ -104,7 +104,7 @@ def dltoolkit_command() -> None:
 for verb in (
     *(train.train, train.resume, train.launch, train.copy, check_data.check_data),
     *(inference.evaluate, inference.predict, inference.generate),
-    export.export,
+    *(explain.explain, export.export),
     *(show.show, show.list_, show.compare, doctor.doctor),
 ):
     dltoolkit_command.add_command(verb)

@@ -109,7 +109,7 @@ def classify(
         if isinstance(item, InvalidInput):
             waiting.append(_Pending(item.input, error=item.error))
             continue
-        name = _name(item, number)
+        name = name_of(item, number)
         try:
             value = read(item)
             is_text = isinstance(value, str) and not isinstance(item, os.PathLike)  # in a tensor or bytes, for example
@@ -119,7 +119,7 @@ def classify(
     yield from _classify_batch(model, classes, waiting, top_k, threshold, stack, is_known)
 
 
-def _name(item: Any, number: int) -> str:
+def name_of(item: Any, number: int) -> str:
     """Return how a prediction names its input; long or unprintable inputs are named by their type and position."""
     if isinstance(item, str | os.PathLike):
         return str(item)

@@ -1,0 +1,22 @@
+"""Which explainer a run or an export has."""
+
+from __future__ import annotations
+
+from dltoolkit import explanation
+from dltoolkit.answers import Answers
+from dltoolkit.errors import UserError
+from dltoolkit.explanation.explainer import Explainer
+
+
+def explainer(run: Answers) -> Explainer:
+    """Return what explains the answers of a run or of an export.
+
+    Raises:
+        UserError: If nothing explains them.
+    """
+    if not run.has_verb("predictor"):
+        raise UserError(f"A run of {run.info['recipe']} does not support this.")
+    kind = run.verb("predictor")(run).noun
+    if kind == "image":
+        return explanation.image_explainer.ImageExplainer(run)
+    raise UserError(f"A run of {run.info['recipe']} that reads {kind}s cannot be explained.")
