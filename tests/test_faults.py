@@ -59,7 +59,7 @@ def test_fault_benchmark_reports_no_lost_run():
         sys.executable,
         str(HARNESS),
         "--kills",
-        "4",
+        "2",
         "--workers",
         "0",
         "--no-conditions",
@@ -68,5 +68,5 @@ def test_fault_benchmark_reports_no_lost_run():
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 kills" in done.stdout
+    assert "2 kills" in done.stdout
     assert "0 runs lost or different from the uninterrupted run" in done.stdout
