@@ -72,11 +72,15 @@ def _find(name: str, out_dir: str | Path) -> Path:
     raise RunNotFound(f"There is no run '{name}' in {out_dir}; 'dltoolkit list runs' lists the runs.{hint}")
 
 
-def _age(run: Run) -> tuple[datetime.datetime, float]:
-    """Return what orders runs by time; one whose date is in the future was created when run.json was written."""
-    written = (run.path / "run.json").stat().st_mtime
-    last = datetime.datetime.fromtimestamp(written, datetime.UTC)
-    return min(datetime.datetime.fromisoformat(run.info.get("created", "1970-01-01T00:00:00+00:00")), last), written
+def _age(run: Run) -> tuple[float, float]:
+    """Return what orders runs by time; one whose date is in the future was created when run.json was written here.
+
+    An archive gives a file any time of writing (``st_mtime``), but not the time at which it was unpacked (``st_ctime``).
+    """
+    status = (run.path / "run.json").stat()
+    written = min(status.st_mtime, status.st_ctime)
+    created = datetime.datetime.fromisoformat(run.info.get("created", "1970-01-01T00:00:00+00:00"))
+    return min(created.timestamp(), written), written
 
 
 def resume(

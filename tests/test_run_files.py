@@ -142,3 +142,14 @@ def test_a_table_with_line_ends_in_its_cells_is_read_as_it_was_written(runs):
 def test_a_date_in_the_future_does_not_make_a_run_the_latest(runs, tmp_path):
     os.utime(runs[1].path / "run.json", (10**9, 10**9))
     assert dltoolkit.load("latest", tmp_path / "runs").path.name == "good"
+
+
+# Some file systems keep times of the years -600 to 11000, which Python's dates cannot hold
+@pytest.mark.parametrize("written", [4 * 10**9, 3 * 10**11, -8 * 10**10])
+@pytest.mark.parametrize("created", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+def test_no_time_of_a_file_makes_a_run_the_latest(runs, tmp_path, written, created):
+    forged, latest = runs
+    forged.update(created=created)
+    os.utime(forged.path / "run.json", (written, written))
+    latest.update()
+    assert dltoolkit.load("latest", tmp_path / "runs").path == latest.path
