@@ -340,7 +340,8 @@ def parse(config_class: type, values: Mapping[str, Any], *, flags: bool = False)
         flags: Whether error messages call an option ``--learning-rate`` instead of ``learning_rate``.
 
     Raises:
-        UserError: If a name does not exist (the message suggests the nearest) or a value is out of type or bounds.
+        UserError: If a name does not exist (the message suggests the nearest) or is there twice, or a value is out of
+            type or bounds.
     """
     declared = options(config_class)
     parsed = {}
@@ -348,6 +349,8 @@ def parse(config_class: type, values: Mapping[str, Any], *, flags: bool = False)
         name = str(written).replace("-", "_")
         if name not in declared:
             raise UserError(option_names.no_such_option(str(written), declared))
+        if name in parsed:  # learning-rate and learning_rate
+            raise UserError(f"{name} is given twice: leave one of them out.")
         parsed[name] = declared[name].parse(value, declared[name].flag if flags else name)
     return parsed
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dltoolkit import strict_json
+from dltoolkit import config, strict_json
 from dltoolkit.errors import UserError
 from dltoolkit.files import open_regular, user_path
 
 MAX_BYTES = 1_000_000  # size of a file; the parser of YAML reads about 200 kB per second
+
+
+def parse(config_class: type, path: str | Path) -> dict[str, Any]:
+    """Return the values in a YAML or JSON file in the types of the options of ``config_class``, each checked by itself.
+
+    Raises:
+        UserError: If the file is wrong, or a name or a value in it; the message begins with the file.
+    """
+    values = read(path)
+    try:
+        return config.parse(config_class, values)
+    except UserError as error:
+        raise UserError(f"{path}: {error.args[0]}") from None
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def trained(monkeypatch):
         (["train", "image-classifier", "--data", "digitz"], "Did you mean 'digits'?"),
         (["train", "image-classifier", "./nowhere"], "No such file or folder"),
         (["train", "image-classifier", "--config", "nowhere.yaml"], "Cannot read the config file"),
+        (["train", "image-classifier", "--config", ""], "Cannot read the config file"),
         (["train", "image-classifier", "--out-dir", "/proc/nothing"], "another --out-dir"),
         (["train", "image-classifier", "--name", "../up"], "not a valid name"),
         (["trian"], "Did you mean 'train'?"),
@@ -125,7 +126,7 @@ def test_train_reads_a_config_file_and_prefers_flags(capfd, trained, tmp_path):
     assert (trained[1].model, trained[1].units) == ("gru", 8), "the modes are those of file and flags together"
     path.write_text("epoch: 3\n")
     code, _, err = run_command(capfd, "train", "sentiment-analyzer", "--config", str(path))
-    assert (code, "There is no option 'epoch'; did you mean 'epochs'?" in err) == (2, True)
+    assert (code, f"Error: {path}: There is no option 'epoch'; did you mean 'epochs'?" in err) == (2, True)
 
 
 @dataclass(frozen=True, kw_only=True)

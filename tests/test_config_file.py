@@ -59,6 +59,22 @@ def test_a_broken_file_is_named_in_one_short_sentence(tmp_path, name, content, m
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epochs: many", "epochs must be a whole number, not 'many'."),
+        ("seed: 1\nlearning_rate: .nan", "learning_rate must be a number, not 'nan'."),
+        ("epoch: 3", "There is no option 'epoch'; did you mean 'epochs'?"),
+        ("learning-rate: 0.1\nlearning_rate: 0.2", "learning_rate is given twice: leave one of them out."),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_file(tmp_path, content, message):
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(UserError) as error:
+        config_file.parse(Toy, tmp_path / "a.yaml")
+    assert str(error.value) == f"{tmp_path / 'a.yaml'}: {message}"
+
+
 @pytest.mark.parametrize(("written", "shown"), [("1" * 4_000, 400), ("k" * 900, 400)])
 def test_a_long_value_does_not_fill_the_message(written, shown):
     with pytest.raises(UserError) as error:

@@ -131,7 +131,7 @@ def make(name: str, on_end: Callable[[Any], None]) -> click.Command:
             if len(words) > 1:
                 raise UserError(f"The argument '{words[-1]}' belongs to no option; see '{help_command(context)}'.")
             values["data"] = words[0]
-        from_file = configuration.parse(module.Config, config_file.read(config_path) if config_path else {})
+        from_file = {} if config_path is None else config_file.parse(module.Config, config_path)
         on_end(module.train(module.Config(**{**from_file, **configuration.parse(module.Config, values, flags=True)})))
 
     shared, declared = configuration.options(configuration.RunConfig), inspect.get_annotations(module.Config)
