@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from dltoolkit import display, lazy
-from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit import config, display, lazy
+from dltoolkit.errors import UserError, did_you_mean, root_cause
 from dltoolkit.files import user_path
 
 PACKAGE = "dltoolkit.recipes"
@@ -44,7 +44,7 @@ def load(recipe: str) -> ModuleType:
     The name is one that the user has given: a file is executed.
 
     Raises:
-        UserError: If there is no such recipe, or the file lacks ``Config`` or ``train``.
+        UserError: If there is no such recipe, or the file cannot be imported, or lacks ``Config`` or ``train``.
     """
     if not is_file(recipe):
         return _import_installed(_installed(recipe, ", or give a .py file"))
@@ -62,7 +62,13 @@ def load(recipe: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise UserError(f"{recipe} is not valid Python: {error.msg} in line {error.lineno}.") from None
+        place = f" in line {error.lineno}" if error.lineno else ""
+        raise UserError(f"{recipe} is not valid Python: {error.msg}{place}.") from None
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # which the code of the file raises
+        reason = f"{type(error).__name__}: {root_cause(error)}"
+        raise UserError(f"{recipe} cannot be imported ({reason}): correct it; --debug shows the traceback.") from error
     check(module, recipe)
     return module
 
@@ -72,6 +78,8 @@ def check(module: ModuleType, name: str) -> None:
     missing = [attribute for attribute in ("Config", "train") if not hasattr(module, attribute)]
     if missing:
         raise UserError(f"{name} is not a recipe, because it does not define {' and '.join(missing)}.")
+    if not (isinstance(module.Config, type) and issubclass(module.Config, config.RunConfig) and callable(module.train)):
+        raise UserError(f"{name} is not a recipe: Config must be a subclass of RunConfig, and train a function.")
 
 
 def installed(name: str) -> ModuleType:
@@ -113,6 +121,8 @@ def copy(recipe: str, folder: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    except FileExistsError:
+        raise UserError(f"{folder} is not a folder: name one.") from None
     except OSError as error:
         raise UserError(f"Cannot write {target}: {error.strerror}.") from None
     return target

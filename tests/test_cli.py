@@ -76,6 +76,8 @@ def trained(monkeypatch):
         (["train", "image-classifier", "--out-dir", "/proc/nothing"], "another --out-dir"),
         (["train", "image-classifier", "--name", "../up"], "not a valid name"),
         (["trian"], "Did you mean 'train'?"),
+        (["a\\b it's\n"], "There is no command 'a\\b it's\\n'. See"),
+        (["copy", "image-classifier", "/dev/null"], "/dev/null is not a folder"),
         (["predict", "latest"], "Missing argument"),
         (["show", "nothing-there"], "There is no run"),
         (["evaluate", "latest", "--format", "xml"], "xml"),
@@ -92,6 +94,25 @@ def test_wrong_input_is_one_line_and_leaves_no_file(capfd, tmp_path, monkeypatch
     assert len(err.splitlines()) == 1
     assert message in err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys; sys.exit(0)", "cannot be imported (SystemExit: 0)"),
+        ("import nothing_there", "cannot be imported (ModuleNotFoundError: No module named 'nothing_there')"),
+        ("x = 1\0", "is not valid Python: source code"),
+        ("def train(config): pass\nConfig = 3", "Config must be a subclass of RunConfig"),
+        ("train = Config = type('Config', (), {})", "Config must be a subclass of RunConfig"),
+        ("from dltoolkit.config import RunConfig as Config\ntrain = 3", "and train a function"),
+    ],
+)
+def test_a_recipe_file_that_is_none_is_named(capfd, tmp_path, code, message):
+    (tmp_path / "mine.py").write_text(code)
+    exit_code, out, err = run_command(capfd, "train", str(tmp_path / "mine.py"))
+    assert (exit_code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"{tmp_path / 'mine.py'} " in err
+    assert message in err
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,14 @@ def _run(words: list[str]) -> NoReturn:
 class Verbs(click.Group):
     """The top group. It keeps click from replacing a KeyboardInterrupt, which carries the command that resumes."""
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, word := args[0]) is None:  # click shows the word as Python code
+            hint = did_you_mean(word, self.list_commands(ctx))
+            raise UserError(f"There is no command '{word}'.{hint} See 'dltoolkit --help'.")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -122,10 +130,6 @@ def _message(error: click.ClickException) -> str:
             )
         message = option_names.no_such_option(error.option_name, names)
         return f"{message} See '{help_command(error.ctx)}'."
-    if isinstance(error, click.UsageError) and error.message.startswith("No such command"):
-        word = error.message.split("'")[1]
-        verbs = error.ctx.command.list_commands(error.ctx)
-        return f"There is no command '{word}'.{did_you_mean(word, verbs)} See 'dltoolkit --help'."
     return " ".join(display.visible(error.format_message(), keep="\n\t").split())
 
 
