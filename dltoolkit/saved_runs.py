@@ -75,7 +75,7 @@ def _find(name: str, out_dir: str | Path) -> Path:
 def _age(run: Run) -> tuple[float, float]:
     """Return what orders runs by time; one whose date is in the future was created when run.json was written here.
 
-    An archive gives a file any time of writing (``st_mtime``), but not the time at which it was unpacked (``st_ctime``).
+    An archive gives a file any time of writing (``st_mtime``), but not the one at which it was unpacked (``st_ctime``).
     """
     status = (run.path / "run.json").stat()
     written = min(status.st_mtime, status.st_ctime)
