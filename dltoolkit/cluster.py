@@ -10,13 +10,12 @@ import ipaddress
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
-from dltoolkit.errors import UserError, json_error
+from dltoolkit import strict_json
+from dltoolkit.errors import UserError
 
 EXAMPLE = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
 SLURM_PORT = 12345  # port of the first Slurm task on a machine; each further task takes the next port
@@ -107,7 +106,10 @@ def is_chief() -> bool:
 
 
 def _from_tf_config(text: str) -> Cluster | None:
-    config = _parse(text)
+    try:
+        config = strict_json.loads(text)
+    except strict_json.InvalidJSON as error:
+        raise _malformed(f"is not valid JSON ({error})") from None
     if not isinstance(config, dict) or not isinstance(config.get("cluster", {}), dict):
         raise _malformed("does not describe a cluster")
     tasks = config.get("cluster", {})
@@ -140,21 +142,6 @@ def _from_tf_config(text: str) -> Cluster | None:
         raise _malformed(f"does not list a {task_type} {_quoted(index)} (indices start at 0)")
     index += chiefs if task_type == "worker" else 0
     return Cluster(tuple(addresses), index) if len(addresses) > 1 else None
-
-
-def _parse(text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        for name, count in Counter(name for name, _ in pairs).items():
-            if count > 1:
-                raise _malformed(f"has {_quoted(name)} twice in one object")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise _malformed(f"is not valid JSON ({json_error(error)})") from None
-    except ValueError:  # a number with more digits than Python converts
-        raise _malformed("has a number of thousands of digits") from None
 
 
 def _canonical(address: str) -> tuple[str, int]:

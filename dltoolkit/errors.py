@@ -71,15 +71,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean '{by_lower[matches[0]]}'?" if matches else ""
 
 
-def json_error(error: json.JSONDecodeError | RecursionError, *, line: bool = True) -> str:
+def json_error(error: json.JSONDecodeError, *, line: bool = True) -> str:
     """Return the reason why a text is not JSON: "Unterminated string at character 7 of line 2".
 
     Args:
         error: The error of ``json.loads``.
         line: Whether the text has several lines, so that the line is named.
     """
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
     reason = error.msg.removesuffix(" at").removesuffix(" starting")
     return f"{reason} at character {error.colno}" + (f" of line {error.lineno}" if line else "")
 
