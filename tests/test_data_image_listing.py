@@ -71,6 +71,9 @@ def test_load_refuses_nested_class_folders(make_folder, tmp_path):
     message = error_of(tmp_path / "one")
     assert "has only one class, 'images', but its folders bars, dots, plain look like the classes" in message
     assert message.endswith(f"give data='{tmp_path}/one/images'.")
+    make_folder("images/two/images", 3)  # a folder around the data has the name, too
+    message = error_of(tmp_path / "images" / "two")
+    assert message.endswith(f"bars, dots, plain look like the classes: give data='{tmp_path}/images/two/images'.")
     make_folder("kinds/filled", 3, classes=["dots", "plain"])
     kinds = make_folder("kinds/empty", 3, classes=["bars", "rings"]).parent
     assert any("such as empty/bars, whose names are not read" in warning for warning in load(kinds).warnings)

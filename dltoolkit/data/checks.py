@@ -117,13 +117,15 @@ def validate(listing: Listing, spec: str, *, labeled: bool = True) -> Listing:
 
 
 def _find_nested_folders(listing: Listing, name: str) -> list[Path]:
-    """Return the folders directly in the class folder ``name`` that hold all of its examples, if several do."""
+    """Return the folders directly in the class folder ``name`` that hold all of its examples, if several do.
+
+    A folder around the data may have the same name, so the innermost one counts.
+    """
     if listing.split_origin != "folders":
         return []
-    paths = [Path(path) for path in listing.names]
-    nested = {parent for path in paths for parent in path.parents if parent.parent.name == name}
-    in_nested = all(any(parent in nested for parent in path.parents) for path in paths)
-    return sorted(nested) if in_nested and len({folder.name for folder in nested}) > 1 else []
+    parents = (Path(path).parents for path in listing.names)
+    nested = {next((each for each in folders if each.parent.name == name), None) for folders in parents}
+    return sorted(nested) if None not in nested and len({folder.name for folder in nested}) > 1 else []
 
 
 def leave_out_unlabeled(listing: Listing) -> Listing:
