@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dltoolkit import files
+from dltoolkit import files, run_schema
 
 if TYPE_CHECKING:
     from dltoolkit.data.labeled import LabeledSplits
@@ -23,10 +24,11 @@ def save(run: Run, splits: LabeledSplits) -> None:
 
 def load(run: Run) -> np.ndarray:
     """Return the hashes that :func:`save` wrote, uint64 (n,); none if the file is missing or damaged."""
-    limit = SIZE * run.info["data"]["splits"]["train"]
+    limit = min(SIZE * run.info["data"]["splits"]["train"], run_schema.MAX_BYTES)
     try:
         with files.open_regular(run.path / FILE, follow_links=False) as file:
-            content = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size) if size <= limit else b""
     except OSError:
         content = b""
-    return np.frombuffer(content if len(content) <= limit and len(content) % SIZE == 0 else b"", "<u8")
+    return np.frombuffer(content if len(content) % SIZE == 0 else b"", "<u8")
