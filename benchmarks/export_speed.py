@@ -3,15 +3,17 @@
     python benchmarks/export_speed.py image RUN IMAGE_FOLDER
     python benchmarks/export_speed.py text RUN
 
-The run is exported first, to folders of its own. Commands alternate, so that other work on the machine slows both.
+A copy of the run is exported first. What is compared takes turns, so that other work on the machine slows both.
 """
 
-import os
+import json
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -19,6 +21,17 @@ import machine
 import numpy as np
 
 TIMES = 5  # of each command
+ITEMS = 200  # calls for one item
+RUNTIMES = ("onnx", "litert")
+# Runs a command and prints its seconds and its peak memory in MB. A process of its own does this because the peak of a
+# new process begins with that of the process that started it.
+WATCH = """
+import json, os, subprocess, sys, time
+start = time.monotonic()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([time.monotonic() - start, usage.ru_maxrss / 1024, status]))
+"""
 
 
 @click.group()
@@ -30,77 +43,88 @@ def main() -> None:
 @main.command()
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
-def image(name: str, folder: Path) -> None:
+@click.option("--times", default=TIMES, show_default=True, help="Runs of each command.")
+def image(name: str, folder: Path, times: int) -> None:
     """Predict one image and all images of a folder with a classifier of images and with its exports."""
-    import dltoolkit
-
-    run = dltoolkit.load(name)
     one = next(path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".jpg"))
     with tempfile.TemporaryDirectory() as scratch:
-        paths = {"run": str(run.path)}
-        for runtime in ("onnx", "litert"):
-            paths[runtime] = str(run.export(runtime, out=Path(scratch) / runtime))
-        compare_commands("one image", {key: ["predict", path, str(one)] for key, path in paths.items()}, TIMES)
-        compare_items(run, paths)
-        everything = {key: ["predict", path, str(folder), "--format", "csv"] for key, path in paths.items()}
-        compare_commands("all images of the folder", everything, 2)
+        paths = export(name, Path(scratch))
+        compare_commands("one image", {key: ["predict", path, one] for key, path in paths.items()}, times)
+        everything = {key: ["predict", path, folder, "--format", "csv"] for key, path in paths.items()}
+        compare_commands("all images of the folder", everything, max(1, times // 2))
+        compare_items(paths)
 
 
 @main.command()
 @click.argument("name")
 @click.option("--tokens", default=500, show_default=True, help="Tokens of the text.")
-def text(name: str, tokens: int) -> None:
+@click.option("--times", default=TIMES, show_default=True, help="Texts.")
+def text(name: str, tokens: int, times: int) -> None:
     """Generate a text with a text generator and with its exports."""
     import dltoolkit
 
-    run = dltoolkit.load(name)
     with tempfile.TemporaryDirectory() as scratch:
-        models = {"run": run}
-        for runtime in ("onnx", "litert"):
-            models[runtime] = dltoolkit.load(run.export(runtime, out=Path(scratch) / runtime))
-        seconds = {key: [] for key in models}
-        for _ in range(TIMES):
-            for key, model in models.items():
-                start = time.monotonic()
-                model.generate("\n", max_tokens=tokens)
-                seconds[key].append(time.monotonic() - start)
-        report("one text", seconds, {})
+        paths = export(name, Path(scratch))
+        command = ["--prompt", "\n", "--max-tokens", str(tokens)]
+        compare_commands("one text", {key: ["generate", path, *command] for key, path in paths.items()}, times)
+        models = {key: dltoolkit.load(path) for key, path in paths.items()}
+        calls = {key: lambda model=model: model.generate("\n", max_tokens=tokens) for key, model in models.items()}
+        report(f"{tokens} tokens in a running process", in_turns(calls, times), {})
 
 
-def compare_commands(title: str, commands: dict[str, list[str]], times: int) -> None:
+def export(name: str, scratch: Path) -> dict[str, Path]:
+    """Export a copy of a run, and return the paths of the copy, which has no exports, and of its exports."""
+    import dltoolkit
+
+    run = dltoolkit.load(name)
+    paths = {"run": scratch / "run"}
+    shutil.copytree(run.path, paths["run"], ignore=shutil.ignore_patterns("exports"))
+    for runtime in RUNTIMES:
+        paths[runtime] = scratch / runtime
+        command = ["export", run.path, "--format", runtime, "--out", paths[runtime]]
+        subprocess.run([sys.executable, "-m", "dltoolkit", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    return paths
+
+
+def compare_commands(title: str, commands: dict[str, list[object]], times: int) -> None:
     """Run commands in turns, and print their median seconds and peak memory."""
     seconds, memory = {key: [] for key in commands}, {}
-    for _ in range(times):
-        for key, words in commands.items():
-            start = time.monotonic()
-            process = subprocess.Popen([sys.executable, "-m", "dltoolkit", *words], stdout=subprocess.DEVNULL)
-            _, status, usage = os.wait4(process.pid, 0)
-            if status:
-                raise SystemExit(f"the command of {key} failed with status {status}")
-            seconds[key].append(time.monotonic() - start)
-            memory[key] = usage.ru_maxrss / 1024
+    for key in [*commands] * times:
+        words = [sys.executable, "-c", WATCH, sys.executable, "-m", "dltoolkit", *map(str, commands[key])]
+        result = subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout
+        spent, memory[key], status = json.loads(result)
+        if status:
+            raise SystemExit(f"the command of {key} failed with status {status}")
+        seconds[key].append(spent)
     report(title, seconds, memory)
 
 
-def compare_items(run, paths: dict[str, str]) -> None:
+def compare_items(paths: dict[str, Path]) -> None:
     """Answer one item in this process with a tf.function of the model and with the sessions, in turns."""
     import tensorflow as tf
 
     import dltoolkit
 
-    pixels = np.zeros((1, *run.model.input_shape[1:]), np.uint8)
-    function = tf.function(lambda x: run.model(x, training=False))
+    model = dltoolkit.load(paths["run"]).model
+    pixels = np.zeros((1, *model.input_shape[1:]), np.uint8)
+    function = tf.function(lambda x: model(x, training=False))
     calls = {"run": lambda: function(pixels).numpy()}
-    for runtime in ("onnx", "litert"):
+    for runtime in RUNTIMES:
         session = dltoolkit.load(paths[runtime]).session
         calls[runtime] = lambda session=session: session.run({"image": pixels})
+    report("one item in a running process", in_turns(calls, ITEMS), {})
+
+
+def in_turns(calls: dict[str, Callable[[], object]], times: int) -> dict[str, list[float]]:
+    """Return the seconds of each call, after one that is not counted."""
     seconds = {key: [] for key in calls}
-    for _ in range(200):
+    for number in range(times + 1):
         for key, call in calls.items():
             start = time.perf_counter()
             call()
-            seconds[key].append(time.perf_counter() - start)
-    report("one item in a running process", seconds, {})
+            if number:
+                seconds[key].append(time.perf_counter() - start)
+    return seconds
 
 
 def report(title: str, seconds: dict[str, list[float]], memory: dict[str, float]) -> None:

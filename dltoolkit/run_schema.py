@@ -20,7 +20,7 @@ from dltoolkit.errors import UserError
 
 MAX_BYTES = 1 << 28  # of a file; a confusion matrix of 4,000 classes takes half of it
 SMALL_BYTES = 1 << 22  # of a file in SMALL_FILES; 10,000 names of classes, each as long as file names may be, take 3 MB
-SMALL_FILES = ("run.json", "labels.json", "export.json", "preprocessing.json")
+SMALL_FILES = ("run.json", "labels.json", "export.json", "preprocessing.json", "SHA256SUMS")
 MAX_CONTAINERS = 1 << 18  # objects and lists of a file; the merges of the largest tokenizer are a quarter of them
 MAX_DEPTH = 24  # objects and lists inside each other; the deepest of a run has 6
 MAX_NUMBER = 1 << 63
@@ -149,10 +149,27 @@ LABELS = [str]  # labels.json
 
 # vocabulary.json and tokenizer.json: the tokenizers of dltoolkit.data.language.tokenizers
 BYTE_LEVEL = {"type": {"ByteLevel"}, "add_prefix_space": bool, "trim_offsets": bool, "use_regex": bool}
+_WHITE = r"\t\n\f\r \x{a0}\x{2009}\x{202f}\x{3000}"  # white space of KerasHub's tokenizers
+SPACE_BEFORE_WORD = rf" (?=[^{_WHITE}])"
+# The regular expressions by which KerasHub's tokenizers divide a text; no others are executed
+SPLITS = {
+    "pipeline": rf"'s|'t|'re|'ve|'m|'ll|'d|[{_WHITE}]+[\n\r\t\f\x{{96c}}\x{{a0}}\x{{2009}}\x{{202f}}\x{{3000}}]"
+    rf"| ?\p{{L}}+| ?\p{{N}}+| ?[^{_WHITE}\p{{L}}\p{{N}}]+",
+    "last": r"[ \t\r\f\v\x{96c}\x{a0}\x{2009}\x{202f}\x{3000}]\z",
+    "mark": r"\A\x{96c}\z",
+}
+PRE_TOKENIZER = {
+    **BYTE_LEVEL,
+    "type": {"Split", "ByteLevel"},
+    "pattern": {"Regex": set(SPLITS.values())},
+    "behavior": {"Isolated", "Removed"},
+    "invert": bool,
+}
 BPE = {
-    **dict.fromkeys(("truncation", "padding", "normalizer", "post_processor"), None),
-    "added_tokens": [None],
-    "pre_tokenizer": BYTE_LEVEL,
+    **dict.fromkeys(("truncation", "padding", "post_processor"), None),
+    "normalizer": (None, {"type": {"Replace"}, "pattern": {"Regex": {SPACE_BEFORE_WORD}}, "content": str}),
+    "added_tokens": [{"id": COUNT, "content": str}],
+    "pre_tokenizer": {**BYTE_LEVEL, "type": {"ByteLevel", "Sequence"}, "pretokenizers": [PRE_TOKENIZER]},
     "decoder": BYTE_LEVEL,
     "model": {
         "type": {"BPE"},
@@ -162,12 +179,14 @@ BPE = {
     },
 }
 TOKENIZER = {
-    "tokenizer": {"char", "byte", "bpe", "keras_hub"},
+    "tokenizer": {"char", "byte", "bpe", "word_piece", "sentencepiece", "keras_hub"},
     "characters": str,
     "definition": BPE,
     "config": {"class_name": str, "module": str, "registered_name": (str, None), "config": {str: ANYTHING}},
     "assets": {str: str},
     **dict.fromkeys(("lowercase", "strip_accents", "split_on_cjk"), bool),
+    "pieces": [str],
+    **dict.fromkeys(("unknown", "suffix", "proto"), str),
 }
 
 

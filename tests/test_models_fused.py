@@ -117,3 +117,19 @@ def test_use_fused_ops_keeps_a_model_savable(tmp_path):
     model.save(tmp_path / "model.keras")
     reloaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(reloaded(VECTORS), model(VECTORS), atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["gelu", gelu_approximate])
+def test_plain_ops_compile_nothing_and_give_equal_outputs(activation):
+    model = network(activation)
+    expected = model([VECTORS, PADDING_MASK])
+    fused.use_fused_ops(model)
+
+    @tf.function(autograph=False)
+    def answer(vectors):
+        with fused.plain_ops():
+            return model([vectors, tf.constant(PADDING_MASK)])
+
+    np.testing.assert_allclose(answer(tf.constant(VECTORS)), expected, atol=1e-5)
+    operations = answer.get_concrete_function(tf.constant(VECTORS)).graph.get_operations()
+    assert not {each.type for each in operations} & {"PartitionedCall", "StatefulPartitionedCall", "Erf"}

@@ -21,6 +21,7 @@ from dltoolkit.export.folder import MODEL_FILES
 )
 @click.option("--quantize", default="none", show_default=True, metavar="none|float16|int8", help="Type of the weights.")
 @click.option("--out", metavar="DIR", help="New folder.  [default: exports/FORMAT in the run]")
+@click.option("--data", metavar="DATA", help="Where the data of the run are now, if they have moved.")
 @click.option("--keep-anyway", is_flag=True, help="Keep a file that does not answer as the run does.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @recipe_option

@@ -42,6 +42,7 @@ COLUMNS = ("format", "weights", "size", "score", "equal", "1 thread", "2 threads
 PERCENTAGES = ("label_agreement", "accuracy", "accuracy_of_run", "equal_pixels")
 OWN_LICENSE = "The weights were trained on the data above; their license is that of whoever trained them."
 PRETRAINED_LICENSE = "The weights come from {}: the license of that model holds, together with that of the data."
+NEEDS = {"bpe": ", tokenizers", "sentencepiece": ", sentencepiece"}  # of example.py, by the kind of the tokenizer
 TENSORS = {"float32": "TYPE_FP32", "int32": "TYPE_INT32", "uint8": "TYPE_UINT8"}
 LOADS = {
     "keras": (

@@ -13,11 +13,11 @@ from dltoolkit import files, recipe, run_schema
 from dltoolkit.answers import Answers
 from dltoolkit.data.text import encoders
 from dltoolkit.errors import UserError
-from dltoolkit.evaluation.text_predictor import TextPredictor
 from dltoolkit.export import folder, onnx_check, sessions
 from dltoolkit.export.decoding import ExportedDecoder
 
 if TYPE_CHECKING:
+    from dltoolkit.evaluation.text_predictor import TextPredictor
     from dltoolkit.run import Run
 
 EXPORTS = "exports"  # folder of a run
@@ -176,7 +176,9 @@ class _TextClassifier:
 
     @staticmethod
     def predictor(export: Export) -> TextPredictor:
-        return TextPredictor(export, encoders.load(export.path, export.steps.get("max_length")))
+        from dltoolkit.evaluation.text_predictor import TextPredictor  # its regular expressions take time
+
+        return TextPredictor(export, encoders.load_exported(export.path, export.steps))
 
     @staticmethod
     def predict(export: Export, inputs: Any, **options: Any) -> Any:

@@ -6,45 +6,21 @@ import contextlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dltoolkit import export, files, progress, report
 from dltoolkit.errors import ExportRefused, UserError, did_you_mean
-from dltoolkit.evaluation import text_generation
-from dltoolkit.export import card, exported, folder, speed, steps
+from dltoolkit.export import card, exported, folder, parts, speed
 
 if TYPE_CHECKING:
-    import keras
-
+    from dltoolkit.export.parts import Parts
     from dltoolkit.run import Run
 
 FORMATS = tuple(folder.MODEL_FILES)
 QUANTIZATIONS = ("none", "float16", "int8")
 PACKAGES = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}  # of the extra export
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What the kind of a run decides.
-
-    Attributes:
-        kind: One of ``folder.KINDS``.
-        steps: The contents of preprocessing.json.
-        compare: Compares an export with the run.
-        example: Template of example.py, its values, the command that runs it and what it needs.
-        representative: Inputs that decide the ranges of activations in int8, or None.
-    """
-
-    kind: str
-    steps: dict[str, Any]
-    compare: Callable[[exported.Export], export.parity.Parity]
-    example: tuple[str, dict[str, Any], str, str]
-    representative: np.ndarray | None = None
 
 
 def export_run(
@@ -54,6 +30,7 @@ def export_run(
     quantize: str = "none",
     out: str | Path | None = None,
     keep_anyway: bool = False,
+    data: Any = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Write a folder that another runtime answers from, after it has answered the test split as the run does.
 
@@ -63,6 +40,7 @@ def export_run(
         quantize: ``none``, ``float16`` or ``int8``.
         out: The folder, which must not exist (default: ``exports/FORMAT`` in the run).
         keep_anyway: Whether to keep a file that answers otherwise, with the figures in its card.
+        data: Where the data of the run are now, as ``Config(data=…)`` takes them, if they have moved.
 
     Returns:
         The folder, and the contents of its export.json.
@@ -76,12 +54,12 @@ def export_run(
     path = files.user_path(out) if out else run.path / exported.EXPORTS / default_name(runtime, quantize)
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists already: give another --out, or move it away.")
-    parts = _parts(run, quantize)
+    made = parts.of_run(run, quantize, parts.Source(run, data))
     with _new_folder(path) as partial:
-        info = _write(run, parts, runtime, quantize, partial)
+        info = _write(run, made, runtime, quantize, partial)
         compared = export.parity.Parity({}, [])
         if runtime != "keras":  # whose file is that of the run
-            compared = parts.compare(exported.Export(partial, info, parts.steps))
+            compared = made.compare(exported.Export(partial, info, made.steps))
         if compared.failures and not keep_anyway:
             raise ExportRefused(
                 f"The {card.RUNTIMES[runtime]} file does not answer as the run does, so it was deleted: "
@@ -90,7 +68,7 @@ def export_run(
         info |= {"passed": not compared.failures, "failures": compared.failures, "parity": compared.figures}
         info["speed"] = _speed(info, partial)
         _write_json(partial / folder.DESCRIPTION, info)
-        card.write_card(partial, info, run.info, *parts.example[2:])
+        card.write_card(partial, info, run.info, *made.example[2:])
         folder.write_sums(partial)
     _report(run)
     return path, info
@@ -108,10 +86,11 @@ def _report(run: Run) -> None:
 
 def speed_of_run(run: Run) -> dict[str, Any]:
     """Return the ``speed`` of the run itself, in Keras, for the table of exports."""
-    graph = _graph(run, None)
+    graph = export.graphs.of_run(run, None)
     inputs = [_describe(name, spec) for name, spec in graph.specs.items()]
     with progress.phase("Measuring the speed of Keras"):
-        return {"speed": speed.of_graph(graph, inputs)}
+        max_length = run.info.get("max_length") or run.info.get("resolved", {}).get("context_length")
+        return {"speed": speed.of_graph(graph, inputs, max_length)}
 
 
 def default_name(runtime: str, quantize: str) -> str:
@@ -142,82 +121,15 @@ def _check(run: Run, runtime: str, quantize: str) -> None:
         )
 
 
-def _graph(run: Run, batch: int | None) -> export.graphs.Graph:
-    """Return the network of a run for a number of inputs per call, or None for any."""
-    if run.has_verb("stream_text"):
-        return export.graphs.language_model(run.model, batch)
-    if run.has_verb("predictor"):
-        return export.graphs.classifier(run.model, batch)
-    return export.graphs.generator(run.model, batch)
-
-
-def _parts(run: Run, quantize: str) -> _Parts:
-    if run.has_verb("stream_text"):
-        return _language_parts(run, quantize)
-    if not run.has_verb("predictor"):
-        return _generator_parts(run, quantize)
-    splits = run.verb("build_data")(run.config)
-    run.check_data(splits.describe())
-    is_text = hasattr(splits, "texts")
-    representative = None
-    if is_text:
-        encoder = run.verb("predictor")(run).encoder
-        preprocessing = steps.of_texts(encoder)
-        example = (
-            "text",
-            {"bag": preprocessing.get("max_length") is None},
-            "python example.py TEXT",
-            "numpy and the runtime",
-        )
-    else:
-        preprocessing = steps.of_images(run)
-        example = ("image", {}, "python example.py IMAGE", "numpy, pillow and the runtime")
-        if quantize == "int8" and _is_convolutional(run.model):
-            rows = splits.train[:: -(-len(splits.train) // export.quantization.REPRESENTATIVE)]
-            representative = splits.images[rows]
-    return _Parts(
-        "text-classifier" if is_text else "image-classifier",
-        preprocessing,
-        lambda each: export.parity.classifier(run, each, splits, quantize),
-        example,
-        representative,
-    )
-
-
-def _language_parts(run: Run, quantize: str) -> _Parts:
-    tokenizer = text_generation.load_tokenizer(run)
-    kind = tokenizer.to_json()["tokenizer"]
-    if kind == "keras_hub":
-        raise UserError(steps.NEEDS_TENSORFLOW)
-    corpus = run.verb("build_data")(run.config, tokenizer)
-    run.check_data(corpus.describe())
-    graph = _graph(run, None)
-    return _Parts(
-        "text-generator",
-        steps.of_language(run, tokenizer, graph.empty_state, graph.state),
-        lambda each: export.parity.language_model(run, each, corpus, quantize),
-        ("language", {"tokenizer": kind}, "python example.py PROMPT", "numpy and the runtime"),
-    )
-
-
-def _generator_parts(run: Run, quantize: str) -> _Parts:
-    return _Parts(
-        "image-generator",
-        steps.of_generator(run),
-        lambda each: export.parity.generator(run, each, quantize),
-        ("generator", {}, "python example.py COUNT OUT", "numpy, pillow and the runtime"),
-    )
-
-
-def _write(run: Run, parts: _Parts, runtime: str, quantize: str, path: Path) -> dict[str, Any]:
+def _write(run: Run, made: Parts, runtime: str, quantize: str, path: Path) -> dict[str, Any]:
     """Write the model file and what belongs to it, and return the contents of export.json."""
     file = path / folder.MODEL_FILES[runtime]
     with progress.phase(f"Converting the model to {card.RUNTIMES[runtime]}"):
-        graph, quantized = _convert(run, parts, runtime, quantize, file)
+        graph, quantized = _convert(run, made, runtime, quantize, file)
     outputs = graph.function.structured_outputs
     info = {
         "format": folder.FORMAT,
-        "kind": parts.kind,
+        "kind": made.kind,
         "runtime": runtime,
         "quantize": quantized,
         "bytes": _size(file),
@@ -240,28 +152,28 @@ def _write(run: Run, parts: _Parts, runtime: str, quantize: str, path: Path) -> 
         "parity": {},
         "speed": {},
     }
-    _write_json(path / folder.PREPROCESSING, parts.steps)
+    _write_json(path / folder.PREPROCESSING, made.steps)
     if run.labels:
         _write_json(path / folder.LABELS, run.labels)
-    if parts.kind in ("text-classifier", "text-generator"):
-        steps.copy_encoder(run, path)
+    if made.encoder:
+        made.encoder.save(path)
     _write_json(path / folder.DESCRIPTION, info)
     if runtime in card.LOADS:
-        card.write_example(path, info, parts.example[0], **parts.example[1])
+        card.write_example(path, info, made.example[0], **made.example[1])
     if runtime == "onnx":
         card.write_triton(path, info)
     return info
 
 
-def _convert(run: Run, parts: _Parts, runtime: str, quantize: str, file: Path) -> tuple[export.graphs.Graph, str]:
+def _convert(run: Run, made: Parts, runtime: str, quantize: str, file: Path) -> tuple[export.graphs.Graph, str]:
     """Write the model file for any number of inputs per call, or for one if the format cannot do more."""
     if runtime == "keras":
         shutil.copyfile(run.model_path, file)
-        return _graph(run, None), "none"
+        return export.graphs.of_run(run, None), "none"
     for batch in (None, 1):
-        graph = _graph(run, batch)
+        graph = export.graphs.of_run(run, batch)
         try:
-            return graph, export.quantization.convert(graph, runtime, quantize, file, parts.representative)
+            return graph, export.quantization.convert(graph, runtime, quantize, file, made.representative)
         except UserError:
             if batch or runtime != "litert":
                 raise
@@ -284,12 +196,6 @@ def _size(path: Path) -> int:
     return (
         sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
     )
-
-
-def _is_convolutional(model: keras.Model) -> bool:
-    from dltoolkit.models import surgery
-
-    return any(type(layer).__name__ == "Conv2D" for layer in surgery.flatten_layers(model))
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -41,6 +41,7 @@ def to_onnx(graph: Graph, path: Path) -> None:
             proto, _ = tf2onnx.convert.from_function(
                 graph.module.answer, input_signature=list(graph.specs.values()), opset=OPSET
             )
+        _store_captured(proto, graph)
         onnx.checker.check_model(proto)
     except Exception as error:  # tf2onnx raises many kinds
         raise UserError(f"tf2onnx cannot convert this network ({root_cause(error)}).") from error
@@ -107,6 +108,16 @@ def _register_erfc() -> None:
             ctx.make_node(
                 "Sub", [one.output[0], erf.output[0]], outputs=outputs, name=node.name, shapes=[shape], dtypes=[dtype]
             )
+
+
+def _store_captured(proto: Any, graph: Graph) -> None:
+    """Store the constants of layers that are no variables, such as a mean, which tf2onnx makes inputs of the file."""
+    from onnx import numpy_helper
+
+    captured = {inner.name: outer for outer, inner in graph.function.graph.captures}
+    for value in [value for value in proto.graph.input if value.name in captured]:
+        proto.graph.initializer.append(numpy_helper.from_array(captured[value.name].numpy(), value.name))
+        proto.graph.input.remove(value)
 
 
 def _name_sizes(proto: Any, graph: Graph) -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
+from dltoolkit.models import fused
 from dltoolkit.models.language import decoder_layers, gpt
+
+if TYPE_CHECKING:
+    from dltoolkit.run import Run
 
 SIGNATURE = "serving_default"  # name of the only signature of a SavedModel
 
@@ -43,6 +47,13 @@ class Graph:
     def function(self) -> Any:
         """The function, traced for the sizes of ``specs``."""
         return self.module.answer.get_concrete_function()
+
+
+def of_run(run: Run, batch: int | None) -> Graph:
+    """Return the network of a run for a number of inputs per call, or None for any."""
+    if run.has_verb("stream_text"):
+        return language_model(run.model, batch)
+    return (classifier if run.has_verb("predictor") else generator)(run.model, batch)
 
 
 def classifier(model: keras.Model, batch: int | None = None) -> Graph:
@@ -103,9 +114,13 @@ def language_model(model: keras.Model, batch: int | None = None) -> Graph:
 
 
 def _graph(answer: Callable, specs: Sequence[tf.TensorSpec], variables: Sequence[Any], state: Any = None) -> Graph:
+    def traced(*inputs):
+        with fused.plain_ops():
+            return answer(*inputs)
+
     module = tf.Module()
     module.variables_of_the_network = [variable.value for variable in variables]
-    module.answer = tf.function(answer, input_signature=specs, autograph=False)
+    module.answer = tf.function(traced, input_signature=specs, autograph=False)
     return Graph(module, {spec.name: spec for spec in specs}, state or {})
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SECONDS = 0.5  # of each measurement
 MIN_CALLS = 5
 BATCH = 64  # inputs of a call when the number per second is measured
-TEXT_TOKENS = 64  # tokens of the measured texts
+TEXT_TOKENS = 64  # tokens of the measured texts, unless the network reads fewer
 TIMEOUT = 300  # seconds after which the process is considered to hang
 
 
@@ -44,18 +44,19 @@ def measure(folder: Path) -> dict[str, float]:
         raise UserError(f"The speed of the file could not be measured ({reason}).") from None
 
 
-def of_graph(graph: Graph, inputs: list[dict[str, Any]]) -> dict[str, float]:
+def of_graph(graph: Graph, inputs: list[dict[str, Any]], max_length: int | None = None) -> dict[str, float]:
     """Return the figures of :func:`measure` for a network as a ``tf.function`` in this process, which has all threads.
 
     Args:
         graph: The network.
         inputs: Its inputs, as export.json has them.
+        max_length: Maximum number of tokens of a text; None for no limit.
     """
 
     def call(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         return [tensor.numpy() for tensor in graph.module.answer(*inputs.values()).values()]
 
-    one, many = (example_inputs(inputs, graph.empty_state, count) for count in (1, BATCH))
+    one, many = (example_inputs(inputs, graph.empty_state, count, max_length) for count in (1, BATCH))
     count = len(next(iter(many.values())))
     return {
         "ms_2_threads": of_function(call, one),
@@ -77,7 +78,7 @@ def of_function(call: Callable[[dict[str, np.ndarray]], Any], inputs: dict[str, 
 
 
 def example_inputs(
-    inputs: list[dict[str, Any]], empty_state: dict[str, list[int]], count: int
+    inputs: list[dict[str, Any]], empty_state: dict[str, list[int]], count: int, max_length: int | None = None
 ) -> dict[str, np.ndarray]:
     """Return random inputs of a file.
 
@@ -85,16 +86,17 @@ def example_inputs(
         inputs: The inputs, as export.json has them.
         empty_state: Shapes of the state of a language model, as preprocessing.json has them; empty for other models.
         count: Number of inputs; a language model gets one token of one text.
+        max_length: Maximum number of tokens of a text; None for no limit.
     """
-    rng = np.random.default_rng(0)
-    arrays = {}
+    rng, arrays = np.random.default_rng(0), {}
+    tokens = 1 if empty_state else min(TEXT_TOKENS, max_length or TEXT_TOKENS)
     for tensor in inputs:
         name, dtype, shape = tensor["name"], tensor["dtype"], list(tensor["shape"])
         if name in empty_state:
             arrays[name] = np.zeros(empty_state[name], np.float32)
             continue
         shape[0] = 1 if empty_state else count
-        shape = [(1 if empty_state else TEXT_TOKENS) if size is None else size for size in shape]
+        shape = [tokens if size is None else size for size in shape]
         if dtype == "float32":
             arrays[name] = rng.standard_normal(shape, np.float32)
         else:
@@ -108,7 +110,9 @@ def main(path: str) -> None:
 
     where = Path(path)
     info, steps = folder.read(where)
-    one, many = (example_inputs(info["inputs"], steps.get("empty_state", {}), count) for count in (1, BATCH))
+    max_length = steps.get("max_length") or steps.get("context_length")
+    sizes = (info["inputs"], steps.get("empty_state", {}))
+    one, many = (example_inputs(*sizes, count, max_length) for count in (1, BATCH))
     result = {}
     for threads, name in ((1, "ms_1_thread"), (2, "ms_2_threads")):
         result[name] = of_function(exported.open_session(where, info["runtime"], threads).run, one)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dltoolkit.data.image.preprocessing import Preprocessing
+from dltoolkit.data.language import subwords
 from dltoolkit.data.text import encoders, ragged, vocabulary, words
-from dltoolkit.errors import UserError
 from dltoolkit.models.gan.sampling import LATENT_DIM
 
 if TYPE_CHECKING:
     from dltoolkit.data.language.tokenizers import Tokenizer
     from dltoolkit.run import Run
 
-NEEDS_TENSORFLOW = (
-    "The texts of this run are read by a tokenizer of KerasHub, which needs TensorFlow, so that no other runtime can "
-    "read them: use the run itself."
-)
 TEMPERATURE = 0.8  # default sampling temperature of generate
 # The steps in words, in their order
 IMAGE = [
@@ -29,9 +24,12 @@ IMAGE = [
     "stretch changes it.",
     "Give the pixels 0 to 255 as uint8: everything else is part of the model.",
 ]
-WORDS = [
+HTML = (
     "Replace matches of html_tag (ignoring case, . matches line breaks) by a space, and those of html_entity by their "
-    "characters.",
+    "characters."
+)
+WORDS = [
+    HTML,
     "Convert to lower case and to Unicode's composed form NFC.",
     "Take the matches of ascii_word if the text is ASCII, and otherwise of word, as the words of the text.",
 ]
@@ -46,7 +44,31 @@ SEQUENCE = [
     "Of more than max_length numbers, leave out the middle: the first head_fraction of max_length and the last ones "
     "stay.",
 ]
-TOKENS = ["Replace HTML as above, and give 1 plus the token IDs of vocabulary.json; 0 pads."]
+PRETRAINED = [
+    "Replace zero bytes by spaces, and remove white space at both ends of the text.",
+    "If lowercase, convert to lower case; if strip_accents, convert to NFKD and remove combining characters.",
+]
+TOKENS = {  # by the kind of the tokenizer in vocabulary.json
+    "char": ["The token of a character is its position, from 1, in characters, and 0 for others."],
+    "byte": ["The tokens are the bytes of the text in UTF-8."],
+    "bpe": ["The tokenizers library gives the tokens: definition is the contents of its tokenizer.json."],
+    "sentencepiece": ["The sentencepiece library gives the tokens: proto is its model file in base 64."],
+    "word_piece": [
+        "If strip_accents of vocabulary.json, convert to NFD and remove characters of the category Mn.",
+        "Take the matches of word as the words of the text.",
+        "If lowercase of vocabulary.json, convert each word to NFKC, fold its case, convert to NFKC again, and remove "
+        "matches of ignorable.",
+        "Take the longest beginning of the word that is in pieces, then the longest beginning of the rest that is in "
+        "pieces with suffix before it, and so on; their positions, from 0, are the tokens. If there is none, or the "
+        "word has more than max_word_bytes bytes in UTF-8, take only unknown.",
+    ],
+}
+ENDS = [
+    "Of more tokens than max_length, less start_tokens and end_tokens, leave out the middle: the first head_fraction "
+    "of them and the last ones stay.",
+    "Give start_tokens, the tokens and end_tokens, each plus 1; 0 pads.",
+]
+KNOWN = "A text that has no other numbers than unknown_ids is unknown_input."
 LANGUAGE = [
     "Give the token IDs of vocabulary.json, at most context_length of them, with previous_ids 0 and the empty state "
     "for the first ones; then one new token at a time, with previous_ids the token before it and the state of the last "
@@ -68,20 +90,28 @@ def of_images(run: Run) -> dict[str, Any]:
 def of_texts(encoder: encoders.TextEncoder) -> dict[str, Any]:
     """Return the steps for texts.
 
-    Raises:
-        UserError: If the encoder needs TensorFlow.
+    Args:
+        encoder: The encoder, which needs no TensorFlow.
     """
-    common = {"padding_id": 0, "max_length": encoder.max_length, "head_fraction": ragged.HEAD_FRACTION}
-    if isinstance(encoder, encoders.TokenEncoder):
-        return {"steps": TOKENS, **common, "html_tag": words.TAG.pattern, "html_entity": words.ENTITY.pattern}
-    if not isinstance(encoder, encoders.VocabularyEncoder):
-        raise UserError(NEEDS_TENSORFLOW)
-    own = encoder.vocabulary
-    return {
-        "steps": [*WORDS, *(BAG if encoder.max_length is None else SEQUENCE)],
-        **common,
+    common = {
+        "padding_id": 0,
+        "max_length": encoder.max_length,
+        "head_fraction": ragged.HEAD_FRACTION,
         "html_tag": words.TAG.pattern,
         "html_entity": words.ENTITY.pattern,
+        "unknown_ids": sorted({0, *encoder.unknown_token_ids, *encoder.special_token_ids}),
+    }
+    if isinstance(encoder, encoders.TokenEncoder):
+        return {"steps": [HTML, *_token_steps(encoder)], **common, "start_tokens": [], "end_tokens": []}
+    if isinstance(encoder, encoders.PretrainedEncoder):
+        own = {name: getattr(encoder, name) for name in encoders.PRETRAINED_STEPS}
+        if isinstance(encoder.tokenizer, subwords.WordPieceTokenizer):
+            own |= subwords.patterns(encoder.tokenizer)
+        return {"steps": [HTML, *PRETRAINED, *_token_steps(encoder)], **common, "pretrained": True, **own}
+    own = encoder.vocabulary
+    return {
+        "steps": [*WORDS, *(BAG if encoder.max_length is None else SEQUENCE), KNOWN],
+        **common,
         "ascii_word": words.ASCII_WORD.pattern,
         "word": words.WORD.pattern,
         "first_id": vocabulary.FIRST_ID,
@@ -89,6 +119,10 @@ def of_texts(encoder: encoders.TextEncoder) -> dict[str, Any]:
         "ngrams": own.ngrams,
         "prefix_length": own.prefix_length,
     }
+
+
+def _token_steps(encoder: encoders.TokenEncoder | encoders.PretrainedEncoder) -> list[str]:
+    return [*TOKENS[encoder.tokenizer.to_json()["tokenizer"]], *ENDS, KNOWN]
 
 
 def of_language(
@@ -115,10 +149,3 @@ def of_language(
 def of_generator(run: Run) -> dict[str, Any]:
     """Return the steps for noise."""
     return {"steps": GENERATOR, "conditional": bool(run.info["conditional"]), "latent_dim": LATENT_DIM}
-
-
-def copy_encoder(run: Run, folder: Path) -> None:
-    """Copy the file of the encoder of a run's texts into a folder."""
-    for name in (encoders.VOCABULARY_FILE, encoders.TOKENIZER_FILE):
-        if (run.path / name).exists():
-            (folder / name).write_bytes((run.path / name).read_bytes())

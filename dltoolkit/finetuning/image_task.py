@@ -135,9 +135,12 @@ class ImageTask(Task):
         """Return the model that predicts: with ``--tta``, the mean of the image and its mirror image."""
         return classifiers.with_flip_tta(model) if self._tta else model
 
+    def read(self, run: Run, config: Any) -> ImageSplits:
+        return loading.load_images(config.resolve(image_size=run.model.input_shape[1]))
+
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
         config = config.resolve(image_size=run.model.input_shape[1])
-        return image_classification.evaluate(run, lambda: loading.load_images(config), other, config)
+        return image_classification.evaluate(run, lambda: self.read(run, config), other, config)
 
     def predictor(self, run: Run) -> Predictor:
         return image_predictor.ImagePredictor(run)

@@ -84,6 +84,9 @@ class Task(Protocol):
     def inference_model(self, model: keras.Model) -> keras.Model:
         """Return the model that predicts, with test-time augmentation if the options ask for it."""
 
+    def read(self, run: Run, config: Any) -> Splits:
+        """Read the data of a run again, without its backbone."""
+
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
         """Evaluate a run on its test split, or on ``other``, a value of ``--data``, read as the options say."""
 

@@ -145,8 +145,11 @@ class TextTask(Task):
     def inference_model(self, model: keras.Model) -> keras.Model:
         return model
 
+    def read(self, run: Run, config: Any) -> TextSplits:
+        return loading.load_texts(config)
+
     def evaluate(self, run: Run, other: str | None, config: Any) -> dict[str, Any]:
-        return text_classification.evaluate(run, lambda: loading.load_texts(config), other, config, load_encoder(run))
+        return text_classification.evaluate(run, lambda: self.read(run, config), other, config, load_encoder(run))
 
     def predictor(self, run: Run) -> Predictor:
         return text_predictor.TextPredictor(run, load_encoder(run))

@@ -8,8 +8,10 @@ and one backward, while oneDNN still computes the products: a training step of M
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -19,8 +21,22 @@ from dltoolkit.models import keras_internals
 MASKED_LOGIT = -1e9  # added to attention logits of masked positions, whose softmax then becomes zero
 
 
+_plain = contextvars.ContextVar("plain", default=False)  # whether the operations are those of TensorFlow
+
+
+@contextlib.contextmanager
+def plain_ops() -> Iterator[None]:
+    """Let layers compute with TensorFlow's operations in the block, because no file holds what XLA compiles."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
 def _compiled(function: Callable) -> Callable:
-    return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
+    compiled = tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
+    return lambda *inputs: (function if _plain.get() else compiled)(*inputs)
 
 
 def _normal_cdf_and_pdf(x, approximate):
@@ -45,8 +61,11 @@ def _fused_gelu(approximate: bool) -> Callable:
         return tf.cast(tf.cast(output_gradient, tf.float32) * (cdf + x32 * pdf), x.dtype)
 
     @tf.custom_gradient
-    def gelu(x):
+    def fused_gelu(x):
         return forward(x), lambda output_gradient: backward(x, output_gradient)
+
+    def gelu(x):
+        return tf.nn.gelu(x, approximate) if _plain.get() else fused_gelu(x)
 
     return gelu
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dltoolkit import lazy, run_schema
+from dltoolkit.data.language import subwords
 from dltoolkit.errors import UserError, root_cause
 
 UNKNOWN = 0  # token ID of the characters that the vocabulary of a CharTokenizer lacks
@@ -123,7 +124,7 @@ class BPETokenizer:
     unknown_id = None
 
     def __init__(self, definition: str):
-        self._tokenizer = _tokenizers().Tokenizer.from_str(definition)
+        self._tokenizer = library().Tokenizer.from_str(definition)
         self.vocab_size = self._tokenizer.get_vocab_size()
         if set(self._tokenizer.get_vocab().values()) != set(range(min(self.vocab_size, MAX_VOCAB_SIZE))):
             raise ValueError(f"the token IDs are not 0, 1, … up to {MAX_VOCAB_SIZE:,} without a gap")
@@ -131,13 +132,13 @@ class BPETokenizer:
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
         """Return a tokenizer that is trained on the first ``MAX_TRAINING_CHARACTERS`` of some texts."""
-        library = _tokenizers()
-        tokenizer = library.Tokenizer(library.models.BPE())
-        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = library.decoders.ByteLevel()
-        trainer = library.trainers.BpeTrainer(
+        package = library()
+        tokenizer = package.Tokenizer(package.models.BPE())
+        tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = package.decoders.ByteLevel()
+        trainer = package.trainers.BpeTrainer(
             vocab_size=vocab_size,
-            initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+            initial_alphabet=package.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
         tokenizer.train_from_iterator(_truncate(texts, MAX_TRAINING_CHARACTERS), trainer)
@@ -259,6 +260,10 @@ def from_json(description: dict[str, Any]) -> Tokenizer:
         return BPETokenizer(json.dumps(description["definition"]))
     if kind == "byte":
         return ByteTokenizer()
+    if kind == "word_piece":
+        return subwords.WordPieceTokenizer(*(description[name] for name in subwords.WORD_PIECE))
+    if kind == "sentencepiece":
+        return subwords.SentencePieceTokenizer(base64.b64decode(description["proto"], validate=True))
     if kind == "keras_hub":
         return KerasHubTokenizer(keras_hub_from_json(description))
     raise ValueError("not a tokenizer")
@@ -325,13 +330,19 @@ def _truncate(texts: Iterable[str], max_characters: int) -> Iterable[str]:
             return
 
 
-def _tokenizers() -> Any:
+def library() -> Any:
+    """Return the module ``tokenizers``, which is an extra.
+
+    Raises:
+        UserError: If it is not installed.
+    """
     try:
         import tokenizers
         import tokenizers.decoders
         import tokenizers.models
+        import tokenizers.normalizers
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError:
-        raise UserError("--tokenizer=bpe needs the tokenizers package: pip install 'dltoolkit[bpe]'.") from None
+        raise UserError("Byte-pair encoding needs the tokenizers package: pip install 'dltoolkit[bpe]'.") from None
     return tokenizers

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from dltoolkit.files import atomic_write
 VOCABULARY_FILE = "vocabulary.txt"  # file of a VocabularyEncoder
 TOKENIZER_FILE = "vocabulary.json"  # file of a TokenEncoder
 KERAS_HUB_FILE = "tokenizer.json"  # file of a KerasHubEncoder
+PRETRAINED_STEPS = ("start_tokens", "end_tokens", "lowercase", "strip_accents")  # fields of a PretrainedEncoder
 TEXTS_PER_CALL = 1000  # texts that the tokenizer of KerasHub gets together, because each call takes milliseconds
 
 
@@ -133,25 +134,12 @@ class KerasHubEncoder:
 
         from dltoolkit.data.pipeline import PARALLEL
 
-        strings = tf.constant([self._normalize(without_html(text).strip()) for text in texts.texts])
+        strings = tf.constant([_normalize(text, self.lowercase, self.strip_accents) for text in texts.texts])
         # A pipeline keeps the tokens in tensors; a call with Python strings takes ten times as long
         batches = tf.data.Dataset.from_tensor_slices(strings).batch(TEXTS_PER_CALL).map(self.tokenizer, PARALLEL)
         parts = [(batch.flat_values.numpy(), batch.row_lengths().numpy()) for batch in batches]
         values, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        start, end = self._start_token, self._end_token
-        rows = Ragged.from_row_lengths(values, lengths).truncate_middle(self.max_length - len(start) - len(end))
-        with_ends = (
-            1 + np.concatenate([start, rows.values[row_begin:row_end], end])
-            for row_begin, row_end in zip(rows.row_splits, rows.row_splits[1:], strict=False)
-        )
-        return replace(_to_ragged(with_ends), truncated=rows.truncated)
-
-    def _normalize(self, text: str) -> str:
-        text = text.lower() if self.lowercase else text
-        if self.strip_accents:
-            text = unicodedata.normalize("NFKD", text)
-            text = "".join(character for character in text if not unicodedata.combining(character))
-        return text
+        return _between(self.start_tokens, Ragged.from_row_lengths(values, lengths), self.end_tokens, self.max_length)
 
     @property
     def unknown_token_id(self) -> int | None:
@@ -171,14 +159,16 @@ class KerasHubEncoder:
 
     @property
     def special_token_ids(self) -> tuple[int, ...]:
-        return tuple(1 + int(token) for tokens in (self._start_token, self._end_token) for token in tokens)
+        return tuple(1 + int(token) for tokens in (self.start_tokens, self.end_tokens) for token in tokens)
 
     @property
-    def _start_token(self) -> np.ndarray:
+    def start_tokens(self) -> np.ndarray:
+        """The token before each text, int32 (0 or 1,)."""
         return self._special_token("cls", "start")
 
     @property
-    def _end_token(self) -> np.ndarray:
+    def end_tokens(self) -> np.ndarray:
+        """The token after each text, int32 (0 or 1,)."""
         return self._special_token("sep", "end")
 
     def _special_token(self, *names: str) -> np.ndarray:
@@ -190,6 +180,49 @@ class KerasHubEncoder:
         options = {"lowercase": self.lowercase, "strip_accents": self.strip_accents}
         options["split_on_cjk"] = getattr(self.tokenizer, "split_on_cjk", True)  # KerasHub does not save it
         _write(folder / KERAS_HUB_FILE, json.dumps({**tokenizers.keras_hub_to_json(self.tokenizer), **options}))
+
+
+@dataclass(frozen=True)
+class PretrainedEncoder:
+    """The encoder of an exported KerasHub network, which answers as a KerasHubEncoder does, without TensorFlow.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        max_length: Maximum number of token IDs, including the start and end tokens.
+        start_tokens: Tokens before each text.
+        end_tokens: Tokens after each text.
+        lowercase: Whether texts are converted to lower case before the tokenizer reads them.
+        strip_accents: Whether accents are removed before the tokenizer reads the texts.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    max_length: int
+    start_tokens: Sequence[int] = ()
+    end_tokens: Sequence[int] = ()
+    lowercase: bool = False
+    strip_accents: bool = False
+    unit = "tokens"
+    mask_token_id = None
+
+    @property
+    def unknown_token_id(self) -> int | None:
+        return None if self.tokenizer.unknown_id is None else 1 + self.tokenizer.unknown_id
+
+    @property
+    def unknown_token_ids(self) -> tuple[int, ...]:
+        return () if self.unknown_token_id is None else (self.unknown_token_id,)
+
+    @property
+    def special_token_ids(self) -> tuple[int, ...]:
+        return tuple(1 + token for token in (*self.start_tokens, *self.end_tokens))
+
+    def __call__(self, texts: TokenizedTexts) -> Ragged:
+        normalized = (_normalize(text, self.lowercase, self.strip_accents) for text in texts.texts)
+        rows = _to_ragged(self.tokenizer.encode(text) for text in normalized)
+        return _between(self.start_tokens, rows, self.end_tokens, self.max_length)
+
+    def save(self, folder: Path) -> None:
+        _write(folder / TOKENIZER_FILE, json.dumps(self.tokenizer.to_json()))
 
 
 def load(folder: Path, max_length: int | None) -> TextEncoder:
@@ -206,6 +239,22 @@ def load(folder: Path, max_length: int | None) -> TextEncoder:
     path = next((folder / name for name in names if (folder / name).exists()), folder / VOCABULARY_FILE)
     status = path.stat() if path.exists() else None
     return _load(path, max_length, status and (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+def load_exported(folder: Path, steps: dict[str, Any]) -> TextEncoder:
+    """Return the encoder of an export.
+
+    Args:
+        folder: The folder of the export.
+        steps: The contents of its preprocessing.json.
+
+    Raises:
+        UserError: If the file of the encoder is missing or damaged.
+    """
+    encoder = load(folder, steps.get("max_length"))
+    if not steps.get("pretrained"):
+        return encoder
+    return PretrainedEncoder(encoder.tokenizer, encoder.max_length, **{name: steps[name] for name in PRETRAINED_STEPS})
 
 
 @functools.lru_cache(maxsize=4)
@@ -228,6 +277,26 @@ def _load(path: Path, max_length: int | None, version: object) -> TextEncoder:
         return VocabularyEncoder(Vocabulary.from_text(run_schema.read_text(path)), max_length)
     except (OSError, ValueError) as error:
         raise tokenizers.damaged(path, error) from None
+
+
+def _normalize(text: str, lowercase: bool, strip_accents: bool) -> str:
+    """Return a text as a pretrained tokenizer reads it."""
+    text = without_html(text).replace("\0", " ").strip()  # TensorFlow's operations read no further than a zero byte
+    text = text.lower() if lowercase else text
+    if strip_accents:
+        text = unicodedata.normalize("NFKD", text)
+        text = "".join(character for character in text if not unicodedata.combining(character))
+    return text
+
+
+def _between(start: Sequence[int], rows: Ragged, end: Sequence[int], max_length: int) -> Ragged:
+    """Return the token IDs of tokens, without the middle of long rows, between start and end tokens."""
+    rows = rows.truncate_middle(max_length - len(start) - len(end))
+    with_ends = (
+        1 + np.concatenate([start, rows.values[row_begin:row_end], end])
+        for row_begin, row_end in zip(rows.row_splits, rows.row_splits[1:], strict=False)
+    )
+    return replace(_to_ragged(with_ends), truncated=rows.truncated)
 
 
 def _write(path: Path, text: str) -> None:
