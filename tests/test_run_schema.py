@@ -218,6 +218,21 @@ def test_a_field_that_is_needed_and_missing_is_named(bad):
     assert json.loads(json.dumps(run.info)) == run.info
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "missing"),
+    [
+        ("device", '{"kind": "cpu", "precision": "float32"}', "device.replicas"),
+        ("device", '{"replicas": 1, "precision": "float32"}', "device.kind"),
+        ("model", '{"name": "cnn"}', "model.parameters"),
+    ],
+)
+def test_a_field_that_show_needs_is_named(bad, tmp_path, capfd, field, value, missing):
+    path = bad / "run.json"
+    write(path, changed(path, field, value))
+    code, out, err = run_command(capfd, "show", "bad", "--out-dir", str(tmp_path))
+    assert (code, out, err) == (2, "", f"Error: {path} is incomplete: it has no '{missing}', which this needs.\n")
+
+
 def test_ten_thousand_classes_and_unread_fields_are_read(bad):
     path = bad / "run.json"
     classes = [f"{number:05}{'n' * 250}" for number in range(10_000)]

@@ -92,8 +92,8 @@ def print_run(run: Run) -> None:
         ["command", info.get("command", "")],
         *([label, value] for label, value in data_rows(data) if label != "classes"),
         ["classes", ", ".join(classes[:MAX_CLASSES]) + more if len(classes) > 1 else ""],
-        ["model", "{name}, {parameters:,} parameters".format(**info["model"]) if "model" in info else ""],
-        ["device", "{kind} × {replicas}, {precision}".format(**info["device"]) if "device" in info else ""],
+        ["model", "{name}, {parameters:,} parameters".format_map(info["model"]) if "model" in info else ""],
+        ["device", "{kind} × {replicas}, {precision}".format_map(info["device"]) if "device" in info else ""],
         ["epochs", str(len(run.history))],
     ]
     for split in ("validation", "test"):

@@ -158,7 +158,7 @@ def _score_rows(split: str, metrics: dict) -> list[tuple[str, str]]:
         label, value = rows[0]
         return [(label, f"{value}  macro F1 {percent(metrics['macro_f1'])}"), *rows[1:]]
     if "bits_per_character" in metrics:
-        return [(split, "{bits_per_character:.3f} bits per character  loss {loss:.4f}".format(**metrics))]
+        return [(split, "{bits_per_character:.3f} bits per character  loss {loss:.4f}".format_map(metrics))]
     return []
 
 
