@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import ModuleType
 
-from dltoolkit import export, saved_runs
+from dltoolkit import display, export, saved_runs
+from dltoolkit.errors import UserError
 from dltoolkit.files import user_path
 from dltoolkit.run import Run
 
@@ -27,5 +29,9 @@ def load(
     """
     path = user_path(run)
     if recipe is None and export.folder.is_export(path):
-        return export.exported.Export.open(path)
+        opened = export.exported.Export.open(path)
+        opened.warn()
+        return opened
+    if recipe is None and not os.path.isfile(path / "run.json") and (near := export.folder.exports_near(path)):
+        raise UserError(f"{run} is not the folder of an export: give {' or '.join(map(display.quote, near))}.")
     return saved_runs.load(run, out_dir, recipe=recipe)

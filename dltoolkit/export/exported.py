@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit import files, recipe, run_schema
+from dltoolkit import files, progress, recipe, run_schema
 from dltoolkit.answers import Answers
 from dltoolkit.data.text import encoders
 from dltoolkit.errors import UserError
-from dltoolkit.export import folder, onnx_check, sessions
+from dltoolkit.export import consistency, folder, onnx_check, sessions, trial
 from dltoolkit.export.decoding import ExportedDecoder
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dltoolkit.run import Run
 
 EXPORTS = "exports"  # folder of a run
+RUNTIMES = {"onnx": "onnxruntime", "litert": "ai_edge_litert"}  # packages of the formats that answer here
 # The recipes whose functions answer, by the kind of the export
 RECIPES = {
     "image-classifier": "image-classifier",
@@ -28,6 +30,8 @@ RECIPES = {
     "text-generator": "text-generator",
     "image-generator": "image-gan",
 }
+MODEL = "model.keras"  # file of a run
+IMAGE_STEPS = ("image_shape", "scale", "resize")  # what preprocessing.json says about images as run.json does
 # Formats that are for other programs, and why this one does not answer from them
 OTHERS = {
     "savedmodel": "TensorFlow executes what a SavedModel says, such as to write files, so it is for your own servers",
@@ -49,6 +53,7 @@ class Export(Answers):
         self.info |= {
             "conditional": steps.get("conditional"),
             "resolved": {"context_length": steps.get("context_length")},
+            "data": {**info.get("data", {}), **{name: steps[name] for name in IMAGE_STEPS if name in steps}},
         }
 
     @classmethod
@@ -56,12 +61,15 @@ class Export(Answers):
         """Open an exported folder.
 
         Raises:
-            UserError: If a file is missing, damaged or changed, or the format is for other programs.
+            UserError: If a file is missing, damaged or changed, the files do not belong together, or the format is for
+                other programs.
         """
         info, steps = folder.read(path)
         if reason := OTHERS.get(info["runtime"]):
             raise UserError(f"{path} holds a model for other programs ({reason}): use the run, or an export to onnx.")
-        return cls(path, info, steps)
+        opened = cls(path, info, steps)
+        consistency.check_folder(path, info, steps, opened.labels)
+        return opened
 
     @functools.cached_property
     def labels(self) -> list[str]:
@@ -88,21 +96,33 @@ class Export(Answers):
         Raises:
             UserError: If the runtime is missing, or refuses the file.
         """
+        file = self.path / folder.MODEL_FILES[self.info["runtime"]]
+        if importlib.util.find_spec(RUNTIMES[self.info["runtime"]]) and (
+            self.info["runtime"] == "litert" or onnx_check.check_file(file)
+        ):
+            trial.check(file, self.info, self.steps)
         session = open_session(self.path, self.info["runtime"])
-        names = {tensor["name"] for tensor in self.info["inputs"]}
-        if set(session.inputs) != names:
-            file = self.path / folder.MODEL_FILES[self.info["runtime"]]
-            raise UserError(
-                f"{file} has the inputs {', '.join(session.inputs)}, but {folder.DESCRIPTION} names "
-                f"{', '.join(sorted(names))}: export the run again."
-            )
+        consistency.check_file(session, self.info, file)
         return session
 
     @property
     def model(self) -> _Model:
         """What answers batches as a Keras model does."""
-        output = "image" if self.info["kind"] == "image-generator" else "logits"
+        output = consistency.main_output(self.info["kind"])
         return _Model(self.session, self.info["inputs"], output, self._shape(output))
+
+    def warn(self) -> None:
+        """Warn of a file that does not answer as its run does, or no longer."""
+        if not self.info["passed"]:
+            progress.warn(f"{self.path} does not answer as its run does, and was kept anyway; card.md has the figures.")
+        run = self.path.absolute().parent.parent
+        with contextlib.suppress(OSError):
+            if self.path.absolute().parent.name == EXPORTS and not self.is_of(run / MODEL):
+                progress.warn(f"{self.path} was made of an earlier model of {run}: export the run again.")
+
+    def is_of(self, model: Path) -> bool:
+        """Return whether the export was made of the model in a file."""
+        return self.info["run"]["model_sha256"] == files.sha256(model, follow_links=False)
 
     def embed(self, inputs: Any) -> np.ndarray:
         """Raise a UserError: the file has no outputs but those of the last layer."""
@@ -122,16 +142,23 @@ class Export(Answers):
 def of_run(run: Run) -> Export | None:
     """Return an export in the directory of a run that answers as the run does, or None.
 
-    It has passed its comparison, is not quantized, was made of the current model, and its runtime is installed.
+    It has passed its comparison, is not quantized, was made of the current model, and its runtime is installed. A
+    damaged one is named in a warning.
     """
-    for runtime, package in {"onnx": "onnxruntime", "litert": "ai_edge_litert"}.items():
+    for runtime, package in RUNTIMES.items():
         path = run.path / EXPORTS / runtime
         if not folder.is_export(path) or importlib.util.find_spec(package) is None:
             continue
-        opened = Export.open(path)
-        digest = files.sha256(run.model_path, follow_links=False)
-        if opened.info["passed"] and opened.info["run"]["model_sha256"] == digest:
-            return opened
+        try:
+            opened = Export.open(path)
+            if opened.info["passed"] and opened.is_of(run.model_path):
+                _ = opened.session
+                return opened
+        except UserError as error:
+            progress.warn(f"{error} Until then, the run itself answers.")
+            continue
+        if opened.info["passed"]:
+            progress.warn(f"{path} was made of an earlier model, so the run itself answers: export the run again.")
     return None
 
 
@@ -145,7 +172,7 @@ def open_session(path: Path, runtime: str, threads: int = 0) -> sessions.Session
     """
     file = path / folder.MODEL_FILES[runtime]
     if runtime == "onnx":
-        onnx_check.check(file.read_bytes(), str(file))
+        onnx_check.check_file(file)
     return sessions.SESSIONS[runtime](file, threads)
 
 
@@ -168,7 +195,12 @@ class _Model:
     def predict_on_batch(self, batch: np.ndarray | list[np.ndarray]) -> np.ndarray:
         """Return the output for a batch."""
         arrays = batch if isinstance(batch, list) else [batch]
-        return self._session.run(dict(zip(self.inputs, arrays, strict=True)))[self._output]
+        output = self._session.run(dict(zip(self.inputs, arrays, strict=True)))[self._output]
+        if output.shape != (len(arrays[0]), *self.output_shape[1:]):
+            raise UserError(
+                f"The file answers {len(arrays[0])} inputs with an array of shape {output.shape}: export the run again."
+            )
+        return output
 
 
 class _TextClassifier:

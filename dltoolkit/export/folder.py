@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ MODEL_FILES = {"onnx": "model.onnx", "litert": "model.tflite", "savedmodel": "1"
 KINDS = ("image-classifier", "text-classifier", "text-generator", "image-generator")
 MAX_MODEL_BYTES = 1 << 33  # of all files together
 MAX_STATE = 1 << 24  # numbers of the state of a language model before the first token
+MAX_SHOWN = 6  # exports in a message
 TENSOR = {"name": str, "dtype": str, "shape": run_schema.SHAPE}
 EXPORT = {
     "format": int,
@@ -36,6 +38,7 @@ EXPORT = {
     "passed": bool,
     "parity": {str: (float, str, None, [float])},
 }
+REQUIRED = ("format", "kind", "runtime", "quantize", "inputs", "outputs", "state", "run", "passed")
 STEPS = {  # preprocessing.json, as far as this program reads it
     "image_shape": [run_schema.SIDE, run_schema.SIDE, run_schema.SIDE],
     "scale": run_schema.RUN["data"]["scale"],
@@ -58,6 +61,13 @@ def is_export(path: Path) -> bool:
     return os.path.isfile(path / DESCRIPTION)  # also if the name is too long for a path
 
 
+def exports_near(path: Path) -> list[Path]:
+    """Return the exports in a folder, or the one that a file belongs to."""
+    if os.path.isfile(path):
+        return [path.parent] if is_export(path.parent) else []
+    return sorted(each.parent for each in path.glob(f"*/{DESCRIPTION}"))[:MAX_SHOWN]
+
+
 def write_sums(folder: Path) -> None:
     """Write the SHA-256 of every file, as ``sha256sum --check SHA256SUMS`` reads it."""
     lines = [
@@ -74,7 +84,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: If the folder is no export, a file is missing, damaged or too large, or the format is another one.
     """
-    info = run_schema.read(folder / DESCRIPTION, EXPORT, required=("format", "kind", "runtime"))
+    info = run_schema.read(folder / DESCRIPTION, EXPORT, required=REQUIRED)
     if info["format"] != FORMAT:
         raise UserError(
             f"{folder} has format {info['format']}, but this version reads only {FORMAT}: export the run again."
@@ -95,8 +105,11 @@ def _check_sums(folder: Path) -> None:
     files.refuse_special_files(folder)
     try:
         lines = run_schema.read_text(folder / SUMS).splitlines()
-        expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError):
+        matches = [re.fullmatch("([0-9a-f]{64}) [ *](.+)", line, re.IGNORECASE) for line in lines]
+        expected = {match[2]: match[1].lower() for match in matches}
+        if len(expected) < len(lines):
+            raise ValueError("a name twice")
+    except (OSError, ValueError, TypeError):  # a line that does not match is a TypeError
         raise UserError(f"{folder / SUMS} is missing or damaged: {again}.") from None
     present = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()
@@ -107,7 +120,7 @@ def _check_sums(folder: Path) -> None:
         if name not in expected:
             raise UserError(f"{folder / name} is not a file of the export: move it out of the folder.")
         if name not in present:
-            raise UserError(f"{folder / name} is missing: {again}.")
+            raise UserError(f"{name} is missing in {folder}: {again}.")
     if sum((folder / name).lstat().st_size for name in expected) > MAX_MODEL_BYTES:
         raise UserError(f"{folder} has more than {MAX_MODEL_BYTES >> 30} GiB, so it was not read.")
     for name, digest in expected.items():
