@@ -110,6 +110,7 @@ class Run(Answers, RunSession):
         with files.atomic_write(path, suffix=".keras") as partial:
             portable.to_keras_layers(model).save(partial)
         self._model = None
+        self.__dict__.pop("explainer", None)  # which has the earlier model
         return path
 
     def describe_data(self, description: dict[str, Any], findings: Sequence[tuple[str, str]] = ()) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, finetuning, models, report, training
+from dltoolkit import data, explanation, finetuning, models, report, training
 from dltoolkit.config import RunConfig, SelectionOptions, option
 from dltoolkit.data.options import ImageReadOptions, SplitOptions, TextReadOptions
 from dltoolkit.errors import UserError
@@ -165,6 +165,7 @@ def train(config: Config = Config(), *, resume: Run | None = None, callbacks: Se
             run.update(learning_curve=finetuning.learning_curve.measure(run, task.backbone, curve_shots, train))
         writer = {"image": report.image_classification, "text": report.text_classification}[task.name]
         writer.evaluate_and_report(run, task.inference_model(model), splits, baselines=baselines)
+    explanation.reporting.add_after_training(run, splits)
     return run
 
 

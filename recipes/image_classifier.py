@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, evaluation, models, progress, report, training
+from dltoolkit import data, evaluation, explanation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, SelectionOptions, option
 from dltoolkit.data.options import ImageReadOptions, SplitOptions
 from dltoolkit.run import Run
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dltoolkit.data.image.dataset import ImageSplits
     from dltoolkit.evaluation.prediction import Prediction
     from dltoolkit.evaluation.predictor import Predictor
-
 
 FAMILIES = {"model": ("resnet", "cnn", "alexnet", "mlp", "vit")}  # the models that options can change
 AUGMENTED = {"augment": (True, "strong")}  # the modes in which an option of the augmentation has an effect
@@ -124,6 +123,7 @@ def train(
         model = training.fit.fit(run, config, spec, callbacks)
         augmented = next(iter(training_batches(config, splits, augment, 36, 0)))[0].numpy()
         report.image_classification.evaluate_and_report(run, model, splits, samples={"augmented": augmented})
+    explanation.reporting.add_after_training(run, splits)
     return run
 
 

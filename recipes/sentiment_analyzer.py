@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dltoolkit import data, evaluation, models, progress, report, training
+from dltoolkit import data, evaluation, explanation, models, progress, report, training
 from dltoolkit.config import OptimizerOptions, RunConfig, SelectionOptions, option
 from dltoolkit.data.options import SplitOptions, TextReadOptions
 from dltoolkit.data.text.options import FAMILIES, LAYERED, SEQUENCE, VocabularyOptions
@@ -129,6 +129,7 @@ def train(
             weights, bags = models.text.classifiers.ngram_weights(model), splits.token_ids.take(splits.train)
             top_features = evaluation.ngram_baseline.top_features(splits.encoder.vocabulary, weights, bags)
         report.text_classification.evaluate_and_report(run, model, splits, top_features=top_features)
+    explanation.reporting.add_after_training(run, splits)
     return run
 
 

@@ -191,6 +191,23 @@ def text_table(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make two class folders of images with one informative patch each."""
+    import toy_explanations
+
+    return toy_explanations.write_images(tmp_path_factory.mktemp("patches") / "patches", 40)
+
+
+@pytest.fixture(scope="session")
+def patches_run(patches: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Make a finished run of image-classifier whose network looks for the patches; tests that change it copy it."""
+    import toy_explanations
+
+    model = toy_explanations.matched_network()
+    return toy_explanations.finished_run(patches, tmp_path_factory.mktemp("runs"), model)
+
+
 @pytest.fixture
 def isolated_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Use a temporary cache folder instead of the real one."""

@@ -1,6 +1,7 @@
 """``run.predict`` and its kin: one input or many, of every type, with errors in their place."""
 
 import inspect
+import io
 import logging
 import re
 from pathlib import Path
@@ -88,7 +89,15 @@ def test_a_path_is_a_file_with_one_text(texts_run, tmp_path):
 def test_one_text_gives_one_prediction_and_many_give_a_list(texts_run):
     good, bad = expected = texts_run.predict_proba(["good", "bad"])
     assert good != near(bad)
-    for one in ("good", np.str_("good"), b"good", tf.constant("good"), np.array("good", object)):
+    for one in (
+        "good",
+        np.str_("good"),
+        b"good",
+        bytearray(b"good"),
+        memoryview(b"good"),
+        tf.constant("good"),
+        np.array("good", object),
+    ):
         assert scores(texts_run.predict(one)) == near(good[None])
     lists = (
         ("good", "bad"),
@@ -121,6 +130,15 @@ def test_invalid_texts_become_errors_in_their_place(texts_run):
         assert texts_run.predict(one).error
 
 
+def test_the_missing_values_of_pandas_are_missing(texts_run):
+    class NAType:  # that of pandas is in no comparison either
+        def __bool__(self):
+            raise TypeError("boolean value of NA is ambiguous")
+
+    missing, good = texts_run.predict([NAType(), "good"])
+    assert (missing.error, good.error) == ("missing (NA)", None)
+
+
 def test_tables_and_endless_data_are_refused(texts_run):
     class Frame:
         columns = ("text",)
@@ -136,8 +154,15 @@ def test_one_image_gives_one_prediction_and_many_give_a_list(images_run, pixels,
     Image.fromarray(pixels[0]).save(file)
     expected = images_run.predict_proba(pixels)
     ones = (str(file), file, file.read_bytes(), Image.open(file), pixels[0], tf.constant(pixels[0]), pixels[0] / 255.0)
+    content = file.read_bytes()
+    ones += (np.str_(file), np.array(str(file)), bytearray(content), memoryview(content), io.BytesIO(content))
     for one in ones:
         assert scores(images_run.predict(one)) == near(expected[:1])
+    with open(file, "rb") as opened:
+        assert scores(images_run.predict([opened, pixels[1]])) == near(expected[:2])
+    with open(file, encoding="latin-1") as opened:
+        assert images_run.predict(opened).error == "a file in text mode: open it with mode 'rb'"
+    assert images_run.predict(tmp_path).error == "a folder, not an image"
     assert scores(images_run.predict(tf.cast(pixels[0], tf.bfloat16))) == near(expected[:1])
     dataset = tf.data.Dataset.from_tensor_slices(pixels)
     for many in (pixels, tf.constant(pixels), iter(pixels), tuple(pixels), dataset):
@@ -148,6 +173,8 @@ def test_one_image_gives_one_prediction_and_many_give_a_list(images_run, pixels,
     assert images_run.predict(pixels[:0]) == []
     with pytest.raises(UserError, match="channels first"):
         images_run.predict(gray)
+    with pytest.raises(UserError, match="two channels"):  # gray and opacity, not eight images of 8x2
+        images_run.predict(pixels[0, ..., :2])
 
 
 def test_predict_answers_objects_that_cannot_become_arrays_with_an_error(images_run):
@@ -250,7 +277,7 @@ def test_a_model_without_a_dense_layer_has_no_embeddings(tmp_path, texts_run):
 
 def test_public_names_have_documentation():
     names = dir(dltoolkit)
-    assert names == ["Prediction", "Run", "UserError", "__version__", "load", "resume", "runs"]
+    assert names == ["Explanation", "Prediction", "Run", "UserError", "__version__", "load", "resume", "runs"]
     for name in (name for name in names if name != "__version__"):
         assert inspect.getdoc(getattr(dltoolkit, name)), name
     for name, member in inspect.getmembers(dltoolkit.Run):

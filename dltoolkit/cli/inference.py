@@ -16,7 +16,7 @@ import click
 
 import dltoolkit
 from dltoolkit import config, lines
-from dltoolkit.cli import image_files
+from dltoolkit.cli import explain, image_files
 from dltoolkit.cli.tables import dump_json, print_evaluation, print_json, print_table
 from dltoolkit.cli.verb_options import (
     open_for_answers,
@@ -90,6 +90,7 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, recipe_file: s
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Probability below which the label is 'unsure'."
 )
+@click.option("--explain", "explains", is_flag=True, help="Add to JSON the box or the words that each label rests on.")
 @click.option("--text-column", metavar="NAME", help="Column of the texts in tables.")
 @click.option("--encoding", metavar="NAME", help="Character encoding of files and stdin.  [default: UTF-8]")
 @click.option("--text", "meaning", flag_value="text", help="Read each INPUT as a text, even if it names a file.")
@@ -104,6 +105,7 @@ def predict(
     inputs: tuple[str, ...],
     form: str,
     spreadsheet_safe: bool,
+    explains: bool,
     stdin: str,
     meaning: str | None,
     out_dir: str,
@@ -123,8 +125,10 @@ def predict(
 
     if spreadsheet_safe and form != "csv":
         raise UserError("--spreadsheet-safe has no effect without --format csv: add it, or leave this one out.")
+    if explains and form not in ("json", "jsonl"):
+        raise UserError("--explain has no effect without --format json or jsonl: add it, or use 'dltoolkit explain'.")
     opened = open_for_answers(run, out_dir, recipe_file)
-    predictor = opened.verb("predictor")(opened)
+    predictor = opened.explainer.predictor if explains else opened.verb("predictor")(opened)
     given = {name: value for name, value in options.items() if value is not None}
     trained = opened.info.get("data", {}).get("columns", {}).get("text")
     text_column = given.pop("text_column", trained and streams.TrainedColumn(trained))
@@ -140,7 +144,7 @@ def predict(
         _warn_of_missing_files(inputs)
     words = _read_inputs(inputs, stdin, text_column, predictor.noun, encoding)
     items = predictor.expand(words, text_column, meaning or "auto")
-    predictions = predictor.stream(items, **given)
+    predictions = explain.with_reasons(opened, items, **given) if explains else predictor.stream(items, **given)
     return 2 if print_predictions(predictions, form, live="-" not in inputs, safe=spreadsheet_safe) else 0
 
 

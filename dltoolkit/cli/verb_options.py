@@ -34,7 +34,7 @@ def open_run(run: str, out_dir: str, recipe_file: str | None = None) -> dltoolki
         UserError: If there is no such run, or it is an export.
     """
     if export.folder.is_export(user_path(run)):
-        raise UserError(f"{run} is an export, which only predict and generate take: give the run.")
+        raise UserError(f"{run} is an export, which only predict, generate and explain take: give the run.")
     return saved_runs.load(run, out_dir, recipe=None if recipe_file is None else recipe.load(recipe_file))
 
 

@@ -35,6 +35,7 @@ class Prediction:
         top: Most probable classes, ``[{"label": …, "probability": …}, …]``, in descending order; empty for an unknown
             input.
         error: Reason why the input could not be classified.
+        reasons: What the label rests on, if that was asked for: the ``box`` of an image or the ``words`` of a text.
     """
 
     input: str
@@ -42,12 +43,14 @@ class Prediction:
     probability: float | None = None
     top: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
+    reasons: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of the contract: input and error, or input, label, probability and top."""
         if self.error is not None:
             return {"input": self.input, "error": self.error}
-        return {"input": self.input, "label": self.label, "probability": self.probability, "top": self.top}
+        answer = {"input": self.input, "label": self.label, "probability": self.probability, "top": self.top}
+        return answer | self.reasons
 
 
 @dataclass(frozen=True)

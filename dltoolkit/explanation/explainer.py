@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from dltoolkit import lazy
+from dltoolkit import data_object, files, lazy, progress
 from dltoolkit.answers import Answers
 from dltoolkit.data.labeled import class_index
 from dltoolkit.errors import InvalidInput, UserError, did_you_mean
 from dltoolkit.evaluation import prediction
-from dltoolkit.explanation import answering, methods
+from dltoolkit.explanation import answering, faithfulness, methods
 from dltoolkit.explanation.explanation import Explanation
+from dltoolkit.formatting import counted
 
 TOP = 5  # most probable classes that an explanation lists
 
@@ -37,6 +39,7 @@ class Explainer:
         self.run, self.labels = run, list(run.labels)
         self.predictor = run.verb("predictor")(run)
         self.model, self.batch_size = self.predictor.model, self.predictor.batch_size
+        self._is_run = hasattr(run, "write_json")  # and no export
         self.has_gradient = hasattr(self.model, "layers")  # a Keras model, and not the file of an export
 
     @property
@@ -61,13 +64,112 @@ class Explainer:
         """Return the logits float64 (n, classes) of inputs as the predictor reads them."""
         return answering.logits(self.model, self.predictor.stack(list(values)), self.batch_size)
 
-    def resolve(self, method: str) -> tuple[str, Mapping[str, Any] | None]:
+    def faithfulness(
+        self, values: Sequence[Any], attributions: Sequence[np.ndarray], targets: Sequence[int]
+    ) -> dict[str, np.ndarray]:
+        """Return figures of how faithful attributions are, each (n,), among them "score", which is high if they are.
+
+        Args:
+            values: Inputs as the predictor reads them.
+            attributions: How much each part of each input speaks for its class.
+            targets: Number of the most probable class of each input.
+        """
+        raise NotImplementedError
+
+    def random_values(self, attribution: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return random values with the shape of an attribution, to which the methods are compared."""
+        return rng.normal(size=attribution.shape)
+
+    def examples(self, data: Any = None) -> list[Any]:
+        """Return inputs, as the predictor reads them, on which the methods are measured.
+
+        Args:
+            data: Other labeled data, as ``--data`` takes them; None for the validation split of the run, with the test
+                split after it if there are few.
+
+        Raises:
+            UserError: If the data cannot be read, or those of the run have changed.
+        """
+        if data is not None:
+            return self.read_labeled(data)
+        splits = self.read_splits()
+        is_enough = len(splits.validation) >= faithfulness.EXAMPLES
+        rows = splits.validation if is_enough else [*splits.validation, *splits.test]
+        values = getattr(splits, f"{self.kind}s")
+        return [values[row] for row in rows]
+
+    def read_labeled(self, data: Any) -> list[Any]:
+        """Return the inputs of other labeled data, as the predictor reads them.
+
+        Raises:
+            UserError: If they cannot be read.
+        """
+        raise NotImplementedError
+
+    def read_splits(self) -> Any:
+        """Read the data of the run again, with their splits.
+
+        Raises:
+            UserError: If they cannot be read, or have changed.
+        """
+        splits = self.run.verb("build_data")(self.run.config)
+        self.run.check_data(splits.describe())
+        return splits
+
+    @property
+    def figures_path(self) -> Path | None:
+        """The file of the run with the measured figures; None if an export is not in the folder of its run."""
+        path = self.run.path
+        if self._is_run:
+            return path / faithfulness.FILE
+        is_inside = path.parent.name == "exports" and (path.parents[1] / "run.json").exists()
+        return path.parents[1] / faithfulness.FILE if is_inside else None
+
+    @functools.cached_property
+    def model_sha256(self) -> str:
+        """The digest of the model of the run, to which the figures belong."""
+        return files.sha256(self.run.path / "model.keras") if self._is_run else self.run.info["run"]["model_sha256"]
+
+    def resolve(
+        self, method: str, data: str | None = None, *, measures: bool = True
+    ) -> tuple[str, Mapping[str, Any] | None]:
         """Return the name of the method that is meant, and its measured figures, or None if there are none.
+
+        Args:
+            method: The name, or ``auto`` for the fastest of the most faithful methods, which are measured if they were
+                not yet. If they cannot be, a message says so, and ``auto`` is the default.
+            data: Other labeled data on which the methods are measured, as ``--data`` takes them.
+            measures: Whether ``auto`` measures the methods if they were not yet.
 
         Raises:
             UserError: If there is no such method, or the model cannot have it.
         """
-        return methods.choose(method, self.kind, self.available).name, None
+        resolved = methods.choose(method, self.kind, self.available, has_gradient=self.has_gradient).name
+        figures = faithfulness.load(self)
+        if data is not None or (measures and method == methods.AUTO and figures is None and self._is_run):
+            figures = self._measure(data, resolved) or figures
+        if method == methods.AUTO and figures is not None:
+            resolved = faithfulness.choose(figures, self.available, resolved)
+        return resolved, faithfulness.of_method(figures, resolved)
+
+    def _measure(self, data: str | None, default: str) -> Mapping[str, Any] | None:
+        """Measure the methods and save the figures in the run; a message says why if that cannot be done."""
+        try:
+            values = faithfulness.sample(self.examples(data))
+        except UserError as error:
+            if data is not None:
+                raise
+            progress.note(
+                f"The methods are not measured, because the data of the run cannot be read ({str(error).rstrip('.')}): "
+                f"{default} is used; --data measures them on other data."
+            )
+            return None
+        progress.note(
+            f"Measuring how faithful the methods are on {counted(len(values), self.kind)}, once for this run."
+        )
+        figures = faithfulness.measure(self, values)
+        faithfulness.save(self, figures)
+        return figures
 
     def target(self, label: str | None) -> int | None:
         """Return the number of a class; a UserError names the nearest one if there is no such class."""
@@ -79,19 +181,38 @@ class Explainer:
 
     @lazy.quiet_tensorflow()
     def explain(
-        self, inputs: Any, *, method: str = methods.AUTO, label: str | None = None
+        self, inputs: Any, *, method: str = methods.AUTO, label: str | None = None, data: Any = None
     ) -> Explanation | list[Explanation]:
-        """Explain one input or many, as the predictor takes them; one that cannot be read has its ``error``."""
+        """Explain one input or many, as the predictor takes them; one that cannot be read has its ``error``.
+
+        Args:
+            inputs: One input or many.
+            method: Name of the method, or ``auto``; see :meth:`resolve`.
+            label: The class to explain; None for the most probable one of each input.
+            data: Other labeled data on which the methods are measured, as ``Config(data=…)`` takes them.
+        """
         items, single = self.predictor.split(inputs)
-        explanations = list(self.stream(items, method=method, label=label))
+        explanations = list(self.stream(items, method=method, label=label, data=data_object.wrap(data)))
         return explanations[0] if single else explanations
 
     def stream(
-        self, items: Iterable[Any], *, method: str = methods.AUTO, label: str | None = None
+        self,
+        items: Iterable[Any],
+        *,
+        method: str = methods.AUTO,
+        label: str | None = None,
+        data: str | None = None,
     ) -> Iterator[Explanation]:
-        """Yield the explanation of each input as it is ready."""
+        """Yield the explanation of each input as it is ready.
+
+        Args:
+            items: The inputs.
+            method: Name of the method, or ``auto``; see :meth:`resolve`.
+            label: The class to explain; None for the most probable one of each input.
+            data: Other labeled data on which the methods are measured, as ``--data`` takes them.
+        """
         target = self.target(label)
-        name, figures = self.resolve(method)
+        name, figures = self.resolve(method, data)
         for number, item in enumerate(items):
             if isinstance(item, InvalidInput):
                 yield Explanation(input=item.input, kind=self.kind, error=item.error)
@@ -135,8 +256,8 @@ class Explainer:
             values=values[0],
             runner_up_values=values[1] if others else None,
             method=method,
-            signed=methods.METHODS[method].signed,
-            replacement=methods.METHODS[method].replacement,
+            signed=methods.METHODS[self.kind, method].signed,
+            replacement=methods.METHODS[self.kind, method].replacement,
             **fields,
         )
 

@@ -14,9 +14,16 @@ def explainer(run: Answers) -> Explainer:
     Raises:
         UserError: If nothing explains them.
     """
+    if run.info["recipe"] == "image-gan":
+        raise UserError(
+            "The images of a GAN are answers to noise, which has no parts to explain: report.html of its run shows the "
+            "nearest training image of each, which says whether they are copies."
+        )
     if not run.has_verb("predictor"):
         raise UserError(f"A run of {run.info['recipe']} does not support this.")
     kind = run.verb("predictor")(run).noun
     if kind == "image":
         return explanation.image_explainer.ImageExplainer(run)
+    if kind == "text":
+        return explanation.text_explainer.TextExplainer(run)
     raise UserError(f"A run of {run.info['recipe']} that reads {kind}s cannot be explained.")

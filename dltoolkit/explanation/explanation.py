@@ -89,6 +89,11 @@ class Explanation:
         return {name: int(value) for name, value in edges.items()}
 
     @property
+    def size(self) -> dict[str, int] | None:
+        """The size in pixels of the image as the model reads it, to which the box belongs; None for a text."""
+        return None if self.image is None else {"width": self.image.shape[1], "height": self.image.shape[0]}
+
+    @property
     def words(self) -> list[dict[str, Any]]:
         """The tokens of a text with their values, in order."""
         return [
@@ -117,9 +122,8 @@ class Explanation:
             **self.details,
         }
         if self.kind == "image":
-            height, width = self.values.shape
             cells = np.round(_cells(self.values), DIGITS).tolist()
-            return {**fields, "size": {"width": width, "height": height}, "box": self.box, "values": cells}
+            return {**fields, "size": self.size, "box": self.box, "values": cells}
         return {**fields, "words": self.words}
 
     def save_html(self, path: str | Path) -> Path:

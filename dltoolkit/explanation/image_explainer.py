@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
-from dltoolkit.explanation import image_perturbation
+from dltoolkit import evaluation, explanation
+from dltoolkit.explanation import image_faithfulness, image_perturbation
 from dltoolkit.explanation.explainer import Explainer
+from dltoolkit.explanation.methods import METHODS
 
 
 class ImageExplainer(Explainer):
@@ -20,13 +24,33 @@ class ImageExplainer(Explainer):
     def available(self) -> list[str]:
         return list(self._functions)
 
-    @property
+    @functools.cached_property
     def _functions(self) -> dict[str, Callable[[np.ndarray, Sequence[int]], np.ndarray]]:
         """The methods that the model can have: functions from an image and targets to maps (targets, h, w)."""
-        return {
+        functions: dict[str, Any] = {
             "occlusion": lambda image, targets: image_perturbation.occlusion(image, targets, self.logits),
             "rise": lambda image, targets: image_perturbation.rise(image, targets, self.logits),
         }
+        if self.has_gradient:
+            functions |= explanation.activations.layer_methods(self.model)
+            functions |= explanation.gradients.pixel_methods(self.model)
+        return functions
 
     def attribute(self, method: str, value: np.ndarray, targets: Sequence[int]) -> tuple[np.ndarray, Mapping[str, Any]]:
-        return self._functions[method](value, targets), {"image": value}
+        compute, fields = self._functions[method], {"image": value}
+        if len(targets) == len(self.labels) == 2 and METHODS[self.kind, method].signed:
+            values = compute(value, targets[:1])[0]
+            return np.stack([values, -values]), fields  # what speaks for one of two classes speaks against the other
+        return compute(value, targets), fields
+
+    def faithfulness(
+        self, values: Sequence[np.ndarray], attributions: Sequence[np.ndarray], targets: Sequence[int]
+    ) -> dict[str, np.ndarray]:
+        return image_faithfulness.measure(values, attributions, targets, self.logits)
+
+    def random_values(self, attribution: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return random spots of the size of the patches that occlusion takes away."""
+        return ndimage.gaussian_filter(rng.normal(size=attribution.shape), min(attribution.shape) / 8)
+
+    def read_labeled(self, data: Any) -> list[np.ndarray]:
+        return list(evaluation.image_classification.read_labeled(self.run, data, self.run.config)[0])

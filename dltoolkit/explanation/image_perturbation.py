@@ -43,7 +43,8 @@ def occlusion(image: np.ndarray, targets: Sequence[int], logits: Logits) -> np.n
     replacement = blurred(image)
     count = POSITIONS_SMALL if max(height, width) <= SMALL_SIDE else POSITIONS
     patch = [max(1, round(side / 4)) for side in (height, width)]
-    centers = [(np.arange(count) + 0.5) * side / count for side in (height, width)]
+    counts = [min(count, side) for side in (height, width)]
+    centers = [(np.arange(n) + 0.5) * side / n for n, side in zip(counts, (height, width), strict=True)]
     boxes = [
         tuple(slice(max(0, round(c - p / 2)), max(1, round(c + p / 2))) for c, p in zip(center, patch, strict=True))
         for center in np.stack(np.meshgrid(*centers, indexing="ij"), axis=-1).reshape(-1, 2)

@@ -34,23 +34,42 @@ class Method:
 
 
 METHODS = {
-    method.name: method
+    (kind, method.name): method
     for method in (
         Method("occlusion", ("image",), "occlusion", replacement="the blurred image"),
         Method("rise", ("image",), "RISE", replacement="the blurred image"),
+        Method("grad-cam", ("image",), "Grad-CAM at the last convolution", True, "convolution"),
+        Method("layer-cam", ("image",), "LayerCAM in the middle of the network", True, "convolution", signed=False),
+        Method("attention-gradient", ("image",), "gradient-weighted attention", True, "attention", signed=False),
+        Method("attention-rollout", ("image",), "attention rollout", True, "attention", signed=False),
+        Method("integrated-gradients", ("image",), "integrated gradients from four baselines", True),
+        Method("smooth-grad", ("image",), "SmoothGrad", True, signed=False),
+        Method("gradient-x-input", ("image",), "gradient times input", True),
+        Method("n-grams", ("text",), "the exact weights of n-grams in the logit", needs_layer="n-grams"),
+        Method("leave-one-out", ("text",), "leave-one-out of words", replacement="nothing"),
+        Method(
+            "integrated-gradients",
+            ("text",),
+            "integrated gradients",
+            needs_gradient=True,
+            needs_layer="embeddings",
+            replacement="unknown words",
+        ),
     )
+    for kind in method.kinds
 }
 # The methods that are used where none was measured, the first that the model can have
-DEFAULTS = {"image": ("occlusion",), "text": ()}
+DEFAULTS = {"image": ("occlusion",), "text": ("n-grams", "leave-one-out")}
 
 
-def choose(name: str, kind: str, available: Iterable[str]) -> Method:
+def choose(name: str, kind: str, available: Iterable[str], *, has_gradient: bool = True) -> Method:
     """Return the method of a name, or the default of a kind for ``auto``.
 
     Args:
         name: The name as the user wrote it.
         kind: What is explained, "image" or "text".
         available: Names of the methods that the model can have.
+        has_gradient: Whether the model is one of Keras, and not the file of an export.
 
     Raises:
         UserError: If there is no such method, or the model cannot have it.
@@ -59,16 +78,21 @@ def choose(name: str, kind: str, available: Iterable[str]) -> Method:
     if name == AUTO:
         name = next(each for each in (*DEFAULTS[kind], *available) if each in available)
     if name in available:
-        return METHODS[name]
+        return METHODS[kind, name]
     listed = f"use --method={AUTO}, or one of {', '.join(available)}"
-    if name in METHODS:
-        raise UserError(f"This model cannot have --method={name}, because {_reason(METHODS[name], kind)}: {listed}.")
+    if named := [method for (_, each), method in METHODS.items() if each == name]:
+        method = METHODS.get((kind, name), named[0])
+        raise UserError(
+            f"This model cannot have --method={name}, because {_reason(method, kind, has_gradient)}: {listed}."
+        )
     raise UserError(f"There is no method '{name}': {listed}.{did_you_mean(name, [AUTO, *available])}")
 
 
-def _reason(method: Method, kind: str) -> str:
+def _reason(method: Method, kind: str, has_gradient: bool) -> str:
     if kind not in method.kinds:
         return f"it explains {' and '.join(f'{each}s' for each in method.kinds)}, and this model reads {kind}s"
+    if method.needs_gradient and not has_gradient:
+        return "an export has no gradients, which the run has"
     if method.needs_layer:
-        return f"it needs a layer of {method.needs_layer}, and gradients"
+        return f"it needs a layer of {method.needs_layer}{', and gradients' if method.needs_gradient else ''}"
     return "it needs gradients through the pixels" if kind == "image" else "it needs gradients through embeddings"

@@ -10,9 +10,7 @@ from dltoolkit.report import image_grids
 SIDE = 224  # pixels of the longer side of a map that a page shows
 FOR, AGAINST = (230, 97, 0), (60, 80, 200)  # orange and blue: red-green and blue-yellow blindness keep them apart
 MAX_OPACITY = 0.8  # of the strongest color, through which the image can still be seen
-QUANTILE = (
-    99.5  # percentile of the absolute values with the strongest color, so that no single pixel fades the rest
-)
+QUANTILE = 99.5  # percentile of the absolute values with the strongest color, so that no single pixel fades the rest
 
 
 def png(image: np.ndarray, values: np.ndarray, scale: float | None = None) -> bytes:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dltoolkit import display
-from dltoolkit.report import page
+from dltoolkit.report import insertion, page
 
 if TYPE_CHECKING:
     from dltoolkit.run import Run
-
-BEGIN, END = "<!-- exports -->", "<!-- end of exports -->"  # marks in report.html between which the table stands
 
 
 def write(run: Run, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -22,10 +19,5 @@ def write(run: Run, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> No
         columns: Names of the columns.
         rows: Cells of each export.
     """
-    path = run.path / "report.html"
-    html = path.read_text(encoding="utf-8") if path.exists() else ""
-    before, begin, rest = html.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and end:
-        table = page.environment().get_template("exports.html").render(columns=columns, rows=rows)
-        run.write("report.html", f"{before}{BEGIN}{display.visible(table, keep=chr(10))}{END}{after}")
+    table = page.environment().get_template("exports.html").render(columns=columns, rows=rows)
+    insertion.insert(run, "exports", table)

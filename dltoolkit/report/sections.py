@@ -240,6 +240,7 @@ def _commands(run: Contents) -> dict[str, str]:
         images = "image_size" in run.info.get("config", {}) and run.info.get("task") != "text"
         example = "IMAGE.jpg FOLDER" if images else "'Some text.'"
         commands["Classify new inputs"] = f"dltoolkit predict {path} {example}"
+        commands["Explain answers"] = f"dltoolkit explain {path} {example}"
         commands["Evaluate again, or on other labeled data"] = (
             f"dltoolkit evaluate {path}\ndltoolkit evaluate {path} --data FOLDER"
         )

@@ -1,0 +1,112 @@
+"""The verb explain: pages and JSON, inputs that cannot be read, wrong options, and the report."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import toy_explanations
+from conftest import run_command, save_image
+
+import dltoolkit
+from dltoolkit.errors import UserError
+
+
+def test_one_page_explains_a_folder_with_rows_for_what_cannot_be_read(patches_run, patches, tmp_path, capfd):
+    new = tmp_path / "new"
+    for name in ("across", "down"):
+        shutil.copytree(patches / name, new / name, ignore=lambda _, files: sorted(files)[3:])
+    shutil.copy(new / "down" / "000.png", new / "across" / "wrong.png")
+    (new / "across" / "broken.png").write_bytes(b"no image")
+    words = ("--method", "grad-cam", "--out", str(tmp_path / "page"))
+    code, out, _ = run_command(capfd, "explain", str(patches_run.path), str(new), *words)
+    assert code == 2
+    assert out == f"7 explanations in {tmp_path / 'page' / 'explanations.html'}, 1 input not explained\n"
+    page = (tmp_path / "page" / "explanations.html").read_text()
+    assert page.count('<section class="card') == 7
+    assert page.count("wrong: it is <bdi>across</bdi>") == 1 and page.count(">right<") == 6
+    assert "broken.png" in page and "Not explained" in page
+    assert "<script" not in page and 'id="only-wrong"' in page and page.count('name="class"') == 3
+    assert "was not measured on this model" in page
+
+
+def test_json_holds_the_values_and_the_errors_in_their_places(patches_run, patches, capfd):
+    inputs = [str(patches / "across" / "000.png"), str(patches / "no.png"), str(patches / "down" / "000.png")]
+    words = ("--method", "occlusion", "--class", "down", "--format", "json")
+    code, out, _ = run_command(capfd, "explain", str(patches_run.path), *inputs, *words)
+    first, missing, second = json.loads(out)
+    assert code == 2 and missing.keys() == {"input", "error"}
+    assert [each["label"] for each in (first, second)] == ["down", "down"]
+    assert [each["truth"] for each in (first, second)] == ["across", "down"]
+    assert np.sum(first["values"]) < 0 < np.sum(second["values"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--method", "lime"], "There is no method 'lime': use --method auto, or one of occlusion, rise, grad-cam"),
+        (["--method", "leave-one-out"], "it explains texts, and this model reads images"),
+        (["--method", "attention-rollout"], "it needs a layer of attention"),
+        (["--class", "acros", "--method", "rise"], "There is no class 'acros'"),
+        (["-"], "explain reads no stdin"),
+        (["--format", "json", "--out", "x"], "--out has no effect with --format json"),
+    ],
+)
+def test_wrong_options_are_refused(patches_run, patches, words, sentence, capfd):
+    code, out, err = run_command(capfd, "explain", str(patches_run.path), str(patches / "down" / "000.png"), *words)
+    assert (code, out) == (2, "")
+    assert sentence in " ".join(err.split())
+
+
+def test_without_inputs_the_report_is_explained_and_a_mark_is_named(patches, tmp_path, capfd):
+    """All test images of a class carry the stripes in one corner, where other classes have nothing."""
+    for number in range(40):
+        image = np.random.default_rng(number).integers(110, 140, (16, 16, 1))
+        image[:4, :4, 0] += 90 * toy_explanations.STRIPES[0]
+        save_image(tmp_path / "marked" / "across" / f"{number}.png", image.astype(np.uint8))
+    shutil.copytree(patches / "down", tmp_path / "marked" / "down")
+    marked = toy_explanations.finished_run(tmp_path / "marked", tmp_path, toy_explanations.matched_network())
+    code, out, err = run_command(capfd, "explain", str(marked.path), "--method", "occlusion")
+    assert (code, out) == (0, f"explanations in {marked.path / 'report.html'}\n")
+    assert "of what speaks for the class across in its test images lies at the top left corner" in " ".join(err.split())
+    report = (marked.path / "report.html").read_text()
+    assert "What each class looks at" in report and "The surest right answer of each class" in report
+    assert report.count("most at the top left corner") == 1
+    code, _, err = run_command(capfd, "explain", str(marked.path), "--class", "down")
+    assert code == 2 and "--class has no effect without INPUT" in err
+
+
+def test_predictions_in_json_carry_the_box_that_they_rest_on(patches_run, patches, capfd):
+    words = (str(patches / "down" / "003.png"), str(patches / "no.png"), "--explain")
+    code, out, _ = run_command(capfd, "predict", str(patches_run.path), *words, "--format", "json")
+    explained, missing = json.loads(out)
+    _, place = toy_explanations.patch_image(1, 3)
+    assert code == 2 and missing.keys() == {"input", "error"}
+    assert explained.keys() == {"input", "label", "probability", "top", "box", "size", "method"}
+    assert explained["box"]["left"] < place[1].stop and explained["box"]["right"] > place[1].start
+    code, out, err = run_command(capfd, "predict", str(patches_run.path), *words)
+    assert code == 2 and "--explain has no effect without --format json or jsonl" in err
+
+
+@pytest.mark.slow
+def test_an_export_is_explained_as_its_run_is_and_without_tensorflow(patches_run, patches, tmp_path):
+    for package in ("onnx", "onnxruntime", "tf2onnx"):
+        pytest.importorskip(package)
+    export, image = patches_run.export("onnx", out=tmp_path / "export"), patches / "down" / "004.png"
+    code = (
+        "import json, sys, dltoolkit\n"
+        "explained = dltoolkit.load(sys.argv[1]).explain(sys.argv[2])\n"
+        "loaded = {'tensorflow', 'keras'} & set(sys.modules)\n"
+        "print(json.dumps([explained.to_json(), sorted(loaded)]))"
+    )
+    command = [sys.executable, "-c", code, str(export), str(image)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    explained, loaded = json.loads(done.stdout)
+    expected = patches_run.explain(image, method="occlusion").to_json()
+    assert loaded == [] and explained["method"] == "occlusion"
+    assert np.array(explained["values"]) == pytest.approx(np.array(expected["values"]), rel=1e-2, abs=1e-3)
+    with pytest.raises(UserError, match="because an export has no gradients"):
+        dltoolkit.load(export).explain(image, method="grad-cam")
