@@ -197,7 +197,7 @@ def _from_slurm(environment: Mapping[str, str], tasks: str) -> Cluster:
         if index >= workers:
             raise ValueError
         return Cluster(tuple(addresses), index)
-    except (KeyError, ValueError, AttributeError):
+    except (KeyError, ValueError, AttributeError, RecursionError):
         raise UserError(
             f"Slurm's variables do not describe the tasks of this step ({problem}): set TF_CONFIG, or set TF_CONFIG= "
             "to train in a single process."
@@ -227,5 +227,8 @@ def _expand(name: str) -> Iterator[str]:
     ranges, _, rest = rest.partition("]")
     for bounds in ranges.split(","):
         first, dash, last = bounds.partition("-")
-        for number in range(_integer(first), _integer(last if dash else first) + 1):
+        numbers = range(_integer(first), _integer(last if dash else first) + 1)
+        if not 0 < len(numbers) <= MAX_WORKERS:
+            raise ValueError(bounds)
+        for number in numbers:
             yield from (f"{prefix}{number:0{len(first)}d}{end}" for end in _expand(rest))

@@ -138,6 +138,8 @@ def test_current_reads_the_variables_of_slurm():
         ({"SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST"),
         ({"SLURM_STEP_NODELIST": "a[0-999999999]"}, "SLURM_STEP_NODELIST"),
         ({"SLURM_STEP_NODELIST": "a[2-1]"}, "SLURM_STEP_NODELIST"),
+        ({"SLURM_STEP_NODELIST": "a[0-999999999][2-1]"}, "SLURM_STEP_NODELIST"),
+        ({"SLURM_STEP_NODELIST": f"a{'[1]' * 5000}"}, "SLURM_STEP_NODELIST"),
         ({"SLURM_STEP_NODELIST": "a[[,b]]"}, "SLURM_STEP_NODELIST"),
         ({"SLURM_STEP_NODELIST": "a\n,b"}, "SLURM_STEP_NODELIST"),
         ({"SLURM_STEP_NODELIST": "a,a"}, "SLURM_STEP_NODELIST"),
