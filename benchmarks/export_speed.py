@@ -57,18 +57,19 @@ def image(name: str, folder: Path, times: int) -> None:
 
 @main.command()
 @click.argument("name")
+@click.option("--prompt", default="\n", help="Beginning of the text.  [default: a line break]")
 @click.option("--tokens", default=500, show_default=True, help="Tokens of the text.")
 @click.option("--times", default=TIMES, show_default=True, help="Texts.")
-def text(name: str, tokens: int, times: int) -> None:
+def text(name: str, prompt: str, tokens: int, times: int) -> None:
     """Generate a text with a text generator and with its exports."""
     import dltoolkit
 
     with tempfile.TemporaryDirectory() as scratch:
         paths = export(name, Path(scratch))
-        command = ["--prompt", "\n", "--max-tokens", str(tokens)]
+        command = ["--prompt", prompt, "--max-tokens", str(tokens)]
         compare_commands("one text", {key: ["generate", path, *command] for key, path in paths.items()}, times)
         models = {key: dltoolkit.load(path) for key, path in paths.items()}
-        calls = {key: lambda model=model: model.generate("\n", max_tokens=tokens) for key, model in models.items()}
+        calls = {key: lambda model=model: model.generate(prompt, max_tokens=tokens) for key, model in models.items()}
         report(f"{tokens} tokens in a running process", in_turns(calls, times), {})
 
 
@@ -101,13 +102,15 @@ def compare_commands(title: str, commands: dict[str, list[object]], times: int) 
 
 def compare_items(paths: dict[str, Path]) -> None:
     """Answer one item in this process with a tf.function of the model and with the sessions, in turns."""
-    import tensorflow as tf
-
     import dltoolkit
+    from dltoolkit import lazy
+
+    lazy.import_tensorflow()  # without its messages
+    import tensorflow as tf
 
     model = dltoolkit.load(paths["run"]).model
     pixels = np.zeros((1, *model.input_shape[1:]), np.uint8)
-    function = tf.function(lambda x: model(x, training=False))
+    function = tf.function(lambda x: model(x, training=False), autograph=False)
     calls = {"run": lambda: function(pixels).numpy()}
     for runtime in RUNTIMES:
         session = dltoolkit.load(paths[runtime]).session

@@ -1,6 +1,5 @@
 """Export: files that answer as their runs do, in folders that need neither TensorFlow nor this package."""
 
-import functools
 import json
 import os
 import shutil
@@ -11,24 +10,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import test_export_keras_hub
 import toy_language_models
-from conftest import run_command, save_image, toy_image, toy_images, toy_texts, write_images, write_texts
-from dltoolkit.recipes import fine_tune, image_classifier, image_gan, sentiment_analyzer, text_generator
-from toy_runs import finished_run, randomize
+from conftest import run_command, save_image, toy_image, toy_images
+from dltoolkit.recipes import image_classifier
+from toy_runs import randomize
 
 import dltoolkit
-from dltoolkit import finetuning
-from dltoolkit.data.language import tokenizers
-from dltoolkit.data.text import encoders
 from dltoolkit.errors import ExportRefused, UserError
-from dltoolkit.export import exported, exporting, folder, formats, graphs, onnx_check, parts, sessions, speed
+from dltoolkit.export import exported, exporting, folder, formats, graphs, onnx_check, parts, sessions
 from dltoolkit.models import portable
 from dltoolkit.models.gan import networks
 from dltoolkit.models.image import classifiers
-from dltoolkit.models.language import gpt
 from dltoolkit.models.text import classifiers as text_classifiers
-from dltoolkit.run import Run
 
 # A Python in which neither TensorFlow, Keras nor, for example.py, this package can be imported
 BLOCKED = """
@@ -378,146 +371,3 @@ def test_quantized_files_are_smaller_and_say_what_they_are(images, runtime, quan
     assert small["bytes"] < 0.75 * plain["bytes"]
     expected = {"float16": "weights in float16", "int8": "weights and activations in int8"}
     assert small["quantize"] == expected[quantize]
-
-
-@pytest.mark.slow
-def test_texts_language_models_and_generators_answer_as_their_runs_do(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(speed, "measure", lambda path: {})
-    options = {"out_dir": str(tmp_path / "runs"), "name": "it"}
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("the cat sat on the mat and the dog sat on the log. " * 60)
-    analyzer = sentiment_analyzer.train(sentiment_analyzer.Config(limit=200, epochs=1, **options))
-    writer = text_generator.train(
-        text_generator.Config(
-            data=str(corpus), steps=20, layers=1, embedding_dim=16, context_length=8, batch_size=8, **options
-        )
-    )
-    np.savez(tmp_path / "toys.npz", x=toy_images(12, side=8)[0], y=toy_images(12, side=8)[1])
-    painter = image_gan.train(image_gan.Config(data=str(tmp_path / "toys.npz"), epochs=1, width=8, **options))
-    texts = ["a moving, wonderful film", "zzzq", "dull <b>and</b> long"]
-    path = analyzer.export("onnx")
-    assert [each.label for each in dltoolkit.load(path).predict(texts)] == [
-        each.label for each in analyzer.predict(texts)
-    ]
-    _, expected, _ = run_command(capfd, "predict", str(path), "--text", *texts, "--format", "csv")
-    blocked = ("tensorflow", "keras", "dltoolkit")
-    assert run_python(RUN_EXAMPLE, *texts, cwd=path, blocked=blocked) == expected
-    generates_as_its_run(writer, "onnx")
-    path = painter.export("litert")
-    expected = painter.generate(count=5, seed=3).astype(int)
-    assert np.abs(dltoolkit.load(path).generate(count=5, seed=3) - expected).max() <= 1
-    run_python(RUN_EXAMPLE, 3, tmp_path / "images", cwd=path, blocked=(*blocked, "scipy"))
-    assert len(list((tmp_path / "images").iterdir())) == 3
-
-
-def generates_as_its_run(run: Run, runtime: str) -> None:
-    """Assert that the export of a language model, and its example.py, write the text of the run."""
-    path = run.export(runtime)
-    prompts = ["the ", "the cat sat on the mat and"]
-    expected = run.generate(prompts, max_tokens=30, seed=1)
-    assert dltoolkit.load(path).generate(prompts, max_tokens=30, seed=1) == expected
-    text = run.generate("the ", max_tokens=30)
-    blocked = ("tensorflow", "keras", "keras_hub", "dltoolkit")
-    assert run_python(RUN_EXAMPLE, "the ", 30, cwd=path, blocked=blocked) == f"the {text}\n"
-    assert len((path / "example.py").read_text().splitlines()) <= 60
-
-
-@pytest.mark.slow
-def test_language_model_of_keras_hub_answers_as_its_run_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(speed, "measure", lambda path: {})
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("the cat sat on the mat and the dog sat on the log. " * 20)
-    hub = test_export_keras_hub.hub.models
-    preset = save_preset(tmp_path / "gpt2", hub.GPT2Backbone, test_export_keras_hub.gpt2())
-    config = text_generator.Config(data=str(corpus), backbone=preset, out_dir=str(tmp_path))
-    model, tokenizer, decided = finetuning.backbone.resolve(preset).language_model(16)
-    run = Run.create(text_generator.__file__, config, "gpt2")
-    run.describe_data(text_generator.build_data(config, tokenizer).describe())
-    encoders.TokenEncoder(tokenizer, 0).save(run.path)
-    run.save_model(randomize(model))
-    run.update(state="finished", resolved={name: decided[name] for name in ("layers", "heads", "context_length")})
-    generates_as_its_run(run, "onnx")
-
-
-def fine_tuned(out_dir: Path, name: str, **options) -> Run:
-    """Return a finished fine-tuning run with the network and the encoder of one, but without training."""
-    config = fine_tune.Config(out_dir=str(out_dir), name=name, **options)
-    spec = finetuning.tasks.resolve(config)
-    splits, task = spec.load_data(config), spec.create()
-    model = randomize(fine_tune.build_model(fine_tune.resolve_defaults(config, task), splits, task), scale=0.02)
-    if config.method == "lora":
-        finetuning.lora.add_lora(model, 2)
-        randomize(model, scale=0.05)
-    run = Run.create(fine_tune.__file__, config, name)
-    run.describe_data(splits.describe())
-    task.save_encoder(run, splits)
-    run.save_model(classifiers.with_flip_tta(model) if config.tta else model)
-    run.update(state="finished", task=task.name)
-    return run
-
-
-def save_preset(folder: Path, make_network, tokenizer) -> str:
-    """Write an untrained network of KerasHub with its tokenizer, and return the folder."""
-    sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32, "max_sequence_length": 24}
-    make_network(tokenizer.vocabulary_size(), **sizes).save_to_preset(str(folder))
-    tokenizer.save_to_preset(str(folder))
-    return str(folder)
-
-
-def nested_model(path: Path) -> str:
-    """Write a .keras file with a Sequential model inside, and a Normalization layer, whose mean is no variable."""
-    layers = keras.layers
-    inner = keras.Sequential([layers.Input((16, 16, 8)), layers.Conv2D(8, 3, activation="gelu"), layers.Flatten()])
-    pixels = layers.Input((16, 16, 3))
-    x = layers.Normalization(mean=[120.0, 110.0, 100.0], variance=[900.0] * 3)(pixels)
-    x = inner(layers.Conv2D(8, 3, padding="same", activation="swish")(x))
-    keras.Model(pixels, layers.Dense(4, activation="softmax")(x)).save(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def fine_tuned_run(tmp_path_factory):
-    """A function that returns the run that was fine-tuned from a kind of backbone."""
-    root = tmp_path_factory.mktemp("backbones")
-    images = {"data": str(write_images(root / "toys", 12, side=16))}
-    texts = {"data": str(write_texts(root / "reviews", toy_texts(60)))}
-    cnn = classifiers.build("cnn", (16, 16, 3), 2, widths=(8, 8))
-    run = finished_run(image_classifier, root / "runs", "cnn", cnn)
-    writer = finished_run(
-        text_generator, root / "runs", "gpt", randomize(gpt.build("gpt", 256, layers=1, embedding_dim=16, heads=2))
-    )
-    encoders.TokenEncoder(tokenizers.BPETokenizer.train(["a lovely film " * 9], 256), 0).save(writer.path)
-    bert = save_preset(
-        root / "bert", test_export_keras_hub.hub.models.BertBackbone, test_export_keras_hub.word_pieces(lowercase=True)
-    )
-    options = {
-        "images": {**images, "backbone": str(run.path), "tta": True, "method": "lora"},
-        "nested": {**images, "backbone": nested_model(root / "nested.keras")},
-        "bert": {**texts, "backbone": bert, "method": "lora"},
-        "generator": {**texts, "backbone": str(writer.path)},
-    }
-    return functools.cache(lambda name: fine_tuned(root / "runs", name, **options[name]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "runtime"),
-    [("images", "litert"), ("nested", "onnx"), ("bert", "onnx"), ("bert", "litert"), ("generator", "litert")],
-)
-def test_fine_tuned_networks_answer_as_their_runs_do(fine_tuned_run, name, runtime, capfd, monkeypatch):
-    monkeypatch.setattr(speed, "measure", lambda path: {})
-    run = fine_tuned_run(name)
-    path = run.export(runtime)
-    info = json.loads((path / "export.json").read_text())
-    assert info["passed"] and info["parity"]["max_difference"] < 1e-4
-    if run.info["task"] == "image":
-        inputs, flag = [str(next(Path(run.config.data).rglob("*.png")))], "--files"
-    else:
-        inputs, flag = ["a lovely <b>film</b>, the dog's Café 123", "☃", "the ending was dreadful " * 9], "--text"
-    expected = run.predict_proba(inputs)
-    np.testing.assert_allclose(dltoolkit.load(path).predict_proba(inputs), expected, atol=1e-4)
-    code, out, _ = run_command(capfd, "predict", str(path), flag, *inputs, "--format", "csv")
-    assert code == 0
-    blocked = ("tensorflow", "keras", "keras_hub", "dltoolkit", "scipy")
-    assert run_python(RUN_EXAMPLE, *inputs, cwd=path, blocked=blocked) == out
-    assert len((path / "example.py").read_text().splitlines()) <= 60

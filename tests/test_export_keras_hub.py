@@ -60,7 +60,14 @@ def sentence_pieces(**options) -> bytes:
         io.BytesIO(),
         ["the dog ran to the log.", "A lovely cat sat on 123 mats!", "what a day it was?"] * 9,
     )
-    trainer.train(sentence_iterator=iter(sentences), model_writer=file, vocab_size=50, hard_vocab_limit=False, minloglevel=2, **options)
+    trainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=file,
+        vocab_size=50,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
     return file.getvalue()
 
 
@@ -90,8 +97,8 @@ def gpt2():
     "make",
     [
         lambda: word_pieces(lowercase=True),
-        lambda: word_pieces(lowercase=True, strip_accents=False),
-        lambda: word_pieces(lowercase=False, split_on_cjk=False),
+        pytest.param(lambda: word_pieces(lowercase=True, strip_accents=False), marks=pytest.mark.slow),
+        pytest.param(lambda: word_pieces(lowercase=False, split_on_cjk=False), marks=pytest.mark.slow),
         albert,
         pytest.param(roberta, marks=pytest.mark.slow),
     ],
@@ -117,8 +124,8 @@ def test_encoder_without_tensorflow_gives_the_same_token_ids(make, tmp_path):
 
 @pytest.mark.parametrize("make", [gpt2, albert])
 def test_tokenizer_of_a_language_model_gives_the_same_token_ids_and_texts(make, tmp_path):
-    tokenizer = make()
-    original, converted = tokenizers.KerasHubTokenizer(tokenizer), keras_hub.without_tensorflow(tokenizer)
+    original = tokenizers.KerasHubTokenizer(make())
+    converted = keras_hub.without_tensorflow(original)
     encoders.TokenEncoder(converted, 0).save(tmp_path)
     loaded = tokenizers.load(tmp_path / "vocabulary.json")
     for text in random_texts(60).texts:
@@ -131,7 +138,11 @@ def test_tokenizer_of_a_language_model_gives_the_same_token_ids_and_texts(make, 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: hub.models.XLMRobertaTokenizer(proto=sentence_pieces()), "the same text gets other token IDs"),
+        pytest.param(
+            lambda: hub.models.XLMRobertaTokenizer(proto=sentence_pieces()),
+            "the same text gets other token IDs",
+            marks=pytest.mark.slow,
+        ),
         (lambda: hub.tokenizers.ByteTokenizer(), "it is of another kind than WordPiece"),
     ],
 )

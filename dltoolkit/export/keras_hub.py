@@ -45,18 +45,15 @@ def encoder_without_tensorflow(encoder: KerasHubEncoder) -> PretrainedEncoder:
     return converted
 
 
-def without_tensorflow(tokenizer: Any) -> tokenizers.Tokenizer:
+def without_tensorflow(original: tokenizers.KerasHubTokenizer) -> tokenizers.Tokenizer:
     """Return a tokenizer of a language model that gives prompts the same token IDs.
-
-    Args:
-        tokenizer: A ``keras_hub.tokenizers.Tokenizer``.
 
     Raises:
         UserError: If there is none for this kind of tokenizer.
     """
-    converted, original = _convert(tokenizer, in_pipeline=False), tokenizers.KerasHubTokenizer(tokenizer)
-    for text in _probes(tokenizer):
-        _compare(tokenizer, (each.encode(text) for each in (original, converted)))
+    converted = _convert(original.tokenizer, in_pipeline=False)
+    for text in _probes(original.tokenizer):
+        _compare(original.tokenizer, (each.encode(text) for each in (original, converted)))
     return converted
 
 

@@ -158,14 +158,17 @@ class BPETokenizer:
 
 
 class KerasHubTokenizer:
-    """A ``keras_hub.tokenizers.Tokenizer`` without start and end tokens.
+    """A tokenizer of KerasHub without start and end tokens.
+
+    Args:
+        tokenizer: A ``keras_hub.tokenizers.Tokenizer``.
 
     Raises:
         UserError: If it has more than ``MAX_VOCAB_SIZE`` tokens.
     """
 
     def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.unknown_id = int(tokenizer.token_to_id("<unk>")) if hasattr(tokenizer, "proto") else None  # SentencePiece
         self.vocab_size = tokenizer.vocabulary_size()
         if self.vocab_size > MAX_VOCAB_SIZE:
@@ -175,10 +178,10 @@ class KerasHubTokenizer:
             )
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array(self._tokenizer(text), np.uint16)
+        return np.array(self.tokenizer(text), np.uint16)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        return self._tokenizer.detokenize([int(token_id) for token_id in token_ids]) if len(token_ids) else ""
+        return self.tokenizer.detokenize([int(token_id) for token_id in token_ids]) if len(token_ids) else ""
 
     def unknown(self, text: str) -> list[str]:
         if self.unknown_id is None or self.unknown_id not in self.encode(text):
@@ -186,7 +189,7 @@ class KerasHubTokenizer:
         return [character for character in dict.fromkeys(text) if self.unknown_id in self.encode(character)]
 
     def to_json(self) -> dict[str, Any]:
-        return {"tokenizer": "keras_hub", **keras_hub_to_json(self._tokenizer)}
+        return {"tokenizer": "keras_hub", **keras_hub_to_json(self.tokenizer)}
 
 
 def keras_hub_to_json(tokenizer: Any) -> dict[str, Any]:
