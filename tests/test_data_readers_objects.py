@@ -116,6 +116,20 @@ def test_texts_in_every_form_are_those_of_a_table(tmp_path):
     assert load_texts(Frame(text=TEXTS, label=NAMES)).columns == {"text": "text", "label": "label"}
 
 
+def test_a_frame_with_a_column_twice_or_without_values_is_refused():
+    class Twice(Frame):
+        columns: ClassVar = ["text", "label", "label"]
+
+    class Lazy(Frame):
+        def collect(self):
+            """Return the values, as polars does."""
+
+    with pytest.raises(UserError, match="has several columns 'label': keep one of them"):
+        load_texts(Twice(text=TEXTS, label=NAMES))
+    with pytest.raises(UserError, match=r"is lazy: give its values, frame.collect\(\)"):
+        load_texts(Lazy(text=TEXTS, label=NAMES))
+
+
 def test_predefined_splits_are_kept():
     parts = {"train": slice(0, 20), "val": slice(20, 25), "test": slice(25, 30)}
     arrays = load_images({name: (PIXELS[rows], DIGITS[rows]) for name, rows in parts.items()})

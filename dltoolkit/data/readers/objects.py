@@ -102,7 +102,7 @@ def first_example(source: Source) -> list[Any]:
 def _to_form(value: Any, noun: str, spec: str, *, labeled: bool) -> tuple[np.ndarray, np.ndarray] | Table:
     """Return the examples and labels of one split as two arrays, or as a table."""
     if hasattr(value, "columns"):
-        return Table(Path(spec), {str(name): _cells(value[name]) for name in value.columns})
+        return _to_table(value, spec)
     if hasattr(value, "element_spec"):
         value = _read_dataset(value, spec, labeled=labeled)
     if isinstance(value, tuple) and len(value) == 2:
@@ -127,6 +127,16 @@ def _to_form(value: Any, noun: str, spec: str, *, labeled: bool) -> tuple[np.nda
         indices, names, _ = arrays.class_indices([labels], None, spec)
         labels = np.array(names)[indices]
     return Table(Path(spec), {noun: examples, "label": labels.tolist()})
+
+
+def _to_table(frame: Any, spec: str) -> Table:
+    """Return a DataFrame as a table; it must hold its values, and each column once."""
+    if hasattr(frame, "collect"):
+        raise UserError(f"{spec} is lazy: give its values, frame.collect().")
+    names = [str(name) for name in frame.columns]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{spec} has several columns '{repeated}': keep one of them.")
+    return Table(Path(spec), {str(name): _cells(frame[name]) for name in frame.columns})
 
 
 def _stack(examples: Any, spec: str) -> np.ndarray | list[Any]:
