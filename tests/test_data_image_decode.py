@@ -202,7 +202,7 @@ def test_read_names_the_reason_of_a_failure(tmp_path):
         ("empty.png", "empty file"),
         ("half.jpg", "truncated"),
         ("missing.jpg", "no such file"),
-        ("folder.png", "a folder without images"),
+        ("folder.png", "a folder, not an image"),
         ("phone.jpg", "a HEIC image, which cannot be read: convert it to JPEG"),
         ("film.png", "a video: extract its frames as images"),
         ("drawing.png", "a vector drawing: convert it to PNG"),

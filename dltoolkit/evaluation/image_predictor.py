@@ -38,10 +38,10 @@ def preprocessing(run: Run) -> Preprocessing:
 class ImagePredictor(Predictor):
     """The classifier of images of a run.
 
-    An image is a path (``str`` or ``Path``), the bytes of a file, a Pillow image, or an array or tensor (h, w) or
-    (h, w, c) with values like those of the training images. If these had 8 bits, floats up to 1 are taken as 0..1, with
-    a warning. An array (n, h, w) or (n, h, w, c) holds n images; with three axes, it is one image if the last axis has
-    1, 3 or 4 elements.
+    An image is a path (``str`` or ``Path``), the bytes of a file, a file open in binary mode, a Pillow image, or an
+    array or tensor (h, w) or (h, w, c) with values like those of the training images. If these had 8 bits, floats up to
+    1 are taken as 0..1, with a warning. An array (n, h, w) or (n, h, w, c) holds n images; with three axes, it is one
+    image if the last axis has 1, 3 or 4 elements.
     """
 
     noun = "image"
@@ -54,8 +54,12 @@ class ImagePredictor(Predictor):
 
     def read(self, item: Any) -> np.ndarray:
         """Return an image as uint8 (h, w, c), scaled and resized as in training; differences are printed."""
-        if hasattr(item, "__array__"):
+        if hasattr(item, "__array__") and not isinstance(item, str | bytes):
             item = predictor.to_numpy(item)
+        if isinstance(item, bytearray | memoryview):
+            item = bytes(item)
+        elif _is_open_file(item):
+            item = _read_bytes(item)
         self.check_type(item, (str, os.PathLike, bytes, np.ndarray, Image.Image))
         warn = functools.partial(self._warn, item)
         return images.read(item, self.preprocessing, warn=warn, max_pixels=self._max_pixels)
@@ -71,9 +75,17 @@ class ImagePredictor(Predictor):
     def stack(self, values: list[np.ndarray]) -> np.ndarray:
         return np.stack(values) if values else np.empty((0, *self.shape), np.uint8)
 
+    def split(self, inputs: Any) -> tuple[Iterable[Any], bool]:
+        return ([inputs], True) if _is_open_file(inputs) else super().split(inputs)
+
     def split_array(self, array: np.ndarray) -> tuple[Iterable[Any], bool]:
         if array.dtype.kind in "USO":  # paths, or images of several sizes
             return (array.ravel().tolist(), False) if array.ndim else ([array.item()], True)
+        if array.ndim == 3 and array.shape[-1] == 2 != self.shape[1]:
+            raise UserError(
+                f"An array of shape {array.shape} has two channels, which may be gray and opacity: give images "
+                "with 1, 3 or 4 channels."
+            )
         single = array.ndim not in (3, 4) or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
         if array.ndim == 3 and not single and self.shape[-1] == 3 and array.shape[0] in (3, 4):
             raise UserError(
@@ -86,3 +98,19 @@ class ImagePredictor(Predictor):
         if text_column or meaning == "text":
             raise UserError(f"This run classifies images: leave --text{'-column' if text_column else ''} out.")
         return images.expand(words)
+
+
+def _is_open_file(item: Any) -> bool:
+    """Return whether an input is a file that is open for reading, or an object like one."""
+    return callable(getattr(item, "read", None))
+
+
+def _read_bytes(file: Any) -> bytes:
+    """Return the bytes of an open file."""
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:  # the file is closed, or its bytes are no text
+        raise UserError(f"an open file that cannot be read ({error})") from None
+    if not isinstance(content, bytes):
+        raise UserError("a file in text mode: open it with mode 'rb'")
+    return content

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dltoolkit import lazy, models
+from dltoolkit.data.readers.objects import MISSING_TYPES
 from dltoolkit.errors import UserError
 from dltoolkit.evaluation import prediction
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 ENDLESS = -1  # cardinality of an endless tf.data.Dataset
 # Types of a single value; the elements of any other iterable are the inputs
-SCALARS = (type(None), Number, str, bytes, os.PathLike, Mapping)
+SCALARS = (type(None), Number, str, bytes, bytearray, memoryview, os.PathLike, Mapping)
 
 
 class Predictor:
@@ -153,6 +154,8 @@ class Predictor:
         article = "an" if self.noun[0] in "aeiou" else "a"
         if item is None:
             raise UserError("missing (None)")
+        if type(item).__name__ in MISSING_TYPES:
+            raise UserError("missing (NA)")
         if isinstance(item, float | np.floating) and math.isnan(item):
             raise UserError("missing (NaN)")
         kind = "a number" if isinstance(item, Number) else f"of type {type(item).__name__}"

@@ -54,6 +54,7 @@ class TextPredictor(Predictor):
         if hasattr(item, "__array__") and not isinstance(item, str | bytes):
             array = predictor.to_numpy(item)
             item = array.item() if array.ndim == 0 else item
+        item = bytes(item) if isinstance(item, bytearray | memoryview) else item
         self.check_type(item, (str, bytes, os.PathLike))
         if isinstance(item, os.PathLike):
             path = Path(item)

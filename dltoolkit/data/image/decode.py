@@ -256,7 +256,7 @@ def failure_reason(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, IsADirectoryError):
-        return "a folder without images"
+        return "a folder, not an image"
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels"
     if isinstance(error, EOFError) or "truncated" in str(error).lower() or "unexpected end" in str(error).lower():
