@@ -116,11 +116,13 @@ def of_run(run: Run, quantize: str, source: Source) -> Parts:
     if quantize == "int8" and _is_convolutional(run.model):
         rows = splits.train[:: -(-len(splits.train) // export.quantization.REPRESENTATIVE)]
         representative = splits.images[rows]
+    preprocessing = steps.of_images(run)
+    example = {"mode": preprocessing["resize"]["mode"], "is_8_bit": "whites" in preprocessing}
     return Parts(
         "image-classifier",
-        steps.of_images(run),
+        preprocessing,
         lambda each: export.parity.classifier(run, each, splits, quantize),
-        ("image", {}, "python example.py IMAGE", "numpy, pillow and the runtime"),
+        ("image", example, "python example.py IMAGE", "numpy, pillow and the runtime"),
         representative,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dltoolkit.data.image import scale
 from dltoolkit.data.image.preprocessing import Preprocessing
 from dltoolkit.data.language import subwords
 from dltoolkit.data.text import encoders, ragged, vocabulary, words
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     from dltoolkit.run import Run
 
 TEMPERATURE = 0.8  # default sampling temperature of generate
+# White of images with more bits than those of training, and the greatest value for which it is; see Scale.to_pixels
+WHITES = [[1, scale.MAX_UNIT_VALUE], [255, 255.5], *([high, high] for _, high in scale.USUAL_RANGES if high > 255)]
 # The steps in words, in their order
 IMAGE = [
     "Read the first frame of the file and apply its EXIF orientation.",
-    "Of an image with more than 8 bits per channel, map scale.low to 0 and scale.high to 255, clip and round.",
+    "Of an image with more than 8 bits per channel, map scale.low to 0 and scale.high to 255, clip and round. If there "
+    "are whites, the model was trained on 8 bits: scale.high is the first number of the first pair whose second number "
+    "no value exceeds, where the first pair is for floats only; images with negative values are refused.",
     "Put transparent parts on white, and convert to one channel (ITU-R 601-2 luma) or to RGB, as image_shape says.",
     "Resize to image_shape (height, width, channels) with bicubic interpolation, as resize.mode says: crop takes the "
     "largest box in the center with this aspect ratio, letterbox keeps the aspect ratio and adds black bars, and "
@@ -84,7 +89,9 @@ GENERATOR = [
 
 def of_images(run: Run) -> dict[str, Any]:
     """Return the steps for images."""
-    return {"steps": IMAGE, **Preprocessing.from_dict(run.info["data"]).to_dict()}
+    preprocessing = Preprocessing.from_dict(run.info["data"])
+    whites = {"whites": WHITES} if preprocessing.scale.is_8_bit else {}
+    return {"steps": IMAGE, **preprocessing.to_dict(), **whites}
 
 
 def of_texts(encoder: encoders.TextEncoder) -> dict[str, Any]:
