@@ -378,14 +378,29 @@ def test_train_trains_a_recurrent_network(config):
     assert prediction.label in ("bad", "good")
 
 
-def test_train_weights_three_uneven_classes(config, tmp_path):
+def test_train_weights_three_uneven_classes_and_counts_guesses(config, tmp_path, capfd):
     texts = [pair for i, pair in enumerate(toy_texts(200, classes=("bad", "good", "so-so"))) if i % 3 != 1 or i % 2]
+    rows = [(*pair, {0: "test", 1: "validation"}.get(i // 3 % 8, "train")) for i, pair in enumerate(texts)]
+    rows += [(label, "xyzzy plugh", "test") for label in ("bad", "good", "so-so")]  # no word is in the training texts
     path = tmp_path / "three.tsv"
-    path.write_text("".join(f"{written}\t{label}\n" for label, written in texts))
+    path.write_text("text\tlabel\tsplit\n" + "".join(f"{text}\t{label}\t{split}\n" for label, text, split in rows))
     trained = sentiment_analyzer.train(replace(config, data=str(path), class_weights="balanced"))
     assert trained.labels == ["bad", "good", "so-so"]
-    assert trained.metrics["test"]["macro_f1"] > 0.6
+    test = trained.metrics["test"]
+    assert test["macro_f1"] > 0.6
     assert trained.predict(["dreadful"], top_k=3)[0].top[0]["label"] == "bad"
+    count = sum(map(sum, test["confusion"]))
+    assert test["unknown_inputs"] == {
+        "count": 3,
+        "correct_guesses": 1,  # each of the three classes is once the label, and the guess is the same
+        "accuracy_without_guesses": pytest.approx(test["accuracy"] - 1 / count),
+    }
+    assert "unknown_inputs" not in trained.metrics["validation"]
+    assert trained.evaluate()["unknown_inputs"] == test["unknown_inputs"]
+    said = " ".join(capfd.readouterr().err.split())
+    assert said.count("have no word that the model knows") == 2, "train and evaluate say so"
+    sentence = f"3 of {count} test texts have no word that the model knows"
+    assert sentence in said and sentence in (trained.path / "report.html").read_text()
 
 
 def test_train_stops_at_an_unreadable_text_and_leaves_no_run(config, tmp_path, reviews):

@@ -78,18 +78,24 @@ class Evaluation:
 def measure(
     model: keras.Model, split: LabeledBatches, classes: list[str], known: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Return the classification metrics of a model on one split.
+    """Return the classification metrics of a model on one split; ``known`` is that of :func:`metrics_of`."""
+    labels, batches = split
+    return metrics_of(labels, prediction.softmax(prediction.logits(model, batches)), classes, known)
+
+
+def metrics_of(
+    labels: np.ndarray, probabilities: np.ndarray, classes: list[str], known: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Return the classification metrics of predictions, and say how many of them are guesses.
 
     Args:
-        model: The model.
-        split: Labels and batches of the split.
-        classes: Labels of the model's outputs.
+        labels: True class indices, int (n,).
+        probabilities: Predicted probabilities, float (n, classes).
+        classes: Label of each column of ``probabilities``.
         known: Whether the model knows anything in each example, bool (n,). If it does not in some, the metrics have
             the entry ``unknown_inputs``: count, correct_guesses, and accuracy_without_guesses, which counts them as
             wrong.
     """
-    labels, batches = split
-    probabilities = prediction.softmax(prediction.logits(model, batches))
     measured = metrics.classification(labels, probabilities, classes)
     if known is not None and not known.all():
         correct = probabilities.argmax(axis=1) == labels
@@ -102,7 +108,12 @@ def measure(
 
 
 @progress.phase("Evaluating the model")
-def calibrate_and_evaluate(run: Run, model: keras.Model, splits: Mapping[str, LabeledBatches]) -> Evaluation:
+def calibrate_and_evaluate(
+    run: Run,
+    model: keras.Model,
+    splits: Mapping[str, LabeledBatches],
+    known: Mapping[str, np.ndarray] | None = None,
+) -> Evaluation:
     """Fit a temperature on validation, save the calibrated model, and measure validation and test once.
 
     The temperature is folded into the weights of the last layer, and ``model.keras`` is saved again.
@@ -111,6 +122,7 @@ def calibrate_and_evaluate(run: Run, model: keras.Model, splits: Mapping[str, La
         run: Trained run.
         model: Model of the best epoch, whose last layer is named ``logits``.
         splits: Labels and batches of ``validation`` and ``test``.
+        known: Whether the model knows anything in each example of these splits; see :func:`metrics_of`.
     """
     classes = run.labels
     model = models.portable.to_keras_layers(model)  # so that what is measured is what is saved
@@ -125,5 +137,7 @@ def calibrate_and_evaluate(run: Run, model: keras.Model, splits: Mapping[str, La
         "test": prediction.softmax(prediction.logits(model, splits["test"][1])),
         "validation": prediction.softmax(logits / temperature),
     }
-    measured = {name: metrics.classification(splits[name][0], p, classes) for name, p in probabilities.items()}
+    measured = {
+        name: metrics_of(splits[name][0], p, classes, (known or {}).get(name)) for name, p in probabilities.items()
+    }
     return Evaluation(measured, splits["test"][0], probabilities["test"], classes)

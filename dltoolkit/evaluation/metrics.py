@@ -4,10 +4,14 @@ All functions take arrays: ``labels``, the true class indices, int (n,), and ``p
 ``probabilities``, float (n, classes), with rows that sum to one.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from dltoolkit.errors import UserError
 from dltoolkit.evaluation import ranking
+from dltoolkit.formatting import percent
 
 RESAMPLES = 10_000  # bootstrap draws, enough that the 2.5th percentile is stable in the fourth digit
 MIN_BOOTSTRAP = 10  # mistakes (or correct predictions) below which a bootstrap interval is too narrow
@@ -64,6 +68,24 @@ def classification(
         "ece": float((weights * np.abs(bins["accuracy"] - bins["confidence"])).sum()),
         **(ranking.scores(labels, probabilities[:, 1]) if len(classes) == 2 else {}),
     }
+
+
+def describe_guesses(measured: Mapping[str, Any], noun: str) -> str:
+    """Return a sentence about the inputs that the model knows nothing of, which its scores guess; "" without any.
+
+    Args:
+        measured: Metrics of a split; see ``classification.metrics_of``.
+        noun: Name of the inputs in the plural.
+    """
+    unknown = measured.get("unknown_inputs")
+    if not unknown:
+        return ""
+    return (
+        f"{unknown['count']:,} of {int(np.sum(measured['confusion'])):,} {noun} have no word that the model knows, so "
+        f"predict answers them with unknown_input. The scores count a guess for each, "
+        f"{unknown['correct_guesses']:,} of them correct; without these, the accuracy is "
+        f"{percent(unknown['accuracy_without_guesses'])}."
+    )
 
 
 def score(labels: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float | np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from dltoolkit.data.text import dataset as text
 from dltoolkit.data.text import pipeline as text_pipeline
 from dltoolkit.data.text.encoders import VocabularyEncoder
 from dltoolkit.data.text.vocabulary import Vocabulary
-from dltoolkit.evaluation import classification, prediction, training_examples
+from dltoolkit.evaluation import classification, metrics, prediction, training_examples
 from dltoolkit.evaluation.baseline import Baseline
 from dltoolkit.evaluation.text_predictor import PREDICTION_BATCH_SIZE, is_known
-from dltoolkit.formatting import counted, percent
+from dltoolkit.formatting import counted
 
 if TYPE_CHECKING:
     from dltoolkit.data.options import TextReadOptions
@@ -97,8 +97,7 @@ def evaluate(
         run.check_data(splits.describe())
         progress.note(splits.describe_evaluated())
         splits = splits.with_encoder(encoder)
-        token_ids = splits.token_ids.take(splits.sort_by_length("test"))
-        return _measure(run, labeled_batches(splits, "test"), _find_known(token_ids, encoder))
+        return _measure(run, labeled_batches(splits, "test"), find_known(splits, "test"))
     trained = training_examples.load(run)
     texts, labels, _ = text.labeled(other, run.labels, read, note=progress.note, warn=progress.warn, trained=trained)
     token_ids = encoder(texts)
@@ -110,6 +109,11 @@ def evaluate(
     return _measure(run, (labels[order], batches), _find_known(token_ids.take(order), encoder))
 
 
+def find_known(splits: TextSplits, split: str) -> np.ndarray:
+    """Return whether the model knows a word of each text of a split, bool (n,), in the order of its batches."""
+    return _find_known(splits.token_ids.take(splits.sort_by_length(split)), splits.encoder)
+
+
 def _find_known(token_ids: Ragged, encoder: TextEncoder) -> np.ndarray:
     """Return whether each row has a word that the model knows, bool (rows,)."""
     blocks = np.array_split(np.arange(len(token_ids)), 1 + len(token_ids) // PREDICTION_BATCH_SIZE)
@@ -119,10 +123,11 @@ def _find_known(token_ids: Ragged, encoder: TextEncoder) -> np.ndarray:
 def _measure(run: Run, split: LabeledBatches, known: np.ndarray) -> dict[str, Any]:
     """Return the metrics of one split, and say how many of the texts the model can only guess."""
     measured = classification.measure(run.model, split, run.labels, known)
-    if unknown := measured.get("unknown_inputs"):
-        progress.warn(
-            f"{unknown['count']:,} of {len(known):,} texts have no word that the model knows, so predict answers them "
-            f"with unknown_input. The scores count a guess for each, {unknown['correct_guesses']:,} of them correct; "
-            f"without these, the accuracy is {percent(unknown['accuracy_without_guesses'])}."
-        )
+    warn_of_guesses(measured)
     return measured
+
+
+def warn_of_guesses(measured: Mapping[str, Any], noun: str = "texts") -> None:
+    """Print how many guesses the scores of texts count, if there are any; ``noun`` names the texts."""
+    if sentence := metrics.describe_guesses(measured, noun):
+        progress.warn(sentence)

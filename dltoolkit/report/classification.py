@@ -29,7 +29,8 @@ def evaluate_and_report(
     describe: Callable[[int], dict[str, Any]],
     samples: Mapping[str, np.ndarray] | None = None,
     top_features: Mapping[str, Sequence[NgramWeight]] | None = None,
-) -> None:
+    known: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
     """Calibrate and evaluate a classifier, and write metrics.json, predictions.csv and report.html.
 
     Args:
@@ -42,8 +43,12 @@ def evaluate_and_report(
         describe: Maps a position in the test split to the ``image`` or ``text`` of a Mistake.
         samples: Image grids for the report, by name.
         top_features: N-grams with the largest weights of each class.
+        known: Whether the network knows anything in each example of ``splits``, by split; by default, it does.
+
+    Returns:
+        The metrics of the splits.
     """
-    evaluation = classification.calibrate_and_evaluate(run, model, splits)
+    evaluation = classification.calibrate_and_evaluate(run, model, splits, known)
     compared = baseline.compare(baselines, rows, evaluation.probabilities.argmax(axis=1), evaluation.metrics["test"])
     run.write_json("metrics.json", {**evaluation.metrics, "baseline": compared})
     run.write_rows("predictions.csv", prediction_rows(evaluation, rows, names))
@@ -55,6 +60,7 @@ def evaluate_and_report(
         ranking=ranking.curves(evaluation.labels, evaluation.probabilities),
         top_features=top_features,
     )
+    return evaluation.metrics
 
 
 def prediction_rows(evaluation: Evaluation, rows: np.ndarray, names: Sequence[str]) -> list[dict[str, str]]:

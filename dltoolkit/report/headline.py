@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dltoolkit.evaluation import metrics as evaluation_metrics
 from dltoolkit.evaluation import significance
 from dltoolkit.evaluation.significance import Verdict
 from dltoolkit.formatting import main_split, metric_label
@@ -87,6 +88,7 @@ def score(run: Contents) -> dict[str, Any] | None:
         ],
         "linear_note": (baselines.get("linear") or {}).get("note"),
         "selected": _selected(run),
+        "guesses": evaluation_metrics.describe_guesses(test, "test texts"),
     }
 
 

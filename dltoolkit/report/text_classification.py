@@ -37,13 +37,16 @@ def evaluate_and_report(
     linear, linear_features = ngram_baseline.linear(splits.tokenized, labels, train, test, splits.classes)
     simple = {"majority": baseline.majority(labels, train, test, splits.classes), "linear": linear}
     training_examples.save(run, splits)
-    classification.evaluate_and_report(
+    evaluated = ("validation", "test")
+    measured = classification.evaluate_and_report(
         run,
         model,
-        {split: text_classification.labeled_batches(splits, split) for split in ("validation", "test")},
+        {split: text_classification.labeled_batches(splits, split) for split in evaluated},
         baselines={**simple, **(baselines or {})},
         rows=test,
         names=splits.relative_names(),
         describe=lambda i: {"text": splits.texts[test[i]]},
         top_features=dict(zip(splits.classes, top_features or linear_features, strict=True)),
+        known={split: text_classification.find_known(splits, split) for split in evaluated},
     )
+    text_classification.warn_of_guesses(measured["test"], "test texts")
