@@ -94,6 +94,19 @@ class Run(Answers, RunSession):
         run.reload()
         return run
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a run as its path: another process, such as a worker of a pool, opens the directory again.
+
+        Raises:
+            UserError: If the run is of a recipe file of your own, because a run names no code.
+        """
+        if self.recipe_file:
+            raise UserError(
+                f"{self.path} is a run of your own recipe file, which is not pickled: open it in the other process "
+                "with load(path, recipe=module)."
+            )
+        return Run.open, (self.path.absolute(),)
+
     # Changing a run
 
     def save_model(self, model: keras.Model) -> Path:

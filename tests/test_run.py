@@ -1,12 +1,15 @@
 """Tests of run directories: names, atomic files, states, and damaged or foreign contents."""
 
+import copy
 import errno
 import fcntl
 import json
+import pickle
 import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import keras
 import pytest
@@ -290,6 +293,17 @@ def test_load_takes_the_module_of_a_recipe_file(create, tmp_path):
     assert opened.resume_command == f"dltoolkit resume {run.path} --recipe '{file}'"
     with pytest.raises(UserError, match="is not a recipe, because it does not define Config and train"):
         dltoolkit.load(run.path, recipe=json)
+
+
+def test_a_run_is_pickled_as_its_path(create, tmp_path, monkeypatch):
+    run = create(name="one")
+    monkeypatch.chdir(run.path.parent)
+    pickled = pickle.dumps(Run(Path("one"), run.info))
+    monkeypatch.chdir("/")
+    for opened in (pickle.loads(pickled), copy.deepcopy(run)):
+        assert (opened.path, opened.info["name"]) == (run.path, "one")
+    with pytest.raises(UserError, match="is not pickled: open it in the other process with load"):
+        pickle.dumps(Run(run.path, run.info, recipe_file=tmp_path / "mine.py"))
 
 
 def test_model_refuses_files_with_code(create):
