@@ -1,11 +1,13 @@
 """Tests of the training loop on the toy recipe: learning, interruption, plans, memory and devices."""
 
+import functools
 import itertools
 import json
 import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -60,6 +62,9 @@ def test_fit_says_that_compilation_took_most_of_the_time(train, monkeypatch, cap
     assert run.info["plan"]["compile_seconds"] == 5.0
     err = capfd.readouterr().err
     assert err.count("Compilation and the first steps took 5.0 s, more than half of max_time") == 1
+    monkeypatch.setattr(fit, "replace", functools.partial(replace, seconds_before=40.0))  # as of a linear probe
+    train(epochs=1, max_time="1m")
+    assert "more than half of what the 40.0 s before left of max_time" in " ".join(capfd.readouterr().err.split())
 
 
 def test_fit_is_reproducible_from_the_seed(train):

@@ -304,6 +304,8 @@ class TrainingStateCallback(keras.callbacks.Callback):
         )
 
     def _record_plan(self) -> None:
+        before = self._spec.seconds_before
+        limit = f"what the {progress.duration(before)} before left of --max-time" if before else "--max-time"
         """Write a new plan to run.json. After a change of the plan, the checkpoint must be written before."""
         if self._budget.steps not in (None, self._run.info["plan"].get("steps")):
             self._run.update(
