@@ -299,7 +299,7 @@ class TrainingStateCallback(keras.callbacks.Callback):
         self._run.update(plan={"compile_seconds": round(seconds, 2)})
         xla = ", or --xla=off, which compiles faster" if self._run.info["device"]["xla"] else ""
         progress.note(
-            f"Compilation and the first steps took {progress.duration(seconds)}, more than half of --max-time: the "
+            f"Compilation and the first steps took {progress.duration(seconds)}, more than half of {limit}: the "
             f"model may be hardly trained. Give a longer --max-time{xla}."
         )
 
