@@ -298,14 +298,14 @@ class TrainingStateCallback(keras.callbacks.Callback):
         self._compilation_reported = True
         self._run.update(plan={"compile_seconds": round(seconds, 2)})
         xla = ", or --xla=off, which compiles faster" if self._run.info["device"]["xla"] else ""
+        before = self._spec.seconds_before
+        limit = f"what the {progress.duration(before)} before left of --max-time" if before else "--max-time"
         progress.note(
             f"Compilation and the first steps took {progress.duration(seconds)}, more than half of {limit}: the "
             f"model may be hardly trained. Give a longer --max-time{xla}."
         )
 
     def _record_plan(self) -> None:
-        before = self._spec.seconds_before
-        limit = f"what the {progress.duration(before)} before left of --max-time" if before else "--max-time"
         """Write a new plan to run.json. After a change of the plan, the checkpoint must be written before."""
         if self._budget.steps not in (None, self._run.info["plan"].get("steps")):
             self._run.update(
