@@ -111,3 +111,14 @@ def test_example_writes_rows_of_texts_as_predict_does(tmp_path, monkeypatch, cap
     folder.write_sums(path)
     _, expected, _ = run_command(capsys, "predict", str(path), "--text", "--format", "csv", "--", *texts)
     assert run_example(path, monkeypatch, capsys, *texts) == expected
+
+
+def test_card_shows_names_as_they_are(tmp_path):
+    classes = ["a|b", "<script>alert(1)</script>", "*c*", "d\n# e"]
+    info = {"parity": {}, "speed": {}, "runtime": "onnx", "quantize": "none", "bytes": 9}
+    run_info = {"config": {}, "data": {"classes": classes, "source": "my|data"}, "recipe": "image-classifier"}
+    description = {**info, "kind": "image-classifier", "passed": True, "run": {"name": "it", "recipe": "it"}}
+    card.write_card(tmp_path, description, run_info, "python example.py IMAGE", "numpy")
+    lines = (tmp_path / "card.md").read_text().splitlines()
+    assert r"| Classes | a\|b, \<script\>alert(1)\</script\>, \*c\*, d\\n# e |" in lines
+    assert r"| Data | my\|data |" in lines

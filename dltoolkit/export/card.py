@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,11 @@ def write_triton(folder: Path, info: dict[str, Any]) -> None:
     (folder / "config.pbtxt").write_text(text, encoding="utf-8")
 
 
+def _plain(text: Any) -> str:
+    """Return a text on one line that Markdown shows as it is, also in a table."""
+    return re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", display.visible(str(text)))
+
+
 def write_card(folder: Path, info: dict[str, Any], run_info: dict[str, Any], example: str, needs: str) -> None:
     """Write card.md.
 
@@ -160,13 +166,13 @@ def write_card(folder: Path, info: dict[str, Any], run_info: dict[str, Any], exa
     backbone = config.get("backbone") or config.get("weights")
     classes = data.get("classes") or []
     facts = [
-        ("Data", display.visible(str(data.get("source", "")))),
+        ("Data", _plain(data.get("source", ""))),
         *(
-            [("Classes", ", ".join(map(display.visible, classes[:20])) + (", …" if len(classes) > 20 else ""))]
+            [("Classes", ", ".join(map(_plain, classes[:20])) + (", …" if len(classes) > 20 else ""))]
             if classes
             else []
         ),
-        ("Recipe", display.visible(run_info["recipe"])),
+        ("Recipe", _plain(run_info["recipe"])),
         ("Quantization", info["quantize"]),
         ("File", f"{MODEL_FILES[info['runtime']]}, {info['bytes'] / 1e6:.2f} MB"),
     ]
@@ -174,7 +180,7 @@ def write_card(folder: Path, info: dict[str, Any], run_info: dict[str, Any], exa
         info=info,
         runtime=info["runtime"],
         runtime_name=RUNTIMES[info["runtime"]],
-        what=f"Exported from a run of {display.visible(run_info['recipe'])}.",
+        what=f"Exported from a run of {_plain(run_info['recipe'])}.",
         facts=facts,
         verdict="Yes." if info["passed"] else f"No: {'; '.join(info['failures'])}.",
         parity=[(LABELS[name], format_value(name, value)) for name, value in info["parity"].items()],
@@ -182,6 +188,6 @@ def write_card(folder: Path, info: dict[str, Any], run_info: dict[str, Any], exa
         machine=machine.description()["processor"],
         example=example,
         needs=needs,
-        license=PRETRAINED_LICENSE.format(display.visible(str(backbone))) if backbone else OWN_LICENSE,
+        license=PRETRAINED_LICENSE.format(_plain(backbone)) if backbone else OWN_LICENSE,
     )
     (folder / "card.md").write_text(text, encoding="utf-8")
