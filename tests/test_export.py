@@ -271,7 +271,7 @@ def test_wrong_descriptions_are_refused(copy, changes, message):
     ],
 )
 def test_sizes_that_would_take_memory_are_refused(tmp_path, changes, message):
-    description = dict.fromkeys(folder.REQUIRED, {}) | {"format": 1, "kind": "text-generator", "runtime": "onnx"}
+    description = {name: {} for name in folder.REQUIRED} | {"format": 1, "kind": "text-generator", "runtime": "onnx"}
     description |= {"quantize": "none", "inputs": [], "outputs": [], "passed": True}
     (tmp_path / "export.json").write_text(json.dumps(description))
     (tmp_path / "preprocessing.json").write_text(json.dumps(changes))
