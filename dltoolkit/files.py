@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +18,7 @@ from dltoolkit.errors import UserError
 
 CHUNK_BYTES = 1 << 20  # that are hashed at a time
 PARTIAL_MARK = ".partial"  # part of the names of files that are not complete
+LATEST = "latest"  # stands for the newest run, so that no run has this name
 LOCK_FILE = ".lock"  # the file in a folder that the process locks which may change the folder
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file systems that do not support locks
 KINDS = {  # what is neither a regular file nor a folder, by its type in the mode of ``os.stat``
@@ -110,26 +111,32 @@ def _require_regular(status: os.stat_result, path: str | os.PathLike) -> None:
         raise NotRegularFile(errno.EINVAL, f"{kind}, not a regular file", os.fspath(path))
 
 
-def refuse_special_files(folder: Path, *, links_to_files: bool = False) -> None:
+def refuse_special_files(folder: Path, *, link_targets: Iterable[Path] = ()) -> None:
     """Raise a UserError if a folder from a stranger holds, at any depth, anything but regular files and folders.
 
     A program that reads or writes below the folder afterward stays inside of it, and does not wait for a pipe.
 
     Args:
         folder: The folder, which may itself be a link.
-        links_to_files: Whether links to regular files may be there, as in the cache of Hugging Face.
+        link_targets: Folders to whose regular files links may point, as in the cache of Hugging Face; without links.
     """
-    pending = [os.fspath(folder)]
+    pending, targets = [os.fspath(folder)], list(link_targets)
     while pending:
         try:
             with os.scandir(pending.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
-                    elif not entry.is_file(follow_symlinks=links_to_files):
+                    elif not entry.is_file(follow_symlinks=False) and not _points_into(entry, targets):
                         _refuse_special(entry.path, folder)
         except OSError:  # a folder that cannot be listed, or that another process has just removed
             continue
+
+
+def _points_into(entry: os.DirEntry, folders: list[Path]) -> bool:
+    """Return whether an entry is a link to a regular file in one of these folders."""
+    target = Path(os.path.realpath(entry.path))
+    return entry.is_symlink() and entry.is_file() and any(target.is_relative_to(folder) for folder in folders)
 
 
 def _refuse_special(path: str, folder: Path) -> None:
@@ -240,6 +247,8 @@ def new_folder(parent: Path, name: str | None, default_name: str) -> Iterator[Pa
     """
     if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
         raise UserError(f"'{name}' is not a valid name for a run: use letters, digits, '-', '_' and '.'.")
+    if name == LATEST:
+        raise UserError(f"'{LATEST}' stands for the newest run: choose another --name.")
     stem = re.sub(r"[^\w.-]+", "-", default_name).strip("-.") or "run"
     names = [name] if name else (f"{stem}-{number}" for number in itertools.count(1))
     with contextlib.ExitStack() as stack:

@@ -53,7 +53,7 @@ def load(run: str | Path, out_dir: str | Path = "saved_models", *, recipe: Modul
 def _find(name: str, out_dir: str | Path) -> Path:
     """Return the directory of the run that a unique name or ``latest`` names; damaged runs do not matter."""
     available, unreadable = scan(out_dir)
-    if name == "latest":
+    if name == files.LATEST:
         if unreadable:  # one of them may be the latest
             warn_of_unreadable(unreadable)
         if not available:

@@ -75,6 +75,7 @@ def trained(monkeypatch):
         (["train", "image-classifier", "--config", ""], "Cannot read the config file"),
         (["train", "image-classifier", "--out-dir", "/proc/nothing"], "another --out-dir"),
         (["train", "image-classifier", "--name", "../up"], "not a valid name"),
+        (["train", "image-classifier", "--name", "latest"], "'latest' stands for the newest run"),
         (["trian"], "Did you mean 'train'?"),
         (["a\\b it's\n"], "There is no command 'a\\b it's\\n'. See"),
         (["copy", "image-classifier", "/dev/null"], "/dev/null is not a folder"),

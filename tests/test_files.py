@@ -41,14 +41,17 @@ def test_refuse_special_files_looks_at_every_depth(tmp_path):
     link.symlink_to(folder / "a" / "b" / "file")
     with pytest.raises(UserError, match=r"run/a/b/link is a symbolic link, and links inside .*/run are not followed"):
         files.refuse_special_files(folder)
-    files.refuse_special_files(folder, links_to_files=True)
-    link.unlink()
-    link.symlink_to(tmp_path)
-    for target in (tmp_path, tmp_path / "nowhere"):
+    files.refuse_special_files(folder, link_targets=[folder])
+    for name in ("elsewhere", "run2"):
+        (tmp_path / name).write_text("")
+    (folder / "elsewhere").symlink_to(tmp_path / "elsewhere")
+    targets = (folder, tmp_path, tmp_path / "nowhere", tmp_path / "elsewhere", tmp_path / "run2", folder / "elsewhere")
+    for target in targets:
         link.unlink()
         link.symlink_to(target)
         with pytest.raises(UserError, match="is a symbolic link"):
-            files.refuse_special_files(folder, links_to_files=True)
+            files.refuse_special_files(folder / "a", link_targets=[folder])
+    (folder / "elsewhere").unlink()
     link.unlink()
     make_special(link, "a pipe")
     with pytest.raises(UserError, match="link is a pipe, not a regular file: remove it"):

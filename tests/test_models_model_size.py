@@ -1,6 +1,7 @@
 """Sizes of model files: what a file declares beyond what it stores is refused before memory is taken."""
 
 import io
+import threading
 import zipfile
 
 import h5py
@@ -66,6 +67,51 @@ def test_compressed_entries_are_refused(tmp_path, contents):
     path = write(tmp_path / "a.keras", contents, zipfile.ZIP_DEFLATED, **{"config.json": b" " * 3_000_000})
     with pytest.raises(UserError, match="its entries are compressed, which Keras never does"):
         load_model(path)
+
+
+def test_weights_that_do_not_fit_into_the_memory_are_refused(tmp_path, contents):
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", contents["config.json"])
+        with file.open("model.weights.h5", "w", force_zip64=True):
+            pass
+        entry, size = file.filelist[-1], 2**40
+        entry.file_size = entry.compress_size = size  # a hole, which takes no space on the disk
+        file.start_dir += size
+        file.fp.seek(file.start_dir)
+    with pytest.raises(UserError, match="its weights have 1,024.0 GiB|its weights have 1 TiB"):
+        load_model(path)
+
+
+def test_layers_that_do_not_fit_into_the_memory_are_refused():
+    with (
+        pytest.raises(model_size.SizeError, match="TiB of weights, and .* are free"),
+        model_size.limited_weights(2**60),  # as a file with holes has it
+    ):
+        keras.layers.Dense(10**8).build((None, 10**6))
+
+
+def test_threads_that_load_at_the_same_time_restore_the_methods_of_keras():
+    methods = keras.layers.Layer.add_weight, keras.Model.compile_from_config
+    entered, may_leave = [[threading.Event() for _ in range(2)] for _ in range(2)]
+
+    def load(number):
+        with model_size.limited_weights(0), model_file._without_compilation():
+            entered[number].set()
+            may_leave[number].wait(60)
+
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(2)]
+    threads[0].start()
+    assert entered[0].wait(60)
+    keras.layers.Dense(10**3, kernel_initializer="zeros").build(
+        (None, 13_000)
+    )  # 52 MB, which threads that load nothing may take
+    threads[1].start()
+    entered[1].wait(0.05)  # without a lock, it would replace the methods of the first thread and restore them last
+    for thread, event in zip(threads, may_leave, strict=True):
+        event.set()
+        thread.join()
+    assert (keras.layers.Layer.add_weight, keras.Model.compile_from_config) == methods
 
 
 @pytest.mark.parametrize("options", [{"chunks": (1, 1000)}, {}])

@@ -15,7 +15,7 @@ from conftest import make_special
 
 from dltoolkit import files, network
 from dltoolkit.errors import UserError
-from dltoolkit.models import keras_internals
+from dltoolkit.models import keras_internals, model_size
 from dltoolkit.models.pretrained import image_backbones, keras_applications, keras_hub
 
 NAME = "MobileNetV2-0.35"
@@ -166,14 +166,45 @@ def test_from_preset_refuses_a_text_network(tmp_path):
 
 
 def test_fetch_refuses_special_files_and_linked_folders_in_a_preset(tmp_path):
-    folder = tmp_path / "preset"
+    folder, blobs = tmp_path / "models--a--b" / "snapshots" / "1f2e", tmp_path / "models--a--b" / "blobs"
     (folder / "assets").mkdir(parents=True)
-    (tmp_path / "blob").write_text("{}")
-    (folder / "config.json").symlink_to(tmp_path / "blob")  # as in the cache of Hugging Face
+    blobs.mkdir()
+    for path in (blobs / "5a", tmp_path / "secret"):
+        path.write_text("{}")
+    (folder / "config.json").symlink_to("../../blobs/5a")  # as in the cache of Hugging Face
     make_special(folder / "assets" / "vocab.json", "a pipe")
     with pytest.raises(UserError, match="assets/vocab.json is a pipe, not a regular file: remove it"):
         keras_hub.fetch(str(folder), "Backbone")
     (folder / "assets" / "vocab.json").unlink()
-    (folder / "assets" / "tokenizer").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="assets/tokenizer is a symbolic link"):
+    for target in (tmp_path, tmp_path / "secret", "../../../blobs"):
+        (folder / "assets" / "tokenizer").symlink_to(target)
+        with pytest.raises(UserError, match="assets/tokenizer is a symbolic link"):
+            keras_hub.fetch(str(folder), "Backbone")
+        (folder / "assets" / "tokenizer").unlink()
+    folder = folder.rename(tmp_path / "snapshot")
+    with pytest.raises(UserError, match="config.json is a symbolic link"):
         keras_hub.fetch(str(folder), "Backbone")
+
+
+@pytest.mark.parametrize(("error", "message"), [(RuntimeError(), "no message"), (ValueError("a\nb"), "a")])
+def test_fetch_names_a_preset_whatever_keras_hub_raises(tmp_path, monkeypatch, error, message):
+    library = pytest.importorskip("keras_hub")
+
+    def from_preset(_):
+        raise error
+
+    monkeypatch.setattr(library.models.Backbone, "from_preset", from_preset)
+    with pytest.raises(UserError, match=rf"KerasHub cannot read .* as a model \({message}\)"):
+        keras_hub.fetch(str(tmp_path), "Backbone")
+    error = MemoryError()
+    with pytest.raises(MemoryError):  # which the command line explains
+        keras_hub.fetch(str(tmp_path), "Backbone")
+
+
+@pytest.mark.parametrize(("name", "size"), [("tokenizer.json", 2**40), ("vocab.txt", 2**40), ("config.json", 2**30)])
+def test_limited_to_folder_refuses_files_of_tokenizers_that_are_read_into_memory(tmp_path, name, size):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(size)  # a hole, which takes no space on the disk
+    message = f"was not loaded, because it would exhaust the memory: {name} has more than"
+    with pytest.raises(UserError, match=message), model_size.limited_to_folder(tmp_path):
+        pytest.fail("the files are read here")

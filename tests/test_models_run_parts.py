@@ -122,3 +122,17 @@ def test_files_of_a_finished_run_must_be_those_that_it_finished_with(run):
     assert "has changed" in refusal(run)
     run.update(state="interrupted")  # training writes the files again
     _ = Run.open(run.path).model
+
+
+@pytest.mark.parametrize("run", ["image-classifier"], indirect=True)
+def test_a_size_of_images_that_an_open_model_cannot_compute_is_refused(run):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(32, 1)(image))
+    run.info["data"]["image_shape"] = [8, 8, 3]
+    model = keras.Model(image, keras.layers.Dense(3)(x))
+    run_parts.check(run.path, run.info, model)
+    run.info["data"]["image_shape"] = [8192, 8192, 3]
+    with pytest.raises(
+        UserError, match="model.keras was not loaded, because it would exhaust the memory: its layer conv2d"
+    ):
+        run_parts.check(run.path, run.info, model)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -323,6 +324,35 @@ def strict_weight_loading() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
         warnings.filterwarnings("error", message="Skipping nested container")
         yield
+
+
+_replacing = threading.RLock()  # held while a method is replaced, so that each thread restores the method of Keras
+
+
+@contextlib.contextmanager
+def replaced_method(owner: type, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+    """Replace a method of a class of Keras in this thread, inside a ``with`` block.
+
+    Threads that enter such a block wait for each other; all others call the original method.
+
+    Args:
+        owner: The class.
+        name: Name of the method.
+        replacement: Function that is called with the original method and the arguments of the call.
+    """
+    with _replacing:
+        original, thread = getattr(owner, name), threading.get_ident()
+
+        def method(*args: Any, **options: Any) -> Any:
+            if threading.get_ident() == thread:
+                return replacement(original, *args, **options)
+            return original(*args, **options)
+
+        setattr(owner, name, method)
+        try:
+            yield
+        finally:
+            setattr(owner, name, original)
 
 
 def find_part(part: dict[str, Any]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -191,22 +190,13 @@ def _is_legacy_tensor(value: Any) -> bool:
     return isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int)
 
 
-@contextlib.contextmanager
-def _without_compilation() -> Iterator[None]:
+def _without_compilation() -> contextlib.AbstractContextManager[None]:
     """Ignore inside the block what models within a model were compiled with, in this thread."""
     import keras
 
-    original, thread = keras.Model.compile_from_config, threading.get_ident()
+    from dltoolkit.models import keras_internals
 
-    def compile_from_config(self: keras.Model, config: Any) -> None:
-        if threading.get_ident() != thread:
-            original(self, config)
-
-    keras.Model.compile_from_config = compile_from_config
-    try:
-        yield
-    finally:
-        keras.Model.compile_from_config = original
+    return keras_internals.replaced_method(keras.Model, "compile_from_config", lambda *_: None)
 
 
 def _check_values(model: keras.Model) -> None:

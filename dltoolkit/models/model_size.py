@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "model.weights.h5"
 MAX_EXPANSION = 4  # size of weights in memory divided by that in the file, which may hold 8 bits for each of 32
 MAX_CONFIG_BYTES = 10_000_000  # of a config.json in a folder; that of the largest networks has 10 kB
+MAX_VOCABULARY_BYTES = 2**28  # of a file of a tokenizer in a folder; the largest ones have 40 MB
+VOCABULARIES = (".json", ".model", ".spm", ".txt")  # suffixes of the files of tokenizers
 MIN_LIMIT = 50_000_000  # bytes of weights that a network may have, however few the file stores
 MAX_WEIGHTS = 10_000  # arrays of weights of a network; the largest networks of Keras have 2,000
 MAX_TENSOR_BYTES = 2**30  # of the values that a layer computes for one example
@@ -52,13 +53,15 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> int:
 
     Raises:
         SizeError: If an entry of the file is compressed, which Keras never does, or its weights declare more than they
-            store.
+            store or are larger than the free memory.
         KeyError: If the file has no weights.
     """
     if len(archive.infolist()) > MAX_ENTRIES:
         raise SizeError(f"it has more than {MAX_ENTRIES:,} entries")
     if is_compressed(archive, path.stat().st_size):
         raise SizeError("its entries are compressed, which Keras never does")
+    if (size := archive.getinfo(WEIGHTS_FILE).file_size) > (free := memory.available()):
+        raise SizeError(f"its weights have {memory.describe(size)}, and {memory.describe(free)} are free")
     return check_h5(io.BytesIO(archive.read(WEIGHTS_FILE)))  # as Keras reads it; seeking in an archive takes long
 
 
@@ -107,33 +110,37 @@ def _array_size(array: h5py.Dataset) -> int:
 def limited_weights(stored: int) -> Iterator[None]:
     """Raise a SizeError inside the block before a layer creates more weights than a file of ``stored`` bytes has.
 
+    The size of a file is no size of its contents if it has holes, so the weights must also fit into the free memory.
     Other threads may create layers meanwhile.
     """
     import keras
 
-    limit, thread = max(MIN_LIMIT, MAX_EXPANSION * stored), threading.get_ident()
-    original, size, count = keras.layers.Layer.add_weight, 0, 0
+    from dltoolkit.models import keras_internals
 
-    def add_weight(self: keras.layers.Layer, *args: Any, **options: Any) -> keras.Variable:
+    limit, free = max(MIN_LIMIT, MAX_EXPANSION * stored), max(MIN_LIMIT, memory.available())
+    size = count = 0
+
+    def add_weight(original: Callable[..., Any], *args: Any, **options: Any) -> keras.Variable:
         nonlocal size, count
-        if threading.get_ident() == thread:
-            shape = options.get("shape", args[0] if args else ()) or ()
-            size, count = size + 4 * math.prod(side for side in shape if isinstance(side, int)), count + 1
-            if size > limit:
-                raise SizeError(f"its layers have {memory.describe(size)} of weights, but {stored:,} bytes are stored")
-            if count > MAX_WEIGHTS:
-                raise SizeError(f"its layers have more than {MAX_WEIGHTS:,} arrays of weights")
-        return original(self, *args, **options)
+        shape = options.get("shape", args[1] if args[1:] else ()) or ()
+        size, count = size + 4 * math.prod(side for side in shape if isinstance(side, int)), count + 1
+        if size > min(limit, free):
+            bound = f"but {stored:,} bytes are stored" if size > limit else f"and {memory.describe(free)} are free"
+            raise SizeError(f"its layers have {memory.describe(size)} of weights, {bound}")
+        if count > MAX_WEIGHTS:
+            raise SizeError(f"its layers have more than {MAX_WEIGHTS:,} arrays of weights")
+        return original(*args, **options)
 
-    keras.layers.Layer.add_weight = add_weight
-    try:
+    with keras_internals.replaced_method(keras.layers.Layer, "add_weight", add_weight):
         yield
-    finally:
-        keras.layers.Layer.add_weight = original
 
 
-def check_tensors(model: keras.Model) -> None:
+def check_tensors(model: keras.Model, shape: Sequence[int] | None = None) -> None:
     """Raise an error if a model computes an unusual amount of values, or not one output for each example.
+
+    Args:
+        model: The model.
+        shape: Shape of its inputs, without the batch; None to try several sizes for sides that the model leaves open.
 
     Raises:
         SizeError: If a layer computes an unusual amount of values for one example.
@@ -153,11 +160,12 @@ def check_tensors(model: keras.Model) -> None:
             for node in keras_internals.graph_nodes(part):
                 for tensor in node.outputs:
                     check(node.operation.name, tensor)
-    for side in OPEN_SIDES:
-        inputs = [
-            keras.KerasTensor([BATCH, *(side if each is None else each for each in tensor.shape[1:])], tensor.dtype)
-            for tensor in model.inputs
-        ]
+    for size in OPEN_SIDES if shape is None else [shape]:
+        inputs = []
+        for tensor in model.inputs:
+            sides = [size] * len(tensor.shape[1:]) if isinstance(size, int) else size
+            filled = [side if each is None else each for each, side in zip(tensor.shape[1:], sides, strict=True)]
+            inputs.append(keras.KerasTensor([BATCH, *filled], tensor.dtype))
         try:
             outputs = keras_internals.output_specs(model, inputs, check)
         except RefusedError:
@@ -198,8 +206,10 @@ def limited_to_folder(folder: Path) -> Iterator[None]:
                 stored += size
             elif path.suffix == ".safetensors":
                 stored += size
-            elif path.name.endswith("config.json") and size > MAX_CONFIG_BYTES:
-                raise SizeError(f"{path.name} has more than {MAX_CONFIG_BYTES // 1_000_000} MB")
+            elif path.suffix in VOCABULARIES:
+                limit = MAX_CONFIG_BYTES if path.name.endswith("config.json") else MAX_VOCABULARY_BYTES
+                if size > limit:
+                    raise SizeError(f"{path.name} has more than {memory.describe(limit)}")
         with limited_weights(stored):
             yield
     except RefusedError as error:

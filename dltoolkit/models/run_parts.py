@@ -11,6 +11,7 @@ from dltoolkit import run_schema
 from dltoolkit.data.language import tokenizers
 from dltoolkit.data.text import encoders
 from dltoolkit.errors import UserError
+from dltoolkit.models import model_size
 
 if TYPE_CHECKING:
     import keras
@@ -45,6 +46,16 @@ def check(path: Path, info: Mapping[str, Any], model: keras.Model) -> None:
         _compare(path, outputs, model.output_shape[-1:], [len(classes)])
         if shape:
             _compare(path, "model.keras takes images of {}, but run.json says {}", model.input_shape[1:], shape)
+            if None in model.input_shape[1:]:
+                _check_size(path, model, shape)
+
+
+def _check_size(path: Path, model: keras.Model, shape: list[int]) -> None:
+    """Raise a UserError if a model that leaves the size of its images open needs too much memory for those of a run."""
+    try:
+        model_size.check_tensors(model, shape)
+    except model_size.RefusedError as error:
+        raise model_size.refused(path / "model.keras", error) from None
 
 
 def _check_vocabulary(path: Path, info: Mapping[str, Any], model: keras.Model) -> None:

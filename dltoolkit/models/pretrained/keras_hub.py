@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dltoolkit import lazy, strict_json
-from dltoolkit.errors import UserError, did_you_mean
+from dltoolkit.errors import UserError, did_you_mean, machine_error, root_cause
 from dltoolkit.files import refuse_special_files, user_path
 from dltoolkit.models import model_size
 from dltoolkit.network import answers, offline
@@ -40,12 +40,12 @@ def fetch(preset: str, *class_names: str) -> list[Any]:
         class_names: The parts: "Backbone", "Tokenizer" or "ImageConverter".
 
     Raises:
-        UserError: If the preset does not exist, is damaged or incomplete, holds a pipe or a device, or cannot be
-            downloaded.
+        UserError: If the preset does not exist, is damaged or incomplete, holds a pipe, a device or a link to another
+            place, or cannot be downloaded.
     """
     folder = user_path(preset)
     if folder.is_dir():
-        refuse_special_files(folder, links_to_files=True)
+        refuse_special_files(folder, link_targets=_link_targets(folder))
     hub = lazy.keras_hub()
     if "Tokenizer" in class_names:
         _check_tensorflow_text()
@@ -60,7 +60,15 @@ def fetch(preset: str, *class_names: str) -> list[Any]:
     except UserError:
         raise
     except Exception as error:  # KerasHub raises many kinds
+        if machine_error(error) and not isinstance(error, OSError):  # too little memory
+            raise
         raise _preset_error(error, preset) from error
+
+
+def _link_targets(folder: Path) -> list[Path]:
+    """Return the folders that links in a preset may point into: itself, and the files of its Hugging Face cache."""
+    folder = folder.resolve()
+    return [folder, folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [folder]
 
 
 @contextlib.contextmanager
@@ -190,7 +198,7 @@ def _preset_error(error: Exception, preset: str) -> UserError:
         return UserError(f"KerasHub has no preset '{preset}'.{near}")
     unreachable = re.search("onnect|resol|retries|offline|no config.json|HTTP", f"{type(error).__name__} {message}")
     if is_folder or not unreachable:
-        return UserError(f"KerasHub cannot read {preset} as a model ({message.splitlines()[0]}).")
+        return UserError(f"KerasHub cannot read {preset} as a model ({root_cause(error)}).")
     cache = "~/.cache/huggingface/hub" if preset.startswith("hf://") else "~/.cache/kagglehub/models"
     return UserError(
         f"The files of {preset} are not on this machine (looked for under {cache}) and cannot be downloaded: check the "
