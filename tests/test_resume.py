@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -314,7 +315,11 @@ def test_checkpoints_with_a_valid_digest_are_data(train, tmp_path, capfd):
     key = next(name for name in arrays if name.startswith("model/"))
     wrong_states = [
         *({**state, "step": value} for value in ("many", -1, 2.5, [])),
-        *({**state, "history": value} for value in (3, [3], [{"epoch": "one"}])),
+        *(
+            {**state, "history": value}
+            for value in (3, [3], [{"epoch": "one"}], [{"epoch": 1}], [{"epoch": 1, "step": -1}])
+        ),
+        {**state, "history": [*state["history"], {"epoch": 2, "step": 9, "=cmd()": 1.0}]},
         {**state, "best_score": [1]},
         {**state, "unknown": 3},
     ]
@@ -345,6 +350,13 @@ def test_checkpoints_with_a_valid_digest_are_data(train, tmp_path, capfd):
             message = str(error)
         assert words in message + capfd.readouterr().err
     assert not executed.exists()
+    history = checkpoint.TrainingState(history=[{"epoch": 1, "step": 8}])
+    clock = SimpleNamespace(now=lambda: 0.0)
+    callback = callbacks.HistoryCSV(run, history, lambda step: 0.1, clock)
+    callback.on_epoch_begin(1)
+    callback.on_test_begin()
+    with pytest.raises(UserError, match="has other columns of history.csv than this training"):
+        callback.on_epoch_end(1, {"loss": 1.0})
 
 
 # Failing writes

@@ -63,7 +63,13 @@ class HistoryCSV(keras.callbacks.Callback):
         state = self._state
         metrics = {name: round(float(value), 6) for name, value in _history_columns(logs).items()}
         times = {"learning_rate": self._learning_rate, "seconds": round(self._clock.now() - self._start, 2)}
-        state.history.append({"epoch": epoch + 1, "step": state.step, **metrics, **times})
+        row = {"epoch": epoch + 1, "step": state.step, **metrics, **times}
+        if state.history and state.history[0].keys() != row.keys():
+            raise UserError(
+                f"The checkpoint that {self._run.path} was resumed from has other columns of history.csv than this "
+                "training: train a new run."
+            )
+        state.history.append(row)
         self._run.write_rows("history.csv", state.history)
 
 

@@ -27,7 +27,7 @@ STATE = {  # what the array "state" holds, as JSON
     "planned_steps": (run_schema.COUNT, None),
     "finished": bool,
     "seconds": run_schema.SECONDS,
-    "history": [{str: float}],
+    "history": [{"epoch": run_schema.COUNT, "step": run_schema.COUNT, str: float}],
     "best_score": ([float, float], None),
     "stale_epochs": run_schema.COUNT,
 }
@@ -112,6 +112,8 @@ def restore(
             fields = run_schema.check(fields, STATE, path)
             best_score = fields["best_score"] and tuple(fields["best_score"])
             history = [dict(row) for row in fields["history"]]
+            if any(row.keys() != history[0].keys() or not {"epoch", "step"} <= row.keys() for row in history):
+                raise ValueError("the rows of history.csv differ")
             state = TrainingState(**{**fields, "best_score": best_score, "history": history})
             for name, value in arrays.items():
                 group, _, key = name.partition("/")
