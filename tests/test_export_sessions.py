@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -184,3 +185,13 @@ def test_empty_onnx_file_is_refused(tmp_path):
     (tmp_path / "model.onnx").touch()
     with pytest.raises(UserError, match="model.onnx cannot be read"):
         onnx_check.check_file(tmp_path / "model.onnx")
+
+
+def test_files_of_the_current_folder_are_not_imported(tmp_path, monkeypatch):
+    path = write_export(tmp_path / "it", litert_model())
+    for name in ("json", "numpy", "dltoolkit"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert dltoolkit.load(path).predict(one_color(1)).label == "green"
+    assert trial.run_module("dltoolkit.export.speed", "missing").returncode != 0
+    assert not Path("executed").exists()

@@ -15,6 +15,7 @@ import numpy as np
 
 from dltoolkit import machine
 from dltoolkit.errors import UserError
+from dltoolkit.export import trial
 
 if TYPE_CHECKING:
     from dltoolkit.export.graphs import Graph
@@ -36,9 +37,9 @@ def measure(folder: Path) -> dict[str, float]:
     Raises:
         UserError: If the process fails.
     """
-    command = [sys.executable, "-m", "dltoolkit.export.speed", str(folder)]
     try:
-        return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True).stdout)
+        done = trial.run_module("dltoolkit.export.speed", str(folder), text=True, timeout=TIMEOUT, check=True)
+        return json.loads(done.stdout)
     except subprocess.SubprocessError as error:
         reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
         raise UserError(f"The speed of the file could not be measured ({reason}).") from None

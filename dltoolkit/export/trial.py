@@ -37,12 +37,7 @@ def check(file: Path, info: dict[str, Any], steps: dict[str, Any]) -> None:
         return
     names = ("runtime", "inputs", "outputs")
     description = {**{name: info[name] for name in names}, "seconds": SECONDS, "arrays": _inputs(info, steps)}
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "dltoolkit.export.trial", str(file), json.dumps(description)],
-        capture_output=True,
-        env=environment,
-    )
+    done = run_module("dltoolkit.export.trial", str(file), json.dumps(description))
     if done.returncode == 0:
         return
     if done.returncode == REFUSED:
@@ -54,6 +49,21 @@ def check(file: Path, info: dict[str, Any], steps: dict[str, Any]) -> None:
         raise UserError(f"{file} makes its runtime crash ({name}): export the run again.")
     lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
     raise UserError(f"{file} cannot be tried ({lines[-1]}): export the run again.")
+
+
+def run_module(name: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess:
+    """Run a module in a process that imports what this one does, but nothing from the current folder.
+
+    A file there may have the name of any module, such as ``json.py``.
+
+    Args:
+        name: The module.
+        arguments: Its arguments.
+        options: Further options of ``subprocess.run``.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-P", "-m", name, *arguments]
+    return subprocess.run(command, capture_output=True, env=environment, **options)
 
 
 def _inputs(info: dict[str, Any], steps: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
