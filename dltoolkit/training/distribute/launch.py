@@ -112,8 +112,8 @@ def launch(
                     raise worker.answer_lost
             return 0, None
         code = first.process.returncode
-        if code > 0 and first.error:
-            return code, first.error
+        if first.error:
+            return max(1, code), first.error
         ending = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         hint = f" Resume with: {run_file.read_text()}" if run_file.exists() else ""
         return max(1, code), f"Worker {first.index} {ending}, so the others were ended.{hint}"

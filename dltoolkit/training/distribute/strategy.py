@@ -15,7 +15,7 @@ import tensorflow as tf
 from dltoolkit import cluster, machine, progress
 from dltoolkit.cluster import Cluster
 from dltoolkit.errors import UserError
-from dltoolkit.training.distribute import launcher_pipe, port_filter, rendezvous
+from dltoolkit.training.distribute import connection_deadline, launcher_pipe, port_filter, rendezvous
 
 # Environment variable with hosts that gRPC reaches without the proxy of http_proxy, through which workers would hang
 NO_PROXY_VARIABLE = "no_grpc_proxy"
@@ -88,7 +88,8 @@ def _multi_worker(workers: Cluster, *selected: int) -> Devices:
         rpc_layer="grpc",
         num_accelerators={"GPU": len(selected)},
     )
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    with connection_deadline.ends_process():
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if reserved:
         port_filter.check(reserved)
     if threading.current_thread() is threading.main_thread():
