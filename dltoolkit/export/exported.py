@@ -101,7 +101,9 @@ class Export(Answers):
             self.info["runtime"] == "litert" or onnx_check.check_file(file)
         ):
             trial.check(file, self.info, self.steps)
-        session = open_session(self.path, self.info["runtime"])
+        # One token of one text has too little work for several threads, which then wait for each other
+        threads = 1 if self.info["kind"] == "text-generator" else 0
+        session = open_session(self.path, self.info["runtime"], threads)
         consistency.check_file(session, self.info, file)
         return session
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,9 +72,10 @@ def to_litert(graph: Graph, path: Path, configure: Callable[[Any], None] = lambd
             with quiet():
                 content = converter.convert()
         except Exception as error:  # a ConverterError with the whole graph, or an error of MLIR
-            raise UserError(
-                f"LiteRT has no counterpart of an operation of this network ({root_cause(error)})."
-            ) from error
+            missing = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", str(error))))
+            if missing:
+                raise UserError(f"LiteRT has no operation {', '.join(missing)}, which this network needs.") from error
+            raise UserError(f"LiteRT cannot convert this network ({root_cause(error)}).") from error
     path.write_bytes(content)
 
 

@@ -176,11 +176,15 @@ class _Step:
     def __call__(self, previous_ids, ids, states):
         """Return the logits of tokens, and replace the states of the layers."""
         x = self._embedding(ids) + self._bigrams.lookup(previous_ids, ids)
+        blocks = [names for layer, names in self._layers if isinstance(layer, decoder_layers.DecoderBlock)]
+        if blocks:  # matrices are multiplied without the shapes that products of arrays need
+            window, x = decoder_layers.Window(ids, states[blocks[0][0]]), tf.reshape(x, (-1, x.shape[-1]))
         for layer, names in self._layers:
             before = [states[name] for name in names]
             if isinstance(layer, decoder_layers.DecoderBlock):
-                x, *new = layer.step(x, *before)
+                x, *new = layer.step(x, *before, window)
             else:
                 x, *new = layer(x, initial_state=before)
             states.update(zip(names, new, strict=True))
-        return self._head(x if self._norm is None else self._norm(x))
+        logits = self._head(x if self._norm is None else self._norm(x))
+        return tf.reshape(logits, window.shape(logits.shape[-1])) if blocks else logits

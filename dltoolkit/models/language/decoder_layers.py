@@ -91,21 +91,23 @@ class DecoderBlock(keras.layers.Layer):
         x += self._apply_dropout(self.proj(self._causal_attention(x)), training)
         return x + self._apply_dropout(self._mlp(x), training)
 
-    def step(self, x, key, value):
+    def step(self, x, key, value, window):
         """Return the outputs for tokens that follow others, and the keys and values of all of them.
 
         Args:
-            x: The new tokens, (batch, time, embedding_dim).
+            x: The new tokens of all texts, (batch * time, embedding_dim).
             key: Keys of the earlier tokens, (batch, heads, earlier, head_dim).
             value: Their values, likewise.
+            window: The :class:`Window` of the tokens, which is the same for all blocks.
         """
-        batch, time, embedding_dim = _shape(x)
-        earlier = tf.shape(key)[2]
-        query, new_key, new_value = self._project_heads(x, earlier)
-        key, value = tf.concat([key, new_key], axis=2), tf.concat([value, new_value], axis=2)
-        attention_mask = tf.range(earlier + time)[None] <= tf.expand_dims(earlier + tf.range(time), 1)
-        attended = tf.transpose(_attention(query, key, value, attention_mask), (0, 2, 1, 3))
-        x += self.proj(tf.reshape(attended, (batch, time, embedding_dim)))
+        qkv = tf.reshape(self.qkv(rms_norm(x)), window.shape(3 * self.heads, key.shape[-1]))
+        new_key, new_value = tf.split(qkv, (2 * self.heads, self.heads), axis=2)  # the first one has the queries, too
+        new_key = tf.transpose(apply_rotary(rms_norm(new_key), window.cos, window.sin), (0, 2, 1, 3))
+        query, new_key = tf.split(new_key, 2, axis=1)
+        key = tf.concat([key, new_key], axis=2)
+        value = tf.concat([value, tf.transpose(new_value, (0, 2, 1, 3))], axis=2)
+        attended = _attention(query * key.shape[-1] ** -0.5, key, value, window.attention_mask)
+        x += self.proj(tf.reshape(tf.transpose(attended, (0, 2, 1, 3)), (-1, x.shape[-1])))
         return x + self._mlp(x), key, value
 
     def _mlp(self, x):
@@ -127,15 +129,12 @@ class DecoderBlock(keras.layers.Layer):
         attended = tf.transpose(tf.concat(blocks, axis=2), (0, 2, 1, 3))  # (batch, time, heads, head_dim)
         return tf.reshape(attended, (batch, time, embedding_dim))
 
-    def _project_heads(self, x, earlier=0):
-        """Return queries, keys and values, each (batch, heads, time, head_dim), for x (batch, time, embedding_dim).
-
-        The first token is at the position ``earlier``.
-        """
+    def _project_heads(self, x):
+        """Return queries, keys and values, each (batch, heads, time, head_dim), for x (batch, time, embedding_dim)."""
         batch, time, embedding_dim = _shape(x)
         head_dim = embedding_dim // self.heads
         inv_freq = cached_layers.inverse_frequencies(head_dim)
-        positions = tf.expand_dims(tf.cast(earlier + tf.range(time), tf.float32), 1)
+        positions = tf.expand_dims(tf.cast(tf.range(time), tf.float32), 1)
         angles = positions * inv_freq  # (time, head_dim / 2)
         cos, sin = (tf.expand_dims(tf.cast(function(angles), x.dtype), 1) for function in (tf.cos, tf.sin))
 
@@ -211,6 +210,35 @@ class EnsembleAverage(keras.layers.Layer):
 def average_logits(logits):
     """Return the logarithm of the mean probabilities of several logits (…, vocab_size)."""
     return tf.reduce_logsumexp(tf.nn.log_softmax(tf.stack(logits)), axis=0) - np.log(len(logits)).astype("float32")
+
+
+class Window:
+    """What the blocks of a network share that reads tokens which follow others.
+
+    Args:
+        ids: The new tokens, (batch, time).
+        key: Keys of the earlier tokens, (batch, heads, earlier, head_dim).
+
+    Attributes:
+        cos: Cosines of the angles of the new tokens' positions, (time, 1, head_dim / 2).
+        sin: Their sines, likewise.
+        attention_mask: Whether a new token attends to a token, (time, earlier + time).
+    """
+
+    def __init__(self, ids, key):
+        self._batch, self._time = _shape(ids)
+        earlier = tf.shape(key)[2]
+        positions = tf.expand_dims(earlier + tf.range(self._time), 1)
+        angles = tf.cast(positions, tf.float32) * cached_layers.inverse_frequencies(key.shape[-1])
+        self.cos, self.sin = (tf.expand_dims(function(angles), 1) for function in (tf.cos, tf.sin))
+        self.attention_mask = tf.range(earlier + self._time)[None] <= positions
+        self._shapes: dict[tuple[int, ...], tf.Tensor] = {}
+
+    def shape(self, *sizes: int):
+        """Return the shape (batch, time, …) as one tensor for all blocks."""
+        if sizes not in self._shapes:
+            self._shapes[sizes] = tf.stack([self._batch, self._time, *sizes])
+        return self._shapes[sizes]
 
 
 def apply_rotary(x, cos, sin):
