@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import toy_explanations
+import toy_runs
 from conftest import run_command, save_image
+from dltoolkit.recipes import image_gan
 
 import dltoolkit
 from dltoolkit.errors import UserError
@@ -90,6 +93,13 @@ def test_predictions_in_json_carry_the_box_that_they_rest_on(patches_run, patche
     assert code == 2 and "--explain has no effect without --format json or jsonl" in err
 
 
+def test_a_gan_is_not_explained_and_the_sentence_says_where_its_images_are_compared(tmp_path, capfd):
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
+    gan = toy_runs.finished_run(image_gan, tmp_path, "gan", model)
+    code, out, err = run_command(capfd, "explain", str(gan.path), "image.png")
+    assert (code, out) == (2, "") and "answers to noise, which has no parts to explain: report.html" in err
+
+
 @pytest.mark.slow
 def test_an_export_is_explained_as_its_run_is_and_without_tensorflow(patches_run, patches, tmp_path):
     for package in ("onnx", "onnxruntime", "tf2onnx"):
@@ -110,3 +120,5 @@ def test_an_export_is_explained_as_its_run_is_and_without_tensorflow(patches_run
     assert np.array(explained["values"]) == pytest.approx(np.array(expected["values"]), rel=1e-2, abs=1e-3)
     with pytest.raises(UserError, match="because an export has no gradients"):
         dltoolkit.load(export).explain(image, method="grad-cam")
+    with pytest.raises(UserError, match="data has no effect with an export"):
+        dltoolkit.load(export).explain(image, data=str(patches))

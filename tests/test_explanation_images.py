@@ -13,7 +13,14 @@ from PIL import Image
 import dltoolkit
 from dltoolkit import explanation
 from dltoolkit.errors import UserError
-from dltoolkit.explanation import answering, faithfulness, image_explainer, image_faithfulness, image_perturbation
+from dltoolkit.explanation import (
+    answering,
+    class_maps,
+    faithfulness,
+    image_explainer,
+    image_faithfulness,
+    image_perturbation,
+)
 from dltoolkit.models.image import classifiers
 
 PIXEL_METHODS = ["occlusion", "rise", "grad-cam", "integrated-gradients", "smooth-grad", "gradient-x-input"]
@@ -171,6 +178,9 @@ def test_figures_of_another_model_are_not_used(patches_run, tmp_path, monkeypatc
     monkeypatch.setitem(copy.info["config"], "data", str(tmp_path / "moved"))
     assert copy.explainer.resolve("auto") == ("occlusion", None)
     assert "The methods are not measured, because the data of the run cannot be read" in capfd.readouterr().err
+    file.write_text(json.dumps({**figures, "methods": {"rise": {**rise, "figures": {"score": {"mean": 0.5}}}}}))
+    with pytest.raises(UserError, match="faithfulness.json is incomplete"):
+        copy.explainer.resolve("rise")
     file.write_text(json.dumps({**figures, "examples": "many"}))
     with pytest.raises(UserError, match="faithfulness.json is damaged"):
         copy.explainer.resolve("auto")
@@ -220,3 +230,14 @@ def test_large_images_are_blurred_in_as_many_places(patches_run):
     values = image_perturbation.occlusion(image, [0], logits)[0]
     assert asked == [image_perturbation.POSITIONS**2 + 1]
     assert values[15:25, 55:65].mean() > 5 * values[50:, :40].mean()
+
+
+def test_the_corner_or_border_that_holds_most_of_a_map_is_named():
+    everywhere = np.ones((16, 24))
+    assert class_maps.largest_region(everywhere)[1] < 0.5
+    corner, border = everywhere * 0.1, everywhere * 0.1
+    corner[-5:, :7] += 5
+    border[:, -5:] += 5
+    assert class_maps.largest_region(corner) == ("the bottom left corner", pytest.approx(0.83, abs=0.02))
+    assert class_maps.largest_region(border)[0] == "the right border"
+    assert class_maps.largest_region(np.zeros((16, 24)))[1] == 0

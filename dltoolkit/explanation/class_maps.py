@@ -38,32 +38,39 @@ class ClassMap:
 
 
 def measure(
-    images: np.ndarray, labels: np.ndarray, classes: Sequence[str], explain: Explain, *, max_seconds: float
+    images: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    classes: Sequence[str],
+    explain: Explain,
+    *,
+    max_seconds: float,
 ) -> list[ClassMap]:
     """Return the mean map of each class with at least five images, or fewer classes if the time is over.
 
     Args:
         images: uint8 (n, h, w, c).
         labels: Numbers of their classes, (n,).
+        rows: Numbers of the images that are used.
         classes: Names of the classes.
         explain: Returns what speaks for the class of an image.
         max_seconds: Time after which no further image is explained.
     """
-    counts = np.bincount(labels, minlength=len(classes))
+    counts = np.bincount(labels[rows], minlength=len(classes))
     shown = [int(i) for i in np.argsort(-counts, kind="stable")[:MAX_CLASSES] if counts[i] >= MIN_IMAGES]
-    rows = {number: _spread(np.flatnonzero(labels == number)) for number in sorted(shown)}
-    maps: dict[int, list[np.ndarray]] = {number: [] for number in rows}
+    members = {number: _spread(rows[labels[rows] == number]) for number in sorted(shown)}
+    maps: dict[int, list[np.ndarray]] = {number: [] for number in members}
     deadline = time.monotonic() + max_seconds
     for i in range(MAX_IMAGES):
-        for number in rows:
-            if i >= len(rows[number]) or time.monotonic() > deadline:
+        for number in members:
+            if i >= len(members[number]) or time.monotonic() > deadline:
                 continue
-            values = np.maximum(explain(images[rows[number][i]], number), 0)
+            values = np.maximum(explain(images[members[number][i]], number), 0)
             if total := values.sum():
                 maps[number].append(values / total)
     return [
-        _class_map(classes[number], np.mean(maps[number], axis=0), images[rows[number]], len(maps[number]))
-        for number in rows
+        _class_map(classes[number], np.mean(maps[number], axis=0), images[members[number]], len(maps[number]))
+        for number in members
         if len(maps[number]) >= MIN_IMAGES
     ]
 

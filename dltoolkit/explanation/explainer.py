@@ -146,6 +146,8 @@ class Explainer:
         """
         resolved = methods.choose(method, self.kind, self.available, has_gradient=self.has_gradient).name
         figures = faithfulness.load(self)
+        if data is not None and not self._is_run:
+            raise UserError("--data has no effect with an export, whose figures are those of its run: leave it out.")
         if data is not None or (measures and method == methods.AUTO and figures is None and self._is_run):
             figures = self._measure(data, resolved) or figures
         if method == methods.AUTO and figures is not None:

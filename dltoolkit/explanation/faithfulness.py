@@ -126,17 +126,25 @@ def interval(values: np.ndarray) -> dict[str, float]:
 
 
 def of_method(figures: Figures | None, name: str) -> dict[str, Any] | None:
-    """Return what an :class:`Explanation` says about its method, or None if that was not measured."""
+    """Return what an :class:`Explanation` says about its method, or None if that was not measured.
+
+    Raises:
+        UserError: If the figures are incomplete.
+    """
     if figures is None or name not in figures["methods"]:
         return None
     measured = figures["methods"][name]
     return {
         "examples": figures["examples"],
-        **{key: dict(each) for key, each in measured["figures"].items()},
-        "random": dict(figures["random"]["score"]),
+        **{key: _interval_of(measured["figures"], key) for key in ("score", *measured["figures"])},
+        "random": _interval_of(figures["random"], "score"),
         "better_than_random": measured["better_than_random"],
         "any_better_than_random": any(each["better_than_random"] for each in figures["methods"].values()),
     }
+
+
+def _interval_of(figures: Figures, key: str) -> dict[str, float]:
+    return {end: figures[key][end] for end in INTERVAL}
 
 
 def choose(figures: Figures, available: Sequence[str], default: str) -> str:

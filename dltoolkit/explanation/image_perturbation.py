@@ -12,7 +12,7 @@ from dltoolkit.explanation.answering import log_odds
 Logits = Callable[[np.ndarray], np.ndarray]  # images uint8 (n, h, w, c) -> logits (n, classes)
 
 SMALL_SIDE = 64  # pixels up to which an image is cheap enough for more positions
-POSITIONS_SMALL, POSITIONS = 14, 9  # positions of the patch along a side of a small image and of a larger one
+POSITIONS_SMALL, POSITIONS = 12, 9  # positions of the patch along a side of a small image and of a larger one
 MASKS_SMALL, MASKS = 1000, 300  # random masks of a small image and of a larger one
 CELLS = 7  # cells of a side of a random mask
 CHUNK = 64  # masked images that are made at a time, which bounds the memory

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dltoolkit import progress, run_schema
-from dltoolkit.errors import UserError
+from dltoolkit import lazy, progress, run_schema
+from dltoolkit.errors import UserError, root_cause
 from dltoolkit.explanation import class_maps, methods, page
 from dltoolkit.report import insertion
 
@@ -27,6 +27,7 @@ MIN_SECONDS, MAX_SECONDS = 3.0, 60.0  # time below which they are left out after
 MAP_METHOD = "occlusion"  # whose maps are fine enough to tell a corner
 
 
+@lazy.quiet_tensorflow()
 def add_after_training(run: Run, splits: Any) -> None:
     """Write the explanations into the report of a run that has been trained, if they take a tenth of its time at most.
 
@@ -39,8 +40,8 @@ def add_after_training(run: Run, splits: Any) -> None:
         try:
             with progress.phase("Explaining the worst mistakes"):
                 write(run, run.explainer, splits, max_seconds=seconds, measures=False)
-        except UserError as error:  # the training is finished all the same
-            progress.warn(f"The report has no explanations ({error})")
+        except Exception as error:  # layers fail in ways of their own, and the training is finished all the same
+            progress.warn(f"The report has no explanations ({root_cause(error).rstrip('.')}).")
 
 
 def write(
@@ -82,8 +83,9 @@ def write(
     maps = []
     if explainer.kind == "image":
         maps = class_maps.measure(
-            splits.images[splits.test],
-            splits.labels[splits.test],
+            splits.images,
+            splits.labels,
+            splits.test,
             splits.classes,
             lambda image, target: explainer.attribute(MAP_METHOD, image, [target])[0][0],
             max_seconds=deadline - time.monotonic(),
