@@ -34,6 +34,21 @@ def load_tokenizer(run: Run) -> Tokenizer:
     return tokenizers.load(run.path / VOCABULARY)
 
 
+def load_decoder(run: Run, tokenizer: Tokenizer) -> Any:
+    """Return the decoder of a run; see :mod:`dltoolkit.models.language.decoders`.
+
+    Raises:
+        UserError: If it does not belong to the tokenizer.
+    """
+    decoder = run.decoder()
+    if decoder.vocab_size != tokenizer.vocab_size:
+        raise UserError(
+            f"The model has {decoder.vocab_size:,} outputs, but {VOCABULARY} holds {tokenizer.vocab_size:,} tokens, so "
+            "the files do not belong together: restore them, or train a new run."
+        )
+    return decoder
+
+
 def stream_text(
     run: Run,
     prompts: Sequence[str],
@@ -72,12 +87,7 @@ def stream_text(
         run.info["resolved"]["context_length"],
     )
     _warn_of_long_prompts(token_ids, context_length)
-    decoder = run.decoder()
-    if decoder.vocab_size != tokenizer.vocab_size:
-        raise UserError(
-            f"The model has {decoder.vocab_size:,} outputs, but {VOCABULARY} holds {tokenizer.vocab_size:,} tokens, so "
-            "the files do not belong together: restore them, or train a new run."
-        )
+    decoder = load_decoder(run, tokenizer)
     chunks = sampling.generate(
         decoder,
         token_ids,

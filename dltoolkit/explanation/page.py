@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 
 from dltoolkit import display
-from dltoolkit.explanation import methods, overlay, text_markup
+from dltoolkit.explanation import language_markup, methods, overlay, text_markup
 from dltoolkit.formatting import percent
 from dltoolkit.report import image_grids
 from dltoolkit.report import page as report_page
@@ -89,6 +89,8 @@ def _card(explanation: Any) -> dict[str, Any]:
         card["images"] = _images(explanation)
     if explanation.kind == "text":
         card["text"] = text_markup.describe(explanation)
+    if explanation.kind == "language":
+        card["text"] = language_markup.describe(explanation)
     return card
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from dltoolkit.evaluation import prediction
 
-if TYPE_CHECKING:
-    from dltoolkit.explanation.text_explainer import TextExplainer
-
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)  # of the words, as DeYoung et al. take them
 
 
 def measure(
-    explainer: TextExplainer, texts: Sequence[str], values: Sequence[np.ndarray], targets: Sequence[int]
+    explainer: Any, texts: Sequence[str], values: Sequence[np.ndarray], targets: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """Return how much of the probability of the answers rests on the words with the largest values.
 
@@ -25,7 +22,7 @@ def measure(
     what it loses when all others are; each is the mean over 1, 5, 10, 20 and 50 % of the words, at least one.
 
     Args:
-        explainer: What explains the texts.
+        explainer: The :class:`TextExplainer` of the run.
         texts: The texts.
         values: For each text the attribution of its most probable class, float (words,).
         targets: Number of the most probable class of each text.
@@ -39,12 +36,12 @@ def measure(
     return {"comprehensiveness": losses[:, 0], "sufficiency": losses[:, 1]}
 
 
-def _losses(explainer: TextExplainer, text: str, values: np.ndarray, target: int) -> np.ndarray:
+def _losses(explainer: Any, text: str, values: np.ndarray, target: int) -> np.ndarray:
     """Return the losses without the words that matter, then those with them alone, float64 (2 * fractions,)."""
     read, count = explainer.word_by_word(text), len(values)
     ranks = np.empty(count, int)
     ranks[np.argsort(-np.asarray(values), kind="stable")] = np.arange(count)
     matters = ranks < np.maximum(1, np.ceil(np.array(FRACTIONS) * count - 1e-9))[:, None]
-    kept = np.concatenate([np.ones((1, count), bool), ~matters, matters])
-    probabilities = prediction.softmax(explainer.answer(read.variants(kept)))[:, target]
+    in_variant = np.concatenate([np.ones((1, count), bool), ~matters, matters])
+    probabilities = prediction.softmax(explainer.answer(read.variants(in_variant)))[:, target]
     return probabilities[0] - probabilities[1:]

@@ -75,15 +75,29 @@ def marks(explanation: Any, values: np.ndarray, scale: float) -> Iterator[Mark]:
         if value is None:
             yield Mark(text[start:end], "unread", title="not read by the model")
             continue
-        strength = abs(value) / scale if scale else 0.0
-        kind = "" if strength < MIN_STRENGTH else "for" if value > 0 else "against"
-        yield Mark(text[start:end], kind, round(MAX_OPACITY * strength, 2), f"{value:+.3g}")
+        yield strength_mark(text[start:end], value, scale)
     if position < len(text):
         yield Mark(text[position:])
 
 
+def strength_mark(text: str, value: float, scale: float, unit: str = "") -> Mark:
+    """Return a word with its color.
+
+    Args:
+        text: The word.
+        value: Its value.
+        scale: The value of the word with the strongest color.
+        unit: What follows the value.
+    """
+    strength = abs(value) / scale if scale else 0.0
+    kind = "" if strength < MIN_STRENGTH else "for" if value > 0 else "against"
+    return Mark(text, kind, round(MAX_OPACITY * strength, 2), f"{value:+.3g}{unit}")
+
+
 def strongest_words(words: Sequence[dict[str, Any]], sign: int, count: int) -> list[dict[str, Any]]:
     """Return the words with the largest values of a sign, the largest first; equal words are one with their sum.
+
+    Words whose values are much smaller than the largest one are left out.
 
     Args:
         words: Words with ``text`` and ``value``.
@@ -93,8 +107,9 @@ def strongest_words(words: Sequence[dict[str, Any]], sign: int, count: int) -> l
     totals: dict[str, float] = {}
     for word in words:
         totals[word["text"].casefold()] = totals.get(word["text"].casefold(), 0.0) + word["value"]
-    found = sorted(((sign * value, text) for text, value in totals.items() if sign * value > 0), reverse=True)
-    return [{"text": text, "value": round(sign * value, 4)} for value, text in found[:count]]
+    least = MIN_STRENGTH * max(map(abs, totals.values()), default=0.0)
+    ranked = sorted(((sign * value, text) for text, value in totals.items() if sign * value > least), reverse=True)
+    return [{"text": text, "value": round(sign * value, 4)} for value, text in ranked[:count]]
 
 
 def _strongest(explanation: Any, sign: int) -> list[dict[str, Any]]:

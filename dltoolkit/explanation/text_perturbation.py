@@ -39,9 +39,9 @@ def leave_one_out(read: ReadText, targets: Sequence[int], logits: Logits) -> tup
     losses = _losses(read, np.arange(sentences[-1] + 1)[:, None] != sentences, targets, logits)
     lengths = np.bincount(sentences)
     order = np.argsort(-np.abs(losses).max(axis=0), kind="stable")
-    chosen = order[np.cumsum(lengths[order]) <= MAX_WORDS]
+    divided = order[np.cumsum(lengths[order]) <= MAX_WORDS]
     values = (losses / lengths)[:, sentences]
-    words = np.flatnonzero(np.isin(sentences, chosen))
+    words = np.flatnonzero(np.isin(sentences, divided))
     values[:, words] = _losses(read, np.arange(count) != words[:, None], targets, logits)
     first = np.searchsorted(sentences, np.arange(sentences[-1] + 1))
     listed = [
@@ -49,7 +49,7 @@ def leave_one_out(read: ReadText, targets: Sequence[int], logits: Logits) -> tup
             "start": read.spans[begin][0],
             "end": read.spans[begin + length - 1][1],
             "value": round(float(loss), 4),
-            "by_word": bool(number in chosen),
+            "by_word": bool(number in divided),
         }
         for number, (begin, length, loss) in enumerate(zip(first, lengths, losses[0], strict=True))
     ]
@@ -89,8 +89,8 @@ def ngram_weights(read: BagText, targets: Sequence[int], logits: Logits) -> tupl
 
 def _losses(read: ReadText, kept: np.ndarray, targets: Sequence[int], logits: Logits) -> np.ndarray:
     """Return the loss of log odds of each class in each variant, float64 (targets, variants)."""
-    whole = np.ones((1, kept.shape[1]), bool)
-    answers = logits(read.variants(np.concatenate([whole, kept])))
+    everything = np.ones((1, kept.shape[1]), bool)
+    answers = logits(read.variants(np.concatenate([everything, kept])))
     return np.stack([(odds := log_odds(answers, target))[0] - odds[1:] for target in targets])
 
 

@@ -93,7 +93,7 @@ class BagText(ReadText):
 
     def variants(self, kept: np.ndarray) -> np.ndarray:
         distinct, word_ids = np.unique(np.array(self.word_list, object), return_inverse=True)
-        values = np.broadcast_to(word_ids.astype(np.int32), kept.shape)[kept]
+        values = np.broadcast_to(word_ids.astype(np.int32), kept.shape)[read]
         rows = Ragged.from_row_lengths(values, kept.sum(axis=1))
         return self.encoder.vocabulary.encode_bags(SplitTexts(distinct.tolist(), rows)).to_padded()
 
@@ -137,8 +137,8 @@ def read(text: str, encoder: TextEncoder) -> ReadText:
         word_list, spans = text_offsets.words(text)
         if encoder.max_length is None:
             rows = Ragged.from_row_lengths(np.arange(len(word_list), dtype=np.int32), np.ones(len(word_list), int))
-            known = encoder.vocabulary.encode_bags(SplitTexts(word_list, rows)).lengths > 0
-            unknown = np.flatnonzero(~known).tolist()
+            in_vocabulary = encoder.vocabulary.encode_bags(SplitTexts(word_list, rows)).lengths > 0
+            unknown = np.flatnonzero(~in_vocabulary).tolist()
             return BagText(text, spans, unknown, None, 0, word_list, encoder)
         rows = Ragged.from_row_lengths(np.arange(len(word_list), dtype=np.int32), np.array([len(word_list)]))
         token_ids = encoder.vocabulary.encode_sequences(SplitTexts(word_list, rows), len(word_list) + 1).values
@@ -216,20 +216,20 @@ def _sequence(
         for name in ("start_tokens", "end_tokens")
     ]
     places = Ragged(np.arange(len(token_ids), dtype=np.int32), np.array([0, len(token_ids)]))
-    kept = places.truncate_middle(encoder.max_length - sum(map(len, ends))).values
-    numbers = np.unique(words[kept])
+    read = places.truncate_middle(encoder.max_length - sum(map(len, ends))).values
+    numbers = np.unique(words[read])
     unread = np.setdiff1d(words, numbers)
     start, end = (np.full(len(each), -1) for each in ends)
-    is_unknown = np.isin(token_ids[kept], encoder.unknown_token_ids)
-    in_order = np.searchsorted(numbers, words[kept])
-    known = np.bincount(in_order[~is_unknown], minlength=len(numbers)) > 0
+    is_unknown = np.isin(token_ids[read], encoder.unknown_token_ids)
+    in_order = np.searchsorted(numbers, words[read])
+    is_known = np.bincount(in_order[~is_unknown], minlength=len(numbers)) > 0
     return SequenceText(
         text=text,
         spans=[spans[i] for i in numbers.tolist()],
-        unknown=np.flatnonzero(~known).tolist(),
+        unknown=np.flatnonzero(~is_known).tolist(),
         unread=(spans[unread[0]][0], spans[unread[-1]][1]) if len(unread) else None,
         unread_words=len(unread),
-        token_ids=np.concatenate([ends[0], token_ids[kept], ends[1]]).astype(np.int32),
+        token_ids=np.concatenate([ends[0], token_ids[read], ends[1]]).astype(np.int32),
         words=np.concatenate([start, in_order, end]),
     )
 

@@ -39,11 +39,20 @@ class ExportedDecoder:
         """Read one more token of each row, int (rows,), and return the logits of the next token (rows, vocab_size)."""
         return np.stack([self._read(state, row, [int(token_id)]) for row, token_id in enumerate(token_ids)])
 
+    def read(self, token_ids: np.ndarray) -> np.ndarray:
+        """Return the logits of the next token after each token of a text, int (time,), as (time, vocab_size)."""
+        return self._logits(self.new_state(1, len(token_ids)), 0, [int(token_id) for token_id in token_ids])
+
     def _read(self, state: list[Any], row: int, new: list[int]) -> np.ndarray:
+        """Return the logits after the last of the new tokens of a text, (vocab_size,)."""
+        return self._logits(state, row, new)[-1]
+
+    def _logits(self, state: list[Any], row: int, new: list[int]) -> np.ndarray:
+        """Return the logits after each token that the file reads, (time, vocab_size), and store the state."""
         earlier, values = state[row]
         inputs = {"token_ids": np.array([new if self._state else [*earlier, *new]], np.int32), **values}
         if self._state:
             inputs["previous_ids"] = np.array([earlier[-1] if earlier else 0], np.int32)
         outputs = self._session.run(inputs)
         state[row] = ([*earlier, *new], {name: outputs[output] for output, name in self._state.items()})
-        return outputs["logits"][0, -1]
+        return outputs["logits"][0]

@@ -1,8 +1,9 @@
 """Autoregressive decoding: language models that read a prompt once, then one token at a time.
 
 The decoders of the project's own networks run in NumPy on the CPU: TensorFlow takes longer to start and to compile the
-functions than they take to write a page. A decoder has three methods: ``new_state`` returns the state of a batch,
-``prefill`` reads the prompt of one row, and ``decode_step`` reads one more token of every row.
+functions than they take to write a page. A decoder has four methods: ``new_state`` returns the state of a batch,
+``prefill`` reads the prompt of one row, and ``decode_step`` reads one more token of every row. ``read`` reads a text
+without a state.
 """
 
 from __future__ import annotations
@@ -175,13 +176,15 @@ class CachedDecoder:
             row: Index of the row.
             token_ids: Prompt, int (time,), with 1 to ``window`` tokens.
         """
-        previous_ids, lengths, *layer_states = state
-        token_ids = np.asarray(token_ids, np.int64)
-        x = self._embed(np.concatenate([[0], token_ids[:-1]]), token_ids)[None]
-        for layer, layer_state in zip(self._layers, layer_states, strict=True):
-            x = layer.prefill(x, layer_state, row)
-        previous_ids[row], lengths[row] = token_ids[-1], len(token_ids)
-        return self._logits(x[0, -1])
+        return self._logits(self._read(state, row, token_ids)[-1])
+
+    def read(self, token_ids: np.ndarray) -> np.ndarray:
+        """Return the logits of the next token after each token of a text, (time, vocab_size).
+
+        Args:
+            token_ids: The text, int (time,), with at least one token.
+        """
+        return self._logits(self._read(self.new_state(1, len(token_ids)), 0, token_ids))
 
     def decode_step(self, state: list[Any], token_ids: np.ndarray) -> np.ndarray:
         """Read one more token of each row, int (rows,), and return the logits of the next token (rows, vocab_size)."""
@@ -192,6 +195,16 @@ class CachedDecoder:
         previous_ids[:] = token_ids
         lengths += 1
         return self._logits(x)[:, 0]
+
+    def _read(self, state: list[Any], row: int, token_ids: np.ndarray) -> np.ndarray:
+        """Return the outputs of the layers for the prompt of a row, (time, units), and store its state."""
+        previous_ids, lengths, *layer_states = state
+        token_ids = np.asarray(token_ids, np.int64)
+        x = self._embed(np.concatenate([[0], token_ids[:-1]]), token_ids)[None]
+        for layer, layer_state in zip(self._layers, layer_states, strict=True):
+            x = layer.prefill(x, layer_state, row)
+        previous_ids[row], lengths[row] = token_ids[-1], len(token_ids)
+        return x[0]
 
     def _embed(self, previous_ids: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
         buckets = len(self._bigram_embedding)
@@ -225,6 +238,10 @@ class EnsembleDecoder:
             [decoder.prefill(part, row, token_ids) for decoder, part in zip(self._decoders, state, strict=True)]
         )
 
+    def read(self, token_ids: np.ndarray) -> np.ndarray:
+        """Return the logits after each token of a text as :meth:`CachedDecoder.read` does."""
+        return _average([decoder.read(token_ids) for decoder in self._decoders])
+
     def decode_step(self, state: list[Any], token_ids: np.ndarray) -> np.ndarray:
         """Read one more token of each row as :meth:`CachedDecoder.decode_step` does."""
         return _average(
@@ -254,6 +271,9 @@ class UncachedDecoder:
         self._logits_at = tf.function(
             lambda token_ids, position: tf.cast(model(token_ids, training=False)[0, position], tf.float32)
         )
+        self._logits = tf.function(
+            lambda token_ids: tf.cast(model(token_ids, training=False)[0], tf.float32), reduce_retracing=True
+        )
 
     def new_state(self, rows: int, window: int) -> list[np.ndarray]:
         """Return the state of a batch: the tokens and the lengths of the texts; see :meth:`CachedDecoder.new_state`."""
@@ -264,6 +284,10 @@ class UncachedDecoder:
         texts, lengths = state
         texts[row, : len(token_ids)], lengths[row] = token_ids, len(token_ids)
         return self._read(texts[row], lengths[row])
+
+    def read(self, token_ids: np.ndarray) -> np.ndarray:
+        """Return the logits after each token of a text as :meth:`CachedDecoder.read` does."""
+        return self._logits(np.asarray(token_ids, np.int32)[None]).numpy()
 
     def decode_step(self, state: list[np.ndarray], token_ids: np.ndarray) -> np.ndarray:
         """Read one more token of each row as :meth:`CachedDecoder.decode_step` does."""
