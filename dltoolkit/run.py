@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +156,19 @@ class Run(Answers, RunSession):
                 "are no longer valid: restore the data, or train a new run."
             )
 
+    @contextlib.contextmanager
+    def naming_its_data(self) -> Iterator[None]:
+        """Raise a UserError that names this run if the data that it was trained on are missing inside the block."""
+        from dltoolkit.data.readers import source
+
+        try:
+            yield
+        except source.NoSuchData:
+            raise UserError(
+                f"{self.path} was trained on {self.info['config']['data']}, which is not here: run this in the folder "
+                "where it was trained, or restore the data."
+            ) from None
+
     def warn_of_training_data(self, other: str) -> bool:
         """Print a warning, and return True, if the run was trained on ``other``, the data that it is evaluated on."""
         from dltoolkit.data.readers import source
@@ -243,7 +257,8 @@ class Run(Answers, RunSession):
         Args:
             runtime: ``onnx``, ``litert``, ``savedmodel`` or ``keras``.
             options: ``quantize`` (``none``, ``float16`` or ``int8``), ``out`` (the folder, by default
-                ``exports/FORMAT`` in the run) and ``keep_anyway`` (whether a file that answers otherwise is kept).
+                ``exports/FORMAT`` in the run), ``keep_anyway`` (whether a file that answers otherwise is kept) and
+                ``data`` (the data of the run, if they have moved).
 
         Returns:
             The folder, which :func:`dltoolkit.load` opens if its format is ``onnx`` or ``litert``.
@@ -269,7 +284,8 @@ class Run(Answers, RunSession):
             data: Other data: a path or a name, arrays, pairs, a DataFrame or tf.data, as in ``Config(data=…)``.
             options: Reading options of the recipe that differ from the run's own.
         """
-        return self.recipe.evaluate(self, data_object.wrap(data), **options)
+        with self.naming_its_data() if data is None else contextlib.nullcontext():
+            return self.recipe.evaluate(self, data_object.wrap(data), **options)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, state={self.info['state']!r})"

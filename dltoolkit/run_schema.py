@@ -46,7 +46,9 @@ class Text:
 
 def _is_time(text: str) -> bool:
     try:
-        return len(text) <= 40 and datetime.datetime.fromisoformat(text).tzinfo is not None
+        # which fromisoformat reads in other forms, too, such as that of weeks
+        is_date = re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d", text, re.ASCII) is not None and len(text) <= 40
+        return is_date and datetime.datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
 

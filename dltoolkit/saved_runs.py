@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import inspect
 import os
@@ -138,7 +139,8 @@ def resume(
             _refuse_trained_epochs(run, config.epochs)
             run.info.get("plan", {}).pop("steps", None)  # training plans the number of steps again
         run.info["config"] = config.to_dict()  # written when training begins
-        return module.train(config, resume=run, **_supported(run, model=model, callbacks=callbacks))
+        with run.naming_its_data() if data is None else contextlib.nullcontext():
+            return module.train(config, resume=run, **_supported(run, model=model, callbacks=callbacks))
 
 
 def _is_complete(run: Run) -> bool:

@@ -80,6 +80,7 @@ def trained(monkeypatch):
         (["a\\b it's\n"], "There is no command 'a\\b it's\\n'. See"),
         (["copy", "image-classifier", "/dev/null"], "/dev/null is not a folder"),
         (["predict", "latest"], "Missing argument"),
+        (["predict", "latest", "a", "--threshold", "nan"], "'--threshold': nan is not in the range"),
         (["show", "nothing-there"], "There is no run"),
         (["evaluate", "latest", "--format", "xml"], "xml"),
         (["copy", "image-clasifier"], "Did you mean 'image-classifier'?"),

@@ -338,3 +338,12 @@ def test_model_has_one_input_and_one_output_tensor(create):
     assert keras.ops.is_tensor(run.model(keras.ops.ones((1, 2))))
     assert run.model.output.shape == (None, 3)
     assert run.model.input.shape == (None, 2)
+
+
+def test_a_run_without_its_data_is_named(create):
+    run, data = create(), "./toys"
+    run.update(config={"data": data}, state="interrupted", data={"source": data, "splits": {"test": 3}})
+    message = f"{run.path} was trained on {data}, which is not here: run this in the folder where it was trained"
+    for use in (lambda: dltoolkit.load(run.path).evaluate(), lambda: dltoolkit.resume(run.path, epochs=2)):
+        with pytest.raises(UserError, match=re.escape(message)):
+            use()

@@ -77,6 +77,7 @@ RUN_FIELDS = [  # fields of run.json, wrong values, and what the sentence says a
     ("created", "12", "'created' must be a time with a time zone such as 2026-01-31T12:00:00\\+00:00, not 12"),
     ("created", '"9999-99-99T00:00:00+00:00"', "'created' must be a time"),
     ("created", '"2026-01-31T12:00:00"', "'created' must be a time"),
+    ("created", '"2026-W01-1T00:00:00+00:00"', "'created' must be a time"),
     ("created", f'"{"x" * 1_000_000}"', "'created' must be a time"),
     ("data", "[]", "'data' must be an object"),
     ("data.classes", '"abc"', "'data.classes' must be a list, not the text 'abc'"),

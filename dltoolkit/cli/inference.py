@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import inspect
+import math
 import os
 import re
 import shutil
@@ -41,6 +42,18 @@ FORMULA = re.compile(
     "(^|[\t\r\n;])(?=[\\s\"']*[=+\\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}"
     "\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}]|[\t\r])"
 )
+
+
+class Probability(click.FloatRange):
+    """A number from 0 to 1. Comparisons with NaN, which click takes for one, are always false."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if math.isnan(number := super().convert(value, param, ctx)):
+            self.fail(f"{value} is not in the range 0<=x<=1.", param, ctx)
+        return number
 
 
 @click.command(epilog="Example: dltoolkit evaluate latest --data ~/new-flowers --format json")
@@ -87,9 +100,7 @@ def evaluate(run: str, data: str | None, form: str, out_dir: str, recipe_file: s
     "--spreadsheet-safe", is_flag=True, help="Put ' before CSV cells that a spreadsheet would execute as formulas."
 )
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Number of classes to list.")
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Probability below which the label is 'unsure'."
-)
+@click.option("--threshold", type=Probability(), metavar="P", help="Probability below which the label is 'unsure'.")
 @click.option("--explain", "explains", is_flag=True, help="Add to JSON the box or the words that each label rests on.")
 @click.option("--text-column", metavar="NAME", help="Column of the texts in tables.")
 @click.option("--encoding", metavar="NAME", help="Character encoding of files and stdin.  [default: UTF-8]")

@@ -66,6 +66,10 @@ ACCEPTED_DATA = (
 )
 
 
+class NoSuchData(UserError):
+    """A value of ``--data`` names nothing."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A resolved value of ``--data``, not read yet.
@@ -117,7 +121,8 @@ def resolve(spec: str, *, trains: bool = True) -> Source:
         trains: Whether a model is trained on the data, so that predefined splits must contain one for training.
 
     Raises:
-        UserError: If the value is none of these, or a folder that is empty or has an unusable layout.
+        NoSuchData: If the value is none of these.
+        UserError: If it is a folder that is empty or has an unusable layout.
     """
     resolved = _resolve(spec)
     if trains and resolved.splits and not {"", "train"} & set(resolved.splits):
@@ -155,11 +160,11 @@ def _resolve(spec: str) -> Source:
     if colon and scheme == "tfds" and name:
         return Source(spec, "tfds", _safe_name(name), reference=name)
     if "/" in spec or os.sep in spec or spec.startswith((".", "~")) or path.suffix.lower() in FILE_SUFFIXES:
-        raise UserError(f"No such file or folder: {spec}.{_similar_path(path)}")
+        raise NoSuchData(f"No such file or folder: {spec}.{_similar_path(path)}")
     if catalog.is_tfds_name(spec):
         return Source(spec, "tfds", _safe_name(spec), reference=spec)
     near = did_you_mean(spec, BUNDLED) or did_you_mean(spec, catalog.tfds_names())
-    raise UserError(f"No data set and no file is called '{spec}'.{near} --data takes {ACCEPTED_DATA}.")
+    raise NoSuchData(f"No data set and no file is called '{spec}'.{near} --data takes {ACCEPTED_DATA}.")
 
 
 def is_url(text: str) -> bool:
