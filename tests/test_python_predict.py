@@ -108,6 +108,7 @@ def test_one_text_gives_one_prediction_and_many_give_a_list(texts_run):
         np.array([["good"], ["bad"]]),
         tf.constant(["good", "bad"]),
         tf.data.Dataset.from_tensor_slices(["good", "bad"]),
+        tf.data.Dataset.from_tensor_slices((["good", "bad"], [1, 0])).batch(2),  # as for keras.Model.predict
         keras.ops.convert_to_tensor(["good", "bad"]),
     )
     for many in lists:
@@ -165,7 +166,8 @@ def test_one_image_gives_one_prediction_and_many_give_a_list(images_run, pixels,
     assert images_run.predict(tmp_path).error == "a folder, not an image"
     assert scores(images_run.predict(tf.cast(pixels[0], tf.bfloat16))) == near(expected[:1])
     dataset = tf.data.Dataset.from_tensor_slices(pixels)
-    for many in (pixels, tf.constant(pixels), iter(pixels), tuple(pixels), dataset):
+    labeled = tf.data.Dataset.zip(dataset, tf.data.Dataset.range(4))
+    for many in (pixels, tf.constant(pixels), iter(pixels), tuple(pixels), dataset, labeled, labeled.batch(3)):
         assert scores(images_run.predict(many)) == near(expected)
     gray = pixels[..., 0]  # (4, 8, 8)
     assert scores(images_run.predict(gray[0])) == near(images_run.predict_proba(gray[0][..., None]))

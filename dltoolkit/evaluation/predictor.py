@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dltoolkit import lazy, models
-from dltoolkit.data.readers.objects import MISSING_TYPES
+from dltoolkit.data.readers.objects import MISSING_TYPES, is_batched
 from dltoolkit.errors import UserError
 from dltoolkit.evaluation import prediction
 
@@ -140,6 +140,8 @@ class Predictor:
             raise UserError("A DataFrame has several columns: give one of them, such as frame['text'].")
         if hasattr(inputs, "element_spec") and int(inputs.cardinality()) == ENDLESS:
             raise UserError("The data set is endless: give a part of it, such as dataset.take(100).")
+        if hasattr(inputs, "element_spec"):
+            return _examples(inputs), False
         if hasattr(inputs, "__array__"):
             try:
                 return self.split_array(to_numpy(inputs))
@@ -187,6 +189,13 @@ class Predictor:
             return np.empty((0, model.output_shape[-1]), np.float32)
         chunks = [self.stack(values[start : start + size]) for start in range(0, len(values), size)]
         return np.concatenate([model.predict_on_batch(chunk) for chunk in chunks]).astype(np.float32)
+
+
+def _examples(dataset: Any) -> Iterable[Any]:
+    """Return the inputs of a tf.data.Dataset one by one: its elements, batched or not, are x or (x, y, …)."""
+    if isinstance(dataset.element_spec, tuple):
+        dataset = dataset.map(lambda x, *_: x)
+    return dataset.unbatch() if hasattr(dataset.element_spec, "shape") and is_batched(dataset.element_spec) else dataset
 
 
 class _NotAnArray(UserError):

@@ -198,7 +198,7 @@ def _read_dataset(dataset: Any, spec: str, *, labeled: bool) -> Any:
     example = element[0] if pair else element
     if not hasattr(example, "shape") or example.shape.rank is None:
         raise UserError(f"{spec} has examples of unknown shape: set it with tf.ensure_shape.")
-    if _is_batched(example):
+    if is_batched(example):
         dataset = dataset.unbatch()
     if not pair:
         return list(dataset.as_numpy_iterator())
@@ -209,7 +209,7 @@ def _read_dataset(dataset: Any, spec: str, *, labeled: bool) -> Any:
     return examples, labels
 
 
-def _is_batched(example: Any) -> bool:
+def is_batched(example: Any) -> bool:
     """Return whether the first axis of an example of a tf.data.Dataset counts examples."""
     rank, channels = example.shape.rank, example.shape[-1] if example.shape.rank else None
     if example.dtype.name == "string":
