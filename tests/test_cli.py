@@ -302,7 +302,7 @@ def test_doctor_reports_a_recipe_that_fails_and_continues(capfd, in_an_empty_fol
     def train(config):
         if "fails" in config.name:
             raise RuntimeError("out of memory")
-        return SimpleNamespace(info={"plan": {"steps": 7}})
+        return SimpleNamespace(info={"plan": {"steps": 1}})
 
     def load(name):
         return SimpleNamespace(Config=lambda **options: SimpleNamespace(name=name, **options), train=train)
@@ -312,7 +312,7 @@ def test_doctor_reports_a_recipe_that_fails_and_continues(capfd, in_an_empty_fol
     code, out, _ = run_command(capfd, "doctor")
     assert code == 1
     assert f"{'fails':20} failed: RuntimeError: out of memory" in out
-    assert f"{'works':20} works: 7 steps" in out
+    assert f"{'works':20} works: 1 step, evaluation" in out
     assert f"\ncpu cores  {os.cpu_count()}\n" in re.sub(" {2,}", "  ", out)
 
 

@@ -15,6 +15,7 @@ import dltoolkit
 from dltoolkit import lazy, recipe
 from dltoolkit.cli.tables import print_table
 from dltoolkit.errors import UserError, root_cause
+from dltoolkit.formatting import counted
 
 TRIAL = {"epochs": 1, "limit": 100, "batch_size": 32, "seed": 0, "max_time": 2.0}  # a few steps of every recipe
 SMALL_NETWORKS = {  # options of recipes whose default network takes long to compile
@@ -75,7 +76,7 @@ def try_recipe(name: str, folder: Path) -> int:
         click.echo(f"{name:20} failed: {type(error).__name__}: {root_cause(error)}")
         return 1
     steps = run.info["plan"]["steps"]
-    click.echo(f"{name:20} works: {steps} steps, evaluation and report in {time.monotonic() - start:.1f} s")
+    click.echo(f"{name:20} works: {counted(steps, 'step')}, evaluation and report in {time.monotonic() - start:.1f} s")
     return 0
 
 
