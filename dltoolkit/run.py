@@ -137,11 +137,13 @@ class Run(Answers, RunSession):
         Raises:
             UserError: If this run is being resumed and the data differ from the data that it began with.
         """
-        if "data" in self.info:
+        is_known = "data" in self.info
+        if is_known:
             self.check_data(description)
-            return
-        if "classes" in description:
+        if "classes" in description:  # again if the run is resumed, because its file may be damaged
             self.write_json("labels.json", description["classes"])
+        if is_known:
+            return
         if findings:
             self.write_rows("findings.csv", [{"input": name, "finding": problem} for name, problem in findings])
         self.update(data=description)  # last, so that a run that is killed before this writes all of the files again

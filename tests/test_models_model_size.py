@@ -63,6 +63,12 @@ def test_layers_beyond_the_stored_weights_are_refused(tmp_path, contents, old, n
         load_model(path)
 
 
+def test_a_description_that_is_nested_too_deeply_is_named(tmp_path, contents):
+    path = write(tmp_path / "a.keras", contents, **{"config.json": "[" * 100_000})
+    with pytest.raises(UserError, match="within each other, or follow each other, more often than Python can follow"):
+        load_model(path)
+
+
 def test_compressed_entries_are_refused(tmp_path, contents):
     path = write(tmp_path / "a.keras", contents, zipfile.ZIP_DEFLATED, **{"config.json": b" " * 3_000_000})
     with pytest.raises(UserError, match="its entries are compressed, which Keras never does"):

@@ -92,6 +92,9 @@ def test_describe_data_completes_what_a_killed_process_left(create, monkeypatch,
     assert json.loads((run.path / "labels.json").read_text()) == ["a", "b"]
     assert "x.png" in (run.path / "findings.csv").read_text()
     assert dltoolkit.load(run.path).info["data"]["source"] == "toys"
+    (run.path / "labels.json").write_text('["a", 3]')
+    again.describe_data(*arguments)
+    assert json.loads((run.path / "labels.json").read_text()) == ["a", "b"], "a resumed run restores its files"
 
 
 def test_session_records_a_failure_in_training(create):

@@ -85,6 +85,8 @@ def load_model(path: Path) -> keras.Model:
         raise model_size.refused(path, error) from None
     except UserError:
         raise
+    except RecursionError:
+        raise _too_deep(path) from None
     except Exception as error:  # layers fail in ways of their own
         raise _damaged(path) from error
     if needs_keras_hub:
@@ -107,7 +109,9 @@ def _read_parts(path: Path) -> tuple[list[dict[str, Any]], bool, int]:
         raise model_size.refused(path, error) from None
     except NotRegularFile as error:
         raise UserError(f"{path} is {error.strerror}, and was not loaded.") from None
-    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+    except RecursionError:
+        raise _too_deep(path) from None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise _damaged(path) from error
 
 
@@ -237,6 +241,11 @@ def _naming(path: Path, predict_on_batch: Callable[..., Any]) -> Callable[..., A
 
 def _code_error(path: Path) -> UserError:
     return UserError(f"{path} contains Python code and was not loaded; only load models that you trust.")
+
+
+def _too_deep(path: Path) -> UserError:
+    reason = "its layers lie within each other, or follow each other, more often than Python can follow"
+    return model_size.refused(path, model_size.RefusedError(reason))
 
 
 def _damaged(path: Path) -> UserError:
