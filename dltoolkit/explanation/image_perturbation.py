@@ -25,7 +25,7 @@ def blurred(image: np.ndarray) -> np.ndarray:
     return np.rint(smooth).astype(np.uint8)
 
 
-def occlusion(image: np.ndarray, targets: Sequence[int], logits: Logits) -> np.ndarray:
+def occlusion(image: np.ndarray, targets: Sequence[int], logits: Logits, *, positions: int | None = None) -> np.ndarray:
     """Return the mean loss of log odds of each class when a patch over a pixel is blurred.
 
     Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", 2014; they use gray patches, from which a
@@ -35,13 +35,14 @@ def occlusion(image: np.ndarray, targets: Sequence[int], logits: Logits) -> np.n
         image: uint8 (h, w, c).
         targets: Numbers of the classes.
         logits: Answers images.
+        positions: Positions of the patch along a side; by default as many as the size of the image allows in time.
 
     Returns:
         float32 (targets, h, w).
     """
     height, width = image.shape[:2]
     replacement = blurred(image)
-    count = POSITIONS_SMALL if max(height, width) <= SMALL_SIDE else POSITIONS
+    count = positions or (POSITIONS_SMALL if max(height, width) <= SMALL_SIDE else POSITIONS)
     patch = [max(1, round(side / 4)) for side in (height, width)]
     counts = [min(count, side) for side in (height, width)]
     centers = [(np.arange(n) + 0.5) * side / n for n, side in zip(counts, (height, width), strict=True)]
