@@ -78,8 +78,10 @@ def encoders(max_length: int) -> dict[str, object]:
     pieces = ["[UNK]", "[CLS]", "[SEP]", *letters, *"!?.,<>:;=", "great", "##s"]
     word_piece = WordPieceTokenizer(pieces, "[UNK]", "##", True, True, True)
     vocabulary = Vocabulary.build(TokenizedTexts(TEXTS), np.arange(len(TEXTS)), max_size=20, min_df=1)
+    ngrams = Vocabulary.build(TokenizedTexts(TEXTS * 2), np.arange(9), ngrams=2, max_size=90, min_df=1, prefix_length=3)
     return {
         "vocabulary": VocabularyEncoder(vocabulary, max_length),
+        "n-grams": VocabularyEncoder(ngrams),
         "characters": TokenEncoder(CharTokenizer.train(TEXTS[:2]), max_length),
         "bytes": TokenEncoder(ByteTokenizer(), max_length),
         "pieces": PretrainedEncoder(word_piece, max_length, (1,), (2,), lowercase=True, strip_accents=True),
@@ -88,14 +90,14 @@ def encoders(max_length: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("max_length", [7, 1000])
-@pytest.mark.parametrize("name", ["vocabulary", "characters", "bytes", "pieces", "pieces, cased"])
+@pytest.mark.parametrize("name", ["vocabulary", "n-grams", "characters", "bytes", "pieces", "pieces, cased"])
 def test_a_text_is_read_as_its_encoder_reads_it(name, max_length):
     encoder = encoders(max_length)[name]
     for text in TEXTS:
         read = text_reading.read(text, encoder)
         expected = encoder(TokenizedTexts([text]))
-        whole = read.variants(np.ones((1, len(read.spans)), bool))
-        np.testing.assert_array_equal(whole, expected.to_padded())
+        everything = read.variants(np.ones((1, len(read.spans)), bool))
+        np.testing.assert_array_equal(everything, expected.to_padded())
         assert expected.truncated or read.unread is None  # of a truncated text, each word may have a piece that is read
         nothing = read.variants(np.zeros((1, len(read.spans)), bool))[0]
         assert set(nothing.tolist()) <= {0, *encoder.special_token_ids}

@@ -12,8 +12,10 @@ from dltoolkit.explanation.text_reading import BagText, ReadText
 
 Logits = Callable[[np.ndarray], np.ndarray]  # token IDs int32 (n, time) -> logits (n, classes)
 
-MAX_WORDS = 400  # words of a text that are taken away one by one
-MAX_SENTENCES = 200  # sentences that are taken away one by one; those of a text with more are joined
+WORDS_READ = 1 << 14  # words of all variants of a text without one of its words, above which sentences come first
+MIN_WORDS = 48  # words of any text that are taken away one by one
+MAX_SENTENCES = 100  # sentences that are taken away one by one; those of a text with more are joined
+MAX_SENTENCE = 24  # words of a sentence; longer ones are divided
 LISTED = 20  # n-grams that JSON lists
 
 
@@ -21,8 +23,8 @@ def leave_one_out(read: ReadText, targets: Sequence[int], logits: Logits) -> tup
     """Return the loss of log odds of each class when a word is taken away.
 
     Li, Monroe & Jurafsky, "Understanding Neural Networks through Representation Erasure", 2016. Of a text with more
-    than ``MAX_WORDS`` words, each sentence is taken away, and then the words of those that change the answer most. The
-    words of the others share the change of their sentence.
+    than 128 words, each sentence is taken away, and then the words of those that change the answer most. The words of
+    the others share the change of their sentence.
 
     Args:
         read: The text.
@@ -33,13 +35,14 @@ def leave_one_out(read: ReadText, targets: Sequence[int], logits: Logits) -> tup
         float32 (targets, words), and the sentences of a long text for JSON.
     """
     count = len(read.spans)
-    if count <= MAX_WORDS:
+    limit = max(MIN_WORDS, WORDS_READ // max(1, count))
+    if count <= limit:
         return _losses(read, ~np.eye(count, dtype=bool), targets, logits).astype(np.float32), {}
     sentences = _joined(read.sentences)
     losses = _losses(read, np.arange(sentences[-1] + 1)[:, None] != sentences, targets, logits)
     lengths = np.bincount(sentences)
     order = np.argsort(-np.abs(losses).max(axis=0), kind="stable")
-    divided = order[np.cumsum(lengths[order]) <= MAX_WORDS]
+    divided = order[: max(1, int((np.cumsum(lengths[order]) <= limit).sum()))]
     values = (losses / lengths)[:, sentences]
     words = np.flatnonzero(np.isin(sentences, divided))
     values[:, words] = _losses(read, np.arange(count) != words[:, None], targets, logits)
@@ -95,7 +98,7 @@ def _losses(read: ReadText, kept: np.ndarray, targets: Sequence[int], logits: Lo
 
 
 def _joined(sentences: np.ndarray) -> np.ndarray:
-    """Return the numbers of sentences, of which there are at most ``MAX_SENTENCES`` with at most ``MAX_WORDS`` words.
+    """Return the numbers of sentences that are neither too many nor too long.
 
     Args:
         sentences: The number of the sentence of each word, ascending.
@@ -107,7 +110,7 @@ def _joined(sentences: np.ndarray) -> np.ndarray:
     for start, end in zip(starts.tolist(), ends, strict=True):
         if number < 0 or start - begin >= per_part:
             number, begin = number + 1, start
-        for first in range(start, end, MAX_WORDS // 4):
+        for first in range(start, end, max(MAX_SENTENCE, per_part)):
             if first > start:
                 number, begin = number + 1, first
             numbers[first:end] = number

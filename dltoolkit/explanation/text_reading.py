@@ -93,7 +93,7 @@ class BagText(ReadText):
 
     def variants(self, kept: np.ndarray) -> np.ndarray:
         distinct, word_ids = np.unique(np.array(self.word_list, object), return_inverse=True)
-        values = np.broadcast_to(word_ids.astype(np.int32), kept.shape)[read]
+        values = np.broadcast_to(word_ids.astype(np.int32), kept.shape)[kept]
         rows = Ragged.from_row_lengths(values, kept.sum(axis=1))
         return self.encoder.vocabulary.encode_bags(SplitTexts(distinct.tolist(), rows)).to_padded()
 
