@@ -82,14 +82,14 @@ def test_language_model_writes_the_text_of_its_run(source, runtime, tmp_path):
     if source == "gpt2":
         hub = test_export_keras_hub.hub.models
         preset = save_preset(tmp_path / "gpt2", hub.GPT2Backbone, test_export_keras_hub.gpt2())
-        model, tokenizer, _ = finetuning.backbone.resolve(preset).language_model(16)
+        model, tokenizer, _ = finetuning.backbone.resolve(preset).language_model(24)
     elif source == "albert":  # SentencePiece
         tokenizer = tokenizers.KerasHubTokenizer(test_export_keras_hub.albert())
     data = text_generator.build_data(config, tokenizer)
     if source != "gpt2":
         model = gpt.build("gpt", data.tokenizer.vocab_size, layers=1, embedding_dim=16, heads=2)
     model = randomize(model, scale=0.3)
-    run = untrained_run(text_generator, config, model, data, resolved={"context_length": 16})
+    run = untrained_run(text_generator, config, model, data, resolved={"context_length": 24})
     encoders.TokenEncoder(data.tokenizer, 0).save(run.path)
     path = run.export(runtime)
     prompts = ["the ", "the cat sat on the mat and"]

@@ -212,7 +212,7 @@ def _probabilities(predictor: Predictor, inputs: Sequence[Any]) -> np.ndarray:
 
 def _loss(decoder: Any, window: np.ndarray) -> float:
     """Return the mean cross-entropy of the tokens of a window after the first one, in nats."""
-    state = decoder.new_state(1, len(window))
+    state = decoder.new_state(1, len(window) - 1)
     logits = [decoder.prefill(state, 0, window[:1])]
     logits += [decoder.decode_step(state, window[i : i + 1])[0] for i in range(1, len(window) - 1)]
     scores = np.stack(logits).astype(np.float64)
