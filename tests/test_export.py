@@ -16,6 +16,7 @@ from dltoolkit.recipes import image_classifier
 from toy_runs import randomize
 
 import dltoolkit
+from dltoolkit import files
 from dltoolkit.errors import ExportRefused, UserError
 from dltoolkit.export import exported, exporting, folder, formats, graphs, onnx_check, parts, sessions
 from dltoolkit.models import portable
@@ -178,6 +179,27 @@ def test_export_that_answers_otherwise_is_refused_and_deleted(images, monkeypatc
 def test_wrong_options_are_named(images, options, message):
     with pytest.raises(UserError, match=message):
         images[0].export(**options)
+
+
+def test_two_exports_never_share_a_folder(images, tmp_path):
+    workspace = tmp_path / ".it.partial"
+    (workspace / "export").mkdir(parents=True)
+    (workspace / "export" / "model.onnx").write_text("half of a file that a killed export left")
+    with files.exclusive_lock(workspace), pytest.raises(UserError, match="Another process is using"):
+        images[0].export(out=tmp_path / "it")
+    assert (workspace / "export" / "model.onnx").exists()
+    path = images[0].export("keras", out=tmp_path / "it")
+    assert [each.name for each in tmp_path.iterdir()] == ["it"]
+    assert not (path / "model.onnx").exists()
+
+
+def test_folder_that_cannot_be_written_is_named(images, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"Cannot write .*it: Not a directory"):
+        images[0].export("keras", out=tmp_path / "file" / "it")
+    (tmp_path / ".it.partial").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=r"Cannot write .*\.it\.partial: it is a symbolic link"):
+        images[0].export("keras", out=tmp_path / "it")
 
 
 def test_missing_package_is_named_with_its_install_line(images, monkeypatch, tmp_path):

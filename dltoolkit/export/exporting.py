@@ -204,14 +204,27 @@ def _write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def _new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to ``path`` if the block succeeds, and is deleted otherwise."""
-    partial = path.with_name(f".{path.name}{files.PARTIAL_MARK}")
+    """Yield a temporary folder that is renamed to ``path`` if the block succeeds, and is deleted otherwise.
+
+    What a killed export left there is deleted first.
+
+    Raises:
+        FolderInUse: If another export to the same path is running.
+        UserError: If the folder cannot be written.
+    """
+    workspace = path.with_name(f".{path.name}{files.PARTIAL_MARK}")
+    if kind := files.special_kind(workspace, follow_links=False):
+        raise UserError(f"Cannot write {workspace}: it is {kind}.")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(path)
+        workspace.mkdir(parents=True, exist_ok=True)
+        with files.exclusive_lock(workspace):
+            partial = workspace / "export"
+            try:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                yield partial
+                partial.rename(path)
+            finally:
+                shutil.rmtree(workspace, ignore_errors=True)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
