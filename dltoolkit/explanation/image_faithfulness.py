@@ -46,13 +46,16 @@ def measure(
 def _difference(
     image: np.ndarray, values: np.ndarray, target: int, logits: Logits, replace: Callable[[np.ndarray], np.ndarray]
 ) -> float:
-    """Return the insertion area minus the deletion area of a map, -1 to 1."""
+    """Return the insertion area minus the deletion area of a map, -1 to 1.
+
+    The ends of the two curves are the whole and the empty image, whose parts of the areas cancel each other.
+    """
     pixels, empty = image.reshape(-1, image.shape[-1]), replace(image).reshape(-1, image.shape[-1])
     steps = STEPS_SMALL if len(pixels) <= SMALL_PIXELS else STEPS
     rank = np.empty(len(pixels), np.int64)
     rank[np.argsort(-values.ravel(), kind="stable")] = np.arange(len(pixels))
-    first = rank < np.rint(np.linspace(0, len(pixels), steps + 1))[:, None]  # (steps + 1, pixels)
+    first = rank < np.rint(np.linspace(0, len(pixels), steps + 1))[1:-1, None]  # (steps - 1, pixels)
     inserted, deleted = (np.where(each[..., None], pixels, empty) for each in (first, ~first))
     batch = np.concatenate([inserted, deleted]).reshape(-1, *image.shape)
     insertion, deletion = np.split(softmax(logits(batch))[:, target], 2)
-    return float(np.trapezoid(insertion - deletion) / steps)
+    return float((insertion - deletion).sum() / steps)
