@@ -41,6 +41,15 @@ def test_classifier_of_texts_answers_as_its_run_does(tmp_path, capfd):
     assert labels[0] == labels[1]
     _, expected, _ = run_command(capfd, "predict", str(path), "--text", *texts, "--format", "csv")
     assert run_python(RUN_EXAMPLE, *texts, cwd=path, blocked=("tensorflow", "keras", "dltoolkit")) == expected
+    for method in ("n-grams", "leave-one-out"):
+        code = (
+            "import dltoolkit, json, sys\n"
+            f"print(json.dumps(dltoolkit.load(sys.argv[1]).explain(sys.argv[2], method={method!r}).words))"
+        )
+        words = json.loads(run_python(code, path, texts[2], cwd=path, blocked=("tensorflow", "keras")))
+        assert [word["text"] for word in words] == ["dull", "and", "long"]
+        expected_values = run.explain(texts[2], method=method).values
+        np.testing.assert_allclose([word["value"] for word in words], expected_values, atol=2e-4)
 
 
 def untrained_run(recipe, config, model: keras.Model, data, **info) -> Run:
@@ -95,6 +104,8 @@ def test_language_model_writes_the_text_of_its_run(source, runtime, tmp_path):
     prompts = ["the ", "the cat sat on the mat and"]
     expected = run.generate(prompts, max_tokens=30, seed=1)
     assert dltoolkit.load(path).generate(prompts, max_tokens=30, seed=1) == expected
+    explained = [opened.explain(prompts[1]).details["bits"] for opened in (run, dltoolkit.load(path))]
+    assert explained[1] == pytest.approx(explained[0], abs=0.01)
     text = run.generate("the ", max_tokens=30)
     blocked = ("tensorflow", "keras", "keras_hub", "dltoolkit")
     assert run_python(RUN_EXAMPLE, "the ", 30, cwd=path, blocked=blocked) == f"the {text}\n"
@@ -174,6 +185,12 @@ def test_fine_tuned_networks_answer_as_their_runs_do(fine_tuned_run, name, runti
         inputs, flag = ["a lovely <b>film</b>, the dog's Café 123", "☃", "the ending was dreadful " * 9], "--text"
     expected = run.predict_proba(inputs)
     np.testing.assert_allclose(dltoolkit.load(path).predict_proba(inputs), expected, atol=1e-4)
+    if run.info["task"] == "text":
+        explained = [opened.explain(inputs, method="leave-one-out") for opened in (run, dltoolkit.load(path))]
+        for of_run, of_export in zip(*explained, strict=True):
+            assert [word["text"] for word in of_run.words] == [word["text"] for word in of_export.words]
+            if of_run.top:
+                np.testing.assert_allclose(of_export.values, of_run.values, atol=1e-3)
     code, out, _ = run_command(capfd, "predict", str(path), flag, *inputs, "--format", "csv")
     assert code == 0
     blocked = ("tensorflow", "keras", "keras_hub", "dltoolkit", "scipy")

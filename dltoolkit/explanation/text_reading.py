@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -156,13 +155,8 @@ def read(text: str, encoder: TextEncoder) -> ReadText:
 def tokenize(encoder: TextEncoder) -> Callable[[list[str]], list[np.ndarray]]:
     """Return the function of an encoder from texts to tokens without those of the start and the end."""
     if isinstance(encoder, KerasHubEncoder):
-        return functools.partial(_tokenize_ragged, encoder.tokenizer)
+        return lambda texts: [np.asarray(row, np.int64) for row in encoder.tokenizer(texts)]
     return lambda texts: [np.asarray(encoder.tokenizer.encode(text), np.int64) for text in texts]
-
-
-def _tokenize_ragged(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
-    ragged = tokenizer(texts)
-    return np.split(ragged.flat_values.numpy(), ragged.row_splits.numpy()[1:-1])
 
 
 def pieces(
