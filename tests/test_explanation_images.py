@@ -162,6 +162,13 @@ def test_the_most_faithful_method_gives_way_to_a_faster_one_that_is_not_measurab
     assert faithfulness.best(scores, measured, "bad") == "bad"
 
 
+def test_a_difference_that_is_certain_but_tiny_makes_no_method_better():
+    rng = np.random.default_rng(0)
+    assert not faithfulness.is_better(np.full(50, 1e-3), rng.normal(0, 1e-5, 50))
+    assert not faithfulness.is_better(rng.normal(0.1, 1, 50), np.zeros(50))
+    assert faithfulness.is_better(rng.normal(0.2, 0.1, 50), np.zeros(50))
+
+
 def test_figures_of_another_model_are_not_used(patches_run, tmp_path, monkeypatch, capfd):
     copy = dltoolkit.load(shutil.copytree(patches_run.path, tmp_path / "run"))
     file = tmp_path / "run" / "explanations" / "faithfulness.json"

@@ -17,6 +17,7 @@ from dltoolkit.formatting import counted
 FILE = "explanations/faithfulness.json"  # in the directory of a run
 EXAMPLES = 50  # examples on which the methods are measured
 RESAMPLES = 2000  # samples of the bootstrap
+MARGIN = 0.01  # difference of two scores, in probability, below which neither is better however certain it is
 MAX_SECONDS = 20.0  # time of all examples above which a method is not measured, unless it is the default
 Figures = Mapping[str, Any]
 INTERVAL = {"mean": float, "low": float, "high": float}
@@ -87,7 +88,7 @@ def measure(explainer: Any, values: Sequence[Any]) -> dict[str, Any]:
                 scores[name] = figures["score"]
                 measured[name] = {
                     "seconds": round(seconds, 5),
-                    "better_than_random": interval(figures["score"] - random_figures["score"])["low"] > 0,
+                    "better_than_random": is_better(figures["score"], random_figures["score"]),
                     "figures": {key: interval(each) for key, each in figures.items()},
                 }
     return {
@@ -114,8 +115,13 @@ def best(scores: Mapping[str, np.ndarray], measured: Mapping[str, Figures], defa
     if not good:
         return default
     top = max(good, key=lambda name: scores[name].mean())
-    equal = [name for name in good if interval(scores[top] - scores[name])["low"] <= 0]
+    equal = [name for name in good if not is_better(scores[top], scores[name])]
     return min(equal, key=lambda name: measured[name]["seconds"])
+
+
+def is_better(scores: np.ndarray, others: np.ndarray) -> bool:
+    """Return whether scores (n,) are measurably higher than others of the same examples, by a paired bootstrap."""
+    return interval(scores - others)["low"] > MARGIN
 
 
 def interval(values: np.ndarray) -> dict[str, float]:
