@@ -179,6 +179,16 @@ def test_a_long_text_is_explained_by_sentences_and_then_by_words(cnn_run):
     assert (np.abs(values[0]) > 0.1).sum() == 2
 
 
+def test_the_page_says_how_a_long_text_was_read(cnn_run, tmp_path):
+    text = " ".join(["the film and the room."] * 20 + ["a superb town."] + ["the price."] * 60)
+    encoder = VocabularyEncoder(words_encoder().vocabulary, 5000)
+    long_run = make_run(tmp_path, "cnn", matched_network(encoder.vocabulary), encoder)
+    page = long_run.explain(text, method="leave-one-out").save_html(tmp_path / "page.html").read_text()
+    assert re.search(r"The text is long: each of its \d+ parts .*most important parts \(\d+\)", page)
+    page = cnn_run.explain(text, method="leave-one-out").save_html(tmp_path / "page.html").read_text()
+    assert '<span class="unread" title="not read by the model">' in page and "words in gray, was not read" in page
+
+
 def test_a_text_without_ends_of_sentences_is_divided(cnn_run):
     encoder = VocabularyEncoder(words_encoder().vocabulary, 5000)
     read = text_reading.read("the film " * 500 + "superb", encoder)
