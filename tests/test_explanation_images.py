@@ -20,6 +20,7 @@ from dltoolkit.explanation import (
     image_explainer,
     image_faithfulness,
     image_perturbation,
+    reporting,
 )
 from dltoolkit.models.image import classifiers
 
@@ -248,3 +249,13 @@ def test_the_corner_or_border_that_holds_most_of_a_map_is_named():
     assert class_maps.largest_region(corner) == ("the bottom left corner", pytest.approx(0.83, abs=0.02))
     assert class_maps.largest_region(border)[0] == "the right border"
     assert class_maps.largest_region(np.zeros((16, 24)))[1] == 0
+
+
+def test_only_a_training_of_half_a_minute_ends_with_explanations_in_the_report(patches_run, tmp_path):
+    copy = dltoolkit.load(shutil.copytree(patches_run.path, tmp_path / "run"))
+    splits = copy.explainer.read_splits()
+    for seconds, is_explained in ((20, False), (40, True)):
+        copy.info["time"] = {"train_seconds": seconds}
+        reporting.add_after_training(copy, splits)
+        assert ("The surest right answer of each class" in (copy.path / "report.html").read_text()) == is_explained
+    assert not (copy.path / "explanations").exists()  # nothing is measured after the training
