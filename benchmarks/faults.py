@@ -62,9 +62,12 @@ def counted_replace(source, target):
 os.replace = counted_replace
 from dltoolkit import lazy
 from dltoolkit.cli import app
-lazy.import_tensorflow()
-from dltoolkit.training import callbacks
-callbacks.EXPECTED_SECONDS = 0.0  # small runs also write checkpoints from the first epoch on
+import_tensorflow = lazy.import_tensorflow
+def import_tensorflow_and_expect_nothing():
+    import_tensorflow()
+    from dltoolkit.training import callbacks
+    callbacks.EXPECTED_SECONDS = 0.0  # small runs also write checkpoints from the first epoch on
+lazy.import_tensorflow = import_tensorflow_and_expect_nothing  # later, when signals are handled
 app.main(sys.argv[4:])
 """
 
