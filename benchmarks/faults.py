@@ -64,6 +64,7 @@ from dltoolkit import lazy
 from dltoolkit.cli import app
 import_tensorflow = lazy.import_tensorflow
 def import_tensorflow_and_expect_nothing():
+    lazy.import_tensorflow = import_tensorflow
     import_tensorflow()
     from dltoolkit.training import callbacks
     callbacks.EXPECTED_SECONDS = 0.0  # small runs also write checkpoints from the first epoch on
