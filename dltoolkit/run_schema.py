@@ -153,12 +153,17 @@ LABELS = [str]  # labels.json
 BYTE_LEVEL = {"type": {"ByteLevel"}, "add_prefix_space": bool, "trim_offsets": bool, "use_regex": bool}
 _WHITE = r"\t\n\f\r \x{a0}\x{2009}\x{202f}\x{3000}"  # white space of KerasHub's tokenizers
 SPACE_BEFORE_WORD = rf" (?=[^{_WHITE}])"
-# The regular expressions by which KerasHub's tokenizers divide a text; no others are executed
+# The regular expressions by which byte-pair tokenizers divide a text; no others are executed
+_QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 SPLITS = {
     "pipeline": rf"'s|'t|'re|'ve|'m|'ll|'d|[{_WHITE}]+[\n\r\t\f\x{{96c}}\x{{a0}}\x{{2009}}\x{{202f}}\x{{3000}}]"
     rf"| ?\p{{L}}+| ?\p{{N}}+| ?[^{_WHITE}\p{{L}}\p{{N}}]+",
     "last": r"[ \t\r\f\v\x{96c}\x{a0}\x{2009}\x{202f}\x{3000}]\z",
     "mark": r"\A\x{96c}\z",
+    "qwen": _QWEN,
+    "llama3": _QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|"),
 }
 PRE_TOKENIZER = {
     **BYTE_LEVEL,
@@ -169,7 +174,7 @@ PRE_TOKENIZER = {
 }
 BPE = {
     **dict.fromkeys(("truncation", "padding", "post_processor"), None),
-    "normalizer": (None, {"type": {"Replace"}, "pattern": {"Regex": {SPACE_BEFORE_WORD}}, "content": str}),
+    "normalizer": (None, {"type": {"Replace", "NFC"}, "pattern": {"Regex": {SPACE_BEFORE_WORD}}, "content": str}),
     "added_tokens": [{"id": COUNT, "content": str}],
     "pre_tokenizer": {**BYTE_LEVEL, "type": {"ByteLevel", "Sequence"}, "pretokenizers": [PRE_TOKENIZER]},
     "decoder": BYTE_LEVEL,
@@ -186,7 +191,7 @@ TOKENIZER = {
     "definition": BPE,
     "config": {"class_name": str, "module": str, "registered_name": (str, None), "config": {str: ANYTHING}},
     "assets": {str: str},
-    **dict.fromkeys(("lowercase", "strip_accents", "split_on_cjk"), bool),
+    **dict.fromkeys(("lowercase", "strip_accents", "split_on_cjk", "pretrained_splits"), bool),
     "pieces": [str],
     **dict.fromkeys(("unknown", "suffix", "proto"), str),
 }

@@ -154,9 +154,15 @@ def read(text: str, encoder: TextEncoder) -> ReadText:
 
 def tokenize(encoder: TextEncoder) -> Callable[[list[str]], list[np.ndarray]]:
     """Return the function of an encoder from texts to tokens without those of the start and the end."""
+    if isinstance(encoder, KerasHubEncoder) and hasattr(encoder.tokenizer, "merges"):
+        return lambda texts: _rows(encoder.tokens(texts))
     if isinstance(encoder, KerasHubEncoder):
         return lambda texts: [np.asarray(row, np.int64) for row in encoder.tokenizer(texts)]
     return lambda texts: [np.asarray(encoder.tokenizer.encode(text), np.int64) for text in texts]
+
+
+def _rows(ragged: Ragged) -> list[np.ndarray]:
+    return np.split(ragged.values.astype(np.int64), ragged.row_splits[1:-1])
 
 
 def pieces(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dltoolkit.data.language import subwords, tokenizers
+from dltoolkit.data.language import byte_pairs, subwords, tokenizers
 from dltoolkit.data.text.encoders import KerasHubEncoder, PretrainedEncoder
 from dltoolkit.data.text.words import TokenizedTexts
 from dltoolkit.errors import UserError, root_cause
-from dltoolkit.run_schema import SPACE_BEFORE_WORD, SPLITS
 
-MARK = "\u096c"  # KerasHub writes this digit before a space that belongs to the next word
 # Texts that tell implementations apart: numbers, accents, scripts, white space, control characters, emoji, long words
 PROBES = (
     "The quick brown fox's jumps, over 1234567 lazy dogs; isn't it (really) \u201cnice\u201d?",
@@ -33,7 +32,7 @@ def encoder_without_tensorflow(encoder: KerasHubEncoder) -> PretrainedEncoder:
         UserError: If there is none for this kind of tokenizer.
     """
     converted = PretrainedEncoder(
-        _convert(encoder.tokenizer, in_pipeline=True),
+        _convert(encoder.tokenizer, _divided(encoder, byte_pairs.pipeline)),
         encoder.max_length,
         tuple(map(int, encoder.start_tokens)),
         tuple(map(int, encoder.end_tokens)),
@@ -51,7 +50,7 @@ def without_tensorflow(original: tokenizers.KerasHubTokenizer) -> tokenizers.Tok
     Raises:
         UserError: If there is none for this kind of tokenizer.
     """
-    converted = _convert(original.tokenizer, in_pipeline=False)
+    converted = _convert(original.tokenizer, _divided(original, byte_pairs.literal))
     for text in _probes(original.tokenizer):
         _compare(original.tokenizer, (each.encode(text) for each in (original, converted)))
     return converted
@@ -63,13 +62,18 @@ def _probes(tokenizer: Any) -> list[str]:
     return [*PROBES, " ".join(vocabulary[:: 1 + len(vocabulary) // 500])]
 
 
-def _convert(tokenizer: Any, *, in_pipeline: bool) -> tokenizers.Tokenizer:
-    """Return the counterpart of a tokenizer of KerasHub, whose pipelines of texts and calls divide texts otherwise."""
+def _divided(reader: KerasHubEncoder | tokenizers.KerasHubTokenizer, as_in_keras_hub: Callable) -> Callable:
+    """Return the function of `byte_pairs` that divides texts into words as the reader of a run does."""
+    return byte_pairs.pretrained if reader.pretrained_splits else as_in_keras_hub
+
+
+def _convert(tokenizer: Any, divided: Callable[[Any], Any]) -> tokenizers.Tokenizer:
+    """Return the counterpart of a tokenizer of KerasHub; ``divided`` makes that of byte-pair encoding."""
     try:
         if hasattr(tokenizer, "proto"):
             return subwords.SentencePieceTokenizer(tokenizer.proto)
-        if hasattr(tokenizer, "merges"):
-            return tokenizers.BPETokenizer(_byte_pairs(tokenizer, in_pipeline))
+        if hasattr(tokenizer, "merges") and (made := divided(tokenizer)):
+            return tokenizers.BPETokenizer(made.to_str())
         if hasattr(tokenizer, "suffix_indicator"):
             return subwords.WordPieceTokenizer(
                 tokenizer.get_vocabulary(),
@@ -82,26 +86,6 @@ def _convert(tokenizer: Any, *, in_pipeline: bool) -> tokenizers.Tokenizer:
     except ValueError as error:  # such as token IDs with gaps
         raise _refusal(tokenizer, root_cause(error)) from None
     raise _refusal(tokenizer, "it is of another kind than WordPiece, byte-pair encoding and SentencePiece")
-
-
-def _byte_pairs(tokenizer: Any, in_pipeline: bool) -> str:
-    """Return the definition of a byte-pair tokenizer of the tokenizers library, as JSON."""
-    library = tokenizers.library()
-
-    def split(name: str, behavior: str = "isolated") -> Any:
-        return library.pre_tokenizers.Split(library.Regex(SPLITS[name]), behavior)
-
-    pairs = [tuple(merge.split(" ")) for merge in tokenizer.merges if "#version:" not in merge]
-    made = library.Tokenizer(library.models.BPE(dict(tokenizer.vocabulary), pairs))
-    made.add_special_tokens(sorted(tokenizer.unsplittable_tokens or ()))
-    steps = []  # KerasHub divides a text only in pipelines: elsewhere it takes its regular expression literally
-    if in_pipeline:
-        made.normalizer = library.normalizers.Replace(library.Regex(SPACE_BEFORE_WORD), f"{MARK} ")
-        steps = [split("pipeline"), split("last"), split("mark", "removed")]
-    levels = library.pre_tokenizers.ByteLevel(add_prefix_space=tokenizer.add_prefix_space, use_regex=False)
-    made.pre_tokenizer = library.pre_tokenizers.Sequence([*steps, levels]) if steps else levels
-    made.decoder = library.decoders.ByteLevel()
-    return made.to_str()
 
 
 def _compare(tokenizer: Any, token_ids: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dltoolkit import lazy, run_schema
-from dltoolkit.data.language import subwords
+from dltoolkit.data.language import byte_pairs, subwords
 from dltoolkit.errors import UserError, root_cause
 
 UNKNOWN = 0  # token ID of the characters that the vocabulary of a CharTokenizer lacks
@@ -124,7 +124,7 @@ class BPETokenizer:
     unknown_id = None
 
     def __init__(self, definition: str):
-        self._tokenizer = library().Tokenizer.from_str(definition)
+        self._tokenizer = byte_pairs.library().Tokenizer.from_str(definition)
         self.vocab_size = self._tokenizer.get_vocab_size()
         if set(self._tokenizer.get_vocab().values()) != set(range(min(self.vocab_size, MAX_VOCAB_SIZE))):
             raise ValueError(f"the token IDs are not 0, 1, … up to {MAX_VOCAB_SIZE:,} without a gap")
@@ -132,7 +132,7 @@ class BPETokenizer:
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
         """Return a tokenizer that is trained on the first ``MAX_TRAINING_CHARACTERS`` of some texts."""
-        package = library()
+        package = byte_pairs.library()
         tokenizer = package.Tokenizer(package.models.BPE())
         tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = package.decoders.ByteLevel()
@@ -162,13 +162,16 @@ class KerasHubTokenizer:
 
     Args:
         tokenizer: A ``keras_hub.tokenizers.Tokenizer``.
+        pretrained_splits: Whether texts are divided into words as in pretraining, not as KerasHub does, which earlier
+            runs were trained with.
 
     Raises:
-        UserError: If it has more than ``MAX_VOCAB_SIZE`` tokens.
+        UserError: If it has more than ``MAX_VOCAB_SIZE`` tokens, or the words of the pretraining are not known.
     """
 
-    def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, pretrained_splits: bool = True):
+        self.tokenizer, self.pretrained_splits = tokenizer, pretrained_splits
+        self._byte_pairs = byte_pairs.pretrained(tokenizer) if pretrained_splits else None
         self.unknown_id = int(tokenizer.token_to_id("<unk>")) if hasattr(tokenizer, "proto") else None  # SentencePiece
         self.vocab_size = tokenizer.vocabulary_size()
         if self.vocab_size > MAX_VOCAB_SIZE:
@@ -178,7 +181,8 @@ class KerasHubTokenizer:
             )
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array(self.tokenizer(text), np.uint16)
+        made = self._byte_pairs
+        return np.array(self.tokenizer(text) if made is None else made.encode(text).ids, np.uint16)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return self.tokenizer.detokenize([int(token_id) for token_id in token_ids]) if len(token_ids) else ""
@@ -189,7 +193,8 @@ class KerasHubTokenizer:
         return [character for character in dict.fromkeys(text) if self.unknown_id in self.encode(character)]
 
     def to_json(self) -> dict[str, Any]:
-        return {"tokenizer": "keras_hub", **keras_hub_to_json(self.tokenizer)}
+        splits = {"pretrained_splits": self.pretrained_splits}
+        return {"tokenizer": "keras_hub", **keras_hub_to_json(self.tokenizer), **splits}
 
 
 def keras_hub_to_json(tokenizer: Any) -> dict[str, Any]:
@@ -268,7 +273,7 @@ def from_json(description: dict[str, Any]) -> Tokenizer:
     if kind == "sentencepiece":
         return subwords.SentencePieceTokenizer(base64.b64decode(description["proto"], validate=True))
     if kind == "keras_hub":
-        return KerasHubTokenizer(keras_hub_from_json(description))
+        return KerasHubTokenizer(keras_hub_from_json(description), description.get("pretrained_splits", False))
     raise ValueError("not a tokenizer")
 
 
@@ -331,21 +336,3 @@ def _truncate(texts: Iterable[str], max_characters: int) -> Iterable[str]:
         remaining -= len(text)
         if remaining <= 0:
             return
-
-
-def library() -> Any:
-    """Return the module ``tokenizers``, which is an extra.
-
-    Raises:
-        UserError: If it is not installed.
-    """
-    try:
-        import tokenizers
-        import tokenizers.decoders
-        import tokenizers.models
-        import tokenizers.normalizers
-        import tokenizers.pre_tokenizers
-        import tokenizers.trainers
-    except ImportError:
-        raise UserError("Byte-pair encoding needs the tokenizers package: pip install 'dltoolkit[bpe]'.") from None
-    return tokenizers

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dltoolkit import run_schema
-from dltoolkit.data.language import tokenizers
+from dltoolkit.data.language import byte_pairs, tokenizers
 from dltoolkit.data.text.ragged import Ragged
 from dltoolkit.data.text.vocabulary import UNKNOWN_ID, Vocabulary
 from dltoolkit.data.text.words import TokenizedTexts, without_html
@@ -121,25 +121,39 @@ class KerasHubEncoder:
         max_length: Maximum number of token IDs, including the start and end tokens.
         lowercase: Whether texts are converted to lower case before the tokenizer reads them.
         strip_accents: Whether accents are removed before the tokenizer reads the texts.
+        pretrained_splits: Whether byte-pair tokenizers divide texts into words as in pretraining, not as KerasHub
+            does, which earlier runs were trained with.
     """
 
     tokenizer: Any
     max_length: int
     lowercase: bool = False
     strip_accents: bool = False
+    pretrained_splits: bool = True
     unit = "tokens"
 
+    def __post_init__(self):
+        made = byte_pairs.pretrained(self.tokenizer) if self.pretrained_splits else None
+        object.__setattr__(self, "_byte_pairs", made)  # now, so that an unknown division is an error before training
+
     def __call__(self, texts: TokenizedTexts) -> Ragged:
+        rows = self.tokens([_normalize(text, self.lowercase, self.strip_accents) for text in texts.texts])
+        return _between(self.start_tokens, rows, self.end_tokens, self.max_length)
+
+    def tokens(self, texts: list[str]) -> Ragged:
+        """Return the tokens of normalized texts without those of the start and the end."""
+        if self._byte_pairs is not None:
+            return _to_ragged(np.array(self._byte_pairs.encode(text).ids, np.int32) for text in texts)
         import tensorflow as tf
 
         from dltoolkit.data.pipeline import PARALLEL
 
-        strings = tf.constant([_normalize(text, self.lowercase, self.strip_accents) for text in texts.texts])
+        strings = tf.constant(texts)
         # A pipeline keeps the tokens in tensors; a call with Python strings takes ten times as long
         batches = tf.data.Dataset.from_tensor_slices(strings).batch(TEXTS_PER_CALL).map(self.tokenizer, PARALLEL)
         parts = [(batch.flat_values.numpy(), batch.row_lengths().numpy()) for batch in batches]
         values, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return _between(self.start_tokens, Ragged.from_row_lengths(values, lengths), self.end_tokens, self.max_length)
+        return Ragged.from_row_lengths(values, lengths)
 
     @property
     def unknown_token_id(self) -> int | None:
@@ -177,7 +191,8 @@ class KerasHubEncoder:
         return np.array([token for token in tokens if token is not None][:1], np.int32)
 
     def save(self, folder: Path) -> None:
-        options = {"lowercase": self.lowercase, "strip_accents": self.strip_accents}
+        names = ("lowercase", "strip_accents", "pretrained_splits")
+        options = {name: getattr(self, name) for name in names}
         options["split_on_cjk"] = getattr(self.tokenizer, "split_on_cjk", True)  # KerasHub does not save it
         _write(folder / KERAS_HUB_FILE, json.dumps({**tokenizers.keras_hub_to_json(self.tokenizer), **options}))
 
@@ -264,7 +279,7 @@ def _load(path: Path, max_length: int | None, version: object) -> TextEncoder:
         return TokenEncoder(tokenizers.load(path), max_length)
     if path.name == KERAS_HUB_FILE:
         description = run_schema.read(path, run_schema.TOKENIZER)
-        options = {name: description.get(name, False) for name in ("lowercase", "strip_accents")}
+        options = {name: description.get(name, False) for name in ("lowercase", "strip_accents", "pretrained_splits")}
         try:
             tokenizer = tokenizers.keras_hub_from_json(description)
         except UserError:
