@@ -397,10 +397,10 @@ def test_train_weights_three_uneven_classes_and_counts_guesses(config, tmp_path,
     }
     assert "unknown_inputs" not in trained.metrics["validation"]
     assert trained.evaluate()["unknown_inputs"] == test["unknown_inputs"]
-    said = " ".join(capfd.readouterr().err.split())
-    assert said.count("have no word that the model knows") == 2, "train and evaluate say so"
+    messages = " ".join(capfd.readouterr().err.split())
+    assert messages.count("have no word that the model knows") == 2, "train and evaluate say so"
     sentence = f"3 of {count} test texts have no word that the model knows"
-    assert sentence in said and sentence in (trained.path / "report.html").read_text()
+    assert sentence in messages and sentence in (trained.path / "report.html").read_text()
 
 
 def test_train_stops_at_an_unreadable_text_and_leaves_no_run(config, tmp_path, reviews):

@@ -91,9 +91,9 @@ class WordPieceTokenizer:
             self._cache.clear()
         tokens: list[int] = []
         for word in self.split(text):
-            if (found := self._cache.get(word)) is None:
-                found = self._cache[word] = self._divide(casefold(word) if self.lowercase else word)
-            tokens += found
+            if (divided := self._cache.get(word)) is None:
+                divided = self._cache[word] = self._divide(casefold(word) if self.lowercase else word)
+            tokens += divided
         return np.array(tokens, np.int32)
 
     def decode(self, token_ids: Sequence[int]) -> str:
