@@ -3,6 +3,7 @@
 import difflib
 import errno
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -94,7 +95,11 @@ def root_cause(error: Exception) -> str:
 def machine_error(error: BaseException) -> str | None:
     """Return a sentence about what a machine lacks: memory, space, permission or open files. None for other errors."""
     text = str(error)
-    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    is_exhausted = type(error).__name__ == "ResourceExhaustedError"  # of TensorFlow, also for a full disk
+    for number in (errno.ENOSPC, errno.EDQUOT) if is_exhausted else ():
+        if os.strerror(number) in text:
+            return f"{os.strerror(number)}: {_SPACE}."
+    no_memory = isinstance(error, MemoryError) or is_exhausted
     if no_memory or (isinstance(error, ImportError) and "failed to map segment" in text):
         return (
             "Out of memory: free some memory, raise the limit of this process if it has one (ulimit -v), or use less "

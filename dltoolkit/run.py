@@ -247,7 +247,8 @@ class Run(Answers, RunSession):
         """
         path, state = self.path / "model.keras", self.info["state"]
         if not path.exists():
-            raise UserError(f"{self.path} has no model yet; its state is '{state}'.")
+            when = ": model.keras is missing" if state == "finished" else f" yet; its state is '{state}'"
+            raise UserError(f"{self.path} has no model{when}.")
         self.check_parts()
         if state != "finished":
             _warn(f"{self.path} has not finished (its state is '{state}'); this is its best epoch so far.")

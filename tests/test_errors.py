@@ -54,6 +54,10 @@ def test_did_you_mean_names_a_similar_choice_only():
     [
         (MemoryError(), "Out of memory: free some memory, raise the limit"),
         (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), "Out of memory: free some memory"),
+        (
+            tf.errors.ResourceExhaustedError(None, None, f"variables.data; {os.strerror(errno.ENOSPC)}"),
+            "No space left on device: free some space",
+        ),
         (ImportError("libx.so: failed to map segment from shared object"), "Out of memory: free some memory"),
         (
             OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"),

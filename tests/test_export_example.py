@@ -122,3 +122,15 @@ def test_card_shows_names_as_they_are(tmp_path):
     lines = (tmp_path / "card.md").read_text().splitlines()
     assert r"| Classes | a\|b, \<script\>alert(1)\</script\>, \*c\*, d\\n# e |" in lines
     assert r"| Data | my\|data |" in lines
+
+
+def test_table_fits_80_columns():
+    speed = {"ms_1_thread": 0.08934, "ms_2_threads": 12.345, "per_second": 43210.9, "peak_memory_mb": 1234.5}
+    info = {"runtime": "savedmodel", "quantize": "none", "bytes": 23_456_789, "speed": speed}
+    rows = [card.row({**info, "parity": {"accuracy": 0.9123, "label_agreement": 1.0}})]
+    rows += [card.row({"runtime": "the run", "quantize": "none"})]
+    assert rows[0] == ["savedmodel", "float32", "23.5", "91.2 %", "100.0 %", "0.089 | 12.3 ms", "43,211", "1,234"]
+    widths = [max(map(len, cells)) for cells in zip(card.COLUMNS, *rows, strict=True)]
+    assert sum(widths) + 2 * (len(widths) - 1) <= 80
+    quantized = {**info, "runtime": "onnx", "quantize": "weights and activations in int8"}
+    assert card.row(quantized)[1] == "all int8"

@@ -49,6 +49,8 @@ def export(
                 raise
             progress.warn(f"No {each}: {error}")
             code = 1 if isinstance(error, ExportRefused) else code
+    if not exports and not code:
+        raise UserError("No format was written: the warnings say why.")
     if as_json:
         print_json({path: dict(info) for path, info in exports.items()})
         return code

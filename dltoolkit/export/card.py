@@ -39,7 +39,13 @@ LABELS = {
     "peak_memory_mb": "Peak memory of the process",
     "bytes": "Size of the model file",
 }
-COLUMNS = ("format", "weights", "size", "score", "equal", "1 thread", "2 threads", "per second", "memory")
+COLUMNS = ("format", "weights", "MB", "score", "equal", "1 | 2 threads", "items/s", "peak MB")  # at most 80 characters
+WEIGHTS = {  # in the table, by the quantization in words
+    "none": "float32",
+    "weights in float16": "float16",
+    "weights in int8": "int8",
+    "weights and activations in int8": "all int8",
+}
 PERCENTAGES = ("label_agreement", "accuracy", "accuracy_of_run", "equal_pixels")
 OWN_LICENSE = "The weights were trained on the data above; their license is that of whoever trained them."
 PRETRAINED_LICENSE = "The weights come from {}: the license of that model holds, together with that of the data."
@@ -90,10 +96,15 @@ def format_value(name: str, value: Any) -> str:
     if name == "bytes":
         return f"{value / 1e6:.2f} MB"
     if name.startswith("ms_"):
-        return f"{value:.3g} ms"
+        return f"{_digits(value)} ms"
     if name == "peak_memory_mb":
         return f"{value:,.0f} MB"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if name == "per_second" else f"{value:.4g}"
+
+
+def _digits(value: float) -> str:
+    """Format 0.01234 as "0.012", 12.34 as "12.3" and 1234 as "1,234"."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 else f"{value:.2g}"
 
 
 def row(info: dict[str, Any]) -> list[str]:
@@ -105,14 +116,12 @@ def row(info: dict[str, Any]) -> list[str]:
         equal = parity["equal_tokens"] / parity["continued_tokens"]
     return [
         info["runtime"],
-        info["quantize"].removeprefix("weights ").removeprefix("in "),
-        f"{info['bytes'] / 1e6:.1f} MB" if "bytes" in info else "-",
+        WEIGHTS.get(info["quantize"], info["quantize"]),
+        f"{info['bytes'] / 1e6:,.1f}" if "bytes" in info else "-",
         "-" if score is None else percent(score) if "accuracy" in parity else f"{score:.4f}",
         "-" if equal is None else percent(equal),
-        *(
-            format_value(name, speed[name]) if name in speed else "-"
-            for name in ("ms_1_thread", "ms_2_threads", "per_second", "peak_memory_mb")
-        ),
+        " | ".join(_digits(speed[name]) if name in speed else "-" for name in ("ms_1_thread", "ms_2_threads")) + " ms",
+        *(f"{speed[name]:,.0f}" if name in speed else "-" for name in ("per_second", "peak_memory_mb")),
     ]
 
 

@@ -96,14 +96,14 @@ class Export(Answers):
         Raises:
             UserError: If the runtime is missing, or refuses the file.
         """
-        file = self.path / folder.MODEL_FILES[self.info["runtime"]]
-        if importlib.util.find_spec(RUNTIMES[self.info["runtime"]]) and (
-            self.info["runtime"] == "litert" or onnx_check.check_file(file)
-        ):
+        runtime = self.info["runtime"]
+        file = self.path / folder.MODEL_FILES[runtime]
+        is_installed = runtime in RUNTIMES and importlib.util.find_spec(RUNTIMES[runtime])
+        if is_installed and (runtime == "litert" or onnx_check.check_file(file)):
             trial.check(file, self.info, self.steps)
         # One token of one text has too little work for several threads, which then wait for each other
         threads = 1 if self.info["kind"] == "text-generator" else 0
-        session = open_session(self.path, self.info["runtime"], threads)
+        session = open_session(self.path, runtime, threads)
         consistency.check_file(session, self.info, file)
         return session
 

@@ -81,7 +81,10 @@ def _report(run: Run) -> None:
         with contextlib.suppress(UserError):  # a damaged export is no reason to lose the new one
             rows.append(card.row(folder.read(each.parent)[0]))
     if rows:
-        report.exports.write(run, card.COLUMNS, rows)
+        try:
+            report.exports.write(run, card.COLUMNS, rows)
+        except (files.WriteError, OSError, UnicodeError) as error:  # a disk that is read-only, a damaged report
+            progress.warn(f"The table of the exports is not in the report: {error}")
 
 
 def speed_of_run(run: Run) -> dict[str, Any]:

@@ -13,16 +13,23 @@ from typing import Any
 import tensorflow as tf
 
 from dltoolkit import lazy
-from dltoolkit.errors import UserError, root_cause
+from dltoolkit.errors import UserError, machine_error, root_cause
 from dltoolkit.export.graphs import SIGNATURE, Graph
 
 OPSET = 17  # of ONNX; all runtimes of the last years read it
 
 
 def to_savedmodel(graph: Graph, path: Path) -> None:
-    """Write a SavedModel folder with one signature."""
-    with quiet():
-        tf.saved_model.save(graph.module, str(path), signatures={SIGNATURE: graph.function})
+    """Write a SavedModel folder with one signature.
+
+    Raises:
+        UserError: If the disk is full or not writable.
+    """
+    try:
+        with quiet():
+            tf.saved_model.save(graph.module, str(path), signatures={SIGNATURE: graph.function})
+    except tf.errors.OpError as error:
+        raise UserError(machine_error(error) or f"Cannot write {path}: {root_cause(error)}.") from error
 
 
 def to_onnx(graph: Graph, path: Path) -> None:
