@@ -16,6 +16,8 @@ from dltoolkit.recipes import image_gan
 import dltoolkit
 from dltoolkit.errors import UserError
 
+PLACES = ("box", "size", "original_box", "original_size")
+
 
 def test_one_page_explains_a_folder_with_rows_for_what_cannot_be_read(patches_run, patches, tmp_path, capfd):
     new = tmp_path / "new"
@@ -54,6 +56,7 @@ def test_json_holds_the_values_and_the_errors_in_their_places(patches_run, patch
         (["--method", "attention-rollout"], "it needs a layer of attention"),
         (["--class", "acros", "--method", "rise"], "There is no class 'acros'"),
         (["-"], "explain reads no stdin"),
+        (["--encoding", "latin-1"], "--encoding has no effect on a run of image-classifier"),
         (["--format", "json", "--out", "x"], "--out has no effect with --format json"),
     ],
 )
@@ -81,13 +84,53 @@ def test_without_inputs_the_report_is_explained_and_a_mark_is_named(patches, tmp
     assert code == 2 and "--class has no effect without INPUT" in err
 
 
+def test_boxes_are_also_in_pixels_of_the_file(patches_run, patches, tmp_path, capfd):
+    """The model reads the square in the middle of the file, at a fifth of its size."""
+    pixels = toy_explanations.patch_image(1, 3)[0]
+    file = np.full((80, 120, 1), 125, np.uint8)
+    file[:, 20:100] = pixels.repeat(5, axis=0).repeat(5, axis=1)
+    save_image(tmp_path / "wide.png", file)
+    words = (str(tmp_path / "wide.png"), "--method", "occlusion", "--format", "json")
+    code, out, _ = run_command(capfd, "explain", str(patches_run.path), *words)
+    (explained,) = json.loads(out)
+    box, original = explained["box"], explained["original_box"]
+    assert (code, explained["original_size"]) == (0, {"width": 120, "height": 80})
+    assert original == {name: 5 * edge + (20 if name in ("left", "right") else 0) for name, edge in box.items()}
+    assert file[original["top"] : original["bottom"], original["left"] : original["right"]].std() > 30
+
+
+def test_a_page_is_written_only_where_it_can_be_and_with_something_on_it(patches_run, patches, tmp_path, capfd):
+    words = ("explain", str(patches_run.path), "--method", "occlusion", "--out", str(tmp_path / "page"))
+    assert run_command(capfd, *words, str(patches / "down" / "000.png"))[0] == 0
+    before = (tmp_path / "page" / "explanations.html").read_bytes()
+    missing = [str(tmp_path / f"{number}.png") for number in range(5)]
+    code, out, err = run_command(capfd, *words, *missing)
+    assert (code, out) == (2, "") and "0.png: no such file; " in " ".join(err.split())
+    assert "and 2 further inputs" in " ".join(err.split())
+    assert (tmp_path / "page" / "explanations.html").read_bytes() == before
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder" / "explanations.html").mkdir(parents=True)
+    for name, sentence in (("file/x", "file is not a folder"), ("folder", "it is a folder")):
+        code, out, err = run_command(capfd, *words[:-1], str(tmp_path / name), missing[0])
+        assert (code, out) == (2, "") and sentence in " ".join(err.split())
+
+
+def test_damaged_figures_are_refused_with_what_to_do(patches_run, patches, tmp_path, capfd):
+    shutil.copytree(patches_run.path, tmp_path / "run")
+    (tmp_path / "run" / "explanations").mkdir(exist_ok=True)
+    (tmp_path / "run" / "explanations" / "faithfulness.json").write_text('{"methods": NaN}')
+    code, out, err = run_command(capfd, "explain", str(tmp_path / "run"), str(patches / "down" / "000.png"))
+    assert (code, out) == (2, "")
+    assert "is damaged" in err and "Without this file, the methods are measured again" in " ".join(err.split())
+
+
 def test_predictions_in_json_carry_the_box_that_they_rest_on(patches_run, patches, capfd):
     words = (str(patches / "down" / "003.png"), str(patches / "no.png"), "--explain")
     code, out, _ = run_command(capfd, "predict", str(patches_run.path), *words, "--format", "json")
     explained, missing = json.loads(out)
     _, place = toy_explanations.patch_image(1, 3)
     assert code == 2 and missing.keys() == {"input", "error"}
-    assert explained.keys() == {"input", "label", "probability", "top", "box", "size", "method"}
+    assert explained.keys() == {"input", "label", "probability", "top", "method", *PLACES}
     assert explained["box"]["left"] < place[1].stop and explained["box"]["right"] > place[1].start
     code, out, err = run_command(capfd, "predict", str(patches_run.path), *words)
     assert code == 2 and "--explain has no effect without --format json or jsonl" in err

@@ -99,6 +99,22 @@ def test_read_and_labeled_resize_as_in_training(wide_folder):
         assert [warning for warning in warnings if "cropping" in warning] == warnings[: len(expected)]
 
 
+@pytest.mark.parametrize(
+    ("resize", "size", "box", "original"),
+    [
+        ("crop", (160, 40), (0, 0, 8, 8), (60, 0, 100, 40)),
+        ("crop", (40, 160), (2, 4, 8, 6), (10, 80, 40, 90)),
+        ("stretch", (160, 40), (2, 4, 8, 6), (40, 20, 160, 30)),
+        ("letterbox", (160, 40), (2, 3, 8, 5), (40, 0, 160, 40)),
+        ("letterbox", (160, 40), (0, 0, 8, 3), None),  # in the bar at the top
+        ("letterbox", (8, 8), (1, 2, 3, 4), (1, 2, 3, 4)),
+        ("crop", (3, 3), (1, 1, 2, 2), (0, 0, 1, 1)),
+    ],
+)
+def test_boxes_lead_back_to_the_pixels_of_the_image(resize, size, box, original):
+    assert Preprocessing((8, 8, 3), resize).original_box(box, size) == original
+
+
 def test_cached_images_keep_what_is_known_of_them(wide_folder, monkeypatch):
     monkeypatch.setattr(memory, "limit", lambda: 1000)
     read = ImageReadOptions(resize="crop")

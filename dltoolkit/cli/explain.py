@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import click
 import dltoolkit
 from dltoolkit import display, recipe
 from dltoolkit.cli.tables import print_json
-from dltoolkit.cli.verb_options import out_dir_option, recipe_option
+from dltoolkit.cli.verb_options import out_dir_option, recipe_option, refuse_unsupported
 from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write, user_path
 from dltoolkit.formatting import counted
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dltoolkit.explanation.explanation import Explanation
 
 TOP_WORDS = 10  # words that a prediction lists
+SHOWN_ERRORS = 3  # inputs whose reasons are printed if none could be explained
 FOLDER, PAGE = "explanations", "explanations.html"  # where the page is written by default
 
 
@@ -38,6 +40,7 @@ FOLDER, PAGE = "explanations", "explanations.html"  # where the page is written 
 @click.option("--out", metavar="DIR", help="Folder of the page.  [default: explanations]")
 @click.option("--text", "meaning", flag_value="text", help="Read each INPUT as a text, even if it names a file.")
 @click.option("--files", "meaning", flag_value="file", help="Read each INPUT as the name of a file.")
+@click.option("--encoding", metavar="NAME", help="Character encoding of files.  [default: UTF-8]")
 @recipe_option
 @out_dir_option
 def explain(
@@ -46,6 +49,7 @@ def explain(
     form: str,
     out: str | None,
     meaning: str | None,
+    encoding: str | None,
     recipe_file: str | None,
     out_dir: str,
     **options: str | None,
@@ -64,21 +68,30 @@ def explain(
         raise UserError("explain reads no stdin: write it to a file, and name the file.")
     opened = dltoolkit.load(run, out_dir, recipe=None if recipe_file is None else recipe.load(recipe_file))
     from dltoolkit import progress  # imports Rich, which takes a noticeable part of the time of --help
+    from dltoolkit.data.readers import encoding as encodings
 
     explainer = opened.explainer
+    if encoding is not None:
+        refuse_unsupported(opened, ["encoding"], [] if explainer.kind == "image" else ["encoding"])
+        encodings.check_name(encoding)
+        explainer.predictor.encoding = encoding
     if not inputs:
         refused = {"--format=json": form == "json", "--out": out is not None, "--class": options["label"] is not None}
+        refused["--encoding"] = encoding is not None
         if flags := [flag for flag, is_given in refused.items() if is_given]:
             raise UserError(f"{flags[0]} has no effect without INPUT: name files or texts, or leave it out.")
         click.echo(_write_report(opened, options["method"], options["data"]))
         return 0
+    page_path = user_path(out or FOLDER) / PAGE
+    if form == "html":
+        _require_writable(page_path)  # before methods are measured, which takes a while
     items = explainer.predictor.expand(inputs, None, meaning or "auto")
     with progress.phase("Explaining"):
         explanations = list(explainer.stream(items, **options))
     if form == "json":
         print_json([each.to_json() for each in explanations])
     else:
-        click.echo(_write(explanations, user_path(out or FOLDER), str(run)))
+        click.echo(_write(explanations, page_path, str(run)))
     return 2 if any(each.error is not None for each in explanations) else 0
 
 
@@ -99,9 +112,9 @@ def with_reasons(run: Answers, items: Iterable[Any], **options: Any) -> Iterator
             continue
         (prediction,) = explainer.predictor.stream([item], **options)
         if prediction.top:  # of an input that could be read, and that the model knows
-            explained = explainer.of_value(explainer.predictor.read(item), method)
+            explained = explainer.of_item(item, method)
             words = sorted(explained.words, key=lambda word: -abs(word["value"]))[:TOP_WORDS]
-            reasons = {"words": words} if explainer.kind == "text" else {"box": explained.box, "size": explained.size}
+            reasons = {"words": words} if explainer.kind == "text" else explained.places
             prediction = dataclasses.replace(prediction, reasons={**reasons, "method": method})
         yield prediction
 
@@ -120,12 +133,27 @@ def _write_report(run: Answers, method: str, data: str | None) -> str:
     return f"explanations in {display.visible(run.path / 'report.html')}"
 
 
-def _write(explanations: Sequence[Explanation], folder: Path, title: str) -> str:
-    """Write the page and return a sentence about it."""
+def _require_writable(path: Path) -> None:
+    """Raise a UserError if a page cannot be written."""
+    folder = next(each for each in path.parents if os.path.lexists(each))
+    if not folder.is_dir():
+        raise UserError(f"Cannot write {path}: {folder} is not a folder: give another folder with --out.")
+    if path.is_dir():
+        raise UserError(f"Cannot write {path}: it is a folder: give another folder with --out.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"Cannot write {path}: {folder} may not be changed: give another folder with --out.")
+
+
+def _write(explanations: Sequence[Explanation], path: Path, title: str) -> str:
+    """Write the page and return a sentence about it; a UserError gives the reasons if nothing was explained."""
     from dltoolkit.explanation import page
 
-    with atomic_write(path := folder / PAGE) as partial:
-        partial.write_text(page.render(explanations, title=title), encoding="utf-8")
     failed = [each for each in explanations if each.error is not None]
+    if len(failed) == len(explanations):
+        reasons = "; ".join(f"{each.input}: {str(each.error).rstrip('.')}" for each in failed[:SHOWN_ERRORS])
+        more = f"; and {counted(len(failed) - SHOWN_ERRORS, 'further input')}" if len(failed) > SHOWN_ERRORS else ""
+        raise UserError(f"Nothing is explained, and no page is written: {reasons}{more}.")
+    with atomic_write(path) as partial:
+        partial.write_text(page.render(explanations, title=title), encoding="utf-8")
     notes = f", {counted(len(failed), 'input')} not explained" if failed else ""
     return f"{counted(len(explanations) - len(failed), 'explanation')} in {display.visible(path)}{notes}"

@@ -54,6 +54,10 @@ class ImagePredictor(Predictor):
 
     def read(self, item: Any) -> np.ndarray:
         """Return an image as uint8 (h, w, c), scaled and resized as in training; differences are printed."""
+        return self.read_with_size(item)[0]
+
+    def read_with_size(self, item: Any) -> tuple[np.ndarray, tuple[int, int]]:
+        """Return what :meth:`read` returns, and the width and height that the upright image had before."""
         if hasattr(item, "__array__") and not isinstance(item, str | bytes):
             item = predictor.to_numpy(item)
         if isinstance(item, bytearray | memoryview):
@@ -62,7 +66,7 @@ class ImagePredictor(Predictor):
             item = _read_bytes(item)
         self.check_type(item, (str, os.PathLike, bytes, np.ndarray, Image.Image))
         warn = functools.partial(self._warn, item)
-        return images.read(item, self.preprocessing, warn=warn, max_pixels=self._max_pixels)
+        return images.read_with_size(item, self.preprocessing, warn=warn, max_pixels=self._max_pixels)
 
     def _warn(self, item: Any, remark: str) -> None:
         """Print a remark about an image, but not about more than a few."""

@@ -220,18 +220,25 @@ class Explainer:
                 yield Explanation(input=item.input, kind=self.kind, error=item.error)
                 continue
             try:
-                value = self.predictor.read(item)
-                explanation = self.of_value(value, name, target)
+                explanation = self.of_item(item, name, target)
             except UserError as error:
                 yield Explanation(input=prediction.name_of(item, number), kind=self.kind, error=str(error))
                 continue
-            is_text = isinstance(value, str) and not isinstance(item, os.PathLike)
+            text = None if isinstance(item, os.PathLike) else explanation.text
             yield dataclasses.replace(
                 explanation,
-                input=value if is_text else prediction.name_of(item, number),
+                input=prediction.name_of(item, number) if text is None else text,
                 truth=self._truth(item),
                 faithfulness=figures,
             )
+
+    def of_item(self, item: Any, method: str, target: int | None = None) -> Explanation:
+        """Return the explanation of an input that the predictor reads, without its name; see :meth:`of_value`.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
+        return self.of_value(self.predictor.read(item), method, target)
 
     def of_value(self, value: Any, method: str, target: int | None = None) -> Explanation:
         """Return the explanation of an input that was read, without its name.

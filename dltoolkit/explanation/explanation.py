@@ -14,6 +14,7 @@ from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write, user_path
 
 MAX_CELLS = 32  # cells of a side of the map of an image in JSON
+EDGES = ("left", "top", "right", "bottom")  # of a box
 DIGITS = 4  # decimals of the values in JSON
 
 
@@ -37,6 +38,9 @@ class Explanation:
             were not measured.
         truth: The true class, if it is known.
         image: Image uint8 (height, width, channels) as the model read it.
+        original_box: The box in pixels of the image before it was resized, upright; None if no pixel speaks for the
+            class, or only bars around the image do.
+        original_size: The ``width`` and ``height`` of that image; None if they are not known.
         text: The text.
         spans: Start and end of each token in the text.
         details: Further fields of the method for JSON.
@@ -57,6 +61,8 @@ class Explanation:
     faithfulness: Mapping[str, Any] | None = None
     truth: str | None = None
     image: np.ndarray | None = None
+    original_box: Mapping[str, int] | None = None
+    original_size: Mapping[str, int] | None = None
     text: str | None = None
     spans: Sequence[tuple[int, int]] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -85,13 +91,19 @@ class Explanation:
 
         regions, _ = ndimage.label(self.values >= peak / 2)
         rows, columns = np.nonzero(regions == regions[np.unravel_index(self.values.argmax(), self.values.shape)])
-        edges = {"left": columns.min(), "top": rows.min(), "right": columns.max() + 1, "bottom": rows.max() + 1}
-        return {name: int(value) for name, value in edges.items()}
+        edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        return {name: int(value) for name, value in zip(EDGES, edges, strict=True)}
 
     @property
     def size(self) -> dict[str, int] | None:
         """The size in pixels of the image as the model reads it, to which the box belongs; None for a text."""
         return None if self.image is None else {"width": self.image.shape[1], "height": self.image.shape[0]}
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """The box and the size of an image, in pixels of the file and in pixels as the model reads them."""
+        original = {"original_box": self.original_box, "original_size": self.original_size}
+        return {"box": self.box, "size": self.size, **{name: each and dict(each) for name, each in original.items()}}
 
     @property
     def words(self) -> list[dict[str, Any]]:
@@ -123,7 +135,7 @@ class Explanation:
         }
         if self.kind == "image":
             cells = np.round(_cells(self.values), DIGITS).tolist()
-            return {**fields, "size": self.size, "box": self.box, "values": cells}
+            return {**fields, **self.places, "values": cells}
         return {**fields, "words": self.words}
 
     def save_html(self, path: str | Path) -> Path:

@@ -38,7 +38,10 @@ def load(explainer: Any) -> Figures | None:
     path = explainer.figures_path
     if path is None or not os.path.lexists(path):
         return None
-    figures = run_schema.read(path, SCHEMA, required=tuple(SCHEMA))
+    try:
+        figures = run_schema.read(path, SCHEMA, required=tuple(SCHEMA))
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}. Without this file, the methods are measured again.") from None
     return figures if figures["model_sha256"] == explainer.model_sha256 else None
 
 

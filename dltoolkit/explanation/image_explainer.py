@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from scipy import ndimage
 from dltoolkit import evaluation, explanation
 from dltoolkit.explanation import image_faithfulness, image_perturbation
 from dltoolkit.explanation.explainer import Explainer
+from dltoolkit.explanation.explanation import EDGES, Explanation
 from dltoolkit.explanation.methods import METHODS
 
 
@@ -35,6 +37,18 @@ class ImageExplainer(Explainer):
             functions |= explanation.activations.layer_methods(self.model)
             functions |= explanation.gradients.pixel_methods(self.model)
         return functions
+
+    def of_item(self, item: Any, method: str, target: int | None = None) -> Explanation:
+        """Return the explanation of an image, with the box and the size in the pixels that it had before."""
+        pixels, size = self.predictor.read_with_size(item)
+        explained = self.of_value(pixels, method, target)
+        box = explained.box
+        edges = None if box is None else self.predictor.preprocessing.original_box(tuple(box.values()), size)
+        return dataclasses.replace(
+            explained,
+            original_box=None if edges is None else dict(zip(EDGES, edges, strict=True)),
+            original_size={"width": size[0], "height": size[1]},
+        )
 
     def attribute(self, method: str, value: np.ndarray, targets: Sequence[int]) -> tuple[np.ndarray, Mapping[str, Any]]:
         compute, fields = self._functions[method], {"image": value}

@@ -222,13 +222,24 @@ def read(
     Raises:
         UserError: If the image cannot be read; the message is a short reason, such as "truncated".
     """
+    return read_with_size(image, preprocessing, warn=warn, max_pixels=max_pixels)[0]
+
+
+def read_with_size(
+    image: str | os.PathLike | bytes | np.ndarray | Image.Image,
+    preprocessing: Preprocessing,
+    *,
+    warn: Callable[[str], None] | None = None,
+    max_pixels: int = decode.MAX_PIXELS,
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return what :func:`read` returns, and the width and height that the upright image had before."""
     try:
-        pixels, remark = decode.read(image, preprocessing, max_pixels)
+        pixels, remark, size = decode.read(image, preprocessing, max_pixels)
     except OSError as error:
         raise UserError(str(error)) from None
     if warn and remark:
         warn(remark)
-    return pixels
+    return pixels, size
 
 
 def expand(inputs: Iterable[Any]) -> Iterator[Any]:

@@ -219,7 +219,7 @@ def decode_all(
                 out[position], original = preprocessing.pixels_and_original(image)
                 keys[position] = split.content_hash(_content(source) if original is None else original)
             elif remarks is not None:
-                out[position], remark = preprocessing.pixels_and_remark(image)
+                out[position], remark, _ = preprocessing.pixels_and_remark(image)
                 if remark is not None:
                     remarks[position] = remark
             else:
@@ -230,8 +230,8 @@ def decode_all(
 
 def read(
     source: ImageSource, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
-) -> tuple[np.ndarray, str | None]:
-    """Decode one image to uint8 (height, width, channels), and return what is remarkable about it ("has …"), or None.
+) -> tuple[np.ndarray, str | None, tuple[int, int]]:
+    """Decode one image; see `Preprocessing.pixels_and_remark`.
 
     Raises:
         OSError: If the image cannot be read; the message is a short reason.

@@ -5,6 +5,7 @@ Training, evaluation and prediction share one :class:`Preprocessing`, which run.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -86,11 +87,11 @@ class Preprocessing:
         original = self._scaled(self._load(image))
         return self._resized(original), np.asarray(original) if is_whole else None
 
-    def pixels_and_remark(self, image: Image.Image | np.ndarray) -> tuple[np.ndarray, str | None]:
-        """Return the pixels of an image, and the result of :meth:`remark`."""
+    def pixels_and_remark(self, image: Image.Image | np.ndarray) -> tuple[np.ndarray, str | None, tuple[int, int]]:
+        """Return the pixels of an image, the result of :meth:`remark`, and width and height of the upright image."""
         size, content = modes.size(image), self._load(image)
         values = content if isinstance(content, np.ndarray) else np.zeros(1, np.uint8)
-        return self._resized(self._scaled(content)), self.remark(size, values)
+        return self._resized(self._scaled(content)), self.remark(size, values), size
 
     def remark(self, size: tuple[int, int], values: np.ndarray) -> str | None:
         """Return what a model does not see of an image, or sees differently than in training ("has …"), or None.
@@ -115,6 +116,38 @@ class Preprocessing:
             return 1.0
         height, width, _ = self.image_shape
         return float(cropped_fractions(sizes, width / height).mean())
+
+    def original_box(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+        """Return the box of an upright image that a box of its pixels was made of; None in a bar of a letterbox.
+
+        Args:
+            box: Left, top, right and bottom in the pixels that the model reads.
+            size: Width and height of the image.
+        """
+        height, width, _ = self.image_shape
+        source: tuple[float, ...] = (0, 0, *size)  # what all pixels are made of
+        if size != (width, height) and self.resize == "crop":
+            source = _center_box(size, width / height)
+        elif size != (width, height) and self.resize == "letterbox":
+            inner = self._inner(size)
+            before = [(side - part) // 2 for side, part in zip((width, height), inner, strict=True)]
+            scales = [side / part for side, part in zip(size, inner, strict=True)]
+            starts = [-margin * scale for margin, scale in zip(before, scales, strict=True)]
+            source = (*starts, starts[0] + width * scales[0], starts[1] + height * scales[1])
+        edges = []
+        for number, edge in enumerate(box):
+            axis, rounded = number % 2, math.floor if number < 2 else math.ceil
+            begin, end = source[axis], source[axis + 2]
+            place = round(begin + (end - begin) * edge / (width, height)[axis], 6)  # the last bits are no pixel
+            edges.append(min(max(rounded(place), 0), size[axis]))
+        left, top, right, bottom = edges
+        return (left, top, right, bottom) if left < right and top < bottom else None
+
+    def _inner(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the width and height of an image between the bars of a letterbox."""
+        height, width, _ = self.image_shape
+        factor = min(width / size[0], height / size[1])
+        return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
 
     def _load(self, image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
         """Return an image upright: values (h, w, c) if it is an array or deep, otherwise a loaded image."""
@@ -153,8 +186,7 @@ class Preprocessing:
             return image.resize((width, height), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
         if self.resize == "stretch":
             return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        factor = min(width / image.width, height / image.height)
-        inner = max(1, round(factor * image.width)), max(1, round(factor * image.height))
+        inner = self._inner(image.size)
         canvas = Image.new(image.mode, (width, height))  # black
         resized = image if image.size == inner else image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=2.0)
         canvas.paste(resized, ((width - inner[0]) // 2, (height - inner[1]) // 2))
