@@ -179,6 +179,22 @@ def test_a_long_text_is_explained_by_sentences_and_then_by_words(cnn_run):
     assert (np.abs(values[0]) > 0.1).sum() == 2
 
 
+def test_few_words_of_a_text_of_the_length_of_a_book_are_in_memory_at_a_time():
+    count, sizes = 30_000, []
+
+    class Book(text_reading.ReadText):
+        def variants(self, kept):
+            sizes.append(kept.size)
+            return np.count_nonzero(~kept, axis=1)[:, None].astype(np.int32)
+
+    book = Book("word " * count, [(5 * i, 5 * i + 4) for i in range(count)], [], None, 0)
+    values, details = text_perturbation.leave_one_out(book, [0], lambda lost: np.hstack([-lost, 0 * lost]) / count)
+    assert values.shape == (1, count) and len(details["sentences"]) == 100
+    assert values.sum() == pytest.approx(1, abs=1e-4)
+    assert max(sizes) <= text_perturbation.MAX_WORDS
+    assert sum(sizes) < 110 * count  # the parts, and no words
+
+
 def test_the_page_says_how_a_long_text_was_read(cnn_run, tmp_path):
     text = " ".join(["the film and the room."] * 20 + ["a superb town."] + ["the price."] * 60)
     encoder = VocabularyEncoder(words_encoder().vocabulary, 5000)
@@ -274,6 +290,15 @@ def test_explain_and_predict_print_the_words(ngram_run, capfd, tmp_path):
     assert best["text"] == text[best["start"] : best["end"]] == "LOVELY"
     code, out, _ = run_command(capfd, "predict", str(ngram_run.path), text, "--explain", "--format", "json")
     assert code == 0 and json.loads(out)[0]["words"][0]["text"] == "LOVELY"
+
+
+def test_files_are_read_in_the_encoding_that_is_named(ngram_run, capfd, tmp_path):
+    (tmp_path / "review.txt").write_text(GOOD[0], encoding="utf-16-le")
+    words = ("explain", str(ngram_run.path), str(tmp_path / "review.txt"), "--method", "n-grams", "--format", "json")
+    code, out, _ = run_command(capfd, *words)
+    assert code == 2 and "give --encoding" in out
+    code, out, _ = run_command(capfd, *words, "--encoding", "utf-16-le")
+    assert code == 0 and json.loads(out)[0]["words"][0]["text"] == GOOD[0]
 
 
 def test_words_of_markup_are_read_as_the_model_reads_them(cnn_run):

@@ -14,8 +14,10 @@ Logits = Callable[[np.ndarray], np.ndarray]  # token IDs int32 (n, time) -> logi
 
 WORDS_READ = 1 << 14  # words of all variants of a text without one of its words, above which sentences come first
 MIN_WORDS = 48  # words of any text that are taken away one by one
+MAX_DIVIDED = 4  # of that number, up to which the most important sentence is divided into words nevertheless
 MAX_SENTENCES = 100  # sentences that are taken away one by one; those of a text with more are joined
 MAX_SENTENCE = 24  # words of a sentence; longer ones are divided
+MAX_WORDS = 1 << 20  # words of the variants of a text that are made at a time, which bounds the memory
 LISTED = 20  # n-grams that JSON lists
 
 
@@ -42,7 +44,8 @@ def leave_one_out(read: ReadText, targets: Sequence[int], logits: Logits) -> tup
     losses = _losses(read, np.arange(sentences[-1] + 1)[:, None] != sentences, targets, logits)
     lengths = np.bincount(sentences)
     order = np.argsort(-np.abs(losses).max(axis=0), kind="stable")
-    divided = order[: max(1, int((np.cumsum(lengths[order]) <= limit).sum()))]
+    can_divide = lengths[order[0]] <= MAX_DIVIDED * limit  # of a text of a book's length, a part alone takes too long
+    divided = order[: max(int(can_divide), int((np.cumsum(lengths[order]) <= limit).sum()))]
     values = (losses / lengths)[:, sentences]
     words = np.flatnonzero(np.isin(sentences, divided))
     values[:, words] = _losses(read, np.arange(count) != words[:, None], targets, logits)
@@ -92,8 +95,10 @@ def ngram_weights(read: BagText, targets: Sequence[int], logits: Logits) -> tupl
 
 def _losses(read: ReadText, kept: np.ndarray, targets: Sequence[int], logits: Logits) -> np.ndarray:
     """Return the loss of log odds of each class in each variant, float64 (targets, variants)."""
-    everything = np.ones((1, kept.shape[1]), bool)
-    answers = logits(read.variants(np.concatenate([everything, kept])))
+    rows = np.concatenate([np.ones((1, kept.shape[1]), bool), kept])
+    size = max(1, MAX_WORDS // max(1, kept.shape[1]))
+    parts = [logits(read.variants(rows[begin : begin + size])) for begin in range(0, len(rows), size)]
+    answers = np.concatenate(parts)
     return np.stack([(odds := log_odds(answers, target))[0] - odds[1:] for target in targets])
 
 
