@@ -130,6 +130,7 @@ def test_table_fits_80_columns():
     rows = [card.row({**info, "parity": {"accuracy": 0.9123, "label_agreement": 1.0}})]
     rows += [card.row({"runtime": "the run", "quantize": "none"})]
     assert rows[0] == ["savedmodel", "float32", "23.5", "91.2 %", "100.0 %", "0.089 | 12.3 ms", "43,211", "1,234"]
+    assert rows[1] == ["the run", "float32", *["-"] * 6]
     widths = [max(map(len, cells)) for cells in zip(card.COLUMNS, *rows, strict=True)]
     assert sum(widths) + 2 * (len(widths) - 1) <= 80
     quantized = {**info, "runtime": "onnx", "quantize": "weights and activations in int8"}

@@ -1,5 +1,6 @@
 """Exports of every kind of run from end to end: networks that are fine-tuned, texts, language models, generators."""
 
+import csv
 import functools
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import test_export_keras_hub
 from conftest import run_command, toy_images, toy_texts, write_images, write_texts
 from dltoolkit.recipes import fine_tune, image_classifier, image_gan, sentiment_analyzer, text_generator
 from test_export import RUN_EXAMPLE, run_python
+from test_export_example import run_example
 from toy_runs import finished_run, randomize
 
 import dltoolkit
@@ -34,7 +36,12 @@ def skip_speed(monkeypatch):
 
 
 def test_classifier_of_texts_answers_as_its_run_does(tmp_path, capfd):
-    run = sentiment_analyzer.train(sentiment_analyzer.Config(limit=200, epochs=1, out_dir=str(tmp_path)))
+    texts = [("bad", "dull and long"), ("good", "a moving, wonderful film"), *toy_texts(40)]
+    config = sentiment_analyzer.Config(data=str(write_texts(tmp_path / "reviews", texts)), out_dir=str(tmp_path))
+    data = sentiment_analyzer.build_data(config)
+    model = randomize(sentiment_analyzer.build_model(config, data))
+    run = untrained_run(sentiment_analyzer, config, model, data)
+    data.encoder.save(run.path)
     path = run.export("onnx")
     texts = ["a moving, wonderful film", "zzzq", "dull <b>and</b> long"]
     labels = [[each.label for each in answering.predict(texts)] for answering in (run, dltoolkit.load(path))]
@@ -136,9 +143,14 @@ def save_preset(folder: Path, make_network, tokenizer) -> str:
 
 
 def nested_model(path: Path) -> str:
-    """Write a .keras file with a Sequential model inside, and a Normalization layer, whose mean is no variable."""
+    """Write a .keras file with a Sequential model, convolutions in groups, and a Normalization layer.
+
+    Keras lets XLA compile convolutions in groups, and the mean of the normalization is no variable.
+    """
     layers = keras.layers
-    inner = keras.Sequential([layers.Input((16, 16, 8)), layers.Conv2D(8, 3, activation="gelu"), layers.Flatten()])
+    inner = keras.Sequential(
+        [layers.Input((16, 16, 8)), layers.Conv2D(8, 3, groups=4, activation="gelu"), layers.Flatten()]
+    )
     pixels = layers.Input((16, 16, 3))
     x = layers.Normalization(mean=[120.0, 110.0, 100.0], variance=[900.0] * 3)(pixels)
     x = inner(layers.Conv2D(8, 3, padding="same", activation="swish")(x))
@@ -185,7 +197,10 @@ def test_fine_tuned_networks_answer_as_their_runs_do(fine_tuned_run, name, runti
         inputs, flag = ["a lovely <b>film</b>, the dog's Café 123", "☃", "the ending was dreadful " * 9], "--text"
     expected = run.predict_proba(inputs)
     np.testing.assert_allclose(dltoolkit.load(path).predict_proba(inputs), expected, atol=1e-4)
-    if run.info["task"] == "text":
+    if run.info["task"] == "text" and (name, runtime) != (
+        "bert",
+        "litert",
+    ):  # one runtime suffices
         explained = [opened.explain(inputs, method="leave-one-out") for opened in (run, dltoolkit.load(path))]
         for of_run, of_export in zip(*explained, strict=True):
             assert [word["text"] for word in of_run.words] == [word["text"] for word in of_export.words]
@@ -196,3 +211,14 @@ def test_fine_tuned_networks_answer_as_their_runs_do(fine_tuned_run, name, runti
     blocked = ("tensorflow", "keras", "keras_hub", "dltoolkit", "scipy")
     assert run_python(RUN_EXAMPLE, *inputs, cwd=path, blocked=blocked) == out
     assert len((path / "example.py").read_text().splitlines()) <= 60
+
+
+def test_example_of_a_savedmodel_prints_what_its_run_answers(fine_tuned_run, monkeypatch, capsys):
+    run = fine_tuned_run("bert")
+    path = run.export("savedmodel")
+    info = json.loads((path / "export.json").read_text())
+    assert info["passed"] and info["parity"]["label_agreement"] == 1
+    texts = ["a lovely <b>film</b>, the dog's Café 123", "the ending was dreadful " * 9]
+    lines = run_example(path, monkeypatch, capsys, *texts).splitlines()
+    probabilities = [float(row["probability"]) for row in csv.DictReader(lines)]
+    np.testing.assert_allclose(probabilities, run.predict_proba(texts).max(axis=1), atol=1e-4)

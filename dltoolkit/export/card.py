@@ -112,6 +112,7 @@ def row(info: dict[str, Any]) -> list[str]:
     parity, speed = info.get("parity", {}), info.get("speed", {})
     score = parity.get("accuracy", parity.get("loss"))
     equal = parity.get("label_agreement", parity.get("equal_pixels"))
+    times = [_digits(speed[name]) if name in speed else "-" for name in ("ms_1_thread", "ms_2_threads")]
     if "equal_tokens" in parity:
         equal = parity["equal_tokens"] / parity["continued_tokens"]
     return [
@@ -120,7 +121,7 @@ def row(info: dict[str, Any]) -> list[str]:
         f"{info['bytes'] / 1e6:,.1f}" if "bytes" in info else "-",
         "-" if score is None else percent(score) if "accuracy" in parity else f"{score:.4f}",
         "-" if equal is None else percent(equal),
-        " | ".join(_digits(speed[name]) if name in speed else "-" for name in ("ms_1_thread", "ms_2_threads")) + " ms",
+        "-" if times == ["-", "-"] else f"{' | '.join(times)} ms",
         *(f"{speed[name]:,.0f}" if name in speed else "-" for name in ("per_second", "peak_memory_mb")),
     ]
 

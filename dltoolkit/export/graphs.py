@@ -6,8 +6,9 @@ calibration temperature are layers of the saved model already, so that the proba
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -115,13 +116,27 @@ def language_model(model: keras.Model, batch: int | None = None) -> Graph:
 
 def _graph(answer: Callable, specs: Sequence[tf.TensorSpec], variables: Sequence[Any], state: Any = None) -> Graph:
     def traced(*inputs):
-        with fused.plain_ops():
+        with fused.plain_ops(), _no_calls():
             return answer(*inputs)
 
     module = tf.Module()
     module.variables_of_the_network = [variable.value for variable in variables]
     module.answer = tf.function(traced, input_signature=specs, autograph=False)
     return Graph(module, {spec.name: spec for spec in specs}, state or {})
+
+
+@contextlib.contextmanager
+def _no_calls() -> Iterator[None]:
+    """Let functions within a function be parts of it, such as those of Keras for convolutions in groups.
+
+    XLA compiles them, and no file holds what it compiles.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _as_float(tensor: Any) -> tf.Tensor:
