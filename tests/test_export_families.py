@@ -197,10 +197,7 @@ def test_fine_tuned_networks_answer_as_their_runs_do(fine_tuned_run, name, runti
         inputs, flag = ["a lovely <b>film</b>, the dog's Café 123", "☃", "the ending was dreadful " * 9], "--text"
     expected = run.predict_proba(inputs)
     np.testing.assert_allclose(dltoolkit.load(path).predict_proba(inputs), expected, atol=1e-4)
-    if run.info["task"] == "text" and (name, runtime) != (
-        "bert",
-        "litert",
-    ):  # one runtime suffices
+    if run.info["task"] == "text" and f"{name} {runtime}" != "bert litert":  # one runtime suffices
         explained = [opened.explain(inputs, method="leave-one-out") for opened in (run, dltoolkit.load(path))]
         for of_run, of_export in zip(*explained, strict=True):
             assert [word["text"] for word in of_run.words] == [word["text"] for word in of_export.words]
