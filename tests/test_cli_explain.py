@@ -1,6 +1,7 @@
 """The verb explain: pages and JSON, inputs that cannot be read, wrong options, and the report."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from conftest import run_command, save_image
 from dltoolkit.recipes import image_gan
 
 import dltoolkit
+from dltoolkit import files
 from dltoolkit.errors import UserError
 
 PLACES = ("box", "size", "original_box", "original_size")
@@ -113,6 +115,26 @@ def test_a_page_is_written_only_where_it_can_be_and_with_something_on_it(patches
     for name, sentence in (("file/x", "file is not a folder"), ("folder", "it is a folder")):
         code, out, err = run_command(capfd, *words[:-1], str(tmp_path / name), missing[0])
         assert (code, out) == (2, "") and sentence in " ".join(err.split())
+
+
+def test_names_from_python_are_texts_and_what_has_no_picture_says_so(patches_run, patches, tmp_path):
+    image = patches / "down" / "000.png"
+    for options, name in (({"label": 3}, "label"), ({"method": None}, "method"), ({"method": ["rise"]}, "method")):
+        with pytest.raises(UserError, match=f"{name} takes a name as text"):
+            patches_run.explain(image, **options)
+    missing = patches_run.explain(tmp_path / "no.png", method="occlusion")
+    with pytest.raises(UserError, match=r"it was not explained \(no such file\)"):
+        missing.save_png(tmp_path / "map.png")
+
+
+def test_a_page_is_written_while_another_process_writes_it(patches_run, patches, tmp_path, monkeypatch):
+    explained = patches_run.explain(patches / "down" / "000.png", method="occlusion")
+    with files.atomic_write(tmp_path / "page.html", suffix=f".{os.getpid()}") as partial:
+        partial.write_text("another page")
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        explained.save_html(tmp_path / "page.html")
+        assert partial.exists()
+    assert (tmp_path / "page.html").read_text() == "another page"
 
 
 def test_damaged_figures_are_refused_with_what_to_do(patches_run, patches, tmp_path, capfd):

@@ -153,7 +153,7 @@ def _write(explanations: Sequence[Explanation], path: Path, title: str) -> str:
         reasons = "; ".join(f"{each.input}: {str(each.error).rstrip('.')}" for each in failed[:SHOWN_ERRORS])
         more = f"; and {counted(len(failed) - SHOWN_ERRORS, 'further input')}" if len(failed) > SHOWN_ERRORS else ""
         raise UserError(f"Nothing is explained, and no page is written: {reasons}{more}.")
-    with atomic_write(path) as partial:
+    with atomic_write(path, suffix=f".{os.getpid()}") as partial:  # another process may write the same page
         partial.write_text(page.render(explanations, title=title), encoding="utf-8")
     notes = f", {counted(len(failed), 'input')} not explained" if failed else ""
     return f"{counted(len(explanations) - len(failed), 'explanation')} in {display.visible(path)}{notes}"

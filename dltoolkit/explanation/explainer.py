@@ -193,6 +193,9 @@ class Explainer:
             label: The class to explain; None for the most probable one of each input.
             data: Other labeled data on which the methods are measured, as ``Config(data=…)`` takes them.
         """
+        for name, value in (("method", method), ("label", label)):
+            if not isinstance(value, str | None) or (value is None and name == "method"):
+                raise UserError(f"{name} takes a name as text, not {value!r}.")
         items, single = self.predictor.split(inputs)
         explanations = list(self.stream(items, method=method, label=label, data=data_object.wrap(data)))
         return explanations[0] if single else explanations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,8 +158,10 @@ class Explanation:
         from dltoolkit.explanation import overlay
 
         if self.image is None or self.values is None:
-            reason = f"because it {self.error}" if self.error else "which has no pixels: use save_html"
-            raise UserError(f"There is no PNG of the explanation of {self.input}, {reason}.")
+            reason = (
+                f"it could not be explained ({self.error})" if self.error else "a text has no pixels: use save_html"
+            )
+            raise UserError(f"There is no PNG of the explanation of {self.input}: {reason}.")
         return _write(path, overlay.png(self.image, self.values))
 
     def _repr_html_(self) -> str:
@@ -179,6 +182,6 @@ def _cells(values: np.ndarray) -> np.ndarray:
 
 def _write(path: str | Path, content: bytes) -> Path:
     path = user_path(path)
-    with atomic_write(path) as partial:
+    with atomic_write(path, suffix=f".{os.getpid()}") as partial:  # another process may write the same file
         partial.write_bytes(content)
     return path
