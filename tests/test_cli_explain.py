@@ -123,7 +123,7 @@ def test_names_from_python_are_texts_and_what_has_no_picture_says_so(patches_run
         with pytest.raises(UserError, match=f"{name} takes a name as text"):
             patches_run.explain(image, **options)
     missing = patches_run.explain(tmp_path / "no.png", method="occlusion")
-    with pytest.raises(UserError, match=r"it was not explained \(no such file\)"):
+    with pytest.raises(UserError, match=r"it could not be explained \(no such file\)"):
         missing.save_png(tmp_path / "map.png")
 
 
