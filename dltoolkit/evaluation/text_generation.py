@@ -86,6 +86,8 @@ def stream_text(
         [tokenizer.encode(prompt or "\n").tolist() for prompt in prompts],
         run.info["resolved"]["context_length"],
     )
+    if not all(token_ids):  # SentencePiece ignores white space at the beginning
+        raise UserError("A prompt has no token of the vocabulary: give --prompt a word with which the text begins.")
     _warn_of_long_prompts(token_ids, context_length)
     decoder = load_decoder(run, tokenizer)
     chunks = sampling.generate(

@@ -127,6 +127,8 @@ class LanguageReader:
     def _bits(self, context: np.ndarray, target: int) -> float:
         if not len(context):  # as an empty prompt, which begins on a new line
             context = self.tokenizer.encode("\n").astype(np.int64)
+        if not len(context):  # a tokenizer without line breaks; the model reads at least one token
+            context = np.array([target])
         state = self._decoder.new_state(1, self.context_length)  # of one shape, for which a function is compiled once
         logits = self._decoder.prefill(state, 0, context).astype(np.float64)
         return float(logsumexp(logits) - logits[target]) / math.log(2)
