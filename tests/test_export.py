@@ -76,11 +76,10 @@ def run_python(code: str, *arguments: object, cwd: Path, blocked: tuple[str, ...
         [sys.executable, "-c", prelude + code, *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
-        text=True,
         env={**os.environ, "PYTHONPATH": ""},
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()  # not as text, which would turn a carriage return into a line break
 
 
 @pytest.fixture(scope="module")

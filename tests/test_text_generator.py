@@ -221,8 +221,10 @@ def test_resolve_defaults_chooses_an_ensemble_for_a_short_text_and_much_time(con
         text_generator.train(replace(config, ensemble_size=30, context_length=300))
 
 
-def test_train_without_a_test_split_reports_validation_and_continues_by_epochs(quick):
-    trained = text_generator.train(replace(quick, validation_tail=0.1, steps=14, max_time="1h"))
+def test_train_without_a_test_split_reports_validation_and_continues_by_epochs(quick, tmp_path):
+    (tmp_path / "some_cats.txt").write_text(TEXT[: len(TEXT) // 3])
+    options = {"data": str(tmp_path / "some_cats.txt"), "validation_tail": 0.1, "steps": 14, "max_time": "1h"}
+    trained = text_generator.train(replace(quick, **options))
     assert trained.history[-1]["step"] == trained.info["plan"]["steps"] == 14, "exactly, and before the time is planned"
     assert trained.metrics.keys() == {"validation", "baseline"}
     assert trained.evaluate() == trained.metrics["validation"]
