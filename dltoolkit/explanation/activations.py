@@ -68,29 +68,16 @@ def _captured(layers: Sequence[keras.layers.Layer]) -> Iterator[list[tf.Tensor]]
     """Yield a list that receives the output, or the attention weights, of each layer when it is called in the block."""
     outputs: list[tf.Tensor] = []
 
-    def capture(layer: keras.layers.Layer) -> Callable:
-        original = layer.call
+    def capture(layer: keras.layers.Layer, call: Callable, *args: Any, **options: Any) -> tf.Tensor:
         if isinstance(layer, keras.layers.MultiHeadAttention):
+            output, weights = call(*args, **{**options, "return_attention_scores": True})
+            outputs.append(weights)
+            return output
+        outputs.append(call(*args, **options))
+        return outputs[-1]
 
-            def call(*args: Any, **kwargs: Any) -> tf.Tensor:
-                output, weights = original(*args, **{**kwargs, "return_attention_scores": True})
-                outputs.append(weights)
-                return output
-        else:
-
-            def call(*args: Any, **kwargs: Any) -> tf.Tensor:
-                outputs.append(original(*args, **kwargs))
-                return outputs[-1]
-
-        return call
-
-    for layer in layers:
-        layer.call = capture(layer)
-    try:
+    with keras_internals.replaced_calls(layers, capture):
         yield outputs
-    finally:
-        for layer in layers:
-            del layer.call
 
 
 class _Captured:

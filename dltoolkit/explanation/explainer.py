@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dltoolkit import data_object, files, lazy, progress
+from dltoolkit import data_object, files, finetuning, lazy, progress
 from dltoolkit.answers import Answers
 from dltoolkit.data.labeled import class_index
 from dltoolkit.errors import InvalidInput, UserError, did_you_mean
@@ -47,6 +47,10 @@ class Explainer:
         """The names of the methods that the model can have."""
         raise NotImplementedError
 
+    def compute(self, method: str, value: Any, targets: Sequence[int]) -> tuple[np.ndarray, Mapping[str, Any]]:
+        """Compute what :meth:`attribute` returns, for each class by itself."""
+        raise NotImplementedError
+
     def attribute(self, method: str, value: Any, targets: Sequence[int]) -> tuple[np.ndarray, Mapping[str, Any]]:
         """Return how much each part of an input speaks for each class.
 
@@ -58,7 +62,10 @@ class Explainer:
         Returns:
             The values, float32 (targets, …), and further fields of the :class:`Explanation`, such as the image.
         """
-        raise NotImplementedError
+        if len(targets) == len(self.labels) == 2 and methods.METHODS[self.kind, method].is_mirrored:
+            values, fields = self.compute(method, value, targets[:1])
+            return np.concatenate([values, -values]), fields
+        return self.compute(method, value, targets)
 
     def logits(self, values: Sequence[Any]) -> np.ndarray:
         """Return the logits float64 (n, classes) of inputs as the predictor reads them."""
@@ -112,7 +119,7 @@ class Explainer:
         Raises:
             UserError: If they cannot be read, or have changed.
         """
-        splits = self.run.verb("build_data")(self.run.config)
+        splits = finetuning.tasks.read_data(self.run, self.run.config)
         self.run.check_data(splits.describe())
         return splits
 

@@ -14,7 +14,6 @@ from dltoolkit import evaluation, explanation
 from dltoolkit.explanation import image_faithfulness, image_perturbation
 from dltoolkit.explanation.explainer import Explainer
 from dltoolkit.explanation.explanation import EDGES, Explanation
-from dltoolkit.explanation.methods import METHODS
 
 
 class ImageExplainer(Explainer):
@@ -50,12 +49,8 @@ class ImageExplainer(Explainer):
             original_size={"width": size[0], "height": size[1]},
         )
 
-    def attribute(self, method: str, value: np.ndarray, targets: Sequence[int]) -> tuple[np.ndarray, Mapping[str, Any]]:
-        compute, fields = self._functions[method], {"image": value}
-        if len(targets) == len(self.labels) == 2 and METHODS[self.kind, method].signed:
-            values = compute(value, targets[:1])[0]
-            return np.stack([values, -values]), fields  # what speaks for one of two classes speaks against the other
-        return compute(value, targets), fields
+    def compute(self, method: str, value: np.ndarray, targets: Sequence[int]) -> tuple[np.ndarray, Mapping[str, Any]]:
+        return self._functions[method](value, targets), {"image": value}
 
     def faithfulness(
         self, values: Sequence[np.ndarray], attributions: Sequence[np.ndarray], targets: Sequence[int]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import ndimage
 
+from dltoolkit.evaluation.prediction import softmax
 from dltoolkit.explanation.answering import log_odds
 
 Logits = Callable[[np.ndarray], np.ndarray]  # images uint8 (n, h, w, c) -> logits (n, classes)
@@ -85,9 +86,7 @@ def rise(image: np.ndarray, targets: Sequence[int], logits: Logits) -> np.ndarra
         masks = _random_masks(rng, min(CHUNK, count // 2 - start), height, width)
         both = np.concatenate([masks, 1 - masks])
         mixed = hidden + both[..., None] * (seen - hidden)
-        answers = logits(np.rint(mixed).astype(np.uint8))
-        probabilities = np.exp(answers - answers.max(axis=1, keepdims=True))
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        probabilities = softmax(logits(np.rint(mixed).astype(np.uint8)))
         total += np.tensordot(probabilities[:, targets].T, both - 0.5, axes=1)
     return (total / count).astype(np.float32)
 

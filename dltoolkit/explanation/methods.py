@@ -32,6 +32,11 @@ class Method:
     signed: bool = True
     replacement: str = ""
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether what speaks for one of two classes speaks against the other; the logits of n-grams are separate."""
+        return self.signed and self.needs_layer != "n-grams"
+
 
 METHODS = {
     (kind, method.name): method

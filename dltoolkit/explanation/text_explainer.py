@@ -56,12 +56,9 @@ class TextExplainer(Explainer):
         """Return a text as the model reads it."""
         return text_reading.read(text, self.predictor.encoder)
 
-    def attribute(self, method: str, value: str, targets: Sequence[int]) -> tuple[np.ndarray, Mapping[str, Any]]:
+    def compute(self, method: str, value: str, targets: Sequence[int]) -> tuple[np.ndarray, Mapping[str, Any]]:
         read = self.word_by_word(value)
-        is_mirrored = len(targets) == len(self.labels) == 2 and method != "n-grams"
-        values, details = self._functions[method](read, targets[:1] if is_mirrored else targets)
-        if is_mirrored:  # what speaks for one of two classes speaks against the other
-            values = np.concatenate([values, -values])
+        values, details = self._functions[method](read, targets)
         return values, {
             "text": value,
             "spans": read.spans,

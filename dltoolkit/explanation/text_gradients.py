@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from dltoolkit.explanation.gradients import log_odds
 from dltoolkit.explanation.text_reading import SequenceText
 from dltoolkit.models import keras_internals
 
@@ -63,8 +64,9 @@ class IntegratedGradients:
             if each.ndim == 3 and each.shape[:2] == shape and not np.array_equal(each[0], each[1])
         )
         path = [(outputs[number][0], outputs[number][1] - outputs[number][0]) for number in depends]
-        function = self._functions.setdefault(depends, self._function(depends))
-        results = [self._integrate(read, path, function, target) for target in targets]
+        if depends not in self._functions:
+            self._functions[depends] = self._function(depends)
+        results = [self._integrate(read, path, self._functions[depends], target) for target in targets]
         values = np.zeros((len(targets), len(read.spans) + 1))
         for row, (by_token, _) in zip(values, results, strict=True):
             np.add.at(row, read.words, by_token)
@@ -130,25 +132,13 @@ class IntegratedGradients:
             with tf.GradientTape() as tape:
                 tape.watch(vectors)
                 with self._intercepted(lambda output: by_number.get(next(numbers), output)):
-                    logits = tf.cast(self._model(token_ids, training=False), tf.float32)
-                others = tf.one_hot(target, tf.shape(logits)[-1], on_value=-float("inf"), off_value=0.0)
-                odds = logits[:, target] - tf.reduce_logsumexp(logits + others, axis=-1)
+                    odds = log_odds(self._model(token_ids, training=False), target)
             return odds, tape.gradient(odds, vectors)
 
         return gradients
 
-    @contextlib.contextmanager
-    def _intercepted(self, change: Callable[[Any], Any]) -> Iterator[None]:
+    def _intercepted(self, change: Callable[[Any], Any]) -> contextlib.AbstractContextManager[None]:
         """Replace the outputs of the embeddings by a function of them inside the block."""
-
-        def intercept(layer: keras.layers.Layer, call: Callable) -> None:
-            layer.call = lambda *args, **options: change(call(*args, **options))
-
-        originals = [layer.call for layer in self._layers]
-        for layer, call in zip(self._layers, originals, strict=True):
-            intercept(layer, call)
-        try:
-            yield
-        finally:
-            for layer in self._layers:
-                del layer.call
+        return keras_internals.replaced_calls(
+            self._layers, lambda _, call, *args, **options: change(call(*args, **options))
+        )

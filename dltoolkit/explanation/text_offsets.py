@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dltoolkit.data.text.words import ASCII_WORD, ENTITY, TAG, WORD
+from dltoolkit.data.text.words import ASCII_WORD, ENTITY, TAG, WORD, without_accents
 
 FIRST_VOWEL, LAST_CONSONANT = "\u1160", "\u11ff"  # letters of Hangul that compose with the letter before them
 
@@ -69,7 +69,7 @@ class AlignedText:
         """Return the text in Unicode's form NFKD without accents."""
         if self.text.isascii():
             return self
-        return self._map([(i, i + 1) for i in range(len(self.text))], _base_letters)
+        return self._map([(i, i + 1) for i in range(len(self.text))], without_accents)
 
     def _map(self, groups: Sequence[tuple[int, int]], change: Callable[[str], str]) -> AlignedText:
         """Return the text with each group of characters, which have no gaps between them, replaced."""
@@ -113,7 +113,3 @@ def words(raw: str) -> tuple[list[str], list[tuple[int, int]]]:
 def _continues(character: str) -> bool:
     """Return whether a character may compose with the one before it."""
     return unicodedata.category(character)[0] == "M" or FIRST_VOWEL <= character <= LAST_CONSONANT
-
-
-def _base_letters(character: str) -> str:
-    return "".join(each for each in unicodedata.normalize("NFKD", character) if not unicodedata.combining(each))

@@ -67,10 +67,7 @@ class Source:
         """
         run, config = self._run, self._config
         try:
-            if "task" in run.info:  # fine-tuning, whose backbone may be gone
-                read = finetuning.tasks.of_run(run).read(run, config)
-            else:
-                read = run.verb("build_data")(config, *more)
+            read = finetuning.tasks.read_data(run, config, *more)
         except UserError as error:
             if self.given:
                 raise

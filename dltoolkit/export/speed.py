@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SECONDS = 0.5  # of each measurement
 MIN_CALLS = 5
 BATCH = 64  # inputs of a call when the number per second is measured
-TEXT_TOKENS = 64  # tokens of the measured texts, unless the network reads fewer
 TIMEOUT = 300  # seconds after which the process is considered to hang
 
 
@@ -90,7 +89,7 @@ def example_inputs(
         max_length: Maximum number of tokens of a text; None for no limit.
     """
     rng, arrays = np.random.default_rng(0), {}
-    tokens = 1 if empty_state else min(TEXT_TOKENS, max_length or TEXT_TOKENS)
+    tokens = trial.example_tokens(empty_state, max_length)
     for tensor in inputs:
         name, dtype, shape = tensor["name"], tensor["dtype"], list(tensor["shape"])
         if name in empty_state:

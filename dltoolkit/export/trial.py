@@ -66,10 +66,15 @@ def run_module(name: str, *arguments: str, **options: Any) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, env=environment, **options)
 
 
+def example_tokens(empty_state: dict[str, list[int]], max_length: int | None) -> int:
+    """Return the number of tokens of an example: one if the others are in a state, or at most ``max_length``."""
+    return 1 if empty_state else min(TEXT_TOKENS, max_length or TEXT_TOKENS)
+
+
 def _inputs(info: dict[str, Any], steps: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
     """Return type and shape of inputs, by name: one image, one text, the noise of one image, or one token."""
-    state, longest = steps.get("empty_state", {}), steps.get("max_length") or steps.get("context_length")
-    tokens, arrays = 1 if state else min(TEXT_TOKENS, longest or TEXT_TOKENS), {}
+    state, arrays = steps.get("empty_state", {}), {}
+    tokens = example_tokens(state, steps.get("max_length") or steps.get("context_length"))
     for tensor in info["inputs"]:
         first, *rest = tensor["shape"] or [1]
         sizes = [first or 1, *(tokens if size is None else size for size in rest)]

@@ -92,5 +92,16 @@ def of_run(run: Run) -> Task:
     return _task_class(run.info["task"])()
 
 
+def read_data(run: Run, config: Any, *more: Any) -> Any:
+    """Read the data of a run again: as its recipe does or, after fine-tuning, without the backbone, which may be gone.
+
+    Args:
+        run: A run of any recipe.
+        config: Its options, or those with another place of the data.
+        more: Further arguments of the recipe's ``build_data``.
+    """
+    return of_run(run).read(run, config) if "task" in run.info else run.verb("build_data")(config, *more)
+
+
 def _task_class(name: str) -> type[Task]:
     return finetuning.image_task.ImageTask if name == "image" else finetuning.text_task.TextTask

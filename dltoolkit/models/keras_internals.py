@@ -11,7 +11,7 @@ import contextlib
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -353,6 +353,26 @@ def replaced_method(owner: type, name: str, replacement: Callable[..., Any]) -> 
             yield
         finally:
             setattr(owner, name, original)
+
+
+@contextlib.contextmanager
+def replaced_calls(layers: Sequence[keras.layers.Layer], replacement: Callable[..., Any]) -> Iterator[None]:
+    """Replace what layers compute inside a ``with`` block.
+
+    ``replacement`` is called with the layer, its own ``call``, and the arguments of the call.
+    """
+
+    def call_of(layer: keras.layers.Layer) -> Callable[..., Any]:
+        original = layer.call
+        return lambda *args, **options: replacement(layer, original, *args, **options)
+
+    for layer in layers:
+        layer.call = call_of(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.call
 
 
 def find_part(part: dict[str, Any]) -> Any:

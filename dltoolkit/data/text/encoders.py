@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from dltoolkit import run_schema
 from dltoolkit.data.language import byte_pairs, tokenizers
 from dltoolkit.data.text.ragged import Ragged
 from dltoolkit.data.text.vocabulary import UNKNOWN_ID, Vocabulary
-from dltoolkit.data.text.words import TokenizedTexts, without_html
+from dltoolkit.data.text.words import TokenizedTexts, without_accents, without_html
 from dltoolkit.errors import UserError
 from dltoolkit.files import atomic_write
 
@@ -298,10 +297,7 @@ def _normalize(text: str, lowercase: bool, strip_accents: bool) -> str:
     """Return a text as a pretrained tokenizer reads it."""
     text = without_html(text).replace("\0", " ").strip()  # TensorFlow's operations read no further than a zero byte
     text = text.lower() if lowercase else text
-    if strip_accents:
-        text = unicodedata.normalize("NFKD", text)
-        text = "".join(character for character in text if not unicodedata.combining(character))
-    return text
+    return without_accents(text) if strip_accents else text
 
 
 def _between(start: Sequence[int], rows: Ragged, end: Sequence[int], max_length: int) -> Ragged:

@@ -44,6 +44,11 @@ ASCII_WORD = re.compile(r"\w+(?:'\w+)*|[:;=]-?[()dp/]|[!?]", re.ASCII)  # WORD f
 TEXTS_PER_BLOCK = 1000  # texts whose words are looked up together, which bounds the memory for their strings
 
 
+def without_accents(text: str) -> str:
+    """Return a text in Unicode's form NFKD without accents."""
+    return "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
+
+
 def without_html(text: str) -> str:
     """Return a text without HTML tags, and with HTML entities replaced by their characters."""
     if "<" in text:
